@@ -1,0 +1,91 @@
+"""What a search will do, before it does it: `python -m search.run SPACE --dry-run`."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from search.preparing import source_of
+from search.record import curriculum_name, flat
+from search.space import Space
+from search.study import BASELINE, SizeStudy
+from trainables.builtin import unweighted
+from trainables.data import Packed, Splits, pack
+from trainables.loss import token_loss
+from trainables.models import embed, hidden_states, output_matrix
+
+# Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
+_START_S = 45.0
+_SAMPLES = 3
+
+
+def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
+    """The plan as lines for a person.
+
+    Args:
+        cluster: the resources there are, as Ray counts them.
+    """
+    lines = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
+    resources = space.resources
+    workers = resources.slots * resources.workers
+    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+        if each:
+            lines.append(f"{kind}s      {workers * each} of {cluster.get(kind, 0):g} ({resources.slots} slots)")
+    source = source_of(space)
+    sizes = source.sizes
+    lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
+    total_s = _START_S
+    for model in space.models:
+        with tempfile.TemporaryDirectory() as folder:
+            study = SizeStudy(Path(folder) / "plan.journal", model, space)
+            train, per_trial_s = _measure(model, space, splits)
+            total_s += study.planned * per_trial_s / resources.slots
+            tokens = train.tokens * space.budget.epochs
+            lines += [
+                "",
+                f"{model}: {study.planned} trials of {space.budget.epochs} epochs",
+                f"  tokens  {train.tokens:,} an epoch, {tokens:,} a trial, {tokens * study.planned:,} at most",
+                f"  time    about {per_trial_s:.0f} s a trial, less where trials are stopped early",
+                "  samples",
+            ]
+            study.prepared(train.tokens)
+            for _ in range(min(_SAMPLES, study.planned)):
+                candidate = study.ask()
+                assert candidate is not None
+                settings = ", ".join(f"{name}={_short(value)}" for name, value in flat(candidate.parameters).items())
+                arm = "no dropout" if candidate.arm == BASELINE else curriculum_name(candidate)
+                lines.append(f"    {candidate.number}: {arm} ({settings})")
+    lines += ["", f"expected  about {total_s / 60:.1f} minutes at most, base weights not included"]
+    return lines
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
+    """The packed training split, and the seconds of a full trial by one timed step of a model with random weights."""
+    network, tokenizer = unweighted(model)
+    train = pack(splits.train, tokenizer, space.training.sequence_length)
+    held_out = pack(splits.validation, tokenizer, space.training.sequence_length)
+    rows = slice(0, min(len(train.token_RT), max(1, space.training.batch_size // space.resources.workers)))
+    part = Packed(**{name: tensor[rows] for name, tensor in train.tensors().items()})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(space.resources.cpus_per_worker)
+    try:
+        # The first step also loads kernels; the second one is timed.
+        for _ in range(2):
+            began = time.perf_counter()
+            hidden_BTD = hidden_states(network, embed(network, part.token_RT), part.document_RT, part.position_RT)
+            loss_N, _ = token_loss(
+                hidden_BTD.flatten(0, 1), output_matrix(network), part.label_RT.flatten(), entropy=False
+            )
+            loss_N.mean().backward()
+            seconds = time.perf_counter() - began
+    finally:
+        torch.set_num_threads(threads)
+    per_token = seconds / part.tokens / space.resources.workers
+    # A forward pass is about a third of a training step.
+    evaluated = held_out.tokens * space.evaluation.per_epoch / 3
+    return train, per_token * space.budget.epochs * (train.tokens + evaluated)

@@ -1,0 +1,139 @@
+"""Where what happens in a search goes: the live table, MLflow, and events.jsonl."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from search.progress import Progress
+from search.space import Space
+from search.study import BASELINE, Candidate, SizeStudy
+from search.tracking import Tracker
+
+# Seconds that the end of a trial waits for MLflow to name its run, so that the study can hold the name.
+_RUN_ID_TIMEOUT = 2.0
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"curriculum": {"shape": "step"}} as {"curriculum.shape": "step"}."""
+    result: dict[str, Any] = {}
+    for name, value in parameters.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return result
+
+
+def curriculum_name(candidate: Candidate) -> str:
+    """The curriculum in a few words, as in "step at 0.3"."""
+    if candidate.arm == BASELINE:
+        return "no dropout"
+    shape, *parameters = candidate.parameters["curriculum"].values()
+    return " ".join([shape, *(f"{value:.3g}" for value in parameters)])
+
+
+class Record:
+    """Tells the live table, MLflow and events.jsonl what happens."""
+
+    def __init__(self, progress: Progress, tracker: Tracker, events: Path) -> None:
+        self._progress, self._tracker = progress, tracker
+        self._events = events.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        self._events.close()
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Appends one line to events.jsonl."""
+        line = {"time": round(time.time(), 3), "event": kind, **values}
+        self._events.write(json.dumps(line) + "\n")
+        self._events.flush()
+
+    def search_started(self, space: Space, texts: Mapping[str, str], first: SizeStudy) -> None:
+        """Opens the parent run, or the one that an earlier part of this search began."""
+        self._first = first
+        parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
+        tags = {"kind": "search", "models": " ".join(space.models)}
+        if (commit := _git_commit()) is not None:
+            tags["git.commit"] = commit
+        run_id = first.study.user_attrs.get("mlflow_run_id")
+        self._tracker.start_search(space.name, parameters, tags, texts, run_id)
+        self.event("search_started", name=space.name, models=space.models, resumed=run_id is not None)
+
+    def search_ended(self, status: str, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Puts the best values and params, and the hashes of the data, on the parent run."""
+        parameters: dict[str, Any] = {}
+        metrics: dict[str, float] = {}
+        for model, entry in summary["models"].items():
+            short = model.replace("/", "-")
+            parameters |= {f"{short}.{k}": entry[k] for k in ("data_hash", "evaluation_hash") if k in entry}
+            for name in ("baseline", "best"):
+                if entry[name] is not None:
+                    metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
+                    parameters |= flat(entry[name]["params"], f"{short}.{name}.")
+        self._tracker.end_search(status, parameters, metrics, {"state": status.lower()}, files)
+        self.event("search_ended", status=status)
+
+    def run_id(self, model: str, number: int) -> str | None:
+        """The MLflow run of a trial, if MLflow has named it."""
+        return self._tracker.run_id(f"{model}/{number}")
+
+    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None:
+        key = self._key(study, candidate)
+        name = curriculum_name(candidate)
+        tags = {
+            "model": study.model,
+            "arm": candidate.arm,
+            "trial": str(candidate.number),
+            "state": "running",
+        }
+        if "curriculum" in candidate.parameters:
+            tags["curriculum.shape"] = candidate.parameters["curriculum"]["shape"]
+        if (parent := self._tracker.run_id()) is not None and "mlflow_run_id" not in self._first.study.user_attrs:
+            self._first.study.set_user_attr("mlflow_run_id", parent)
+        known = study.trials(TrialState.RUNNING)
+        run_id = next((t.user_attrs.get("mlflow_run_id") for t in known if t.number == candidate.number), None)
+        parameters = {"model": study.model, "arm": candidate.arm, **flat(candidate.parameters)}
+        self._tracker.start_trial(key, f"{key} {name}", parameters, tags, run_id)
+        budget, done = study.full_tokens or 0, study.tokens(candidate.number)
+        self._progress.trial_started(study.model, candidate.number, name, budget, done)
+        self.event("trial_started", model=study.model, trial=candidate.number, parameters=candidate.parameters)
+
+    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+        tokens = int(metrics["tokens"])
+        self._tracker.evaluation(
+            self._key(study, candidate), {n: v for n, v in metrics.items() if n != "tokens"}, tokens
+        )
+        self._progress.trial_report(study.model, candidate.number, tokens, metrics["high_entropy_loss"])
+        self.event("evaluation", model=study.model, trial=candidate.number, **metrics)
+
+    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:
+        key = self._key(study, candidate)
+        losses = study.losses(candidate.number)
+        final = {"best_high_entropy_loss": min(losses), "final_high_entropy_loss": losses[-1]} if losses else {}
+        if losses:
+            final["objective"] = study.value(candidate.number)
+        name = _STATES[state]
+        tags = {"state": name, "reason": reason or ""}
+        status = "FAILED" if state == TrialState.FAIL else "FINISHED"
+        self._tracker.end_trial(key, status, metrics=final, tags=tags)
+        if (run_id := self._tracker.run_id(key, _RUN_ID_TIMEOUT)) is not None:
+            study.annotate(candidate.number, "mlflow_run_id", run_id)
+        objective = study.value(candidate.number) if losses else None
+        self._progress.trial_ended(study.model, candidate.number, name, reason, objective)
+        self.event("trial_ended", model=study.model, trial=candidate.number, state=name, reason=reason)
+
+    @staticmethod
+    def _key(study: SizeStudy, candidate: Candidate) -> str:
+        return f"{study.model}/{candidate.number}"
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder that the search was started in."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,165 @@
+"""Searches EntroDrop schedules: which one, for your data and model sizes.
+
+    python -m search.run spaces/math.yaml
+    python -m search.run spaces/math.yaml --dry-run                  what it would do
+    python -m search.run spaces/math.yaml --set budget.trials=4      with another value
+    python -m search.run spaces/math.yaml --resume                   goes on after an interruption
+
+Exit codes: 0 done, 1 the search failed, 2 something in the space or the arguments is wrong, 130 interrupted.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.space import SpaceError, SpaceFile, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        space_file = load(options.space, options.set)
+        output = options.output or Path("runs") / space_file.space.name
+        if not options.dry_run:
+            _check_output(space_file, output, options.resume)
+        splits = _splits(space_file)
+        if os.environ.get("RAY_ADDRESS") is None:
+            _check_resources(space_file, _local_resources(space_file))
+        if options.dry_run:
+            from search.plan import plan
+
+            print("\n".join(plan(space_file.space, splits, _local_resources(space_file))))
+            return 0
+        from search.session import run_session
+
+        return run_session(
+            space_file,
+            splits,
+            output,
+            lambda there: _check_resources(space_file, there),
+            _resume_command(options),
+        )
+    except SpaceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first trial", file=sys.stderr)
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description="Finds which EntroDrop schedule to fine-tune with, for each model of a search space.",
+    )
+    parser.add_argument("space", metavar="SPACE", help="the search space, a YAML file")
+    parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
+    parser.add_argument("--resume", action="store_true", help="go on with the search in the output folder")
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        help="override a value, as in budget.trials=4",
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: runs/<name>)")
+    return parser.parse_args(arguments)
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    parts = ["python", "-m", "search.run", options.space]
+    for override in options.set:
+        parts += ["--set", override]
+    if options.output:
+        parts += ["--output", str(options.output)]
+    return shlex.join([*parts, "--resume"])
+
+
+def _check_output(space_file: SpaceFile, output: Path, resume: bool) -> None:
+    """An output folder is new, or it holds this search and the person wants to go on with it."""
+    resolved = output / "resolved.yaml"
+    if not resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise SpaceError(
+                f"--output: given {output}, which already holds something; allowed: a new folder, "
+                "or --resume to go on with the search in it"
+            )
+        return
+    if not resolved.is_file():
+        raise SpaceError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
+    before, now = (
+        yaml.safe_load(resolved.read_text(encoding="utf-8")),
+        space_file.space.model_dump(mode="json"),
+    )
+    for changed in _changes(before, now):
+        if changed != "budget.trials":
+            raise space_file.error(
+                changed,
+                "another value than the search in the output folder began with",
+                "with --resume, only budget.trials may change",
+            )
+    if now["budget"]["trials"] < before["budget"]["trials"]:
+        raise space_file.error(
+            "budget.trials", now["budget"]["trials"], f"with --resume, at least {before['budget']['trials']}"
+        )
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """Dotted paths of the values that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
+    return [] if before == now else [path]
+
+
+def _splits(space_file: SpaceFile) -> Any:
+    from search.preparing import source_of
+    from trainables.data import DataError
+
+    try:
+        return source_of(space_file.space).splits(space_file.space.seed)
+    except DataError as error:
+        raise space_file.error(error.field, error.given, error.allowed) from None
+
+
+def _local_resources(space_file: SpaceFile) -> dict[str, float]:
+    gpus = 0
+    if space_file.space.resources.gpus_per_worker:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpus)}
+
+
+def _check_resources(space_file: SpaceFile, cluster: dict[str, float]) -> None:
+    """Raises SpaceError if the slots do not fit on the cluster."""
+    resources = space_file.space.resources
+    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+        there = cluster.get(kind, 0.0)
+        if each > there:
+            raise space_file.error(
+                f"resources.{kind.lower()}s_per_worker", each, f"at most {there:g}, the {kind}s there are"
+            )
+        if resources.workers * each > there:
+            raise space_file.error(
+                "resources.workers",
+                resources.workers,
+                f"at most {there // each:g}: each takes {each} of the {there:g} {kind}s there are",
+            )
+        if resources.slots * resources.workers * each > there:
+            raise space_file.error(
+                "resources.slots",
+                resources.slots,
+                f"at most {there // (resources.workers * each):g}: each takes {resources.workers * each} "
+                f"of the {there:g} {kind}s there are",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""One search from beginning to end: Ray, the preparation, the trials, the results."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from search.preparing import Preparing
+from search.progress import Progress
+from search.record import Record
+from search.report import median, summarize, verdict, write_results, write_whole
+from search.space import SpaceFile
+from search.study import SizeStudy
+from search.tracking import Tracker
+from trainables.data import DataError, Splits
+from trainables.slot import SlotConfig
+
+# Seconds that the end of a search waits for MLflow to take the last records.
+_FLUSH_TIMEOUT = 60.0
+_NEWS_INTERVAL = 10.0
+
+
+def run_session(
+    space_file: SpaceFile,
+    splits: Splits,
+    output: Path,
+    check_resources: Callable[[dict[str, float]], None],
+    resume_command: str,
+) -> int:
+    """Runs a search, or goes on with the one in `output`. Returns the exit code.
+
+    Raises:
+        SpaceError: what only the cluster or the tokenizer could tell.
+    """
+    began = time.perf_counter()
+    space = space_file.space
+    console = Console()
+    import ray
+
+    from search.tuner import Conductor, ray_environment, run_trials
+
+    os.environ.update({k: v for k, v in ray_environment(space.resources.slots).items() if k not in os.environ})
+    _start_ray()
+    try:
+        check_resources(ray.cluster_resources())
+        output.mkdir(parents=True, exist_ok=True)
+        write_whole(output / "space.yaml", space_file.text)
+        resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
+        write_whole(output / "resolved.yaml", resolved)
+        studies = [SizeStudy(output / "study.journal", model, space) for model in space.models]
+        tracker = Tracker(space.tracking.uri, space.tracking.experiment)
+        with Progress(console, {study.model: study.planned for study in studies}) as progress:
+            record = Record(progress, tracker, output / "events.jsonl")
+            record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
+            preparing = Preparing(space, splits)
+            watch = _Watch(preparing, progress, space.models)
+            conductor = Conductor(
+                studies, space.resources.slots, lambda model: preparing.result(model).train_tokens, record
+            )
+            slot = SlotConfig(
+                workers=space.resources.workers,
+                cpus=space.resources.cpus_per_worker,
+                gpus=space.resources.gpus_per_worker,
+                prepared=preparing.prepared,
+                storage=(output / "ray").absolute(),
+            )
+            run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
+            watch.stop()
+        if conductor.error is not None:
+            raise conductor.error
+        interrupted = not all(study.ended for study in studies)
+        timing = {
+            "wall_s": time.perf_counter() - began,
+            "prepare_s": watch.prepare_s,
+            "slot_start_s": median(conductor.slot_start_s),
+            "trial_overhead_s": median(conductor.overhead_s),
+        }
+        summary = summarize(studies, timing, record.run_id)
+        if not interrupted:
+            for model in space.models:
+                prepared = preparing.result(model)
+                summary["models"][model] |= {
+                    "base": prepared.base_losses,
+                    "data_hash": prepared.data_hash,
+                    "evaluation_hash": prepared.evaluation_hash,
+                }
+        files = write_results(output, space, studies, summary)
+        record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
+        delivered = tracker.close(_FLUSH_TIMEOUT)
+        record.close()
+    except DataError as error:
+        raise space_file.error(error.field, error.given, error.allowed) from None
+    finally:
+        ray.shutdown()
+    if not delivered:
+        print(f"MLflow did not take {tracker.undelivered} records: {tracker.last_error}", file=sys.stderr)
+    for study in studies:
+        console.print(f"{study.model}: {verdict(study)}", highlight=False, soft_wrap=True)
+    if interrupted:
+        print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
+        return 130
+    console.print(f"\nresults: {output}/ ({', '.join(file.name for file in files)})", highlight=False, soft_wrap=True)
+    console.print(f"all trials: {_ui_command(tracker.tracking_uri)}", highlight=False, soft_wrap=True)
+    return 1 if any(study.best() is None for study in studies) else 0
+
+
+def _start_ray() -> None:
+    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, reachable from it alone."""
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level="error")
+        return
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+    )
+
+
+class _Watch:
+    """Tells how the preparation is going, from a thread of its own.
+
+    Attributes:
+        prepare_s: seconds until all data was prepared; None before.
+    """
+
+    def __init__(self, preparing: Preparing, progress: Progress, models: list[Any]) -> None:
+        self.prepare_s: float | None = None
+        self._preparing, self._progress, self._models = preparing, progress, list(models)
+        self._stop = threading.Event()
+        self._began = time.perf_counter()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        import ray
+
+        told, told_at = "", -_NEWS_INTERVAL
+        references = [self._preparing.prepared[model] for model in self._models]
+        while not self._stop.is_set():
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=1.0)
+            if len(ready) == len(references):
+                self.prepare_s = time.perf_counter() - self._began
+                self._progress.note(f"data is prepared ({self.prepare_s:.0f} s)")
+                return
+            news, now = self._preparing.news(), time.perf_counter()
+            subject = news.partition(":")[0]
+            if news and news != told and (subject != told.partition(":")[0] or now - told_at >= _NEWS_INTERVAL):
+                self._progress.note(news)
+                told, told_at = news, now
+
+
+def _ui_command(uri: str) -> str:
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"

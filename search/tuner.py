@@ -1,0 +1,284 @@
+"""The search on Ray Tune: warm slots train the trials that the studies ask for, in an order that is reproducible.
+
+Tune places slots and hands them trials; Optuna's studies decide what to try and when to stop. Sizes follow one another
+on the same slots, so that a size after the first finds its workers running.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.order import ReportOrder
+from search.study import Candidate, SizeStudy
+from trainables.slot import Slot, SlotConfig
+
+
+class Observer(Protocol):
+    """Is told what happens, in the order in which it is acted upon."""
+
+    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None: ...
+
+    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
+
+    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+
+
+@dataclass
+class _Running:
+    """A trial on a slot, under the name that Tune has for it."""
+
+    study: SizeStudy
+    candidate: Candidate
+    index: int
+    tune_trial: Trial | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+class Conductor:
+    """Starts trials, hands their reports to the studies in order, and says which of them go on.
+
+    Attributes:
+        error: why the search cannot go on, such as data that could not be prepared; its trials are left as they are.
+        slot_start_s, overhead_s: see trainables.slot.Slot.
+
+    Args:
+        studies: in the order in which the sizes are searched; a size starts when the one before it has ended.
+        slots: trials that run at the same time.
+        train_tokens: tokens of an epoch for a model; waits until its data is prepared.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[SizeStudy],
+        slots: int,
+        train_tokens: Callable[[str], int],
+        observer: Observer,
+    ) -> None:
+        self._studies = list(studies)
+        self._train_tokens = train_tokens
+        self._observer = observer
+        self._order = ReportOrder(slots)
+        self._running: dict[str, _Running] = {}
+        self._begun = 0
+        self._ready: set[str] = set()
+        self.slot_start_s: list[float] = []
+        self.overhead_s: list[float] = []
+        self.error: Exception | None = None
+
+    @property
+    def _study(self) -> SizeStudy | None:
+        """The study that the next trial comes from."""
+        while self._studies and self._studies[0].exhausted:
+            if self._order.running:
+                return None
+            self._studies.pop(0)
+        return self._studies[0] if self._studies else None
+
+    @property
+    def finished(self) -> bool:
+        """True when no further trial will begin."""
+        return self.error is not None or (len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
+
+    def begin(self, tune_id: str) -> Candidate | None:
+        """The next trial, if a slot is free and a study has one."""
+        if self.error is not None or not self._order.has_room or (study := self._study) is None:
+            return None
+        candidate = study.ask()
+        assert candidate is not None
+        self._running[tune_id] = _Running(study, candidate, self._begun)
+        self._order.start(self._begun)
+        self._begun += 1
+        self._observer.trial_started(study, candidate)
+        return candidate
+
+    def model(self, tune_id: str) -> str:
+        return self._running[tune_id].study.model
+
+    def report(self, trial: Trial, result: dict[str, Any]) -> None:
+        """Takes in a result; it is acted upon in `decisions`."""
+        running = self._running[trial.trial_id]
+        running.tune_trial, running.result = trial, result
+        for name, record in (("slot_start_s", self.slot_start_s), ("overhead_s", self.overhead_s)):
+            if name in result:
+                record.append(result[name])
+        self._order.report(running.index)
+
+    def decisions(self) -> "list[tuple[Trial, bool]]":
+        """The trials whose turn it is, each with whether it goes on."""
+        decided = []
+        # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
+        while not (self._order.has_room and self._study is not None and self.error is None):
+            index = self._order.next()
+            if index is None:
+                break
+            running = next(r for r in self._running.values() if r.index == index)
+            assert running.tune_trial is not None
+            goes_on = self._handle(running)
+            decided.append((running.tune_trial, goes_on))
+        return decided
+
+    def _handle(self, running: _Running) -> bool:
+        study, candidate, result = running.study, running.candidate, running.result
+        if study.model not in self._ready:
+            try:
+                study.prepared(self._train_tokens(study.model))
+            except Exception as error:
+                self.error = error
+                return False
+            self._ready.add(study.model)
+        if result["failure"] is not None:
+            self._end(running, TrialState.FAIL, result["failure"], result["detail"])
+            return False
+        tokens = int(result["tokens"])
+        prune = False
+        # A trial that goes on after an interruption first repeats what the study already has.
+        if tokens > study.tokens(candidate.number):
+            metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
+            prune = study.report(candidate.number, tokens, result["high_entropy_loss"])
+            self._observer.trial_report(study, candidate, metrics)
+        if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
+            self._end(running, TrialState.COMPLETE, None)
+            return False
+        if prune:
+            self._end(running, TrialState.PRUNED, "will not win")
+            return False
+        return True
+
+    def fail(self, tune_id: str, detail: str) -> None:
+        """The slot of a trial broke down."""
+        if tune_id in self._running:
+            self._end(self._running[tune_id], TrialState.FAIL, "slot lost", detail)
+
+    def _end(self, running: _Running, state: TrialState, reason: str | None, detail: str = "") -> None:
+        study, candidate = running.study, running.candidate
+        self._observer.trial_ended(study, candidate, state, f"{reason}: {detail}" if detail else reason)
+        study.tell(candidate.number, state, reason)
+        self._order.end(running.index)
+        self._running = {key: value for key, value in self._running.items() if value is not running}
+
+
+METRICS = (
+    "loss",
+    "high_entropy_loss",
+    "low_entropy_loss",
+    "train_loss",
+    "mask_rate",
+    "learning_rate",
+    "tokens",
+    "epoch",
+    "tokens_per_s",
+)
+
+
+class _StudySearcher(Searcher):  # type: ignore[misc]
+    """Tune's view of the studies: where its next trial comes from."""
+
+    def __init__(self, conductor: Conductor, checkpoints: Path) -> None:
+        super().__init__()
+        self._conductor, self._checkpoints = conductor, checkpoints
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        candidate = self._conductor.begin(trial_id)
+        if candidate is None:
+            finished: str = Searcher.FINISHED
+            return finished if self._conductor.finished else None
+        model = self._conductor.model(trial_id)
+        return {
+            "name": f"{model}/{candidate.number}",
+            "model": model,
+            "settings": candidate.settings.to_json(),
+            "checkpoint": str(checkpoint_file(self._checkpoints, model, candidate.number)),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing: the scheduler has told the study already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the studies are the only state of a search."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Carries out in Tune what the studies decide.
+
+    Tune wants a decision as soon as a result comes in; here it is made when the result's turn comes. Until then the
+    trial is left alone (NOOP), and what is decided then goes to the controller's own methods. `_schedule_trial_train`
+    and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
+    """
+
+    def __init__(self, conductor: Conductor, slots: int) -> None:
+        super().__init__()
+        self._conductor, self._slots = conductor, slots
+        self._keeps_slots = False
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self._conductor.report(trial, result)
+        action: str = TrialScheduler.NOOP
+        return action
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._conductor.fail(trial.trial_id, str(trial.get_error() or "the slot's process died"))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        # Called once in each turn of Tune's loop, after it has asked for new trials.
+        controller = tune_controller._tune_controller
+        for trial, goes_on in self._conductor.decisions():
+            if goes_on:
+                controller._schedule_trial_train(trial)
+            else:
+                controller.stop_trial(trial)
+        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        if chosen is not None and not self._keeps_slots:
+            # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
+            controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)
+            self._keeps_slots = True
+        return chosen
+
+
+def checkpoint_file(checkpoints: Path, model: str, number: int) -> Path:
+    return checkpoints / model.replace("/", "-") / f"{number}.pt"
+
+
+def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:
+    """Runs the trials of all studies; returns when they have ended, or after an interruption."""
+    # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
+    # wants a resource for each trial, and memory is one that it really takes.
+    placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(Slot, slot=slot), placement),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            reuse_actors=True,
+            search_alg=_StudySearcher(conductor, checkpoints),
+            scheduler=_StudyScheduler(conductor, slots),
+            trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
+            trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(slot.storage), verbose=0),
+    )
+    tuner.fit()
+    shutil.rmtree(slot.storage, ignore_errors=True)
+
+
+def ray_environment(slots: int) -> dict[str, str]:
+    """Environment variables that Ray reads, to be set before it is imported."""
+    return {
+        # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }

@@ -1,0 +1,163 @@
+"""YAML as plain Python values, with the line of each of them.
+
+Only mappings with text keys, lists, text, numbers, booleans and null are read; tags are refused.
+What YAML 1.1 takes for something else by surprise (010 for 8, 1:30 for 90, 2030-01-01 for a date) stays text.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+# Where a value stands: the keys and list indices that lead to it.
+Place = tuple[str | int, ...]
+
+MAX_DEPTH = 32
+# Aliases of aliases grow exponentially; this is far above what a search space needs.
+MAX_VALUES = 10_000
+# Beyond it, integers are not exact in JSON, nor in a float.
+MAX_INTEGER = 2**53 - 1
+
+_TAG = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_FLOAT = re.compile(
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_SURPRISES = {f"{_TAG}timestamp", f"{_TAG}merge", f"{_TAG}value"}
+
+
+@dataclass(eq=False)
+class YamlError(ValueError):
+    """Text that is not the YAML that is read here. `line` counts from 1."""
+
+    line: int
+    place: Place
+    given: str
+    allowed: str
+
+
+def read(text: str) -> tuple[Any, dict[Place, int]]:
+    """The values in `text`, and the line (from 1) of each place: of a key, or of a list's item.
+
+    An empty text is None, without lines.
+
+    Raises:
+        YamlError: broken YAML, a repeated key, a key that is no text, a tag; too deep, too long, too large.
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _broken(mark.line + 1 if mark else 1, error.problem or error.context or "a syntax error") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        raise _broken(line, f"the character U+{ord(text[int(error.position)]):04X}") from None
+    except YamlError:
+        raise
+    except (ValueError, OverflowError) as error:
+        # PyYAML lets the ValueError of an escape such as "\UFFFFFFFF" through.
+        raise _broken(loader.line + 1 if loader else 1, str(error)) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    lines: dict[Place, int] = {}
+    if node is None:
+        return None, lines
+    return _value(node, (), _line(node), lines), lines
+
+
+def _broken(line: int, problem: str) -> YamlError:
+    return YamlError(line, (), f"broken YAML ({problem})", "YAML, with spaces for indentation")
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; refuses deep nesting before Python's own stack does."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _too_deep(self.line + 1, ())
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+def _too_deep(line: int, place: Place) -> YamlError:
+    return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH} levels")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _value(node: yaml.Node, place: Place, line: int, lines: dict[Place, int]) -> Any:
+    lines[place] = line
+    if len(lines) > MAX_VALUES:
+        raise YamlError(line, place[:3], f"more than {MAX_VALUES} values", f"at most {MAX_VALUES} values")
+    # A recursive alias ends here too.
+    if len(place) > MAX_DEPTH:
+        raise _too_deep(line, place)
+    if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
+        return _mapping(node, place, lines)
+    if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+        return [_value(item, (*place, i), _line(item), lines) for i, item in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, place, line)
+    raise _tagged(node, place, line)
+
+
+def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = _line(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise YamlError(line, place, "a list or a mapping as a key", "keys that are text")
+        key = _scalar(key_node, place, line)
+        if not isinstance(key, str):
+            raise YamlError(line, place, f"the key {key_node.value}, which is not text", "keys that are text")
+        if key in values:
+            first = lines[*place, key]
+            raise YamlError(line, (*place, key), f"a second time (first on line {first})", f"one key '{key}'")
+        values[key] = _value(value_node, (*place, key), line, lines)
+    return values
+
+
+def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
+    text: str = node.value
+    match node.tag.removeprefix(_TAG):
+        case "str":
+            return text
+        case "null":
+            return None
+        case "bool" if text.lower() in yaml.SafeLoader.bool_values:
+            return yaml.SafeLoader.bool_values[text.lower()]
+        case "int":
+            return _integer(text, place, line) if _INTEGER.fullmatch(text) else text
+        case "float":
+            return _float(text) if _FLOAT.fullmatch(text) else text
+    if node.tag in _SURPRISES:
+        return text
+    raise _tagged(node, place, line)
+
+
+def _integer(text: str, place: Place, line: int) -> int:
+    digits = text.replace("_", "")
+    # The length first: Python refuses to convert thousands of digits.
+    if len(digits) > 17 or abs(int(digits)) > MAX_INTEGER:
+        raise YamlError(line, place, digits, f"integers from -{MAX_INTEGER} to {MAX_INTEGER}")
+    return int(digits)
+
+
+def _float(text: str) -> float:
+    return float(re.sub(r"\.(?=inf|nan)", "", text.replace("_", "").lower()))
+
+
+def _tagged(node: yaml.Node, place: Place, line: int) -> YamlError:
+    tag = node.tag.replace(_TAG, "!!")
+    return YamlError(line, place, f"the tag {tag}", "plain YAML without tags")

@@ -1,0 +1,162 @@
+"""The built-in tiny models: Qwen3 architecture, pretrained on first use on text that ships with a Python package.
+
+They need no hub and no GPU. The text is English prose (Jules Verne's "In the Year 2889", in the package reasoning-gym)
+and puzzles from reasoning-gym's generators; none of it comes from gsm_symbolic, the domain data of spaces/math.yaml.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from trainables.cache import cached
+from trainables.loss import token_loss
+
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a Qwen3 model and of its pretraining."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    pretrain_tokens: int
+    vocabulary: int = 2048
+    context: int = 1024
+
+
+ARCHITECTURES = {
+    "builtin/nano": Architecture(64, 3, 4, 192, pretrain_tokens=400_000),
+    "builtin/micro": Architecture(128, 4, 4, 384, pretrain_tokens=400_000),
+}
+
+# Generators whose questions are mostly words, and fast.
+_TASKS = (
+    "aiw", "calendar_arithmetic", "chain_sum", "coin_flip", "dice", "family_relationships", "gcd", "knights_knaves",
+    "lcm", "leg_counting", "letter_counting", "needle_haystack", "number_sorting", "propositional_logic",
+    "sentence_reordering", "simple_geometry", "syllogism", "time_intervals", "word_sorting",
+)  # fmt: skip
+_PER_TASK = 150
+_ROWS, _LENGTH, _PEAK_RATE = 8, 128, 3e-3
+# A fixed number of threads gives the same weights on every machine of one kind.
+_THREADS = 2
+
+
+def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
+    """The Hugging Face folder with a built-in model's base weights and tokenizer, made on first use.
+
+    Args:
+        progress: called with the share of the pretraining that is done.
+
+    Raises:
+        KeyError: no such built-in model.
+    """
+    architecture = ARCHITECTURES[name]
+    key = {
+        "architecture": asdict(architecture),
+        "text": [version("reasoning-gym"), list(_TASKS), _PER_TASK],
+        "optimization": [_ROWS, _LENGTH, _PEAK_RATE, _THREADS],
+        "torch": torch.__version__,
+    }
+    return cached(root, "base", key, lambda folder: _build(architecture, folder, progress))
+
+
+def _build(architecture: Architecture, folder: Path, progress: Callable[[float], None]) -> None:
+    texts = _pretraining_texts()
+    tokenizer = _train_tokenizer(texts, architecture.vocabulary)
+    torch.manual_seed(0)
+    model = _new_model(architecture, tokenizer.eos_token_id)
+    _pretrain(model, architecture, tokenizer, texts, progress)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _pretraining_texts() -> list[str]:
+    import reasoning_gym
+
+    prose = files("reasoning_gym.data").joinpath("in_the_year_2889.txt").read_text(encoding="utf-8")
+    texts = [part.strip().replace("\n", " ") for part in prose.split("\n\n") if len(part.strip()) > 80]
+    for task in _TASKS:
+        for item in reasoning_gym.create_dataset(task, size=_PER_TASK, seed=0):
+            texts.append(f"{item['question']}\n{item['answer']}")
+    return texts
+
+
+def _train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
+def unweighted(name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A built-in model with random weights, and its tokenizer: enough to plan a search, without the pretraining."""
+    architecture = ARCHITECTURES[name]
+    tokenizer = _train_tokenizer(_pretraining_texts(), architecture.vocabulary)
+    return _new_model(architecture, tokenizer.eos_token_id), tokenizer
+
+
+def _new_model(architecture: Architecture, end: int) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=architecture.vocabulary,
+            hidden_size=architecture.hidden_size,
+            num_hidden_layers=architecture.layers,
+            num_attention_heads=architecture.heads,
+            num_key_value_heads=architecture.heads // 2,
+            head_dim=32,
+            intermediate_size=architecture.intermediate_size,
+            max_position_embeddings=architecture.context,
+            tie_word_embeddings=True,
+            eos_token_id=end,
+        )
+    )
+
+
+def _pretrain(
+    model: Qwen3ForCausalLM,
+    architecture: Architecture,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    progress: Callable[[float], None],
+) -> None:
+    order = torch.randperm(len(texts)).tolist()
+    stream = [i for n in order for i in [*tokenizer(texts[n])["input_ids"], tokenizer.eos_token_id]]
+    steps = architecture.pretrain_tokens // (_ROWS * _LENGTH)
+    token_N = torch.tensor(stream)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=steps, pct_start=0.05)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        for step in range(steps):
+            start_B = torch.randint(len(token_N) - _LENGTH - 1, (_ROWS, 1))
+            token_BT = token_N[start_B + torch.arange(_LENGTH + 1)]
+            hidden_BTD = model.model(input_ids=token_BT[:, :-1], use_cache=False).last_hidden_state
+            label_N = token_BT[:, 1:].flatten()
+            loss_N, _ = token_loss(hidden_BTD.flatten(0, 1), model.lm_head.weight, label_N, entropy=False)
+            loss_N.mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress((step + 1) / steps)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,90 @@
+"""Curricula: how strongly tokens are dropped as a function of training progress.
+
+A curriculum is a frozen dataclass that is called with progress u in [0, 1] and returns a strength c(u) in [0, 1], not
+decreasing in u. The rate at which a low-entropy token is dropped is mask_ratio * c(u) (arXiv 2512.23422).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Constant:
+    """c(u) = 1."""
+
+    def __call__(self, u: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """c(u) = u."""
+
+    def __call__(self, u: float) -> float:
+        return u
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """c(u) = (1 - cos(pi u)) / 2."""
+
+    def __call__(self, u: float) -> float:
+        return (1.0 - math.cos(math.pi * u)) / 2.0
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Logistic rise around `midpoint` (in progress), rescaled so that c(0) = 0 and c(1) = 1; `steepness` > 0."""
+
+    midpoint: float
+    steepness: float
+
+    def __call__(self, u: float) -> float:
+        start, end = self._logistic(0.0), self._logistic(1.0)
+        if u >= 1.0:
+            return 1.0
+        return (self._logistic(u) - start) / (end - start)
+
+    def _logistic(self, u: float) -> float:
+        # tanh does not overflow where exp does.
+        return (1.0 + math.tanh(self.steepness * (u - self.midpoint) / 2.0)) / 2.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """c(u) = 0 before progress `at`, 1 from there on."""
+
+    at: float
+
+    def __call__(self, u: float) -> float:
+        return 1.0 if u >= self.at else 0.0
+
+
+Curriculum = Constant | Linear | Cosine | Sigmoid | Step
+
+SHAPES: Mapping[str, Callable[..., Curriculum]] = {
+    "constant": Constant,
+    "linear": Linear,
+    "cosine": Cosine,
+    "sigmoid": Sigmoid,
+    "step": Step,
+}
+
+
+def curriculum_from(spec: Mapping[str, Any]) -> Curriculum:
+    """The curriculum that a mapping such as {"shape": "step", "at": 0.5} describes.
+
+    Raises:
+        KeyError: an unknown shape.
+        TypeError: a parameter that the shape does not have, or one that is missing.
+    """
+    parameters = {name: value for name, value in spec.items() if name != "shape"}
+    return SHAPES[spec["shape"]](**parameters)
+
+
+def curriculum_spec(curriculum: Curriculum) -> dict[str, Any]:
+    """The inverse of `curriculum_from`."""
+    shape = next(name for name, kind in SHAPES.items() if kind is type(curriculum))
+    return {"shape": shape, **asdict(curriculum)}
