@@ -106,7 +106,9 @@ class Record:
         self._tracker.evaluation(
             self._key(study, candidate), {n: v for n, v in metrics.items() if n != "tokens"}, tokens
         )
-        self._progress.trial_report(study.model, candidate.number, tokens, metrics["high_entropy_loss"])
+        self._progress.trial_report(
+            study.model, candidate.number, tokens, metrics["high_entropy_loss"], study.full_tokens
+        )
         self.event("evaluation", model=study.model, trial=candidate.number, **metrics)
 
     def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:

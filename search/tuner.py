@@ -4,6 +4,7 @@ Tune places slots and hands them trials; Optuna's studies decide what to try and
 on the same slots, so that a size after the first finds its workers running.
 """
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,10 @@ class Conductor:
         self.slot_start_s: list[float] = []
         self.overhead_s: list[float] = []
         self.error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a restore of its own, which is not used; the studies are the state."""
+        return {}
 
     @property
     def _study(self) -> SizeStudy | None:
@@ -267,6 +272,8 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(slot.storage), verbose=0),
     )
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner.fit()
     shutil.rmtree(slot.storage, ignore_errors=True)
 
@@ -276,6 +283,8 @@ def ray_environment(slots: int) -> dict[str, str]:
     return {
         # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # The old output engine is silent at verbosity 0; the new one prints a banner.
+        "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",

@@ -24,7 +24,8 @@ def token_loss(
     """Cross-entropy of each label, and entropy of each predicted distribution.
 
     With z_n = output_VD @ hidden_n and p = softmax(z_n), loss_n = logsumexp(z_n) - z_n[label_n] and
-    H_n = -sum_v p_v ln p_v. The logits are computed in float32, a chunk of positions at a time, and again in the backward pass.
+    H_n = -sum_v p_v ln p_v. The logits are computed in float32, a chunk of positions at a time, and again in the
+    backward pass.
 
     Args:
         hidden_ND: final hidden states, float32 or bfloat16.

@@ -1,0 +1,171 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search.space import Space
+from search.study import BASELINE, ENTRODROP, SizeStudy, objective_value
+
+MODEL = "builtin/nano"
+
+
+def space(**changes: Any) -> Space:
+    data = {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 4}
+    return Space.model_validate({"models": [MODEL], "data": data, "budget": {"trials": 8, "epochs": 8}} | changes)
+
+
+def study(folder: Path, **changes: Any) -> SizeStudy:
+    opened = SizeStudy(folder / "study.journal", MODEL, space(**changes))
+    opened.prepared(train_tokens=100)
+    return opened
+
+
+def run(opened: SizeStudy, number: int, losses: list[float]) -> str:
+    """Reports `losses`, an epoch each, as long as the study lets the trial go on."""
+    done = len(opened.losses(number))
+    for epoch, loss in enumerate(losses[done:], done + 1):
+        if opened.report(number, 100 * epoch, loss):
+            opened.tell(number, TrialState.PRUNED, "will not win")
+            return "pruned"
+    opened.tell(number, TrialState.COMPLETE)
+    return "complete"
+
+
+def curve(best: float, end: float) -> list[float]:
+    """Falls for three epochs, then rebounds for five."""
+    return [best + 0.2, best + 0.1, best, *(best + (end - best) * i / 5 for i in range(1, 6))]
+
+
+def test_the_first_two_trials_are_the_baseline_and_a_middling_sigmoid(tmp_path: Path) -> None:
+    opened = study(tmp_path)
+    first, second = opened.ask(), opened.ask()
+    assert first is not None
+    assert second is not None
+    assert (first.number, first.arm, first.settings.entrodrop) == (0, BASELINE, None)
+    assert (second.number, second.arm) == (1, ENTRODROP)
+    assert second.parameters["curriculum"]["shape"] == "sigmoid"
+    assert second.parameters["curriculum"]["midpoint"] == pytest.approx(0.45)
+    assert second.parameters["curriculum"]["steepness"] == pytest.approx((4 * 30) ** 0.5)
+    assert second.parameters["mask_ratio"] == pytest.approx(0.5)
+
+
+def test_parameters_belong_to_their_shape(tmp_path: Path) -> None:
+    own = {"constant": set(), "linear": set(), "cosine": set(), "sigmoid": {"midpoint", "steepness"}, "step": {"at"}}
+    opened = study(tmp_path, budget={"trials": 30, "epochs": 8})
+    seen = set()
+    while (candidate := opened.ask()) is not None:
+        run(opened, candidate.number, curve(5.0, 6.0))
+        if candidate.arm == ENTRODROP:
+            curriculum = dict(candidate.parameters["curriculum"])
+            shape = curriculum.pop("shape")
+            assert set(curriculum) == own[shape]
+            seen.add(shape)
+    assert seen == set(own)
+    assert len(opened.study.trials) == 30
+
+
+def test_states_are_true(tmp_path: Path) -> None:
+    opened = study(tmp_path, early_stopping={"patience": 1, "first_rung": 0.25})
+    assert run(opened, opened.ask().number, curve(5.0, 5.4)) == "complete"  # type: ignore[union-attr]
+    assert run(opened, opened.ask().number, curve(5.0, 5.2)) == "complete"  # type: ignore[union-attr]
+    assert run(opened, opened.ask().number, curve(5.5, 6.5)) == "pruned"  # type: ignore[union-attr]
+    failed = opened.ask()
+    assert failed is not None
+    opened.report(failed.number, 100, 5.3)
+    opened.tell(failed.number, TrialState.FAIL, "nan")
+    complete, pruned, fail = (opened.trials(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    assert [t.number for t in complete] == [0, 1]
+    assert [t.number for t in pruned] == [2]
+    assert [t.user_attrs["reason"] for t in fail] == ["nan"]
+    assert pruned[0].user_attrs["reason"] == "will not win"
+    assert 2 <= len(pruned[0].intermediate_values) < 8
+    assert opened.best().number == 1  # type: ignore[union-attr]
+    assert opened.baseline().value == pytest.approx(5.0)  # type: ignore[union-attr]
+
+
+def test_the_baseline_is_never_stopped(tmp_path: Path) -> None:
+    opened = study(tmp_path, early_stopping={"patience": 0, "first_rung": 0.1})
+    baseline, other = opened.ask(), opened.ask()
+    assert baseline is not None
+    assert other is not None
+    assert run(opened, other.number, curve(4.0, 4.1)) == "complete"
+    assert run(opened, baseline.number, curve(6.0, 9.0)) == "complete"
+
+
+def test_a_rung_compares_the_best_so_far_where_that_is_the_objective(tmp_path: Path) -> None:
+    # Trial 1 is ahead at the end, trial 2 at its best: it must not be stopped for its rebound.
+    opened = study(tmp_path, early_stopping={"patience": 1, "first_rung": 0.5}, objective="best")
+    run(opened, opened.ask().number, curve(6.0, 6.1))  # type: ignore[union-attr]
+    run(opened, opened.ask().number, curve(5.0, 5.1))  # type: ignore[union-attr]
+    assert run(opened, opened.ask().number, curve(4.9, 7.0)) == "complete"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("objective", "expected"), [("best", 2.0), ("final", 5.0), ("mean", 10 / 3)])
+def test_objectives(objective: str, expected: float) -> None:
+    assert objective_value(objective, [3.0, 2.0, 5.0]) == pytest.approx(expected)
+
+
+def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path) -> None:
+    def losses(number: int) -> list[float]:
+        return curve(5 + number % 3 / 10, 6 + number % 5 / 10)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = study(tmp_path / "a", budget={"trials": 14, "epochs": 8})
+    while (candidate := whole.ask()) is not None:
+        run(whole, candidate.number, losses(candidate.number))
+
+    opened = study(tmp_path / "b", budget={"trials": 9, "epochs": 8})
+    for _ in range(6):
+        candidate = opened.ask()
+        assert candidate is not None
+        run(opened, candidate.number, losses(candidate.number))
+    left = opened.ask()
+    assert left is not None
+    opened.report(left.number, 100, losses(left.number)[0])
+
+    resumed = study(tmp_path / "b", budget={"trials": 14, "epochs": 8})
+    again = resumed.ask()
+    assert again is not None
+    assert (again.number, again.parameters) == (left.number, left.parameters)
+    run(resumed, again.number, losses(again.number))
+    while (candidate := resumed.ask()) is not None:
+        run(resumed, candidate.number, losses(candidate.number))
+
+    def table(opened: SizeStudy) -> list[Any]:
+        return [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in opened.study.trials]
+
+    assert table(resumed) == table(whole)
+
+
+def test_a_space_without_a_searched_setting_has_two_trials(tmp_path: Path) -> None:
+    fixed = {
+        "entropy_threshold": {"quantile": 0.5},
+        "mask_ratio": 0.4,
+        "presentation": "loss",
+        "curriculum": [{"shape": "step", "at": 0.3}],
+    }
+    opened = study(tmp_path, schedule=fixed)
+    baseline, only = opened.ask(), opened.ask()
+    assert opened.ask() is None
+    assert baseline is not None
+    assert only is not None
+    assert only.parameters["curriculum"] == {"shape": "step", "at": 0.3}
+    run(opened, only.number, curve(5.0, 6.0))
+    assert opened.parameters(opened.best()) == only.parameters  # type: ignore[arg-type]
+
+
+def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
+    opened = study(
+        tmp_path,
+        training={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "weight_decay": [0.0, 0.1, 1.0]},
+        schedule={"presentation": ["input", "loss"]},
+    )
+    candidates = [opened.ask() for _ in range(8)]
+    assert candidates[0] is not None
+    assert candidates[0].settings.learning_rate == pytest.approx(1e-3)
+    rates = {c.settings.learning_rate for c in candidates if c is not None}
+    assert len(rates) > 4
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert {c.parameters["presentation"] for c in candidates[1:] if c is not None} == {"input", "loss"}
