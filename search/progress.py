@@ -24,21 +24,32 @@ class _Trial:
     curriculum: str
     tokens_total: int
     tokens: int
-    began: float
     told: float
     loss: float | None = None
+    # Time and tokens at the first report: what came before includes the start of a slot.
+    first: tuple[float, int] | None = None
 
 
 @dataclass
 class _Model:
     planned: int
-    seconds: list[float] = field(default_factory=list)
+    # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
+    tokens: list[int] = field(default_factory=list)
+    seconds_measured: float = 0.0
+    tokens_measured: int = 0
     states: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
     best: float | None = None
 
     @property
     def ended(self) -> int:
         return sum(self.states.values())
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """What an ended trial took, on average; None if that is not known."""
+        if not self.tokens or not self.tokens_measured:
+            return None
+        return statistics.fmean(self.tokens) * self.seconds_measured / self.tokens_measured
 
 
 class Progress:
@@ -80,7 +91,7 @@ class Progress:
     def trial_started(self, model: str, trial: int, curriculum: str, tokens_total: int, tokens: int = 0) -> None:
         """Args: tokens_total: of the full budget, 0 if it is not known yet; tokens: trained already."""
         now = self._clock()
-        self._running[model, trial] = _Trial(model, trial, curriculum, tokens_total, tokens, now, now)
+        self._running[model, trial] = _Trial(model, trial, curriculum, tokens_total, tokens, now)
         self._most_running = max(self._most_running, len(self._running))
         if self._live is None:
             self._line(f"{model} trial {trial} {curriculum}: started")
@@ -91,6 +102,7 @@ class Progress:
         """Args: tokens: trained so far; high_entropy_loss: held-out, in nats."""
         running, now = self._running[model, trial], self._clock()
         running.tokens, running.loss = tokens, high_entropy_loss
+        running.first = running.first or (now, tokens)
         running.tokens_total = tokens_total or running.tokens_total
         if self._live is None and now - running.told >= _LINE_INTERVAL:
             running.told = now
@@ -104,8 +116,11 @@ class Progress:
     ) -> None:
         """Args: state: complete, pruned or failed; high_entropy_loss: the trial's objective, in nats."""
         running, size = self._running.pop((model, trial)), self._models[model]
-        size.seconds.append(self._clock() - running.began)
         size.states[state] += 1
+        if running.first is not None:
+            size.tokens.append(running.tokens)
+            size.seconds_measured += self._clock() - running.first[0]
+            size.tokens_measured += running.tokens - running.first[1]
         if state == "complete" and high_entropy_loss is not None:
             size.best = min(high_entropy_loss, size.best if size.best is not None else high_entropy_loss)
         if self._live is None or state == "failed":
@@ -119,14 +134,14 @@ class Progress:
 
     def time_left(self) -> float | None:
         """Seconds that the trials still to run will take, going by those that have ended; None before the first."""
-        every = [seconds for size in self._models.values() for seconds in size.seconds]
-        if not every:
+        known = [seconds for size in self._models.values() if (seconds := size.trial_seconds) is not None]
+        if not known:
             return None
         work = 0.0
         for model, size in self._models.items():
-            each = statistics.fmean(size.seconds or every)
-            done = sum(self._clock() - t.began for t in self._running.values() if t.model == model)
-            work += max(0.0, each * (size.planned - size.ended) - done)
+            each = size.trial_seconds or statistics.fmean(known)
+            shares = [t.tokens / t.tokens_total for t in self._running.values() if t.model == model and t.tokens_total]
+            work += each * max(0.0, size.planned - size.ended - sum(shares))
         return work / self._most_running
 
     def _line(self, message: str) -> None:

@@ -243,6 +243,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
                 controller._schedule_trial_train(trial)
             else:
                 controller.stop_trial(trial)
+                if self._conductor.error is None:
+                    Path(trial.config["checkpoint"]).unlink(missing_ok=True)
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         if chosen is not None and not self._keeps_slots:
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
@@ -276,6 +278,10 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tuner.fit()
     shutil.rmtree(slot.storage, ignore_errors=True)
+    for folder in (*checkpoints.glob("*"), checkpoints):
+        # What an interrupted search needs stays: only empty folders go.
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def ray_environment(slots: int) -> dict[str, str]:
@@ -285,6 +291,8 @@ def ray_environment(slots: int) -> dict[str, str]:
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         # The old output engine is silent at verbosity 0; the new one prints a banner.
         "RAY_AIR_NEW_OUTPUT": "0",
+        # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
+        "RAY_worker_maximum_startup_concurrency": "8",
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
