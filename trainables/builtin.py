@@ -34,8 +34,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "builtin/nano": Architecture(64, 3, 4, 192, pretrain_tokens=400_000),
-    "builtin/micro": Architecture(128, 4, 4, 384, pretrain_tokens=400_000),
+    "builtin/nano": Architecture(64, 3, 4, 192, pretrain_tokens=300_000),
+    "builtin/micro": Architecture(128, 4, 4, 384, pretrain_tokens=300_000),
 }
 
 # Generators whose questions are mostly words, and fast.
@@ -46,8 +46,9 @@ _TASKS = (
 )  # fmt: skip
 _PER_TASK = 150
 _ROWS, _LENGTH, _PEAK_RATE = 8, 128, 3e-3
-# A fixed number of threads gives the same weights on every machine of one kind.
-_THREADS = 2
+# A fixed number of threads gives the same weights on every machine of one kind; one, because two beside the slots of a
+# search on two cores were several times slower.
+_THREADS = 1
 
 
 def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambda _: None) -> Path:

@@ -42,14 +42,15 @@ class Sigmoid:
     steepness: float
 
     def __call__(self, u: float) -> float:
-        start, end = self._logistic(0.0), self._logistic(1.0)
+        start, end = self._rise(0.0), self._rise(1.0)
         if u >= 1.0:
             return 1.0
-        return (self._logistic(u) - start) / (end - start)
+        return (self._rise(u) - start) / (end - start)
 
-    def _logistic(self, u: float) -> float:
-        # tanh does not overflow where exp does.
-        return (1.0 + math.tanh(self.steepness * (u - self.midpoint) / 2.0)) / 2.0
+    def _rise(self, u: float) -> float:
+        # The logistic function is (1 + tanh) / 2: tanh alone does not overflow as exp does, and adding 1 would lose a
+        # rise that is less than a rounding error.
+        return math.tanh(self.steepness * (u - self.midpoint) / 2.0)
 
 
 @dataclass(frozen=True)

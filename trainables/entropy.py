@@ -6,6 +6,7 @@ first token of a document has none; it is stored as infinity, so that it is in n
 Shapes: R rows, T positions.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -44,7 +45,8 @@ def score(model: PreTrainedModel, packed: Packed, rows: int = 8) -> tuple[Tensor
 
 def threshold(entropy_RT: Tensor, droppable_RT: Tensor, quantile: float) -> float:
     """tau: the quantile of the entropies of the tokens that may be dropped, in nats (linear interpolation)."""
-    return float(torch.quantile(entropy_RT[droppable_RT].double(), quantile))
+    # torch.quantile refuses more than 2**24 values.
+    return float(np.quantile(entropy_RT[droppable_RT].double().numpy(), quantile))
 
 
 def evaluation_groups(entropy_RT: Tensor, high: float, low: float) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Shapes: R packed rows of the training split, B rows of a micro-batch, T position
 import math
 import os
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,6 +141,8 @@ class WarmModel:
         self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
 
     def reset(self) -> None:
+        # A run that broke off within a step left its gradients.
+        self.model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(self.base[name])
@@ -325,6 +328,10 @@ class Run:
             CheckpointError: cut short, damaged, or of another run.
         """
         try:
+            # torch.load does not compare the checksums that torch.save wrote.
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(damaged)
             state = torch.load(path, map_location=self.warm.device, weights_only=True)
             identity = state["identity"]
         except Exception as error:

@@ -1,0 +1,128 @@
+"""The command line: what it refuses, and how."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from search.run import main
+
+SMALL = """
+models: [builtin/nano]
+data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 4}
+budget: {trials: 3, epochs: 2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
+    """Runs a command that must be refused. Returns its one line."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
+    return printed.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("", ["resources.workers=3", "training.batch_size=3"], ["resources.workers", "given 3", "at most 2"]),
+        ("", ["resources.slots=5"], ["resources.slots", "given 5", "at most 2"]),
+        ("", ["resources.cpus_per_worker=64"], ["resources.cpus_per_worker", "at most 2"]),
+        ("", ["resources.gpus_per_worker=1"], ["resources.gpus_per_worker", "at most 0"]),
+        ("", ["data.train=100000"], ["data.train", "at most 20000 together"]),
+        ("", ["budget.trails=3"], ["budget.trails", "did you mean 'trials'"]),
+        ("nonsense: 1\n", [], ["space.yaml:5", "nonsense"]),
+    ],
+)
+def test_what_a_space_may_not_say(
+    text: str, overrides: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("space.yaml").write_text(SMALL + text)
+    line = refused(capsys, ["space.yaml", *(f"--set={override}" for override in overrides)])
+    for part in expected:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("missing.jsonl", None, ["data.path", "missing.jsonl"]),
+        ("empty.jsonl", "", ["data.path", "no documents"]),
+        ("few.jsonl", '{"q": "a"}\n{"q": "b"}\n{"q": "b"}\n', ["data.train", "at most 2"]),
+        ("broken.jsonl", '{"q": "a"}\n{"q": \n', ["line 2"]),
+        ("column.jsonl", '{"question": "a"}\n', ["data.template", "'q'", "question"]),
+    ],
+)
+def test_what_a_data_file_may_not_be(
+    name: str, content: str | None, expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path(name).write_text(content)
+    data = {"source": "files", "path": name, "template": "{q}", "train": 2, "validation": 1, "test": 1}
+    Path("space.yaml").write_text(json.dumps({"models": ["builtin/nano"], "data": data}))
+    line = refused(capsys, ["space.yaml"])
+    assert line.startswith("space.yaml:1: data.")
+    for part in expected:
+        assert part in line
+
+
+def test_a_folder_and_a_missing_file_are_no_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder").mkdir()
+    assert "a folder" in refused(capsys, ["folder"])
+    assert "does not exist" in refused(capsys, ["nowhere.yaml"])
+
+
+def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    output = Path("runs/space")
+    output.mkdir(parents=True)
+    (output / "resolved.yaml").write_text("{}")
+    assert "--resume" in refused(capsys, ["space.yaml"])
+
+
+def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[str]) -> None:
+    from search.space import load
+
+    Path("space.yaml").write_text(SMALL)
+    assert "holds no search" in refused(capsys, ["space.yaml", "--resume"])
+    output = Path("runs/space")
+    output.mkdir(parents=True)
+    resolved = load("space.yaml").space.model_dump(mode="json")
+    (output / "resolved.yaml").write_text(json.dumps(resolved))
+    line = refused(capsys, ["space.yaml", "--resume", "--set", "budget.epochs=3"])
+    assert "budget.epochs" in line
+    assert "only budget.trials may change" in line
+    assert "at least 3" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.trials=2"])
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(["space.yaml", "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert sorted(Path.cwd().rglob("*")) == before
+    for part in ("builtin/nano: 3 trials of 2 epochs", "2 of 2 (2 slots)", "0: no dropout", "1: sigmoid", "minutes"):
+        assert part in plan
+
+
+def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    usage = capsys.readouterr().out
+    for option in ("SPACE", "--dry-run", "--resume", "--set PATH=VALUE", "--output DIR"):
+        assert option in usage
+    with pytest.raises(SystemExit) as ended:
+        main(["space.yaml", "--unknown"])
+    assert ended.value.code == 2

@@ -1,0 +1,195 @@
+"""The real command on a very small budget, in processes of its own; and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.storages.journal import JournalFileBackend
+
+pytestmark = pytest.mark.integration
+
+SPACE = {
+    "name": "tiny",
+    "models": ["builtin/nano"],
+    "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
+    "budget": {"trials": 6, "epochs": 6},
+    "training": {"batch_size": 2},
+    "early_stopping": {"patience": 1, "first_rung": 0.4},
+    "sampler": {"startup_trials": 2},
+}
+
+
+class Searches:
+    """Runs searches in one folder, with one cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.space = folder / "tiny.yaml"
+        self.space.write_text(yaml.safe_dump(SPACE))
+
+    def start(self, output: str, *arguments: str, space: Path | None = None) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
+        environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
+        environment.pop("RAY_ADDRESS", None)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, output: str, *arguments: str, space: Path | None = None, code: int = 0) -> tuple[str, str]:
+        process = self.start(output, *arguments, space=space)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"{out}\n{err}"
+        return out, err
+
+    def study(self, output: str) -> optuna.Study:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / output / "study.journal")))
+        return optuna.load_study(storage=storage, study_name="builtin/nano")
+
+    def table(self, output: str) -> list[Any]:
+        trials = self.study(output).trials
+        return [(t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in trials]
+
+    def summary(self, output: str) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
+        return summary
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
+    return Searches(tmp_path_factory.mktemp("searches"))
+
+
+@pytest.fixture(scope="module")
+def whole(searches: Searches) -> tuple[str, str]:
+    """The output of an uninterrupted search in `whole`."""
+    return searches.run("whole")
+
+
+def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str]) -> None:
+    study = searches.study("whole")
+    assert len(study.trials) == 6
+    assert study.trials[0].user_attrs["arm"] == "none"
+    assert study.trials[1].params["curriculum.shape"] == "sigmoid"
+    states = {t.state.name for t in study.trials}
+    assert states <= {"COMPLETE", "PRUNED"}
+    assert "COMPLETE" in states
+    for trial in study.trials:
+        evaluations = len(trial.intermediate_values)
+        assert evaluations == 6 if trial.state.name == "COMPLETE" else 0 < evaluations < 6
+        if trial.state.name == "COMPLETE":
+            assert trial.value == min(trial.intermediate_values.values())
+
+
+def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) -> None:
+    summary, study = searches.summary("whole"), searches.study("whole")
+    model = summary["models"]["builtin/nano"]
+    assert model["baseline"]["high_entropy_loss"] == study.trials[0].value
+    best = model["best"]
+    assert best["high_entropy_loss"] == min(t.value for t in study.trials[1:] if t.state.name == "COMPLETE")
+    assert best["params"]["curriculum"]["shape"] == study.trials[best["trial"]].params["curriculum.shape"]
+    assert sum(model["trials"].values()) == 6
+    assert set(model["trials"]) == {"complete", "pruned", "failed"}
+    trained = sum(max(t.intermediate_values) for t in study.trials)
+    full = max(study.trials[0].intermediate_values)
+    assert model["tokens"] == {"trained": trained, "saved": 6 * full - trained}
+    assert set(summary["timing"]) == {"wall_s", "prepare_s", "slot_start_s", "trial_overhead_s"}
+    assert 0 < summary["timing"]["trial_overhead_s"] < 5
+    for hash_name in ("data_hash", "evaluation_hash"):
+        assert len(model[hash_name]) == 64
+
+
+def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whole: tuple[str, str]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("entrodrop")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parent = next(r for r in runs if r.data.tags.get("kind") == "search" and r.info.run_name == "tiny")
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    study, summary = searches.study("whole"), searches.summary("whole")
+    assert {r.info.run_id for r in children} == {t.user_attrs["mlflow_run_id"] for t in study.trials}
+    best = summary["models"]["builtin/nano"]["best"]
+    assert best["mlflow_run_id"] == study.trials[best["trial"]].user_attrs["mlflow_run_id"]
+    for trial in study.trials:
+        run = client.get_run(trial.user_attrs["mlflow_run_id"])
+        history = client.get_metric_history(run.info.run_id, "high_entropy_loss")
+        assert {m.step: m.value for m in history} == pytest.approx(trial.intermediate_values)
+        for name in ("loss", "low_entropy_loss", "mask_rate", "learning_rate", "tokens_per_s"):
+            assert len(client.get_metric_history(run.info.run_id, name)) == len(history)
+        assert run.data.tags["state"] == trial.state.name.lower()
+        assert run.info.status == "FINISHED"
+        if trial.number:
+            assert run.data.params["curriculum.shape"] == trial.params["curriculum.shape"]
+            assert float(run.data.params["mask_ratio"]) == trial.params["mask_ratio"]
+    assert parent.data.metrics["builtin-nano.best.high_entropy_loss"] == best["high_entropy_loss"]
+    assert parent.data.params["builtin-nano.data_hash"] == summary["models"]["builtin/nano"]["data_hash"]
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png"} <= artifacts
+
+
+def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) -> None:
+    out, _ = whole
+    assert not any(ord(c) < 32 and c != "\n" for c in out)
+    assert "Traceback" not in "".join(whole)
+    assert "builtin/nano trial 0 no dropout: complete" in out
+    assert "without dropout" in out
+    assert f"mlflow ui --backend-store-uri sqlite:///{searches.folder}/mlflow.db" in out
+    assert not (searches.folder / "whole" / "checkpoints").exists()
+    assert not (searches.folder / "whole" / "ray").exists()
+    events = [json.loads(line) for line in (searches.folder / "whole" / "events.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events].count("trial_ended") == 6
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole: tuple[str, str]) -> None:
+    process = searches.start("interrupted")
+    events = searches.folder / "interrupted" / "events.jsonl"
+    deadline = time.monotonic() + 200
+    while not (events.exists() and events.read_text().count('"evaluation"') >= 9):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the search reported nothing"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    before = {row[0]: row for row in searches.table("interrupted")}
+    assert any(row[1] == "RUNNING" for row in before.values())
+    searches.run("interrupted", "--resume")
+    assert searches.table("interrupted") == searches.table("whole")
+    for row in searches.table("interrupted"):
+        if before.get(row[0], row)[1] in ("COMPLETE", "PRUNED"):
+            assert before[row[0]] == row
+
+
+def test_the_best_schedule_repeats_its_trial_also_with_two_workers(
+    searches: Searches, whole: tuple[str, str]
+) -> None:
+    best = searches.summary("whole")["models"]["builtin/nano"]["best"]
+    schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
+    two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
+    searches.run("again", *two, space=schedule)
+    again = searches.summary("again")["models"]["builtin/nano"]
+    assert again["best"]["params"] == best["params"]
+    before, after = (searches.study(o).trials[n] for o, n in (("whole", best["trial"]), ("again", 1)))
+    assert after.intermediate_values == pytest.approx(before.intermediate_values, abs=1e-4)
+    baselines = (searches.study(o).trials[0].intermediate_values for o in ("whole", "again"))
+    assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_its_reason(searches: Searches) -> None:
+    out, err = searches.run("nan", "--set", "training.learning_rate=1.0e+30", "--set", "budget.trials=3", code=1)
+    study = searches.study("nan")
+    assert [t.state.name for t in study.trials] == ["FAIL"] * 3
+    assert {t.user_attrs["reason"] for t in study.trials} == {"nan"}
+    assert searches.summary("nan")["models"]["builtin/nano"]["trials"]["failed"] == 3
+    assert "failed (nan" in out
+    assert "Traceback" not in err

@@ -1,0 +1,123 @@
+"""Cached folders: made once, whole or not at all, made again when damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainables.cache import cached, content_digest, default_root, digest
+
+KEY = {"a": 1, "b": [2, "three"]}
+
+
+class Build:
+    """Writes two files and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.calls += 1
+        (folder / "one.bin").write_bytes(bytes(range(256)))
+        (folder / "two.txt").write_text("two")
+
+
+def visible(root: Path) -> list[str]:
+    return [path.name for path in (root / "kind").iterdir()] if (root / "kind").exists() else []
+
+
+def test_an_entry_is_built_once(tmp_path: Path) -> None:
+    build = Build()
+    folders = {cached(tmp_path, "kind", key, build) for key in (KEY, dict(reversed(KEY.items())))}
+    assert build.calls == 1
+    assert visible(tmp_path) == [folder.name for folder in folders]
+    assert (folders.pop() / "two.txt").read_text() == "two"
+
+
+def test_two_keys_and_two_kinds_are_two_entries(tmp_path: Path) -> None:
+    build = Build()
+    first = cached(tmp_path, "kind", KEY, build)
+    others = {cached(tmp_path, "kind", KEY | {"a": 2}, build), cached(tmp_path, "other", KEY, build)}
+    assert len({first, *others}) == 3
+    assert build.calls == 3
+    assert content_digest(first) == content_digest(others.pop())
+
+
+def flip_a_byte(folder: Path) -> None:
+    content = bytearray((folder / "one.bin").read_bytes())
+    content[100] ^= 1
+    (folder / "one.bin").write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "byte flipped": flip_a_byte,
+    "cut short": lambda folder: (folder / "one.bin").write_bytes(bytes(range(200))),
+    "file missing": lambda folder: (folder / "two.txt").unlink(),
+    "manifest missing": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest cut short": lambda folder: (folder / "manifest.json").write_text('{"files": {"one.bin'),
+    "manifest is a list": lambda folder: (folder / "manifest.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    build = Build()
+    folder = cached(tmp_path, "kind", KEY, build)
+    before = content_digest(folder)
+    damage(folder)
+    assert cached(tmp_path, "kind", KEY, build) == folder
+    assert build.calls == 2
+    assert content_digest(folder) == before
+    assert (folder / "one.bin").read_bytes() == bytes(range(256))
+    assert visible(tmp_path) == [folder.name]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fails(folder: Path) -> None:
+        (folder / "one.bin").write_bytes(b"half")
+        raise RuntimeError("no space left")
+
+    with pytest.raises(RuntimeError, match="no space left"):
+        cached(tmp_path, "kind", KEY, fails)
+    assert visible(tmp_path) == []
+    build = Build()
+    cached(tmp_path, "kind", KEY, build)
+    assert build.calls == 1
+
+
+def test_an_entry_shows_only_when_it_is_whole(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        Build()(folder)
+        assert [name for name in visible(tmp_path) if not name.startswith(".")] == []
+
+    assert (cached(tmp_path, "kind", KEY, build) / "manifest.json").exists()
+
+
+def test_an_entry_that_another_process_built_meanwhile_serves(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        cached(tmp_path, "kind", KEY, Build())
+        (folder / "one.bin").write_bytes(b"late")
+
+    folder = cached(tmp_path, "kind", KEY, build)
+    assert (folder / "one.bin").read_bytes() == bytes(range(256))
+    assert visible(tmp_path) == [folder.name]
+
+
+def test_the_content_digest_is_of_the_files(tmp_path: Path) -> None:
+    def other(folder: Path) -> None:
+        Build()(folder)
+        (folder / "two.txt").write_text("2")
+
+    assert content_digest(cached(tmp_path, "kind", KEY, Build())) != content_digest(cached(tmp_path, "x", KEY, other))
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ENTRODROP_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_root() == tmp_path / "entrodrop-search"
+    monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "mine"))
+    assert default_root() == tmp_path / "mine"

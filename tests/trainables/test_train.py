@@ -1,0 +1,340 @@
+"""A run from evaluation to evaluation: exact, resumable, the same whatever the number of processes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from tests import tiny
+from trainables import train
+from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Step
+from trainables.entropy import threshold
+from trainables.masking import uniforms
+from trainables.prepare import Prepared
+from trainables.train import CheckpointError, NonFiniteLossError, Run, Settings, WarmModel
+
+Weights = dict[str, Tensor]
+
+
+def weights(warm: WarmModel) -> Weights:
+    return {name: tensor.clone() for name, tensor in warm.model.state_dict().items()}
+
+
+def same(one: Weights, two: Weights) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def untimed(run: Run) -> list[dict[str, float]]:
+    return [{k: v for k, v in metrics.items() if k != "tokens_per_s"} for metrics in run.history]
+
+
+def finish(run: Run) -> Run:
+    while not run.finished:
+        run.advance()
+    return run
+
+
+def trained(warm: WarmModel, **changes: Any) -> tuple[list[dict[str, float]], Weights]:
+    run = finish(Run(warm, tiny.settings(**changes)))
+    return untimed(run), weights(warm)
+
+
+def close(one: list[dict[str, float]], two: list[dict[str, float]], tolerance: float) -> bool:
+    return len(one) == len(two) and all(a == pytest.approx(b, rel=tolerance) for a, b in zip(one, two, strict=True))
+
+
+EVERY_ENTRODROP = [
+    None,
+    tiny.entrodrop(Sigmoid(0.3, 8.0), presentation="input"),
+    tiny.entrodrop(Linear(), presentation="loss"),
+]
+each_entrodrop = pytest.mark.parametrize("entrodrop", EVERY_ENTRODROP, ids=["none", "input", "loss"])
+
+
+@pytest.mark.parametrize("entrodrop", [*EVERY_ENTRODROP, tiny.entrodrop(Step(0.5)), tiny.entrodrop(Cosine())])
+def test_settings_survive_json(entrodrop: train.EntroDrop | None) -> None:
+    settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2)
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert settings.evaluations == 6
+
+
+@each_entrodrop
+def test_training_lowers_the_loss(warm: WarmModel, prepared: Prepared, entrodrop: train.EntroDrop | None) -> None:
+    history, _ = trained(warm, entrodrop=entrodrop, epochs=6)
+    losses = [metrics["train_loss"] for metrics in history]
+    assert losses[-1] < losses[0] - 0.5
+    assert history[-1]["loss"] < prepared.base_losses["loss"] - 0.5
+    assert history[-1]["epoch"] == 6
+    assert history[-1]["tokens"] == 6 * prepared.train_tokens
+
+
+@each_entrodrop
+def test_the_same_seed_gives_the_same_bits(warm: WarmModel, entrodrop: train.EntroDrop | None) -> None:
+    history, first = trained(warm, entrodrop=entrodrop)
+    again, second = trained(warm, entrodrop=entrodrop)
+    other, third = trained(warm, entrodrop=entrodrop, seed=1)
+    assert history == again
+    assert same(first, second)
+    assert history != other
+    assert not same(first, third)
+
+
+def test_a_used_model_trains_like_a_fresh_one(warm: WarmModel, prepared: Prepared) -> None:
+    settings = {"entrodrop": tiny.entrodrop(), "epochs": 2}
+    trained(warm, learning_rate=0.3, seed=7)
+    history, used = trained(warm, **settings)
+    fresh_history, fresh = trained(WarmModel(prepared, tiny.CPU), **settings)
+    assert history == fresh_history
+    assert same(used, fresh)
+
+
+def test_a_run_that_broke_off_in_a_step_leaves_no_gradient(warm: WarmModel) -> None:
+    history, expected = trained(warm, epochs=1)
+    with (
+        mock.patch.object(nn.utils, "clip_grad_norm_", side_effect=torch.OutOfMemoryError("out of memory")),
+        pytest.raises(torch.OutOfMemoryError),
+    ):
+        Run(warm, tiny.settings(seed=1)).advance()
+    assert trained(warm, epochs=1)[0] == history
+    assert same(weights(warm), expected)
+
+
+@each_entrodrop
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_a_resumed_run_has_the_same_bits(
+    warm: WarmModel, prepared: Prepared, tmp_path: Path, entrodrop: train.EntroDrop | None, interrupted_after: int
+) -> None:
+    settings = tiny.settings(entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
+    expected, last = trained(warm, entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
+    interrupted = Run(warm, settings)
+    for _ in range(interrupted_after):
+        interrupted.advance()
+    interrupted.save(tmp_path / "run" / "checkpoint.pt")
+    interrupted.advance()
+    fresh = WarmModel(prepared, tiny.CPU)
+    resumed = Run(fresh, settings)
+    resumed.restore(tmp_path / "run" / "checkpoint.pt")
+    assert len(resumed.history) == interrupted_after
+    assert untimed(finish(resumed)) == expected
+    assert same(weights(fresh), last)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    weight = torch.load(path, weights_only=True)["model"]["lm_head.weight"]
+    content[content.index(weight.numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-2000]),
+    "byte flipped": flip_a_byte,
+    "no checkpoint": lambda path: torch.save({"weights": 1}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_refused(warm: WarmModel, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = Run(warm, tiny.settings())
+    run.advance()
+    run.save(path)
+    damage(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Run(warm, tiny.settings()).restore(path)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"entrodrop": tiny.entrodrop()}])
+def test_a_checkpoint_of_another_run_is_refused(warm: WarmModel, tmp_path: Path, changes: dict[str, Any]) -> None:
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint.pt")
+    other = Run(warm, tiny.settings(**changes))
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        other.restore(tmp_path / "checkpoint.pt")
+    assert other.history == []
+
+
+def test_a_checkpoint_of_other_data_is_refused(warm: WarmModel, cache: Path, tmp_path: Path) -> None:
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint.pt")
+    other = WarmModel(tiny.prepared(cache, splits=tiny.splits(seed=1)), tiny.CPU)
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        Run(other, tiny.settings()).restore(tmp_path / "checkpoint.pt")
+
+
+@each_entrodrop
+def test_accumulation_does_not_matter(warm: WarmModel, entrodrop: train.EntroDrop | None) -> None:
+    whole, _ = trained(warm, entrodrop=entrodrop)
+    for accumulation in (2, 4):
+        assert close(trained(warm, entrodrop=entrodrop, accumulation=accumulation)[0], whole, 1e-5)
+
+
+def test_a_batch_that_the_rows_do_not_fill_trains_on_what_there_is(warm: WarmModel, prepared: Prepared) -> None:
+    rows = len(prepared.packed("train").token_RT)
+    assert rows % 4 != 0, "else the padding is not tested"
+    whole, _ = trained(warm, batch_size=rows, epochs=2)
+    padded, _ = trained(warm, batch_size=rows + 5, epochs=2)
+    assert close(padded, whole, 1e-5)
+
+
+@pytest.mark.parametrize("presentation", ["input", "loss"])
+def test_without_strength_dropout_does_nothing(warm: WarmModel, presentation: str) -> None:
+    baseline, expected = trained(warm)
+    for entrodrop in (
+        tiny.entrodrop(mask_ratio=0.0, presentation=presentation),
+        tiny.entrodrop(Step(1.0), presentation=presentation),
+    ):
+        history, last = trained(warm, entrodrop=entrodrop)
+        assert history == baseline
+        assert same(last, expected)
+
+
+def droppable_share(warm: WarmModel, quantile: float) -> float:
+    low = warm.entropy_RT[warm.droppable_RT] <= threshold(warm.entropy_RT, warm.droppable_RT, quantile)
+    return float(low.sum()) / warm.prepared.train_tokens
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "mean_strength"),
+    [(Constant(), 1.0), (Linear(), 0.5), (Cosine(), 0.5), (Step(0.75), 0.25)],
+    ids=["constant", "linear", "cosine", "step"],
+)
+@pytest.mark.parametrize("presentation", ["input", "loss"])
+def test_mask_rate_is_as_set(warm: WarmModel, curriculum: Curriculum, mean_strength: float, presentation: str) -> None:
+    epochs, ratio, quantile = 8, 0.4, 0.7
+    entrodrop = tiny.entrodrop(curriculum, quantile, ratio, presentation)
+    history, _ = trained(warm, entrodrop=entrodrop, epochs=epochs)
+    rate = sum(metrics["mask_rate"] for metrics in history) / epochs
+    low = droppable_share(warm, quantile)
+    expected = mean_strength * ratio * low
+    deviation = math.sqrt(ratio * (1 - ratio) * low / (epochs * warm.prepared.train_tokens))
+    # The strength stands still within a step: with three steps an epoch it lags by half a step.
+    lag = ratio * low / (2 * 3 * epochs)
+    assert rate == pytest.approx(expected, abs=4 * deviation + lag)
+
+
+def test_progress_counts_against_the_full_budget(warm: WarmModel) -> None:
+    run = Run(warm, tiny.settings(entrodrop=tiny.entrodrop(Step(0.5), mask_ratio=1.0), epochs=4))
+    rates = [run.advance()["mask_rate"] for _ in range(4)]
+    assert rates[:2] == [0.0, 0.0]
+    assert rates[2:] == pytest.approx([droppable_share(warm, 0.5)] * 2)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_of_the_full_budget(warm: WarmModel) -> None:
+    run = Run(warm, tiny.settings(warmup=0.5, epochs=4))
+    rates = [run.advance()["learning_rate"] for _ in range(4)]
+    assert rates[0] < rates[1] == rates[2] == rates[3] == 0.01
+
+
+@pytest.mark.parametrize("presentation", ["input", "loss"])
+def test_what_the_model_is_shown(warm: WarmModel, presentation: str) -> None:
+    """A step at full rate against a step without dropout, at the model's two ends."""
+
+    def shown(entrodrop: train.EntroDrop | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        run = Run(warm, tiny.settings(entrodrop=entrodrop, batch_size=64))
+        with (
+            mock.patch.object(train, "hidden_states", wraps=train.hidden_states) as into,
+            mock.patch.object(train, "token_loss", wraps=train.token_loss) as out,
+        ):
+            run._optimizer_step()
+        _, embedding_BTD, document_BT, position_BT = into.call_args.args
+        return embedding_BTD.detach(), out.call_args.args[2].reshape(document_BT.shape), document_BT, position_BT
+
+    embedding_BTD, label_BT, document_BT, position_BT = shown(None)
+    shown_BTD, shown_label_BT, *_ = shown(tiny.entrodrop(mask_ratio=0.6, presentation=presentation))
+
+    tau = threshold(warm.entropy_RT, warm.droppable_RT, 0.5)
+    packed = warm.prepared.packed("train")
+    low = {
+        (int(packed.document_RT[r, t]), int(packed.position_RT[r, t]))
+        for r, t in torch.nonzero(warm.droppable_RT & (warm.entropy_RT <= tau)).tolist()
+    }
+    uniform_BT = uniforms(0, 0, document_BT, position_BT)
+    dropped_BT = torch.tensor(
+        [
+            [(d, p) in low and u < 0.6 for d, p, u in zip(*row, strict=True)]
+            for row in zip(document_BT.tolist(), position_BT.tolist(), uniform_BT.tolist(), strict=True)
+        ]
+    )
+    assert 0 < int(dropped_BT.sum()) < len(low)
+    if presentation == "input":
+        assert torch.equal(shown_label_BT, label_BT)
+        assert torch.equal((shown_BTD != embedding_BTD).any(dim=-1), dropped_BT)
+        assert (shown_BTD[dropped_BT] == 0).all()
+    else:
+        assert torch.equal(shown_BTD, embedding_BTD)
+        # The label at i is token i + 1.
+        assert torch.equal((shown_label_BT != label_BT)[:, :-1], dropped_BT[:, 1:])
+        assert (shown_label_BT[:, :-1][dropped_BT[:, 1:]] == -100).all()
+
+
+def test_evaluations_within_an_epoch(warm: WarmModel, prepared: Prepared) -> None:
+    rows = len(prepared.packed("train").token_RT)
+    steps = math.ceil(rows / 2)
+    history, _ = trained(warm, batch_size=2, epochs=2, evaluations_per_epoch=2)
+    half = math.ceil(steps / 2) / steps
+    assert [metrics["epoch"] for metrics in history] == pytest.approx([half, 1, 1 + half, 2])
+    assert [metrics["tokens"] for metrics in history][1::2] == [prepared.train_tokens, 2 * prepared.train_tokens]
+    # An evaluation changes nothing.
+    once, _ = trained(warm, batch_size=2, epochs=2)
+    assert [m["loss"] for m in history[1::2]] == [m["loss"] for m in once]
+
+
+def test_a_diverged_run_is_reported(warm: WarmModel) -> None:
+    baseline, _ = trained(warm, epochs=1)
+    with pytest.raises(NonFiniteLossError, match=r"loss .* after [0-9,]+ tokens"):
+        finish(Run(warm, tiny.settings(learning_rate=1e30)))
+    assert trained(warm, epochs=1)[0] == baseline, "the next run is not touched"
+
+
+def test_nan_weights_are_reported(warm: WarmModel) -> None:
+    run = Run(warm, tiny.settings())
+    with torch.no_grad():
+        next(warm.model.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteLossError, match="nan"):
+        run.advance()
+    assert run.history == []
+
+
+def test_bfloat16_trains_about_the_same(warm: WarmModel) -> None:
+    exact, _ = trained(warm, entrodrop=tiny.entrodrop())
+    coarse, last = trained(warm, entrodrop=tiny.entrodrop(), precision="bf16")
+    assert [m["loss"] for m in coarse] == pytest.approx([m["loss"] for m in exact], rel=0.02)
+    assert [m["mask_rate"] for m in coarse] == [m["mask_rate"] for m in exact]
+    assert {tensor.dtype for tensor in last.values()} == {torch.float32}
+
+
+DISTRIBUTED = {"entrodrop": tiny.entrodrop(Linear()), "accumulation": 2, "epochs": 2}
+
+
+def _rank(rank: int, prepared: Prepared, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    run = Run(WarmModel(prepared, tiny.CPU), tiny.settings(**DISTRIBUTED))
+    run.advance()
+    run.save(folder / "checkpoint.pt")
+    run.advance()
+    (folder / f"history.{rank}.json").write_text(json.dumps(untimed(run)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.integration
+def test_two_processes_train_like_one(warm: WarmModel, prepared: Prepared, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_rank, (prepared, tmp_path), nprocs=2)
+    one, _ = trained(warm, **DISTRIBUTED)
+    first, second = (json.loads((tmp_path / f"history.{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert close(first, one, 1e-4)
+    assert [m["mask_rate"] for m in first] == [m["mask_rate"] for m in one]
+    # A run may go on with another number of processes.
+    resumed = Run(warm, tiny.settings(**DISTRIBUTED))
+    resumed.restore(tmp_path / "checkpoint.pt")
+    assert close(untimed(finish(resumed)), one, 1e-4)
