@@ -70,7 +70,7 @@ class Progress:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 get_renderable=self._view, console=self._console, refresh_per_second=4, vertical_overflow="crop"
             )
@@ -137,14 +137,19 @@ class Progress:
         known = [seconds for size in self._models.values() if (seconds := size.trial_seconds) is not None]
         if not known:
             return None
-        work = 0.0
+        # A copy: the live table's own thread asks as well.
+        running = list(self._running.values())
+        work, trials = 0.0, 0
         for model, size in self._models.items():
             each = size.trial_seconds or statistics.fmean(known)
-            shares = [t.tokens / t.tokens_total for t in self._running.values() if t.model == model and t.tokens_total]
+            shares = [t.tokens / t.tokens_total for t in running if t.model == model and t.tokens_total]
             work += each * max(0.0, size.planned - size.ended - sum(shares))
-        return work / self._most_running
+            trials += max(0, size.planned - size.ended)
+        return work / max(1, min(self._most_running, trials))
 
     def _line(self, message: str) -> None:
+        # A reason can be another program's words, with line ends and colours.
+        message = "".join(c if c.isprintable() else " " for c in message)
         if self._live is not None:
             self._console.print(Text(message), soft_wrap=False, overflow="ellipsis", no_wrap=True)
         else:
@@ -160,7 +165,7 @@ class Progress:
         table.add_column("", justify="right", no_wrap=True, min_width=4)
         table.add_column("high-entropy", justify="right", no_wrap=True, min_width=12)
         table.add_column("best", justify="right", no_wrap=True, min_width=7)
-        for trial in self._running.values():
+        for trial in list(self._running.values()):
             total = trial.tokens_total or 1
             table.add_row(
                 trial.model,

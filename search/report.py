@@ -117,7 +117,8 @@ def draw_rebound(studies: Sequence[SizeStudy], path: Path) -> None:
             _draw(panel, best, "#00798c", 2.0, f"EntroDrop, trial {best.number} ({shape})")
         panel.set(title=study.model, xlabel="tokens trained on", ylabel="held-out high-entropy loss (nats)")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     figure.savefig(scratch, dpi=130, format="png")
     scratch.replace(path)

@@ -170,9 +170,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
             assert before[row[0]] == row
 
 
-def test_the_best_schedule_repeats_its_trial_also_with_two_workers(
-    searches: Searches, whole: tuple[str, str]
-) -> None:
+def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:
     best = searches.summary("whole")["models"]["builtin/nano"]["best"]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
     two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]

@@ -86,6 +86,11 @@ def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> 
     assert caught.value.field in ("data.train", "data.validation", "data.test")
 
 
+def test_more_problems_than_can_be_generated_are_an_error() -> None:
+    with pytest.raises(DataError, match="at most [0-9]+ together"):
+        ReasoningGym("gsm_symbolic", SplitSizes(10**9, 5, 5)).splits(seed=0)
+
+
 def test_json_lines_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
     records = questions(30)
     ordered = json_lines(write_lines(tmp_path / "a.jsonl", records)).splits(seed=0)
@@ -118,8 +123,8 @@ GOOD = '{"question": "a", "answer": "b"}\n'
     ("content", "field", "given", "allowed"),
     [
         (None, "data.path", "data.jsonl", "No such file"),
-        ("", "data.path", "data.jsonl with no documents", "at least three"),
-        ("\n  \n", "data.path", "data.jsonl with no documents", "at least three"),
+        ("", "data.path", "no documents in data.jsonl", "at least three"),
+        ("\n  \n", "data.path", "no documents in data.jsonl", "at least three"),
         (GOOD + "\n" + "{oops\n", "data.path", "line 3 of ", "a JSON object on each line"),
         (GOOD + "[1, 2]\n", "data.path", "line 2 of ", "a JSON object on each line"),
         (GOOD + "7\n", "data.path", "line 2 of ", "a JSON object on each line"),

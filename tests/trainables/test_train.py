@@ -17,6 +17,7 @@ from trainables import train
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Step
 from trainables.entropy import threshold
 from trainables.masking import uniforms
+from trainables.models import load_model
 from trainables.prepare import Prepared
 from trainables.train import CheckpointError, NonFiniteLossError, Run, Settings, WarmModel
 
@@ -63,6 +64,70 @@ def test_settings_survive_json(entrodrop: train.EntroDrop | None) -> None:
     settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     assert settings.evaluations == 6
+
+
+def slow_run(prepared: Prepared, settings: Settings) -> list[dict[str, float]]:
+    """train_loss and mask_rate of each epoch, one document at a time, from full logits."""
+    model = load_model(prepared.folder, tiny.CPU)
+    packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == ndim], "weight_decay": decay}
+        for ndim, decay in ((2, settings.weight_decay), (1, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    rows = len(packed.token_RT)
+    steps = settings.epochs * math.ceil(rows / settings.batch_size)
+    step = tokens = 0
+    history = []
+    for epoch in range(settings.epochs):
+        order = torch.randperm(
+            rows, generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        ).tolist()
+        epoch_loss = epoch_labels = epoch_dropped = 0.0
+        for start in range(0, rows, settings.batch_size):
+            strength, presentation, tau = 0.0, "", 0.0
+            if settings.entrodrop is not None:
+                presentation = settings.entrodrop.presentation
+                tau = threshold(entropy_RT, packed.droppable_RT, settings.entrodrop.quantile)
+                progress = tokens / (settings.epochs * prepared.train_tokens)
+                strength = settings.entrodrop.mask_ratio * settings.entrodrop.curriculum(progress)
+            loss, labels = torch.zeros(()), 0
+            for r in order[start : start + settings.batch_size]:
+                for document in {int(d) for d in packed.document_RT[r] if d >= 0}:
+                    here_T = packed.document_RT[r] == document
+                    token_T = packed.token_RT[r, here_T]
+                    place_1T = torch.arange(len(token_T)).unsqueeze(0)
+                    uniform_T = uniforms(settings.seed, epoch, torch.full_like(place_1T, document), place_1T)[0]
+                    dropped_T = (entropy_RT[r, here_T] <= tau) & (uniform_T < strength) & (token_T != 0)
+                    embedding_TD = model.get_input_embeddings()(token_T)
+                    if presentation == "input":
+                        embedding_TD = embedding_TD * ~dropped_T.unsqueeze(1)
+                    logit_TV = model(inputs_embeds=embedding_TD.unsqueeze(0)).logits[0]
+                    label_T = token_T.clone()
+                    if presentation == "loss":
+                        label_T[dropped_T] = -100
+                    loss = loss + nn.functional.cross_entropy(logit_TV[:-1], label_T[1:], reduction="sum")
+                    labels += int((label_T[1:] >= 0).sum())
+                    tokens += len(token_T)
+                    epoch_dropped += float(dropped_T.sum())
+            (loss / labels).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            step += 1
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * min(1.0, step / math.ceil(settings.warmup * steps))
+            optimizer.step()
+            optimizer.zero_grad()
+            epoch_loss, epoch_labels = epoch_loss + loss.item(), epoch_labels + labels
+        history.append({"train_loss": epoch_loss / epoch_labels, "mask_rate": epoch_dropped / prepared.train_tokens})
+    return history
+
+
+@each_entrodrop
+def test_a_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, entrodrop: train.EntroDrop | None) -> None:
+    changes = {"entrodrop": entrodrop, "warmup": 0.5, "seed": 5, "weight_decay": 0.1, "gradient_clip": 0.5}
+    history, _ = trained(warm, **changes)
+    slow = slow_run(prepared, tiny.settings(**changes))
+    assert close([{name: metrics[name] for name in slow[0]} for metrics in history], slow, 1e-4)
 
 
 @each_entrodrop

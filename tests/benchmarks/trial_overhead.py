@@ -1,0 +1,202 @@
+"""What a trial costs beside its training: warm slots against the recipe of Ray's documentation.
+
+    python -m tests.benchmarks.trial_overhead [--trials 30] [--recipe-trials 6] [--json FILE]
+
+Both sides run the same small trials of builtin/nano one after the other on one CPU, in one Ray session. A trial's
+overhead is the time from the end of the trial before it to its own first training step. The recipe is a Tune function
+that builds a TorchTrainer with a TuneReportCallback for each trial, with OptunaSearch and ASHA. On this project's side
+every second trial is stopped early; what is left over afterwards is counted.
+
+Keys: ours_s and recipe_s (median overhead of a trial, seconds), ratio (recipe_s / ours_s), leftovers (actors, placement
+groups and worker processes of our side that are still there after its last trial).
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import ray
+import torch
+from optuna.trial import TrialState
+from ray import tune
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from ray.util.state import list_actors, list_placement_groups
+
+from search.preparing import Preparing, source_of
+from search.space import Space
+from search.study import Candidate, SizeStudy
+from search.tuner import Conductor, ray_environment, run_trials
+from trainables.prepare import Prepared
+from trainables.slot import SlotConfig
+from trainables.train import Run, Settings, WarmModel
+
+MODEL = "builtin/nano"
+
+
+def small_space(trials: int) -> Space:
+    return Space.model_validate(
+        {
+            "models": [MODEL],
+            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 4},
+            "budget": {"trials": trials, "epochs": 4},
+            "training": {"batch_size": 1},
+            "resources": {"slots": 1},
+        }
+    )
+
+
+class EverySecondStops(SizeStudy):
+    """Stops trials with odd numbers after their second evaluation."""
+
+    def report(self, number: int, tokens: int, loss: float) -> bool:
+        super().report(number, tokens, loss)
+        return number % 2 == 1 and len(self.losses(number)) == 2
+
+
+class Silent:
+    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None: ...
+
+    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Any) -> None: ...
+
+    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+
+
+# Ray's own, one for a cluster, which Ray Train starts with its first run on it and keeps.
+SINGLETON = "_AutoscalingCoordinatorActor"
+
+
+def census() -> dict[str, int]:
+    """Living actors by class, placement groups, and worker processes of this Ray session."""
+    counts: dict[str, int] = {}
+    for actor in list_actors(filters=[("state", "!=", "DEAD")]):
+        counts[f"actor {actor.class_name}"] = counts.get(f"actor {actor.class_name}", 0) + 1
+    groups = list_placement_groups(filters=[("state", "!=", "REMOVED")])
+    if groups:
+        counts["placement groups"] = len(groups)
+    for process in psutil.process_iter(["name", "cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title:
+            counts[f"process {title.strip()}"] = counts.get(f"process {title.strip()}", 0) + 1
+    return {name: count for name, count in counts.items() if SINGLETON not in name}
+
+
+def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepared]:
+    """Overheads of our trials in seconds, what is left over, and the prepared data."""
+    space = small_space(trials)
+    study = EverySecondStops(folder / "study.journal", MODEL, space)
+    preparing = Preparing(space, source_of(space).splits(space.seed))
+    prepared = preparing.result(MODEL)
+    before = census()
+    conductor = Conductor([study], 1, lambda _: prepared.train_tokens, Silent())
+    run_trials(conductor, SlotConfig(1, 1, 0, preparing.prepared, folder / "ray"), 1, folder / "checkpoints")
+    states = [t.state for t in study.study.trials]
+    assert states.count(TrialState.PRUNED) == trials // 2, states
+    deadline = time.monotonic() + 20
+    while (left := subtract(census(), before)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return conductor.overhead_s, left, prepared
+
+
+def subtract(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    return {name: n - before.get(name, 0) for name, n in after.items() if n > before.get(name, 0)}
+
+
+def train_one(config: dict[str, Any]) -> None:
+    """The Ray Train worker of the recipe: the same run, from loading the model on."""
+    torch.set_num_threads(1)
+    run = Run(WarmModel(config["prepared"], torch.device("cpu")), Settings.from_json(config["settings"]))
+    Path(config["times"]).write_text(str(time.time()))
+    while not run.finished:
+        metrics = run.advance()
+        ray.train.report(metrics)
+
+
+def recipe(trials: int, prepared: Prepared, folder: Path) -> list[float]:
+    """Overheads of the recipe's trials in seconds."""
+    space = small_space(2)
+    settings = SizeStudy(folder / "settings.journal", MODEL, space).ask()
+    assert settings is not None
+    fixed = settings.settings.to_json()
+
+    def drive(config: dict[str, Any]) -> None:
+        trial = tune.get_context().get_trial_id()
+        times = folder / f"{trial}.first"
+        TorchTrainer(
+            train_one,
+            train_loop_config={
+                "prepared": prepared,
+                "settings": {**fixed, "learning_rate": config["learning_rate"]},
+                "times": str(times),
+            },
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(name=trial, storage_path=str(folder / "train"), callbacks=[TuneReportCallback()]),
+        ).fit()
+
+    ended: list[float] = []
+
+    class Ends(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ended.append(time.time())
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    tune.Tuner(
+        tune.with_resources(drive, {"CPU": 0.001}),
+        param_space={"learning_rate": tune.loguniform(1e-3, 3e-3)},
+        tune_config=tune.TuneConfig(
+            metric="high_entropy_loss",
+            mode="min",
+            num_samples=trials,
+            max_concurrent_trials=1,
+            search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=0)),
+            scheduler=ASHAScheduler(max_t=4, grace_period=2, reduction_factor=2),
+        ),
+        run_config=tune.RunConfig(name="recipe", storage_path=str(folder), verbose=0, callbacks=[Ends()]),
+    ).fit()
+    firsts = sorted(float(path.read_text()) for path in folder.glob("*.first"))
+    return [first - end for first, end in zip(firsts[1:], sorted(ended), strict=False)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--recipe-trials", type=int, default=6)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.update(ray_environment(1))
+    # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            ours_s, left, prepared = ours(options.trials, Path(scratch))
+            print(f"warm slots: {len(ours_s)} overheads, {min(ours_s):.2f} to {max(ours_s):.2f} s", flush=True)
+            recipe_s = recipe(options.recipe_trials, prepared, Path(scratch))
+    finally:
+        ray.shutdown()
+    result = {
+        "ours_s": statistics.median(ours_s),
+        "recipe_s": statistics.median(recipe_s),
+        "ratio": statistics.median(recipe_s) / statistics.median(ours_s),
+        "leftovers": sum(left.values()),
+    }
+    print(f"{'':20}{'trials':>8}{'median overhead, s':>22}")
+    print(f"{'warm slots':20}{options.trials:>8}{result['ours_s']:>22.3f}")
+    print(f"{'recipe':20}{options.recipe_trials:>8}{result['recipe_s']:>22.3f}")
+    print(f"ratio {result['ratio']:.1f}; left over: {left or 'nothing'}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
