@@ -72,7 +72,10 @@ class Progress:
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
-                get_renderable=self._view, console=self._console, refresh_per_second=4, vertical_overflow="crop"
+                get_renderable=self._view,
+                console=self._console,
+                refresh_per_second=4,
+                vertical_overflow="crop",
             )
             self._live.start()
         return self
@@ -88,7 +91,14 @@ class Progress:
         """A line about a phase of the search, such as the preparation of the data."""
         self._line(message)
 
-    def trial_started(self, model: str, trial: int, curriculum: str, tokens_total: int, tokens: int = 0) -> None:
+    def trial_started(
+        self,
+        model: str,
+        trial: int,
+        curriculum: str,
+        tokens_total: int,
+        tokens: int = 0,
+    ) -> None:
         """Args: tokens_total: of the full budget, 0 if it is not known yet; tokens: trained already."""
         now = self._clock()
         self._running[model, trial] = _Trial(model, trial, curriculum, tokens_total, tokens, now)
@@ -133,7 +143,7 @@ class Progress:
             )
 
     def time_left(self) -> float | None:
-        """Seconds that the trials still to run will take, going by those that have ended; None before the first."""
+        """Seconds that the trials still to run will take, going by the ended ones; None before the first."""
         known = [seconds for size in self._models.values() if (seconds := size.trial_seconds) is not None]
         if not known:
             return None
@@ -183,7 +193,8 @@ class Progress:
     @staticmethod
     def _tally(model: str, size: _Model) -> Text:
         states = ", ".join(f"{count} {state}" for state, count in size.states.items() if count) or "none yet"
-        return Text(f"{model}: {size.ended} of {size.planned} trials ({states})", overflow="ellipsis", no_wrap=True)
+        text = f"{model}: {size.ended} of {size.planned} trials ({states})"
+        return Text(text, overflow="ellipsis", no_wrap=True)
 
 
 def _loss(value: float | None) -> str:

@@ -14,11 +14,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from search.space import SpaceError, SpaceFile, load
+
+if TYPE_CHECKING:
+    # torch takes seconds to import: what is wrong with a space is told before that.
+    from trainables.data import Splits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +122,7 @@ def _changes(before: Any, now: Any, path: str = "") -> list[str]:
     return [] if before == now else [path]
 
 
-def _splits(space_file: SpaceFile) -> Any:
+def _splits(space_file: SpaceFile) -> "Splits":
     from search.preparing import source_of
     from trainables.data import DataError
 

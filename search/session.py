@@ -1,5 +1,6 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
+import math
 import os
 import sys
 import threading
@@ -17,8 +18,9 @@ from search.record import Record
 from search.report import median, summarize, verdict, write_results, write_whole
 from search.space import SpaceFile
 from search.study import SizeStudy
-from search.tracking import Tracker
+from search.tracking import Tracker, mask_secrets
 from trainables.data import DataError, Splits
+from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 
 # Seconds that the end of a search waits for MLflow to take the last records.
@@ -60,9 +62,13 @@ def run_session(
             record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
             preparing = Preparing(space, splits)
             watch = _Watch(preparing, progress, space.models)
-            conductor = Conductor(
-                studies, space.resources.slots, lambda model: preparing.result(model).train_tokens, record
-            )
+
+            def train_tokens(model: str) -> int:
+                prepared = preparing.result(model)
+                _check_evaluations(space_file, prepared)
+                return prepared.train_tokens
+
+            conductor = Conductor(studies, space.resources.slots, train_tokens, record)
             slot = SlotConfig(
                 workers=space.resources.workers,
                 cpus=space.resources.cpus_per_worker,
@@ -108,6 +114,15 @@ def run_session(
     console.print(f"\nresults: {output}/ ({', '.join(file.name for file in files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(tracker.tracking_uri)}", highlight=False, soft_wrap=True)
     return 1 if any(study.best() is None for study in studies) else 0
+
+
+def _check_evaluations(space_file: SpaceFile, prepared: Prepared) -> None:
+    """Raises SpaceError if an epoch has fewer optimizer steps than evaluations."""
+    space = space_file.space
+    steps = math.ceil(prepared.train_rows / space.training.batch_size)
+    if space.evaluation.per_epoch > steps:
+        allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
+        raise space_file.error("evaluation.per_epoch", space.evaluation.per_epoch, allowed)
 
 
 def _start_ray() -> None:
@@ -164,4 +179,4 @@ class _Watch:
 
 
 def _ui_command(uri: str) -> str:
-    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return mask_secrets(uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}")

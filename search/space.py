@@ -176,7 +176,7 @@ class FilesData(_Splits):
 
 
 class Budget(_Block):
-    trials: Count = 10
+    trials: Count = 8
     """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout."""
     epochs: Count = 16
     """Passes over the training documents in a trial that is not stopped early: an integer of at least 1."""

@@ -1,6 +1,7 @@
 """The record of a search in MLflow: a parent run for the search, a child run for each trial.
 
-A thread of its own writes it, in order; training never waits for it, and a server that is away is tried again.
+A thread of its own writes it, in order: training never waits for it, and a server that is away is tried
+again.
 """
 
 import logging
@@ -101,7 +102,8 @@ class Tracker:
     """Writes a search's runs.
 
     Args:
-        uri: of the store or server; None for MLFLOW_TRACKING_URI, or MLflow's default, mlflow.db in this folder.
+        uri: of the store or server; None for MLFLOW_TRACKING_URI, or MLflow's default,
+            mlflow.db in this folder.
         experiment: made if it does not exist.
         client: makes the MLflow client from the URI.
 
@@ -243,10 +245,11 @@ class Tracker:
 
     def _deliver(self, group: Sequence[_Item]) -> None:
         """Tries until MLflow takes or refuses the records, or `close` has given up."""
+        first = group[0]
+        if not isinstance(first, _Start) and first.key not in self._runs:
+            return  # its run was refused, or `close` has given up
         delay, tries = _FIRST_DELAY, 0
         while not self._give_up.is_set():
-            if not isinstance(group[0], _Start) and group[0].key not in self._runs and self._client is not None:
-                return  # its run was refused
             try:
                 if self._client is None:
                     self._client = self._make_client(self.tracking_uri)
@@ -261,7 +264,7 @@ class Tracker:
                 if refused and len(group) > 1:
                     for item in group:
                         self._deliver([item])
-                if refused or (isinstance(group[0], _Files) and tries == _ARTIFACT_TRIES):
+                if refused or (isinstance(first, _Files) and tries == _ARTIFACT_TRIES):
                     return
             else:
                 with self._named:
@@ -340,9 +343,9 @@ class Tracker:
                 (new_params if kept else new_tags)[name] = value
         params = [Param(name, value) for name, value in new_params.items()]
         tags = [RunTag(name, value) for name, value in new_tags.items()]
-        metrics = [
-            Metric(name, value, item.time_ms, item.step) for item in group for name, value in item.metrics.items()
-        ]
+        metrics = []
+        for item in group:
+            metrics += [Metric(name, value, item.time_ms, item.step) for name, value in item.metrics.items()]
         for start in range(0, len(params), _ENTITIES_PER_BATCH):
             self._client.log_batch(self._runs[key], params=params[start : start + _ENTITIES_PER_BATCH])
         for start in range(0, len(tags), _ENTITIES_PER_BATCH):

@@ -127,7 +127,7 @@ class JsonLines:
     sizes: SplitSizes
 
     def splits(self, seed: int) -> Splits:
-        """Splits by content hash: a document's place does not depend on the others, nor on the file's order."""
+        """Splits by rank of content hash: the file's order does not matter, and no text stands in two splits."""
         texts = dict.fromkeys(self._texts())
         wanted = [self.sizes.train, self.sizes.validation, self.sizes.test]
         if len(texts) < sum(wanted):

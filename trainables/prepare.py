@@ -45,7 +45,7 @@ class Prepared:
         folder: its base weights and tokenizer.
         tokens, entropies, evaluation: folders in the cache, by content.
         data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
-        train_tokens: tokens of an epoch.
+        train_tokens, train_rows: tokens and packed rows of an epoch.
         base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss.
     """
 
@@ -57,6 +57,7 @@ class Prepared:
     data_hash: str
     evaluation_hash: str
     train_tokens: int
+    train_rows: int
     base_losses: dict[str, float]
 
     def packed(self, split: str) -> Packed:
@@ -109,6 +110,7 @@ def prepare(
         data_hash=content_digest(tokens),
         evaluation_hash=content_digest(evaluation),
         train_tokens=train.tokens,
+        train_rows=len(train.token_RT),
         base_losses={
             "loss": float(loss_RT[predicted_RT].mean()),
             "high_entropy_loss": float(loss_RT[groups["validation.high"]].mean()),

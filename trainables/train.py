@@ -211,7 +211,7 @@ class Run:
                 **losses,
                 "train_loss": train_loss,
                 "mask_rate": dropped / max(seen, 1),
-                "learning_rate": self._learning_rate(),
+                "learning_rate": self._optimizer.param_groups[0]["lr"],
                 "tokens": float(self._tokens),
                 "epoch": self._steps / self._steps_per_epoch,
                 "tokens_per_s": seen / (time.perf_counter() - began),

@@ -1,64 +1,14 @@
 """The real command on a very small budget, in processes of its own; and what it leaves behind."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import Any
 
-import optuna
+import psutil
 import pytest
-import yaml
-from optuna.storages.journal import JournalFileBackend
+
+from tests.searches import Searches
 
 pytestmark = pytest.mark.integration
-
-SPACE = {
-    "name": "tiny",
-    "models": ["builtin/nano"],
-    "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
-    "budget": {"trials": 6, "epochs": 6},
-    "training": {"batch_size": 2},
-    "early_stopping": {"patience": 1, "first_rung": 0.4},
-    "sampler": {"startup_trials": 2},
-}
-
-
-class Searches:
-    """Runs searches in one folder, with one cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.space = folder / "tiny.yaml"
-        self.space.write_text(yaml.safe_dump(SPACE))
-
-    def start(self, output: str, *arguments: str, space: Path | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
-        environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
-        environment.pop("RAY_ADDRESS", None)
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-    def run(self, output: str, *arguments: str, space: Path | None = None, code: int = 0) -> tuple[str, str]:
-        process = self.start(output, *arguments, space=space)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, f"{out}\n{err}"
-        return out, err
-
-    def study(self, output: str) -> optuna.Study:
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / output / "study.journal")))
-        return optuna.load_study(storage=storage, study_name="builtin/nano")
-
-    def table(self, output: str) -> list[Any]:
-        trials = self.study(output).trials
-        return [(t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in trials]
-
-    def summary(self, output: str) -> dict[str, Any]:
-        summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
-        return summary
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +100,7 @@ def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) 
 
 def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole: tuple[str, str]) -> None:
     process = searches.start("interrupted")
-    events = searches.folder / "interrupted" / "events.jsonl"
-    deadline = time.monotonic() + 200
-    while not (events.exists() and events.read_text().count('"evaluation"') >= 9):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the search reported nothing"
-        time.sleep(0.05)
+    searches.wait_for_evaluations("interrupted", 9, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -166,8 +111,19 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
     searches.run("interrupted", "--resume")
     assert searches.table("interrupted") == searches.table("whole")
     for row in searches.table("interrupted"):
-        if before.get(row[0], row)[1] in ("COMPLETE", "PRUNED"):
+        if row[0] in before and before[row[0]][1] in ("COMPLETE", "PRUNED"):
             assert before[row[0]] == row
+
+
+def test_a_killed_worker_costs_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
+    process = searches.start("killed")
+    searches.wait_for_evaluations("killed", 5, process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
+    assert len(workers) == 2, [p.name() for p in psutil.Process(process.pid).children(recursive=True)]
+    workers[0].kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, f"{out}\n{err}"
+    assert searches.table("killed") == searches.table("whole")
 
 
 def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:

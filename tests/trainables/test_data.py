@@ -87,7 +87,7 @@ def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> 
 
 
 def test_more_problems_than_can_be_generated_are_an_error() -> None:
-    with pytest.raises(DataError, match="at most [0-9]+ together"):
+    with pytest.raises(DataError, match=r"at most [0-9]+ together"):
         ReasoningGym("gsm_symbolic", SplitSizes(10**9, 5, 5)).splits(seed=0)
 
 

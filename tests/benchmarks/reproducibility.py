@@ -1,0 +1,44 @@
+"""Whether a search gives the same numbers again, and with two workers instead of one.
+
+    python -m tests.benchmarks.reproducibility [--json FILE]
+
+Runs one small search twice with two slots, then with one slot of two workers that share each global batch.
+
+Keys: equal_runs (the two searches have the same trials, states, settings and losses to the last digit),
+workers_difference (largest difference of a validation loss between one worker and two, nats; the goal is below 1e-4).
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from tests.searches import Searches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        searches = Searches(Path(scratch))
+        searches.run("one")
+        searches.run("two")
+        # The baseline and trial 1 do not depend on what the study has seen.
+        searches.run("workers", "--set=resources.slots=1", "--set=resources.workers=2", "--set=budget.trials=2")
+        equal = searches.table("one") == searches.table("two")
+        alone, shared = (searches.study(output).trials for output in ("one", "workers"))
+        difference = max(
+            abs(loss - shared[number].intermediate_values[tokens])
+            for number in (0, 1)
+            for tokens, loss in alone[number].intermediate_values.items()
+            if tokens in shared[number].intermediate_values
+        )
+    print(f"two runs with one seed: {'equal to the last digit' if equal else 'DIFFERENT'}")
+    print(f"two workers against one: validation losses differ by at most {difference:.1e}")
+    if options.json:
+        options.json.write_text(json.dumps({"equal_runs": equal, "workers_difference": difference}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

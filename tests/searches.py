@@ -1,0 +1,66 @@
+"""Runs the real command on a very small budget, and reads what it leaves behind; for tests and benchmarks."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.storages.journal import JournalFileBackend
+
+SPACE = {
+    "name": "tiny",
+    "models": ["builtin/nano"],
+    "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
+    "budget": {"trials": 6, "epochs": 6},
+    "training": {"batch_size": 2},
+    "early_stopping": {"patience": 1, "first_rung": 0.4},
+    "sampler": {"startup_trials": 2},
+}
+
+
+class Searches:
+    """Runs searches in one folder, with one cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.space = folder / "tiny.yaml"
+        self.space.write_text(yaml.safe_dump(SPACE))
+
+    def start(self, output: str, *arguments: str, space: Path | None = None) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
+        environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
+        environment.pop("RAY_ADDRESS", None)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, output: str, *arguments: str, space: Path | None = None, code: int = 0) -> tuple[str, str]:
+        process = self.start(output, *arguments, space=space)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"{out}\n{err}"
+        return out, err
+
+    def wait_for_evaluations(self, output: str, count: int, process: subprocess.Popen[str]) -> None:
+        """Waits until the search has reported `count` evaluations."""
+        events = self.folder / output / "events.jsonl"
+        deadline = time.monotonic() + 200
+        while not (events.exists() and events.read_text().count('"evaluation"') >= count):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the search reported nothing"
+            time.sleep(0.05)
+
+    def study(self, output: str) -> optuna.Study:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / output / "study.journal")))
+        return optuna.load_study(storage=storage, study_name="builtin/nano")
+
+    def table(self, output: str) -> list[Any]:
+        trials = self.study(output).trials
+        return [(t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in trials]
+
+    def summary(self, output: str) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
+        return summary

@@ -1,0 +1,66 @@
+"""Every command in the README does what it says."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from search.run import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.strip().splitlines()]
+
+
+def test_the_quick_start_is_two_commands() -> None:
+    section = README.split("## Quick start")[1].split("\n## ")[0]
+    run, tests = re.findall(r"```bash\n(.*?)\n```", section, flags=re.DOTALL)
+    assert run == "pip install -c constraints.txt -e . && python -m search.run spaces/math.yaml"
+    assert tests == 'pip install -c constraints.txt -e ".[test]" && python -m pytest tests'
+
+
+def test_the_pins_satisfy_the_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
+
+
+def test_no_command_is_untested() -> None:
+    quick_start = ("pip install -c constraints.txt -e",)  # run by CI, and by hand in a new environment
+    accepted = ("python -m search.run ",)
+    names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
+    assert all(line.startswith(quick_start + accepted + names) for line in commands())
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m search.run")])
+def test_each_search_command_is_accepted(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    (tmp_path / "spaces").symlink_to(ROOT / "spaces")
+    own = re.search(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    assert own is not None
+    (tmp_path / "mine.yaml").write_text(own[1])
+    records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(300)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(records))
+    arguments = [a for a in shlex.split(command)[3:] if a not in ("--dry-run", "--resume")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "trials of" in capsys.readouterr().out
+
+
+def test_the_picture_is_there() -> None:
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 10_000
