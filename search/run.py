@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from search.space import SpaceError, SpaceFile, load
+from search.space_file import SpaceError, SpaceFile, load
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.

@@ -16,7 +16,7 @@ from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
 from search.report import median, summarize, verdict, write_results, write_whole
-from search.space import SpaceFile
+from search.space_file import SpaceFile
 from search.study import SizeStudy
 from search.tracking import Tracker, mask_secrets
 from trainables.data import DataError, Splits

@@ -1,4 +1,4 @@
-"""The schema of a search space (spaces/*.yaml), and the way from the file to it.
+"""The schema of a search space (spaces/*.yaml).
 
     python -m search.space --json-schema > space.schema.json
 
@@ -9,10 +9,7 @@ prints the JSON schema, which editors use to complete and to check a space. Each
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
 
@@ -24,24 +21,14 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from search.space_errors import Problem, nearest_word, one_line, problems, shown
-from search.yaml_lines import MAX_DEPTH, Place, YamlError, read
-
-MAX_BYTES = 2**20
-
-
-class SpaceError(ValueError):
-    """A space that cannot be used; str() is one line for the person who wrote it."""
-
-
-# The schema.
+from search.space_errors import shown
+from search.yaml_lines import Place
 
 
 def _wrong(where: Place, given: str, allowed: str) -> PydanticCustomError:
@@ -402,142 +389,10 @@ class Space(_Block):
         return self
 
 
-# From the file to the space.
-
-
-@dataclass(frozen=True)
-class SpaceFile:
-    """A space, and the file it was read from."""
-
-    path: Path
-    space: Space
-    text: str
-    # The line of each place in the file, or the override that set it.
-    origins: Mapping[Place, int | str] = field(repr=False, compare=False)
-
-    def error(self, where: str, given: object, allowed: str, nearest: str | None = None) -> SpaceError:
-        """The error for a setting that turned out wrong after loading.
-
-        Args:
-            where: the dotted path of the setting, as in "resources.workers".
-            given: its value, or words that describe it.
-        """
-        place = tuple(int(part) if part.isdecimal() else part for part in where.split(".") if part)
-        words = given if isinstance(given, str) else shown(given)
-        return _error(self.path, self.origins, [Problem(place, words, allowed, nearest)])
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> SpaceFile:
-    """The space in the file `path`, after `overrides` such as "budget.trials=4" or "models.0=builtin/nano".
-
-    Raises:
-        SpaceError: anything that the author of the file or of the overrides can mend.
-    """
-    path = Path(path)
-    text = _text(path)
-    try:
-        tree, lines = read(text)
-    except YamlError as error:
-        raise _error(path, {(): error.line}, [Problem(error.place, error.given, error.allowed)]) from None
-    origins: dict[Place, int | str] = dict(lines)
-    if not isinstance(tree, dict):
-        given = "an empty file" if tree is None else f"{shown(tree)} at the top level"
-        raise _error(path, origins or {(): 1}, [Problem((), given, "a mapping with at least the keys models and data")])
-    for override in overrides:
-        _apply(override, tree, origins)
-    tree.setdefault("name", re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", path.stem)[:100])
-    try:
-        space = Space.model_validate(tree, context={"folder": path.parent.absolute()})
-    except ValidationError as error:
-        raise _error(path, origins, problems(error.errors(include_url=False), tree, json_schema())) from None
-    return SpaceFile(path, space, text, origins)
-
-
 @cache
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
     return Space.model_json_schema()
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
-        nearest = nearest_word(path.name, [file.name for file in beside])
-        raise _error(path, {}, [Problem((), "a file that does not exist", "a YAML file", nearest)]) from None
-    except IsADirectoryError:
-        raise _error(path, {}, [Problem((), "a folder", "a YAML file")]) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        given = f"a file that cannot be read ({reason})"
-        raise _error(path, {}, [Problem((), given, "a readable YAML file")]) from None
-    if len(content) > MAX_BYTES:
-        raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes", "a smaller YAML file")])
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        given = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"
-        raise _error(path, {(): line}, [Problem((), given, "a UTF-8 text file")]) from None
-
-
-def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str]) -> None:
-    """Sets one value in the tree, with the blocks around it where they are missing."""
-    origin = f"--set {one_line(override)}"
-    where, equals, text = override.partition("=")
-    parts = where.strip().split(".")
-    if not equals or "" in parts or len(parts) > MAX_DEPTH:
-        problem = Problem((), shown(override), "path=value, as in budget.trials=4")
-        raise SpaceError(f"{origin}: {problem}")
-    try:
-        value, inside = read(text)
-    except YamlError as error:
-        problem = Problem((*parts, *error.place), error.given, error.allowed)
-        raise SpaceError(f"{origin}: {problem}") from None
-    outer: Any = tree
-    place: Place = ()
-    for depth, part in enumerate(parts, 1):
-        key: Any = part
-        if isinstance(outer, list):
-            key = int(part) if re.fullmatch("[0-9]{1,4}", part) else -1
-            if not 0 <= key <= len(outer):
-                problem = Problem((*place, part), f"the index {part}", f"an index from 0 to {len(outer)}")
-                raise SpaceError(f"{origin}: {problem}")
-            if key == len(outer):
-                outer.append(None)
-        place = (*place, key)
-        if depth == len(parts):
-            outer[key] = value
-        elif not isinstance(outer[key] if isinstance(outer, list) else outer.get(key), dict | list):
-            outer[key] = [] if re.fullmatch("[0-9]{1,4}", parts[depth]) else {}
-            origins[place] = origin
-        outer = outer[key]
-    for old in [old for old in origins if old[: len(place)] == place]:
-        del origins[old]
-    origins.update({(*place, *rest): origin for rest in inside or [()]})
-
-
-def _error(path: Path, origins: Mapping[Place, int | str], found: Sequence[Problem]) -> SpaceError:
-    """The first of the problems, and how many more there are.
-
-    What stands in the file comes first, in its order; then what is missing; then what overrides set.
-    """
-
-    def origin(problem: Problem) -> int | str | None:
-        around = (problem.place[:end] for end in range(len(problem.place), -1, -1))
-        return next((origins[place] for place in around if place in origins), None)
-
-    def order(problem: Problem) -> tuple[bool, bool, int]:
-        start = origin(problem)
-        return isinstance(start, str), problem.place not in origins, start if isinstance(start, int) else 0
-
-    first = min(found, key=order)
-    start = origin(first)
-    line = "" if start is None else f":{start}"
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return SpaceError(f"{start if isinstance(start, str) else f'{one_line(str(path), 500)}{line}'}: {first}{more}")
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str
 
 
 def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[str]) -> None:
-    from search.space import load
+    from search.space_file import load
 
     Path("space.yaml").write_text(SMALL)
     assert "holds no search" in refused(capsys, ["space.yaml", "--resume"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from search.space import FloatRange, SpaceError, SpaceFile, json_schema, load
+from search.space import FloatRange, json_schema
+from search.space_file import SpaceError, SpaceFile, load
 from trainables.curriculum import SHAPES
 
 MATH = Path(__file__).parents[2] / "spaces" / "math.yaml"
@@ -20,9 +21,9 @@ models: [builtin/nano]
 data:
   source: reasoning_gym
   task: gsm_symbolic
-  train: 32
-  validation: 32
-  test: 32
+  train: 24
+  validation: 20
+  test: 20
 """
 FILES = """\
 models: [builtin/nano]
