@@ -120,7 +120,7 @@ def test_one_shape_stands_for_a_list_of_one(write: Any) -> None:
 
 
 def test_anchors_may_be_used(write: Any) -> None:
-    space = load(write(MINIMAL.replace("train: 32", "train: &n 7").replace("test: 32", "test: *n"))).space
+    space = load(write(MINIMAL.replace("train: 24", "train: &n 7").replace("test: 20", "test: *n"))).space
     assert (space.data.train, space.data.test) == (7, 7)
 
 
@@ -506,8 +506,8 @@ WRONG_DATA = [
     ),
     (MINIMAL, "  task: gsm_symbolic", "  path: a", 4, "'path' belongs to source files"),
     (MINIMAL, "gsm_symbolic", "gsm", 4, "data.task: given 'gsm'; allowed: gsm_symbolic"),
-    (MINIMAL, "test: 32", "test: 0", 7, "data.test: given 0; allowed: an integer of at least 1"),
-    (MINIMAL, "  test: 32\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
+    (MINIMAL, "test: 20", "test: 0", 7, "data.test: given 0; allowed: an integer of at least 1"),
+    (MINIMAL, "  test: 20\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
     (FILES, "path: my.jsonl", "path: ''", 4, "data.path: given ''; allowed: one line of text"),
     (FILES, "path: my.jsonl", 'path: "a\\0"', 4, "data.path: given 'a\\x00'; allowed: one line of text"),
     (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: given '\\ud800'; allowed: one line of text"),
@@ -602,7 +602,7 @@ def test_aliases_do_not_explode(write: Any) -> None:
 
 
 def test_the_first_of_many_problems_is_told(write: Any) -> None:
-    path = write("objective: bets\n" + MINIMAL.replace("test: 32", "test: 0") + "budget:\n  trials: 0\n  epochs: x\n")
+    path = write("objective: bets\n" + MINIMAL.replace("test: 20", "test: 0") + "budget:\n  trials: 0\n  epochs: x\n")
     told = failure(path, "seed=-1")
     assert told.startswith(f"{path}:1: objective: given 'bets'")
     assert told.endswith(" (and 4 more)")
