@@ -28,7 +28,7 @@ def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def curriculum_name(candidate: Candidate) -> str:
-    """The curriculum in a few words, as in "step at 0.3"."""
+    """The curriculum in a few words, as in "step 0.3"."""
     if candidate.arm == BASELINE:
         return "no dropout"
     shape, *parameters = candidate.parameters["curriculum"].values()
