@@ -91,7 +91,9 @@ class Mailbox:
     async def put_answer(self, answer: Answer, group_ends: bool = False) -> None:
         """Args: group_ends: the worker group ends itself after this answer, so that its next start is no loss."""
         async with self._changed:
-            self._starts_expected += group_ends
+            # Several ranks may say so of one order; their group starts again once.
+            if group_ends and (self._answer is None or self._answer.number != answer.number):
+                self._starts_expected += 1
             self._answer = answer
             self._changed.notify_all()
 

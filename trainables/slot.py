@@ -124,7 +124,10 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                 raise RuntimeError(f"the slot's worker group ended: {self._error}")
             lost = ray.get(self._mailbox.groups_lost.remote())
             if lost > self._slot.restarts:
-                return Answer(self._number, {}, "worker lost", f"{lost} worker groups lost")
+                answer = Answer(self._number, {}, "worker lost", f"{lost} worker groups lost")
+                # The next group must not take this order up again.
+                ray.get(self._mailbox.put_answer.remote(answer))
+                return answer
 
     def cleanup(self) -> None:
         """Ends the workers and waits until Ray Train has given back what they held."""
