@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from search.machine import local_resources
 from search.space_file import SpaceError, SpaceFile, load
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.dry_run:
             _check_output(space_file, output, options.resume)
         splits = _splits(space_file)
-        if os.environ.get("RAY_ADDRESS") is None:
-            _check_resources(space_file, _local_resources(space_file))
+        # A cluster is asked when the search joins it; this machine is known before anything is started.
+        if not os.environ.get("RAY_ADDRESS"):
+            _check_resources(space_file, local_resources(with_gpus=space_file.space.resources.gpus_per_worker > 0))
         if options.dry_run:
             from search.plan import plan
 
-            print("\n".join(plan(space_file.space, splits, _local_resources(space_file))))
+            print("\n".join(plan(space_file.space, splits, _resources(space_file))))
             return 0
         from search.session import run_session
 
@@ -132,13 +134,15 @@ def _splits(space_file: SpaceFile) -> "Splits":
         raise space_file.error(error.field, error.given, error.allowed) from None
 
 
-def _local_resources(space_file: SpaceFile) -> dict[str, float]:
-    gpus = 0
-    if space_file.space.resources.gpus_per_worker:
-        import torch
+def _resources(space_file: SpaceFile) -> dict[str, float]:
+    """What there is on the cluster that the search would run on."""
+    if os.environ.get("RAY_ADDRESS"):
+        from search.session import cluster_resources
 
-        gpus = torch.cuda.device_count()
-    return {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(gpus)}
+        there = cluster_resources()
+        _check_resources(space_file, there)
+        return there
+    return local_resources(with_gpus=space_file.space.resources.gpus_per_worker > 0)
 
 
 def _check_resources(space_file: SpaceFile, cluster: dict[str, float]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from search.machine import local_cpus
 from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
 from search.report import median, summarize, verdict, write_results, write_whole
-from search.space_file import SpaceFile
+from search.space_file import SpaceError, SpaceFile
 from search.study import SizeStudy
 from search.tracking import Tracker, mask_secrets
 from trainables.data import DataError, Splits
@@ -51,8 +52,12 @@ def run_session(
     _start_ray()
     try:
         check_resources(ray.cluster_resources())
-        output.mkdir(parents=True, exist_ok=True)
-        write_whole(output / "space.yaml", space_file.text)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            write_whole(output / "space.yaml", space_file.text)
+        except OSError as error:
+            reason = error.strerror
+            raise SpaceError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
         resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
         write_whole(output / "resolved.yaml", resolved)
         studies = [SizeStudy(output / "study.journal", model, space) for model in space.models]
@@ -125,16 +130,38 @@ def _check_evaluations(space_file: SpaceFile, prepared: Prepared) -> None:
         raise space_file.error("evaluation.per_epoch", space.evaluation.per_epoch, allowed)
 
 
+def cluster_resources() -> dict[str, float]:
+    """What the cluster that RAY_ADDRESS names has.
+
+    Raises:
+        SpaceError: it cannot be joined.
+    """
+    import ray
+
+    _start_ray()
+    try:
+        resources: dict[str, float] = ray.cluster_resources()
+    finally:
+        ray.shutdown()
+    return resources
+
+
 def _start_ray() -> None:
     """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, reachable from it alone."""
     import ray
 
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SpaceError(
+                f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
+            ) from None
         return
     ray.init(
         address="local",
-        num_cpus=len(os.sched_getaffinity(0)),
+        num_cpus=local_cpus(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
