@@ -44,10 +44,8 @@ def serve(config: dict[str, Any]) -> None:
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             answer = Answer(order.number, {}, "nan", str(error))
-        except torch.OutOfMemoryError as error:
-            answer = Answer(order.number, {}, "out of memory", str(error))
         except Exception as error:
-            answer = Answer(order.number, {}, "error", f"{type(error).__name__}: {error}")
+            answer = Answer(order.number, {}, _reason(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
         group_ends = answer.failure not in (None, "nan") and parallel.size() > 1
         if parallel.rank() == 0 or group_ends:
@@ -59,6 +57,13 @@ def serve(config: dict[str, Any]) -> None:
             run, name = None, ""
             torch.cuda.empty_cache()
         done = order.number
+
+
+def _reason(error: Exception) -> str:
+    """Why a run failed, in the words that the study keeps."""
+    # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return "out of memory" if memory else "error"
 
 
 def _start(assignment: Assignment, warm: dict[str, WarmModel], device: torch.device) -> Run:
