@@ -11,9 +11,10 @@ from search.record import curriculum_name, flat
 from search.space import Space
 from search.study import BASELINE, SizeStudy
 from trainables.builtin import unweighted
-from trainables.data import Packed, Splits, pack
+from trainables.documents import Splits
 from trainables.loss import token_loss
 from trainables.models import embed, hidden_states, output_matrix
+from trainables.packing import Packed, pack
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0

@@ -8,8 +8,9 @@ import torch
 
 from search.space import FilesData, Space
 from trainables.cache import default_root
-from trainables.data import JsonLines, ReasoningGym, Source, Splits, SplitSizes
+from trainables.documents import Splits, SplitSizes
 from trainables.prepare import Preparation, Prepared, prepare
+from trainables.sources import JsonLines, ReasoningGym, Source
 
 # A fixed number of threads gives the same entropies, to the last digit, whatever the machine; one, because the slots
 # run beside it.

@@ -23,7 +23,7 @@ from search.space_file import SpaceError, SpaceFile, load
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
-    from trainables.data import Splits
+    from trainables.documents import Splits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def _changes(before: Any, now: Any, path: str = "") -> list[str]:
 
 def _splits(space_file: SpaceFile) -> "Splits":
     from search.preparing import source_of
-    from trainables.data import DataError
+    from trainables.documents import DataError
 
     try:
         return source_of(space_file.space).splits(space_file.space.seed)

@@ -20,7 +20,7 @@ from search.report import median, summarize, verdict, write_results, write_whole
 from search.space_file import SpaceError, SpaceFile
 from search.study import SizeStudy
 from search.tracking import Tracker, mask_secrets
-from trainables.data import DataError, Splits
+from trainables.documents import DataError, Splits
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.space import FloatRange, Space
 from trainables.curriculum import curriculum_from
-from trainables.train import EntroDrop, Settings
+from trainables.settings import EntroDrop, Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

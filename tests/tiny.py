@@ -12,9 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, 
 
 from trainables.cache import cached
 from trainables.curriculum import Constant, Curriculum
-from trainables.data import Document, Packed, Splits
+from trainables.documents import Document, Splits
+from trainables.packing import Packed
 from trainables.prepare import Preparation, Prepared, prepare
-from trainables.train import EntroDrop, Settings
+from trainables.settings import EntroDrop, Settings
 
 _NAMES = ("anna", "ben", "carla", "dmitri")
 _THINGS = ("apples", "books", "coins", "stamps")
@@ -114,7 +115,7 @@ def entrodrop(
     curriculum: Curriculum | None = None, quantile: float = 0.5, mask_ratio: float = 0.5, presentation: str = "input"
 ) -> EntroDrop:
     """Constant strength unless a curriculum is given."""
-    return EntroDrop(quantile, mask_ratio, presentation, curriculum or Constant())
+    return EntroDrop(mask_ratio, curriculum or Constant(), quantile=quantile, presentation=presentation)
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainables.data import Packed
 from trainables.loss import token_loss
 from trainables.models import embed, hidden_states, output_matrix
+from trainables.packing import Packed
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainables import parallel
-from trainables.data import Packed
 from trainables.loss import token_loss
 from trainables.models import embed, hidden_states, output_matrix
+from trainables.packing import Packed
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables.cache import cached, content_digest, digest
-from trainables.data import DataError, Packed, Splits, pack
+from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score
 from trainables.models import load_model, load_tokenizer, model_folder
+from trainables.packing import Packed, pack
 
 SPLITS = ("train", "validation", "test")
 

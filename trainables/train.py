@@ -7,10 +7,8 @@ import math
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +17,14 @@ from transformers import PreTrainedModel
 
 from trainables import parallel
 from trainables.cache import digest
-from trainables.curriculum import Curriculum, curriculum_from, curriculum_spec
-from trainables.data import Packed
 from trainables.entropy import threshold
 from trainables.evaluate import HeldOut, evaluate
 from trainables.loss import token_loss
 from trainables.masking import dropped_tokens, ignore_labels, uniforms, zero_inputs
 from trainables.models import embed, hidden_states, load_model, output_matrix
+from trainables.packing import Packed
 from trainables.prepare import Prepared
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from trainables.settings import PRECISIONS, Settings
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -37,70 +33,6 @@ class NonFiniteLossError(ArithmeticError):
 
 class CheckpointError(ValueError):
     """A checkpoint that is cut short, or that belongs to another run."""
-
-
-@dataclass(frozen=True)
-class EntroDrop:
-    """Which tokens are dropped, how, and with what strength.
-
-    Attributes:
-        quantile: tau as a quantile of the training tokens' entropies, in [0, 1].
-        mask_ratio: probability of dropping a low-entropy token at full strength, in [0, 1].
-        presentation: "input" (zero embedding, label stays) or "loss" (label ignored, input stays).
-    """
-
-    quantile: float
-    mask_ratio: float
-    presentation: str
-    curriculum: Curriculum
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One run's settings.
-
-    Attributes:
-        entrodrop: None trains without dropout.
-        learning_rate: after warm-up, constant.
-        warmup: share of all optimizer steps over which the learning rate rises linearly from zero.
-        batch_size: packed rows in an optimizer step, over all ranks and micro-batches.
-        accumulation: micro-batches in an optimizer step.
-        gradient_clip: largest norm of the gradient.
-        precision: "fp32", or "bf16" for autocast with float32 master weights.
-        evaluations_per_epoch: evenly spaced; the last one stands at the epoch's end.
-        seed: of the data order and of the dropped tokens.
-    """
-
-    entrodrop: EntroDrop | None
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    batch_size: int
-    accumulation: int
-    gradient_clip: float
-    precision: str
-    epochs: int
-    evaluations_per_epoch: int
-    seed: int
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the full budget."""
-        return self.epochs * self.evaluations_per_epoch
-
-    def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in self.__dict__.items() if name != "entrodrop"}
-        if self.entrodrop is None:
-            return {**values, "entrodrop": None}
-        curriculum = curriculum_spec(self.entrodrop.curriculum)
-        return {**values, "entrodrop": {**asdict(self.entrodrop), "curriculum": curriculum}}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
-        entrodrop = values["entrodrop"]
-        if entrodrop is not None:
-            entrodrop = EntroDrop(**{**entrodrop, "curriculum": curriculum_from(entrodrop["curriculum"])})
-        return cls(**{**values, "entrodrop": entrodrop})
 
 
 class _DroppedTokenLoss(nn.Module):
@@ -180,7 +112,7 @@ class Run:
         self._threshold = math.nan
         if settings.entrodrop is not None:
             quantile = settings.entrodrop.quantile
-            self._threshold = threshold(warm.entropy_RT, warm.droppable_RT, quantile)
+            self._threshold = threshold(warm.entropy_RT, warm.droppable_RT, quantile or 0.0)
 
     @property
     def finished(self) -> bool:

@@ -12,7 +12,8 @@ import torch
 from trainables import parallel
 from trainables.mailbox import Answer, Assignment, Order
 from trainables.prepare import Prepared
-from trainables.train import CheckpointError, NonFiniteLossError, Run, Settings, WarmModel
+from trainables.settings import Settings
+from trainables.train import CheckpointError, NonFiniteLossError, Run, WarmModel
 
 
 def serve(config: dict[str, Any]) -> None:

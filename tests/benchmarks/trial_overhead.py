@@ -39,8 +39,9 @@ from search.space import Space
 from search.study import Candidate, SizeStudy
 from search.tuner import Conductor, ray_environment, run_trials
 from trainables.prepare import Prepared
+from trainables.settings import Settings
 from trainables.slot import SlotConfig
-from trainables.train import Run, Settings, WarmModel
+from trainables.train import Run, WarmModel
 
 MODEL = "builtin/nano"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.data import pack
 from trainables.entropy import evaluation_groups, score, threshold
 from trainables.models import load_model, load_tokenizer
+from trainables.packing import pack
 from trainables.prepare import Prepared
 
 

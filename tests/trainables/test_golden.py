@@ -15,7 +15,8 @@ import torch
 
 from tests import tiny
 from trainables.curriculum import SHAPES, Constant, Cosine, Curriculum, Linear, Sigmoid, Step
-from trainables.train import EntroDrop, Run, WarmModel
+from trainables.settings import EntroDrop
+from trainables.train import Run, WarmModel
 
 LOSSES = Path(__file__).parents[1] / "assets" / "losses"
 CURRICULA: list[Curriculum] = [Constant(), Linear(), Cosine(), Sigmoid(0.4, 10.0), Step(0.5)]

@@ -9,10 +9,11 @@ import torch
 
 from tests import tiny
 from trainables import prepare as module
-from trainables.data import DataError, Document, pack
+from trainables.documents import DataError, Document
 from trainables.entropy import evaluation_groups, score
 from trainables.evaluate import evaluate
 from trainables.models import load_model, load_tokenizer
+from trainables.packing import pack
 from trainables.prepare import SPLITS, Prepared
 from trainables.train import WarmModel
 

@@ -19,7 +19,8 @@ from trainables.entropy import threshold
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
-from trainables.train import CheckpointError, NonFiniteLossError, Run, Settings, WarmModel
+from trainables.settings import EntroDrop, Settings
+from trainables.train import CheckpointError, NonFiniteLossError, Run, WarmModel
 
 Weights = dict[str, Tensor]
 
@@ -60,7 +61,7 @@ each_entrodrop = pytest.mark.parametrize("entrodrop", EVERY_ENTRODROP, ids=["non
 
 
 @pytest.mark.parametrize("entrodrop", [*EVERY_ENTRODROP, tiny.entrodrop(Step(0.5)), tiny.entrodrop(Cosine())])
-def test_settings_survive_json(entrodrop: train.EntroDrop | None) -> None:
+def test_settings_survive_json(entrodrop: EntroDrop | None) -> None:
     settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     assert settings.evaluations == 6
@@ -123,7 +124,7 @@ def slow_run(prepared: Prepared, settings: Settings) -> list[dict[str, float]]:
 
 
 @each_entrodrop
-def test_a_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, entrodrop: train.EntroDrop | None) -> None:
+def test_a_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, entrodrop: EntroDrop | None) -> None:
     changes = {"entrodrop": entrodrop, "warmup": 0.5, "seed": 5, "weight_decay": 0.1, "gradient_clip": 0.5}
     history, _ = trained(warm, **changes)
     slow = slow_run(prepared, tiny.settings(**changes))
@@ -131,7 +132,7 @@ def test_a_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, entrodrop:
 
 
 @each_entrodrop
-def test_training_lowers_the_loss(warm: WarmModel, prepared: Prepared, entrodrop: train.EntroDrop | None) -> None:
+def test_training_lowers_the_loss(warm: WarmModel, prepared: Prepared, entrodrop: EntroDrop | None) -> None:
     history, _ = trained(warm, entrodrop=entrodrop, epochs=6)
     losses = [metrics["train_loss"] for metrics in history]
     assert losses[-1] < losses[0] - 0.5
@@ -141,7 +142,7 @@ def test_training_lowers_the_loss(warm: WarmModel, prepared: Prepared, entrodrop
 
 
 @each_entrodrop
-def test_the_same_seed_gives_the_same_bits(warm: WarmModel, entrodrop: train.EntroDrop | None) -> None:
+def test_the_same_seed_gives_the_same_bits(warm: WarmModel, entrodrop: EntroDrop | None) -> None:
     history, first = trained(warm, entrodrop=entrodrop)
     again, second = trained(warm, entrodrop=entrodrop)
     other, third = trained(warm, entrodrop=entrodrop, seed=1)
@@ -174,7 +175,7 @@ def test_a_run_that_broke_off_in_a_step_leaves_no_gradient(warm: WarmModel) -> N
 @each_entrodrop
 @pytest.mark.parametrize("interrupted_after", [1, 3])
 def test_a_resumed_run_has_the_same_bits(
-    warm: WarmModel, prepared: Prepared, tmp_path: Path, entrodrop: train.EntroDrop | None, interrupted_after: int
+    warm: WarmModel, prepared: Prepared, tmp_path: Path, entrodrop: EntroDrop | None, interrupted_after: int
 ) -> None:
     settings = tiny.settings(entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
     expected, last = trained(warm, entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
@@ -236,7 +237,7 @@ def test_a_checkpoint_of_other_data_is_refused(warm: WarmModel, cache: Path, tmp
 
 
 @each_entrodrop
-def test_accumulation_does_not_matter(warm: WarmModel, entrodrop: train.EntroDrop | None) -> None:
+def test_accumulation_does_not_matter(warm: WarmModel, entrodrop: EntroDrop | None) -> None:
     whole, _ = trained(warm, entrodrop=entrodrop)
     for accumulation in (2, 4):
         assert close(trained(warm, entrodrop=entrodrop, accumulation=accumulation)[0], whole, 1e-5)
@@ -303,7 +304,7 @@ def test_the_learning_rate_rises_over_the_warm_up_of_the_full_budget(warm: WarmM
 def test_what_the_model_is_shown(warm: WarmModel, presentation: str) -> None:
     """A step at full rate against a step without dropout, at the model's two ends."""
 
-    def shown(entrodrop: train.EntroDrop | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def shown(entrodrop: EntroDrop | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         run = Run(warm, tiny.settings(entrodrop=entrodrop, batch_size=64))
         with (
             mock.patch.object(train, "hidden_states", wraps=train.hidden_states) as into,

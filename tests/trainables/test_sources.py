@@ -10,7 +10,9 @@ from unittest import mock
 import pytest
 import torch
 
-from trainables.data import DataError, Document, JsonLines, Packed, ReasoningGym, Source, Splits, SplitSizes, pack
+from trainables.documents import DataError, Document, Splits, SplitSizes
+from trainables.packing import Packed, pack
+from trainables.sources import JsonLines, ReasoningGym, Source
 
 SIZES = SplitSizes(12, 6, 5)
 

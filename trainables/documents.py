@@ -1,0 +1,39 @@
+"""Documents and their splits, and what is wrong with data."""
+
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """Data that cannot be used. `field` names the setting to mend (as in data.train)."""
+
+    def __init__(self, field: str, given: str, allowed: str) -> None:
+        # All arguments in `args`: the error travels from a Ray worker to the driver.
+        super().__init__(field, given, allowed)
+        self.field, self.given, self.allowed = field, given, allowed
+
+    def __str__(self) -> str:
+        return f"{self.field}: given {self.given}; allowed: {self.allowed}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training example. Documents of one `group` never stand in two splits."""
+
+    text: str
+    group: str
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Documents in each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    test: tuple[Document, ...]

@@ -1,0 +1,128 @@
+"""The settings of one run, and how its model is built."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trainables.curriculum import Curriculum, curriculum_from, curriculum_spec
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class EntroDrop:
+    """Which tokens are dropped, how, and with what strength.
+
+    Attributes:
+        mask_ratio: probability of dropping a candidate at full strength, in [0, 1].
+        curriculum: the strength, in [0, 1], by progress.
+        quantile: tau as a quantile of the training tokens' entropies, in [0, 1]; None if `nats` says it.
+        nats: tau in nats.
+        tokens: the candidates. "low_entropy": the method. Two controls: "random" (as many tokens, whatever their
+            entropy) and "high_entropy" (as large a quantile, from above).
+        presentation: "input" (zero embedding, label stays), "input_mask_token" and "input_random_token" (that token's
+            embedding instead), or "loss" (label ignored, input stays).
+        refresh_epochs: the entropies are computed anew, from the model in training, every so many epochs; 0: never.
+    """
+
+    mask_ratio: float
+    curriculum: Curriculum
+    quantile: float | None = None
+    nats: float | None = None
+    tokens: str = "low_entropy"
+    presentation: str = "input"
+    refresh_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's settings.
+
+    Attributes:
+        entrodrop: None trains without dropping tokens.
+        learning_rate: AdamW's peak.
+        warmup: share of all optimizer steps over which the learning rate rises linearly from zero.
+        batch_size: rows in an optimizer step, over all ranks and micro-batches.
+        accumulation: micro-batches in an optimizer step.
+        gradient_clip: largest norm of the gradient.
+        precision: "fp32", or "bf16" for autocast with float32 master weights.
+        evaluations_per_epoch: evenly spaced; the last one stands at the epoch's end.
+        seed: of the data order, of the dropped tokens and of all other noise.
+        lr_schedule: after warm-up, of the full budget: "constant", "cosine" (to zero), or "wsd" (constant, then linear
+            to zero).
+        lr_decay: share of all optimizer steps that the decay of "wsd" takes.
+        label_smoothing: share of each label that is spread evenly over the vocabulary, in [0, 1).
+        hidden_dropout: dropout of what each attention and each feed-forward block adds, in [0, 1).
+        attention_dropout: dropout of attention weights, in [0, 1).
+        neftune_alpha: strength of the uniform noise on embeddings (NEFTune, arXiv 2310.05914); 0: none.
+    """
+
+    entrodrop: EntroDrop | None
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    batch_size: int
+    accumulation: int
+    gradient_clip: float
+    precision: str
+    epochs: int
+    evaluations_per_epoch: int
+    seed: int
+    lr_schedule: str = "constant"
+    lr_decay: float = 0.2
+    label_smoothing: float = 0.0
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    neftune_alpha: float = 0.0
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the full budget."""
+        return self.epochs * self.evaluations_per_epoch
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: value for name, value in self.__dict__.items() if name != "entrodrop"}
+        if self.entrodrop is None:
+            return {**values, "entrodrop": None}
+        curriculum = curriculum_spec(self.entrodrop.curriculum)
+        return {**values, "entrodrop": {**asdict(self.entrodrop), "curriculum": curriculum}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
+        entrodrop = values["entrodrop"]
+        if entrodrop is not None:
+            entrodrop = EntroDrop(**{**entrodrop, "curriculum": curriculum_from(entrodrop["curriculum"])})
+        return cls(**{**values, "entrodrop": entrodrop})
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on all linear layers (arXiv 2106.09685); the base weights stay as they are.
+
+    Attributes:
+        rank: of each adapter.
+        alpha: the adapters' output is scaled by alpha / rank.
+    """
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a slot builds its model; the same for all runs of a search.
+
+    Attributes:
+        lora: None trains all weights.
+        gradient_checkpointing: activations are computed again in the backward pass, to save memory.
+        compile: torch.compile.
+        sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
+            model, its gradients and its optimizer fit on the device).
+    """
+
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    sharding: str = "auto"
