@@ -12,8 +12,7 @@ from search.space import Space
 from search.study import BASELINE, SizeStudy
 from trainables.builtin import unweighted
 from trainables.documents import Splits
-from trainables.loss import token_loss
-from trainables.models import embed, hidden_states, output_matrix
+from trainables.forward import Forward
 from trainables.packing import Packed, pack
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
@@ -69,21 +68,18 @@ def _short(value: object) -> str:
 def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
     """The packed training split, and the seconds of a full trial by one timed step of a model with random weights."""
     network, tokenizer = unweighted(model)
-    train = pack(splits.train, tokenizer, space.training.sequence_length)
-    held_out = pack(splits.validation, tokenizer, space.training.sequence_length)
+    train, _ = pack(splits.train, tokenizer, space.training.sequence_length)
+    held_out, _ = pack(splits.validation, tokenizer, space.training.sequence_length)
     rows = slice(0, min(len(train.token_RT), max(1, space.training.batch_size // space.resources.workers)))
-    part = Packed(**{name: tensor[rows] for name, tensor in train.tensors().items()})
+    part, forward = train[rows], Forward(network)
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:
         # The first step also loads kernels; the second one is timed.
         for _ in range(2):
             began = time.perf_counter()
-            hidden_BTD = hidden_states(network, embed(network, part.token_RT), part.document_RT, part.position_RT)
-            loss_N, _ = token_loss(
-                hidden_BTD.flatten(0, 1), output_matrix(network), part.label_RT.flatten(), entropy=False
-            )
-            loss_N.mean().backward()
+            result = forward(part, part.label_RT)
+            result.loss_N.mean().backward()
             seconds = time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)

@@ -40,13 +40,13 @@ def preparation_of(space: Space, splits: Splits) -> Preparation:
 # News has a thread of its own, so that it is told while the data is being prepared.
 @ray.remote(num_cpus=0, concurrency_groups={"news": 1})
 class _Preparer:
-    def __init__(self, what: Preparation, reference: str) -> None:
+    def __init__(self, what: Preparation, models: list[str]) -> None:
         torch.set_num_threads(_THREADS)
-        self._what, self._reference = what, reference
+        self._what, self._models = what, models
         self._news = ""
 
     def prepare(self, model: str) -> Prepared:
-        return prepare(model, self._reference, self._what, self._tell)
+        return prepare(model, self._models, self._what, self._tell)
 
     def _tell(self, news: str) -> None:
         self._news = news
@@ -67,7 +67,7 @@ class Preparing:
 
     def __init__(self, space: Space, splits: Splits) -> None:
         self._actor = _Preparer.remote(  # type: ignore[attr-defined]
-            preparation_of(space, splits), space.models[0]
+            preparation_of(space, splits), list(space.models)
         )
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in space.models}
 

@@ -1,6 +1,7 @@
 """A random Qwen3 model of some 6,000 parameters, and short documents for it: a run takes a tenth of a second."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, 
 from trainables.cache import cached
 from trainables.curriculum import Constant, Curriculum
 from trainables.documents import Document, Splits
+from trainables.entropy import score_folder
 from trainables.packing import Packed
-from trainables.prepare import Preparation, Prepared, prepare
+from trainables.prepare import Preparation, Prepared, Scorer, prepare
 from trainables.settings import EntroDrop, Settings
 
 _NAMES = ("anna", "ben", "carla", "dmitri")
@@ -36,16 +38,18 @@ def folder(name: str, cache: Path, progress: Any = None) -> Path:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(("<end>", "<unknown>", *_WORDS))}
+    vocabulary = {word: i for i, word in enumerate(("<end>", "<unknown>", *_WORDS, "<mask>"))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>", mask_token="<mask>"
+    )
 
 
 def _model(seed: int) -> Qwen3ForCausalLM:
     model = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=len(_WORDS) + 2,
+            vocab_size=len(_WORDS) + 3,
             hidden_size=16,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -88,9 +92,11 @@ def preparation(cache: Path, **changes: Any) -> Preparation:
     return Preparation(**(values | changes))
 
 
-def prepared(cache: Path, model: str = "tiny", reference: str = "tiny", **changes: Any) -> Prepared:
+def prepared(
+    cache: Path, model: str = "tiny", models: Sequence[str] = ("tiny",), scorer: Scorer = score_folder, **changes: Any
+) -> Prepared:
     with mock.patch("trainables.prepare.model_folder", folder):
-        return prepare(model, reference, preparation(cache, **changes))
+        return prepare(model, models, preparation(cache, **changes), scorer=scorer)
 
 
 def settings(**changes: Any) -> Settings:

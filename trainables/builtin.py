@@ -152,7 +152,7 @@ def _pretrain(
             token_BT = token_N[start_B + torch.arange(_LENGTH + 1)]
             hidden_BTD = model.model(input_ids=token_BT[:, :-1], use_cache=False).last_hidden_state
             label_N = token_BT[:, 1:].flatten()
-            loss_N, _ = token_loss(hidden_BTD.flatten(0, 1), model.lm_head.weight, label_N, entropy=False)
+            loss_N, _, _ = token_loss(hidden_BTD.flatten(0, 1), model.lm_head.weight, label_N)
             loss_N.mean().backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -39,7 +39,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         made = Path(scratch) / "entry"
         made.mkdir()
         build(made)
-        hashes = {path.name: _file_hash(path) for path in sorted(made.iterdir())}
+        hashes = {path.name: file_hash(path) for path in sorted(made.iterdir())}
         (made / _MANIFEST).write_text(json.dumps({"key": dict(key), "files": hashes}, indent=1))
         # Another process may have built the same entry meanwhile: then its copy serves as well.
         if folder.exists() and not _intact(folder):
@@ -57,11 +57,12 @@ def content_digest(folder: Path) -> str:
 def _intact(folder: Path) -> bool:
     try:
         files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return all(_file_hash(folder / name) == expected for name, expected in files.items())
+        return all(file_hash(folder / name) == expected for name, expected in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,10 @@ decreasing in u. The rate at which a low-entropy token is dropped is mask_ratio 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
+
+from scipy.interpolate import PchipInterpolator
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,33 @@ class Step:
         return 1.0 if u >= self.at else 0.0
 
 
-Curriculum = Constant | Linear | Cosine | Sigmoid | Step
+@dataclass(frozen=True)
+class Spline:
+    """Monotone cubic spline (Fritsch and Carlson 1980) from c(0) = 0 to c(1) = 1 over evenly spaced knots.
+
+    `rises`: for k knots between 0 and 1, the k + 1 rises between neighbours, each at least 0, in any unit: they are
+    rescaled to sum to 1. Without any rise the curriculum is linear.
+    """
+
+    rises: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        # A list, as JSON and YAML give it, could be neither compared nor hashed.
+        object.__setattr__(self, "rises", tuple(self.rises))
+
+    def __call__(self, u: float) -> float:
+        return min(1.0, max(0.0, float(_interpolator(self.rises)(u))))
+
+
+@cache
+def _interpolator(rises: tuple[float, ...]) -> PchipInterpolator:
+    if sum(rises) == 0:
+        rises = (1.0,) * len(rises)
+    heights = [sum(rises[:i]) / sum(rises) for i in range(len(rises) + 1)]
+    return PchipInterpolator([i / len(rises) for i in range(len(rises) + 1)], heights)
+
+
+Curriculum = Constant | Linear | Cosine | Sigmoid | Step | Spline
 
 SHAPES: Mapping[str, Callable[..., Curriculum]] = {
     "constant": Constant,
@@ -71,6 +100,7 @@ SHAPES: Mapping[str, Callable[..., Curriculum]] = {
     "cosine": Cosine,
     "sigmoid": Sigmoid,
     "step": Step,
+    "spline": Spline,
 }
 
 

@@ -17,10 +17,16 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """One training example. Documents of one `group` never stand in two splits."""
+    """One training example: a prompt, if it has one, and a text. Documents of one `group` never stand in two splits.
+
+    Attributes:
+        answer: what a generated text is compared with.
+    """
 
     text: str
     group: str
+    prompt: str = ""
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class SplitSizes:
 
 @dataclass(frozen=True)
 class Splits:
+    """The domain's documents, and those of a general split, which measures what is forgotten."""
+
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     test: tuple[Document, ...]
+    general: tuple[Document, ...] = ()

@@ -1,46 +1,64 @@
-"""Entropy of each token under a frozen reference model.
+"""Entropy of each token under a reference model.
 
-H_t = -sum_v p(v | x_<t) ln p(v | x_<t), in nats, for the token at position t: it comes from the logits at t - 1. The
-first token of a document has none; it is stored as infinity, so that it is in no low-entropy set.
+H_t = -sum_v p(v | x_<t) ln p(v | x_<t), in nats, for the token at position t: it comes from the logits at t - 1. A
+token without a prediction that counts (the first of a document, one outside of the loss) has none; it is stored as
+infinity, so that it is in no low-entropy set.
 
 Shapes: R rows, T positions.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
-from trainables.loss import token_loss
-from trainables.models import embed, hidden_states, output_matrix
+from trainables import parallel
+from trainables.evaluate import ROWS
+from trainables.forward import Forward
+from trainables.models import check_forward, load_model
 from trainables.packing import Packed
 
 
 @torch.no_grad()
-def score(model: PreTrainedModel, packed: Packed, rows: int = 8) -> tuple[Tensor, Tensor]:
-    """Entropy and loss of each token under `model`, `rows` packed rows at a time.
+def score(
+    forward: nn.Module, packed: Packed, precision: torch.dtype = torch.float32, rows: int = ROWS
+) -> tuple[Tensor, Tensor]:
+    """Entropy and loss of each token under the model that `forward` runs, over all ranks, `rows` rows at a time.
+
+    Args:
+        packed: on the model's device.
 
     Returns:
         (entropy_RT, loss_RT) in nats, float32, on the CPU; infinity and 0 where a token has no prediction.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    entropy_RT = torch.full(packed.token_RT.shape, torch.inf)
-    loss_RT = torch.zeros(packed.token_RT.shape)
+    forward.eval()
+    entropy_RT = torch.zeros(packed.token_RT.shape, device=packed.token_RT.device)
+    loss_RT = torch.zeros_like(entropy_RT)
     label_RT = packed.label_RT
-    for start in range(0, len(label_RT), rows):
-        part = slice(start, start + rows)
-        token_BT, document_BT = packed.token_RT[part].to(device), packed.document_RT[part].to(device)
-        hidden_BTD = hidden_states(model, embed(model, token_BT), document_BT, packed.position_RT[part].to(device))
-        label_BT = label_RT[part]
-        loss_N, entropy_N = token_loss(hidden_BTD.flatten(0, 1), output_matrix(model), label_BT.to(device).flatten())
-        entropy_BT = entropy_N.reshape(label_BT.shape).cpu()
-        loss_BT = loss_N.reshape(label_BT.shape).cpu()
-        # Logits at i predict token i + 1: the one shift.
-        predicted_BT = label_BT[:, :-1] >= 0
-        entropy_RT[part, 1:] = torch.where(predicted_BT, entropy_BT[:, :-1], torch.inf)
-        loss_RT[part, 1:] = torch.where(predicted_BT, loss_BT[:, :-1], 0.0)
-    return entropy_RT, loss_RT
+    for part, mine in parallel.parts(len(label_RT), rows):
+        result = forward(packed[part], label_RT[part], precision, entropy=True)
+        if mine:
+            shape = label_RT[part].shape
+            # Logits at i predict token i + 1: the one shift.
+            entropy_RT[part, 1:] = result.entropy_N.reshape(shape)[:, :-1]
+            loss_RT[part, 1:] = result.loss_N.reshape(shape)[:, :-1]
+    for values_RT in (entropy_RT, loss_RT):
+        parallel.sum_over_ranks(values_RT)
+    predicted_RT = nn.functional.pad(label_RT[:, :-1] >= 0, (1, 0))
+    return entropy_RT.masked_fill(~predicted_RT, torch.inf).cpu(), loss_RT.cpu()
+
+
+def score_folder(folder: Path, packed: Packed, one_document_a_row: bool) -> tuple[Tensor, Tensor]:
+    """`score` under the model in `folder`, on a GPU if there is one.
+
+    Raises:
+        ModelError: the model cannot score packed rows.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder, device)
+    check_forward(model, packed=not one_document_a_row)
+    return score(Forward(model), packed.to(device))
 
 
 def threshold(entropy_RT: Tensor, droppable_RT: Tensor, quantile: float) -> float:

@@ -10,9 +10,11 @@ from torch import Tensor
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+# Seeds are less than this.
+_STREAM = 1 << 40
 
 
-def uniforms(seed: int, epoch: int, document_BT: Tensor, position_BT: Tensor) -> Tensor:
+def uniforms(seed: int, epoch: int, document_BT: Tensor, position_BT: Tensor, stream: int = 0) -> Tensor:
     """Numbers in [0, 1), each a pure function of (seed, epoch, document, position in the document).
 
     They do not depend on packing, on the order of the data, on the number of workers or on the device, so that a
@@ -21,11 +23,12 @@ def uniforms(seed: int, epoch: int, document_BT: Tensor, position_BT: Tensor) ->
     Args:
         document_BT: index of each token's document, int64.
         position_BT: index of each token in its document, int64.
+        stream: tells draws for different ends apart.
 
     Returns:
         float64 of shape BT, multiples of 2**-53.
     """
-    state = _mix(_mix(torch.full_like(document_BT, seed)) + epoch)
+    state = _mix(_mix(torch.full_like(document_BT, seed + stream * _STREAM)) + epoch)
     bits_BT = _mix(_mix(state + document_BT) + position_BT)
     return _shift_right(bits_BT, 11).to(torch.float64) * 2.0**-53
 
@@ -43,23 +46,25 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def dropped_tokens(
-    entropy_BT: Tensor, threshold: float, rate: float, uniform_BT: Tensor, droppable_BT: Tensor
-) -> Tensor:
-    """The tokens to drop: low-entropy (H <= threshold), droppable, and drawn with probability `rate`.
+def dropped_tokens(candidate_BT: Tensor, rate: float, uniform_BT: Tensor) -> Tensor:
+    """The candidates (as `candidates` gives them) drawn with probability `rate`, in [0, 1]; bool of shape BT."""
+    return candidate_BT & (uniform_BT < rate)
+
+
+def candidates(entropy_BT: Tensor, droppable_BT: Tensor, least: float, greatest: float) -> Tensor:
+    """The tokens that may be dropped: droppable, and of an entropy from `least` to `greatest`, in nats.
+
+    The low-entropy set of EntroDrop is (-inf, tau).
 
     Args:
         entropy_BT: entropy of each token given the tokens before it, in nats.
-        threshold: tau, in nats.
-        rate: mask_ratio * c(u), in [0, 1].
-        uniform_BT: from `uniforms`.
         droppable_BT: false for special tokens, padding and the first token of a document. (A zero embedding there
             leaves the residual stream at exactly zero, where the gradient of RMSNorm overflows.)
 
     Returns:
         bool of shape BT.
     """
-    return (entropy_BT <= threshold) & droppable_BT & (uniform_BT < rate)
+    return (entropy_BT >= least) & (entropy_BT <= greatest) & droppable_BT
 
 
 def zero_inputs(embedding_BTD: Tensor, dropped_BT: Tensor) -> Tensor:
@@ -67,10 +72,27 @@ def zero_inputs(embedding_BTD: Tensor, dropped_BT: Tensor) -> Tensor:
     return embedding_BTD.masked_fill(dropped_BT.unsqueeze(-1), 0.0)
 
 
+def mask_tokens(token_BT: Tensor, dropped_BT: Tensor, mask_token: int) -> Tensor:
+    """Presentation `input_mask_token`: the input of a dropped token is the mask token; its label stays."""
+    return token_BT.masked_fill(dropped_BT, mask_token)
+
+
+def random_tokens(token_BT: Tensor, dropped_BT: Tensor, uniform_BT: Tensor, ordinary_W: Tensor) -> Tensor:
+    """Presentation `input_random_token`: the input of a dropped token is one of the W ordinary (not special) tokens.
+
+    Args:
+        uniform_BT: from `uniforms`, of another stream than the draw of the dropped tokens.
+    """
+    index_BT = (uniform_BT * len(ordinary_W)).to(torch.int64)
+    return torch.where(dropped_BT, ordinary_W[index_BT], token_BT)
+
+
 def ignore_labels(label_BT: Tensor, dropped_BT: Tensor, ignore_index: int = -100) -> Tensor:
     """Presentation `loss`: a dropped token's label leaves the loss; its input stays.
 
     Args:
-        label_BT: the token at each position itself, not shifted.
+        label_BT: label_BT[:, i] is token i + 1.
+        dropped_BT: aligned to the tokens.
     """
-    return label_BT.masked_fill(dropped_BT, ignore_index)
+    # The label at i is dropped where token i + 1 is: the one shift.
+    return label_BT.masked_fill(torch.nn.functional.pad(dropped_BT[:, 1:], (0, 1)), ignore_index)

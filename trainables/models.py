@@ -1,48 +1,232 @@
-"""Causal language models, and the one forward pass that scoring, training and evaluation share.
+"""Causal language models: where they come from, and the one forward pass that scoring, training and evaluation share.
 
 Shapes: B rows, T positions, D hidden width, V vocabulary.
 """
 
+import contextlib
+import importlib.util
+import math
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables.builtin import ARCHITECTURES, base_folder
+from trainables.cache import cached, digest, file_hash
+from trainables.documents import DataError
+from trainables.loss import Logits
+from trainables.settings import Lora
 
 BUILTIN = tuple(ARCHITECTURES)
+_HUB, _PACKAGE = "hub:", "package:"
+_WEIGHTS = "*.safetensors"
+_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+class ModelError(DataError):
+    """A model that cannot be used."""
 
 
 def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
     """The folder with a model's weights (safetensors) and tokenizer.
 
     Args:
-        name: a built-in model's name.
+        name: builtin/nano or builtin/micro; `hub:owner/name` or `hub:owner/name@revision`; `package:name` (the GGUF
+            file inside an installed Python package); or the path of a folder or of a GGUF file.
         progress: called with the share of the work that is done.
 
     Raises:
-        KeyError: an unknown name.
+        ModelError: no such model, no safetensors, or a GGUF file of an architecture that transformers cannot read.
     """
-    return base_folder(name, cache, progress)
+    if name in BUILTIN:
+        return base_folder(name, cache, progress)
+    if name.startswith(_HUB):
+        return _from_hub(name)
+    path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)
+    if path.suffix.lower() == ".gguf":
+        return _from_gguf(path, cache)
+    if not path.is_dir():
+        raise ModelError("models", name, "a folder or a GGUF file that exists")
+    if not (path / "config.json").is_file():
+        raise ModelError("models", name, "a folder with a model's config.json")
+    if not any(path.glob(_WEIGHTS)):
+        others = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
+        given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
+        raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
+    return path
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.removeprefix(_HUB).partition("@")
+    patterns = [_WEIGHTS, *_TEXTS]
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError("models", name, f"a model on the hub, or in its local cache ({reason})") from None
+    if not any(folder.glob(_WEIGHTS)):
+        raise ModelError("models", f"{name}, which has no safetensors", "a model with weights as safetensors")
+    return folder
+
+
+def _in_package(name: str) -> Path:
+    package = name.removeprefix(_PACKAGE)
+    try:
+        # Finding a package does not run its code.
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise ModelError("models", name, f"an installed Python package (pip install {package.replace('_', '-')})")
+    files = sorted(path for folder in folders for path in folder.rglob("*.gguf"))
+    if len(files) != 1:
+        raise ModelError("models", f"{name}, which has {len(files)} GGUF files", "a package with one GGUF file")
+    return files[0]
+
+
+def _from_gguf(path: Path, cache: Path) -> Path:
+    """The weights of a GGUF file in full precision, as safetensors, in the cache."""
+    if not path.is_file():
+        raise ModelError("models", str(path), "a GGUF file that exists")
+    key = {"gguf": file_hash(path), "transformers": version("transformers")}
+
+    def build(entry: Path) -> None:
+        from transformers import GgufConfig
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **source
+            )
+        # The reader of GGUF files raises what it likes: KeyError, ValueError, struct.error, NotImplementedError ...
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelError("models", str(path), f"a GGUF file that transformers can read ({reason})") from error
+        model.save_pretrained(entry)
+        tokenizer.save_pretrained(entry)
+
+    return cached(cache, "models", key, build)
 
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
-    """The model in `folder`, in float32, without running code from it."""
+    """The model in `folder`, in float32, without running code from it, and without any dropout of its own."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        attn_implementation=_attention(device),
     )
     model.to(device)  # type: ignore[arg-type]
+    set_attention_dropout(model, 0.0)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     return model
 
 
+def _attention(device: torch.device) -> str:
+    """FlashAttention takes the documents of a packed row apart by itself (varlen); the others get a mask."""
+    installed = importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if device.type == "cuda" and installed else "sdpa"
+
+
+def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
+    """Sets the dropout of attention weights. Returns how many attention modules have one."""
+    found = 0
+    for module in model.modules():
+        # GPT-2 and its like have a module for it, Llama and its like a number.
+        if isinstance(dropout := getattr(module, "attn_dropout", None), nn.Dropout):
+            dropout.p = share
+            found += 1
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share  # type: ignore[assignment]
+            found += 1
+    return found
+
+
+def add_lora(model: PreTrainedModel, lora: Lora) -> None:
+    """Puts low-rank adapters on all linear layers of the decoder, in place; only they are trained.
+
+    An adapter begins as the zero map, from the same random numbers in every process.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if _is_linear(m)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # peft divides alpha by the rank: it need not be an integer.
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=sorted(names))  # type: ignore[arg-type]
+        inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # GPT-2 calls its linear layers Conv1D.
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def save_model(model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_of: Path, folder: Path) -> None:
+    """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
+
+    Args:
+        weights: the model's state; adapters are merged into the layers that they belong to.
+        tokenizer_of: the folder that the tokenizer is in.
+    """
+    merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
+    for name, down in weights.items():
+        if "lora_A" not in name:
+            continue
+        layer = name.partition(".lora_A")[0]
+        up = weights[name.replace("lora_A", "lora_B")]
+        module = model.get_submodule(layer)
+        product = module.scaling["default"] * up @ down  # type: ignore[index]
+        merged[f"{layer}.base_layer.weight"] = weights[f"{layer}.base_layer.weight"] + (
+            product.T if getattr(module, "fan_in_fan_out", False) else product
+        )
+    state = {name.replace(".base_layer", ""): tensor.detach().cpu().contiguous() for name, tensor in merged.items()}
+    empty = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    empty.load_state_dict(state)
+    empty.save_pretrained(folder)
+    load_tokenizer(tokenizer_of).save_pretrained(folder)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, without running code from it."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
+    """The tokenizer in `folder`, without running code from it.
+
+    Raises:
+        ModelError: there is none, or it has no end-of-sequence token.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError("models", str(folder), f"a folder with a tokenizer ({reason})") from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError("models", f"{folder}, whose tokenizer has no end-of-sequence token", "one that has it")
     return tokenizer
+
+
+def context_length(folder: Path) -> int | None:
+    """The longest sequence that the model in `folder` was made for, in tokens; None if it does not say."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length
 
 
 def embed(model: PreTrainedModel, token_BT: Tensor) -> Tensor:
@@ -58,17 +242,81 @@ def output_matrix(model: PreTrainedModel) -> Tensor:
     return output.weight
 
 
-def hidden_states(model: PreTrainedModel, embedding_BTD: Tensor, document_BT: Tensor, position_BT: Tensor) -> Tensor:
+def logits_of(model: PreTrainedModel) -> Logits:
+    """How the model makes logits of its hidden states and the output matrix."""
+    config = model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    return Logits(scale=float(scale), soft_cap=getattr(config, "final_logit_softcapping", None))
+
+
+def hidden_states(model: PreTrainedModel, embedding_BTD: Tensor, position_BT: Tensor) -> Tensor:
     """Final hidden states, BTD, where each token attends only to its own document's tokens up to itself.
 
     Args:
-        document_BT: each token's document; tokens of one row with the same number attend to one another.
-        position_BT: each token's index in its document.
+        position_BT: each token's index in its document; transformers takes a position that is not one more than the one
+            before it for the start of another document.
     """
-    length = document_BT.shape[1]
-    causal_TT = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril()
-    allowed_B1TT = ((document_BT.unsqueeze(2) == document_BT.unsqueeze(1)) & causal_TT).unsqueeze(1)
     output: Tensor = model.base_model(
-        inputs_embeds=embedding_BTD, attention_mask=allowed_B1TT, position_ids=position_BT, use_cache=False
+        inputs_embeds=embedding_BTD, position_ids=position_BT, use_cache=False
     ).last_hidden_state
     return output
+
+
+@torch.no_grad()
+def check_forward(model: PreTrainedModel, packed: bool) -> None:
+    """Compares `hidden_states` and the output matrix with the model's own logits on a few tokens.
+
+    Args:
+        packed: whether documents will share rows.
+
+    Raises:
+        ModelError: the architecture makes its logits in another way, or looks across the documents of a packed row.
+    """
+    kind, device = model.config.model_type, next(model.parameters()).device
+    training = model.training
+    model.eval()
+    words = min(model.config.get_text_config().vocab_size, 1000)
+    token_1T = (torch.arange(12, device=device) * 37 % words).unsqueeze(0)
+    matrix, how = None, Logits()
+    with contextlib.suppress(AssertionError):
+        matrix, how = output_matrix(model), logits_of(model)
+    if matrix is None:
+        raise ModelError("models", f"the architecture {kind}", "one with a linear output layer")
+
+    def ours(position_1T: Tensor) -> Tensor:
+        logit_TV = (hidden_states(model, embed(model, token_1T), position_1T)[0] @ matrix.T).float() * how.scale
+        return logit_TV if how.soft_cap is None else how.soft_cap * torch.tanh(logit_TV / how.soft_cap)
+
+    def theirs(part: slice) -> Tensor:
+        logit_TV: Tensor = model(input_ids=token_1T[:, part], use_cache=False).logits[0].float()
+        return logit_TV
+
+    index_T = torch.arange(12, device=device)
+    expected = theirs(slice(None))
+    tolerance = 1e-3 * float(expected.abs().max())
+    if float((ours(index_T.unsqueeze(0)) - expected).abs().max()) > tolerance:
+        raise ModelError("models", f"the architecture {kind}", "one whose logits are hidden states times a matrix")
+    if packed:
+        both = torch.cat([theirs(slice(0, 5)), theirs(slice(5, 12))])
+        restarted_1T = torch.where(index_T < 5, index_T, index_T - 5).unsqueeze(0)
+        if float((ours(restarted_1T) - both).abs().max()) > tolerance:
+            given = f"packed, with the architecture {kind}, which looks across documents"
+            raise ModelError("training.layout", given, "padded")
+    model.train(training)
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over a model's weights, configuration and tokenizer."""
+    names = sorted(path for pattern in (_WEIGHTS, *_TEXTS) for path in folder.glob(pattern))
+    return digest({path.name: file_hash(path) for path in names})
+
+
+def parameters_of(folder: Path) -> int:
+    """Parameters of the model in `folder`, from the headers of its safetensors; tied ones are counted once."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob(_WEIGHTS):
+        with safe_open(path, framework="pt") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total

@@ -3,59 +3,72 @@
 Shapes: R packed rows, T positions (the sequence length).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from trainables.documents import Document
 
 
-class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
-
-    eos_token_id: int
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Packed:
-    """Documents packed into rows, without attention from one document to another.
+    """Documents in rows, without attention from one document to another.
 
     Attributes:
         token_RT: token ids, int64; 0 where there is none.
         document_RT: index of the token's document in its split, int64; -1 where there is no token.
-        position_RT: index of the token in its document, int64.
+        position_RT: index of the token in its document, int64; 0 where there is no token.
         special_RT: bool, a special token such as the end of the document.
+        trained_RT: bool, a token whose prediction is in the loss.
     """
 
     token_RT: Tensor
     document_RT: Tensor
     position_RT: Tensor
     special_RT: Tensor
+    trained_RT: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def __getitem__(self, rows: slice | Tensor) -> "Packed":
+        return Packed(**{name: tensor[rows] for name, tensor in self.tensors().items()})
+
     def to(self, device: torch.device) -> "Packed":
         return Packed(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    def with_tokens(self, token_RT: Tensor) -> "Packed":
+        return replace(self, token_RT=token_RT)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence["Packed"]) -> "Packed":
+        """The rows of all parts, one after the other."""
+        return cls(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors as they lie on disk: int32 for int64."""
+        return {n: t.int() if t.dtype == torch.int64 else t for n, t in self.tensors().items()}
+
+    @classmethod
+    def from_stored(cls, tensors: Mapping[str, Tensor]) -> "Packed":
+        return cls(**{n: t.long() if t.dtype == torch.int32 else t for n, t in tensors.items()})
+
     @property
     def label_RT(self) -> Tensor:
-        """Label of position i: token i + 1 of the same document; -100 where there is none."""
+        """Label of position i: token i + 1 of the same document; -100 where there is none that is trained on."""
         label_RT = torch.full_like(self.token_RT, -100)
         same_RT = self.document_RT[:, 1:] == self.document_RT[:, :-1]
-        same_RT &= self.document_RT[:, 1:] >= 0
+        same_RT &= self.trained_RT[:, 1:]
         label_RT[:, :-1] = torch.where(same_RT, self.token_RT[:, 1:], -100)
         return label_RT
 
     @property
     def droppable_RT(self) -> Tensor:
-        """True where a token may be dropped: not special, not padding, not the first of its document."""
-        return (self.document_RT >= 0) & (self.position_RT > 0) & ~self.special_RT
+        """True where a token may be dropped: trained on, not special, not the first of its document."""
+        return self.trained_RT & (self.position_RT > 0) & ~self.special_RT
 
     @property
     def tokens(self) -> int:
@@ -63,27 +76,49 @@ class Packed:
         return int((self.document_RT >= 0).sum())
 
 
-def pack(documents: Sequence[Document], tokenizer: Tokenizer, sequence_length: int) -> Packed:
-    """Tokenizes documents, each closed by the end-of-sequence token, and packs them best-fit decreasing.
+def pack(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    sequence_length: int,
+    *,
+    layout: str = "packed",
+    train_on_prompt: bool = True,
+) -> tuple[Packed, int]:
+    """Tokenizes documents, each closed by the end-of-sequence token, and lays them into rows.
 
-    A document longer than `sequence_length` is cut there.
+    Args:
+        layout: "packed" (best-fit decreasing) or "padded" (one document a row).
+        train_on_prompt: False leaves the tokens that begin in a document's prompt out of the loss.
+
+    Returns:
+        The rows, and how many documents were longer than one: they are cut there.
     """
-    encoded = tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
-    pieces = [[*ids, tokenizer.eos_token_id][:sequence_length] for ids in encoded]
-    rows = _best_fit([len(piece) for piece in pieces], sequence_length)
-    token_RT = torch.zeros(len(rows), sequence_length, dtype=torch.int64)
-    document_RT = torch.full_like(token_RT, -1)
-    position_RT = torch.zeros_like(token_RT)
+    encoded = tokenizer([d.prompt + d.text for d in documents], return_offsets_mapping=True)
+    special = set(tokenizer.all_special_ids)
+    pieces, prompts, cut = [], [], 0
+    for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        # Some tokenizers close a text by themselves, some open it; here every document ends in the same way.
+        body = [*ids, tokenizer.eos_token_id] if not ids or ids[-1] != tokenizer.eos_token_id else ids
+        cut += len(body) > sequence_length
+        pieces.append(body[:sequence_length])
+        prompts.append(sum(start < len(document.prompt) for start, _ in offsets))
+    lengths = [len(piece) for piece in pieces]
+    rows = _best_fit(lengths, sequence_length) if layout == "packed" else [[i] for i in range(len(pieces))]
+    shape = len(rows), sequence_length
+    token_RT, position_RT = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    document_RT = torch.full(shape, -1)
+    special_RT, trained_RT = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     for r, row in enumerate(rows):
         start = 0
         for index in row:
-            end = start + len(pieces[index])
+            end = start + lengths[index]
             token_RT[r, start:end] = torch.tensor(pieces[index])
             document_RT[r, start:end] = index
             position_RT[r, start:end] = torch.arange(end - start)
+            special_RT[r, start:end] = torch.tensor([token in special for token in pieces[index]])
+            trained_RT[r, start if train_on_prompt else min(end, start + prompts[index]) : end] = True
             start = end
-    special_RT = (token_RT == tokenizer.eos_token_id) & (document_RT >= 0)
-    return Packed(token_RT, document_RT, position_RT, special_RT)
+    return Packed(token_RT, document_RT, position_RT, special_RT, trained_RT), cut
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

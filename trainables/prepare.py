@@ -3,21 +3,26 @@
 Everything is cached by content hash and only read by the trials.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, content_digest, digest
+from trainables.cache import cached, content_digest, digest, file_hash
 from trainables.documents import DataError, Splits
-from trainables.entropy import evaluation_groups, score
-from trainables.models import load_model, load_tokenizer, model_folder
+from trainables.entropy import evaluation_groups, score_folder
+from trainables.models import context_length, load_tokenizer, model_digest, model_folder
 from trainables.packing import Packed, pack
 
 SPLITS = ("train", "validation", "test")
+
+Scorer = Callable[[Path, Packed, bool], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,15 @@ class Preparation:
     """What is to be prepared.
 
     Attributes:
-        sequence_length: tokens in a packed row.
+        sequence_length: tokens in a row.
         high_entropy, low_entropy: shares of the held-out tokens in the two groups.
         cache: folder of the cache.
+        layout: "packed" (documents share rows) or "padded" (one document a row).
+        train_on_prompt: whether the prompts' tokens are in the loss.
+        reference: the model whose entropies say which training and held-out tokens are low or high; None: each model
+            itself says it of its training tokens, and the first model with the same tokenizer of the held-out ones.
+        mask_token: the text of the token that stands for a dropped one; None: the tokenizer's own mask token.
+        needs_mask_token: whether one is needed.
     """
 
     splits: Splits
@@ -35,6 +46,32 @@ class Preparation:
     high_entropy: float
     low_entropy: float
     cache: Path
+    layout: str = "packed"
+    train_on_prompt: bool = True
+    reference: str | None = None
+    mask_token: str | None = None
+    needs_mask_token: bool = False
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a run needs to know of the tokenizer.
+
+    Attributes:
+        ordinary: ids of the tokens that are not special.
+        mask_token: id of the mask token, if there is one.
+    """
+
+    ordinary: list[int]
+    mask_token: int | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out document's prompt, and the answer that is expected."""
+
+    prompt: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -45,9 +82,12 @@ class Prepared:
         model: its name.
         folder: its base weights and tokenizer.
         tokens, entropies, evaluation: folders in the cache, by content.
+        layout: "packed" or "padded".
+        base_hash: SHA-256 of the base weights and of the training entropies.
         data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
-        train_tokens, train_rows: tokens and packed rows of an epoch.
-        base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss.
+        train_tokens, train_rows: tokens and rows of an epoch.
+        cut: for each split, documents that are longer than a row, and so were cut.
+        base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
     """
 
     model: str
@@ -55,105 +95,201 @@ class Prepared:
     tokens: Path
     entropies: Path
     evaluation: Path
+    layout: str
+    base_hash: str
     data_hash: str
     evaluation_hash: str
     train_tokens: int
     train_rows: int
+    cut: dict[str, int]
     base_losses: dict[str, float]
 
     def packed(self, split: str) -> Packed:
         return _packed(self.tokens, split)
 
+    def general(self) -> Packed | None:
+        """The general split, if there is one."""
+        return _packed(self.tokens, "general") if "general" in _about(self.tokens)["cut"] else None
+
     def entropy(self, split: str) -> Tensor:
-        """Entropy under the model's own base weights, in nats, RT."""
-        return load_file(self.entropies / "scores.safetensors")[f"{split}.entropy"]
+        """Entropy under the reference model, in nats, float32, RT."""
+        return load_file(self.entropies / "scores.safetensors")[f"{split}.entropy"].float()
 
     def groups(self, split: str) -> tuple[Tensor, Tensor]:
         """Masks (high_RT, low_RT) of a held-out split."""
         masks = load_file(self.evaluation / "groups.safetensors")
         return masks[f"{split}.high"], masks[f"{split}.low"]
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(**_about(self.tokens)["vocabulary"])
+
+    @property
+    def questions(self) -> list[Question]:
+        """The validation documents that have an answer."""
+        return [Question(**question) for question in _about(self.tokens)["questions"]]
+
 
 def prepare(
-    model: str, reference: str, what: Preparation, progress: Callable[[str], None] = lambda _: None
+    model: str,
+    models: Sequence[str],
+    what: Preparation,
+    progress: Callable[[str], None] = lambda _: None,
+    scorer: Scorer = score_folder,
 ) -> Prepared:
     """Prepares one model's data, from the cache as far as possible.
 
     Args:
-        reference: the model whose entropies fix the evaluation set; the same for all models of a search that share its
-            tokenizer.
+        models: all models of the search, in its order: those that share a tokenizer share an evaluation set.
         progress: called with a line for a person.
+        scorer: `score_folder`, or what spreads it over devices.
 
     Raises:
-        DataError: documents too short to train on.
+        DataError: documents, a model or a reference that cannot be used.
     """
 
     def weights(name: str) -> Path:
         return model_folder(name, what.cache, lambda share: progress(f"base weights of {name}: {share:.0%}"))
 
+    def entropies(name: str, tokens: Path) -> Path:
+        return _entropies(weights(name), tokens, what, scorer, lambda: progress(f"entropies under {name}"))
+
     folder = weights(model)
-    progress(f"tokens and entropies of {model}")
+    progress(f"tokens of {model}")
     tokens = _tokens(folder, what)
-    entropies = _entropies(folder, tokens, what)
-    reference_folder = weights(reference)
-    evaluation = _evaluation(_entropies(reference_folder, _tokens(reference_folder, what), what), what)
+    own = entropies(model, tokens)
+    if what.reference is not None:
+        if content_digest(_tokens(weights(what.reference), what)) != content_digest(tokens):
+            given = f"{what.reference}, which has another tokenizer than {model}"
+            raise DataError("schedule.reference", given, f"a model with the tokenizer of {model}")
+        reference = judged_by = entropies(what.reference, tokens)
+    else:
+        reference = own
+        alike = (n for n in models if content_digest(_tokens(weights(n), what)) == content_digest(tokens))
+        judged_by = entropies(next(alike), tokens)
+    evaluation = _evaluation(judged_by, what)
     train = _packed(tokens, "train")
-    scores = load_file(entropies / "scores.safetensors")
-    groups = load_file(evaluation / "groups.safetensors")
-    loss_RT = scores["validation.loss"].double()
-    predicted_RT = torch.isfinite(scores["validation.entropy"])
     return Prepared(
         model=model,
         folder=folder,
         tokens=tokens,
-        entropies=entropies,
+        entropies=reference,
         evaluation=evaluation,
+        layout=what.layout,
+        base_hash=digest([model_digest(folder), content_digest(reference)]),
         data_hash=content_digest(tokens),
         evaluation_hash=content_digest(evaluation),
         train_tokens=train.tokens,
         train_rows=len(train.token_RT),
-        base_losses={
-            "loss": float(loss_RT[predicted_RT].mean()),
-            "high_entropy_loss": float(loss_RT[groups["validation.high"]].mean()),
-            "low_entropy_loss": float(loss_RT[groups["validation.low"]].mean()),
-        },
+        cut=_about(tokens)["cut"],
+        base_losses=_base_losses(own, evaluation),
     )
 
 
+def _base_losses(own: Path, evaluation: Path) -> dict[str, float]:
+    scores = load_file(own / "scores.safetensors")
+    groups = load_file(evaluation / "groups.safetensors")
+    loss_RT = scores["validation.loss"].double()
+    losses = {
+        "loss": loss_RT[torch.isfinite(scores["validation.entropy"])],
+        "high_entropy_loss": loss_RT[groups["validation.high"]],
+        "low_entropy_loss": loss_RT[groups["validation.low"]],
+    }
+    if "general.loss" in scores:
+        losses["general_loss"] = scores["general.loss"].double()[torch.isfinite(scores["general.entropy"])]
+    return {name: float(values.mean()) for name, values in losses.items()}
+
+
 def _packed(tokens: Path, split: str) -> Packed:
-    tensors = load_file(tokens / "tokens.safetensors")
-    return Packed(**{name: tensors[f"{split}.{name}"] for name in Packed.__dataclass_fields__})
+    stored = load_file(tokens / "tokens.safetensors")
+    return Packed.from_stored({n.partition(".")[2]: t for n, t in stored.items() if n.startswith(f"{split}.")})
+
+
+def _about(tokens: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((tokens / "about.json").read_text(encoding="utf-8"))
+    return about
+
+
+def _splits(what: Preparation) -> list[str]:
+    return [*SPLITS, *(["general"] if what.splits.general else [])]
 
 
 def _tokens(folder: Path, what: Preparation) -> Path:
-    tokenizer_files = sorted(folder.glob("tokenizer*"))
+    tokenizer_files = sorted(p for pattern in ("tokenizer*", "vocab.*", "merges.txt") for p in folder.glob(pattern))
     key = {
-        "tokenizer": digest([path.read_text(encoding="utf-8") for path in tokenizer_files]),
+        "tokenizer": digest([file_hash(path) for path in tokenizer_files]),
         "documents": digest(asdict(what.splits)),
         "sequence_length": what.sequence_length,
+        "layout": what.layout,
+        "train_on_prompt": what.train_on_prompt,
+        "mask_token": what.mask_token,
     }
+    longest = context_length(folder)
+    if longest is not None and what.sequence_length > longest:
+        raise DataError(
+            "training.sequence_length", str(what.sequence_length), f"at most {longest}, as {folder.name} has"
+        )
 
     def build(entry: Path) -> None:
         tokenizer = load_tokenizer(folder)
         tensors: dict[str, Tensor] = {}
-        for split in SPLITS:
-            packed = pack(getattr(what.splits, split), tokenizer, what.sequence_length)
-            if not bool(packed.droppable_RT.any()):
+        cut: dict[str, int] = {}
+        for split in _splits(what):
+            packed, cut[split] = pack(
+                getattr(what.splits, split),
+                tokenizer,
+                what.sequence_length,
+                layout=what.layout,
+                train_on_prompt=what.train_on_prompt,
+            )
+            if not bool((packed.label_RT >= 0).any()):
                 raise DataError(f"data.{split}", "documents of at most one token", "documents of two tokens or more")
-            tensors |= {f"{split}.{name}": tensor for name, tensor in packed.tensors().items()}
+            tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
         save_file(tensors, entry / "tokens.safetensors")
+        special = set(tokenizer.all_special_ids)
+        about = {
+            "cut": cut,
+            "vocabulary": {
+                "ordinary": [i for i in range(len(tokenizer)) if i not in special],
+                "mask_token": _mask_token(tokenizer, what.mask_token),
+            },
+            "questions": [
+                {"prompt": d.prompt, "answer": d.answer} for d in what.splits.validation if d.answer is not None
+            ],
+        }
+        (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
-    return cached(what.cache, "tokens", key, build)
+    entry = cached(what.cache, "tokens", key, build)
+    if what.needs_mask_token and _about(entry)["vocabulary"]["mask_token"] is None:
+        if what.mask_token is not None:
+            raise DataError("schedule.mask_token", what.mask_token, "one token of the model's vocabulary")
+        given = "input_mask_token, and a tokenizer without a mask token"
+        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
+    return entry
 
 
-def _entropies(folder: Path, tokens: Path, what: Preparation) -> Path:
-    key = {"weights": content_digest(folder), "tokens": content_digest(tokens)}
+def _mask_token(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int | None:
+    found: int | None = tokenizer.mask_token_id if text is None else tokenizer.get_vocab().get(text)
+    return found
+
+
+def _entropies(folder: Path, tokens: Path, what: Preparation, scorer: Scorer, begin: Callable[[], None]) -> Path:
+    key = {"weights": model_digest(folder), "tokens": content_digest(tokens)}
 
     def build(entry: Path) -> None:
-        model = load_model(folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        begin()
+        # All splits at once: one load of the weights.
+        splits = {split: _packed(tokens, split) for split in _splits(what)}
+        together = Packed.concatenated(list(splits.values()))
+        entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded")
         tensors: dict[str, Tensor] = {}
-        for split in SPLITS:
-            tensors[f"{split}.entropy"], tensors[f"{split}.loss"] = score(model, _packed(tokens, split))
+        start = 0
+        for split, packed in splits.items():
+            rows = slice(start, start + len(packed.token_RT))
+            # Half precision: which of two tokens is the more predictable does not hang on the fourth digit.
+            tensors[f"{split}.entropy"] = entropy_RT[rows].half().contiguous()
+            tensors[f"{split}.loss"] = loss_RT[rows].contiguous()
+            start = rows.stop
         save_file(tensors, entry / "scores.safetensors")
 
     return cached(what.cache, "entropies", key, build)
@@ -166,7 +302,7 @@ def _evaluation(reference: Path, what: Preparation) -> Path:
         scores = load_file(reference / "scores.safetensors")
         tensors: dict[str, Tensor] = {}
         for split in SPLITS[1:]:
-            high_RT, low_RT = evaluation_groups(scores[f"{split}.entropy"], what.high_entropy, what.low_entropy)
+            high_RT, low_RT = evaluation_groups(scores[f"{split}.entropy"].float(), what.high_entropy, what.low_entropy)
             tensors |= {f"{split}.high": high_RT, f"{split}.low": low_RT}
         save_file(tensors, entry / "groups.safetensors")
 

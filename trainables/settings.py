@@ -111,8 +111,23 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class ExactMatch:
+    """How answers are generated and compared, at a run's last evaluation.
+
+    Attributes:
+        questions: validation documents that are asked.
+        max_new_tokens: of an answer.
+        pattern: finds the answer in a text; None: the whole text.
+    """
+
+    questions: int
+    max_new_tokens: int = 256
+    pattern: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelSettings:
-    """How a slot builds its model; the same for all runs of a search.
+    """How a slot builds and measures its model; the same for all runs of a search.
 
     Attributes:
         lora: None trains all weights.
@@ -120,9 +135,15 @@ class ModelSettings:
         compile: torch.compile.
         sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
             model, its gradients and its optimizer fit on the device).
+        exact_match: None: nothing is generated.
     """
 
     lora: Lora | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     sharding: str = "auto"
+    exact_match: ExactMatch | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What of this a run's result depends on, as JSON."""
+        return {"lora": self.lora and asdict(self.lora), "exact_match": self.exact_match and asdict(self.exact_match)}

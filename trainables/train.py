@@ -1,91 +1,36 @@
 """The training loop of one run: plain PyTorch, alone or under torch.distributed.
 
-Shapes: R packed rows of the training split, B rows of a micro-batch, T positions, N = B T.
+Shapes: R rows of the training split, B rows of a batch or micro-batch, T positions.
 """
 
 import math
-import os
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
-from trainables import parallel
+from trainables import checkpoint, parallel
 from trainables.cache import digest
-from trainables.entropy import threshold
-from trainables.evaluate import HeldOut, evaluate
-from trainables.loss import token_loss
-from trainables.masking import dropped_tokens, ignore_labels, uniforms, zero_inputs
-from trainables.models import embed, hidden_states, load_model, output_matrix
+from trainables.entropy import score, threshold
+from trainables.evaluate import evaluate
+from trainables.generate import exact_match
+from trainables.learning_rate import learning_rate
+from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
+from trainables.noise import Noise
 from trainables.packing import Packed
-from trainables.prepare import Prepared
-from trainables.settings import PRECISIONS, Settings
+from trainables.settings import PRECISIONS, EntroDrop, Settings
+from trainables.warm import WarmModel
+
+_DRAW, _REPLACE = 0, 1
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is cut short, or that belongs to another run."""
-
-
-class _DroppedTokenLoss(nn.Module):
-    """Summed loss of a micro-batch with dropped tokens: what DistributedDataParallel wraps."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, rows: Packed, label_BT: Tensor, zeroed_BT: Tensor | None, precision: torch.dtype) -> Tensor:
-        """`zeroed_BT` marks the tokens whose embedding is replaced by zeros."""
-        with torch.autocast(label_BT.device.type, dtype=precision, enabled=precision != torch.float32):
-            embedding_BTD = embed(self.model, rows.token_RT)
-            if zeroed_BT is not None:
-                embedding_BTD = zero_inputs(embedding_BTD, zeroed_BT)
-            hidden_BTD = hidden_states(self.model, embedding_BTD, rows.document_RT, rows.position_RT)
-        weight_VD = output_matrix(self.model).to(hidden_BTD.dtype)
-        loss_N, _ = token_loss(hidden_BTD.flatten(0, 1), weight_VD, label_BT.flatten(), entropy=False)
-        return loss_N.sum()
-
-
-class WarmModel:
-    """A model on its device with its data, kept between runs: a new run copies the base weights back in place."""
-
-    def __init__(self, prepared: Prepared, device: torch.device) -> None:
-        self.prepared = prepared
-        self.device = device
-        self.model = load_model(prepared.folder, device)
-        self.base = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        step = _DroppedTokenLoss(self.model)
-        self.step: nn.Module = DistributedDataParallel(step) if parallel.size() > 1 else step
-        packed = prepared.packed("train")
-        self.entropy_RT = prepared.entropy("train")
-        self.droppable_RT = packed.droppable_RT
-        self.train = _with_empty_row(packed).to(device)
-        self.train_entropy_RT = nn.functional.pad(self.entropy_RT, (0, 0, 0, 1), value=torch.inf).to(device)
-        self.tokens_R = (packed.document_RT >= 0).sum(dim=1)
-        self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
-
-    def reset(self) -> None:
-        # A run that broke off within a step left its gradients.
-        self.model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                tensor.copy_(self.base[name])
-
-
-def _with_empty_row(packed: Packed) -> Packed:
-    """`packed` and one row without tokens: what fills up an epoch's last batch."""
-    empty = {"token_RT": 0, "document_RT": -1, "position_RT": 0, "special_RT": False}
-    return Packed(
-        **{name: nn.functional.pad(t, (0, 0, 0, 1), value=empty[name]) for name, t in packed.tensors().items()}
-    )
 
 
 class Run:
@@ -100,39 +45,54 @@ class Run:
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
-        parameters = [p for p in warm.model.parameters() if p.requires_grad]
+        self._parameters = {name: p for name, p in warm.model.named_parameters() if p.requires_grad}
+        parameters = list(self._parameters.values())
         decayed = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay}
         plain = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
-        self._optimizer = torch.optim.AdamW([decayed, plain], lr=settings.learning_rate, betas=(0.9, 0.95))
+        self._optimizer = torch.optim.AdamW([decayed, plain], lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
         rows = len(warm.tokens_R)
         self._steps_per_epoch = math.ceil(rows / settings.batch_size)
         self._total_steps = self._steps_per_epoch * settings.epochs
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
         self._order: tuple[int, Tensor] | None = None
-        self._threshold = math.nan
-        if settings.entrodrop is not None:
-            quantile = settings.entrodrop.quantile
-            self._threshold = threshold(warm.entropy_RT, warm.droppable_RT, quantile or 0.0)
+        self._noise = Noise(warm.model, settings)
+        self._set_entropies(warm.entropy_RT)
+        if settings.entrodrop is not None and settings.entrodrop.presentation == "input_mask_token":
+            self._mask_token = warm.prepared.vocabulary.mask_token
 
     @property
     def finished(self) -> bool:
         return len(self.history) >= self.settings.evaluations
 
+    def _set_entropies(self, entropy_RT: Tensor) -> None:
+        """Fixes, from the entropies of the training tokens, which of them may be dropped and with what weight."""
+        self._entropy_RT = entropy_RT
+        if (entrodrop := self.settings.entrodrop) is None:
+            return
+        droppable_RT = self.warm.droppable_RT
+        least, greatest, self._rate = _dropped_range(entrodrop, entropy_RT, droppable_RT)
+        candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
+        self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self.warm.device)
+
     def advance(self) -> dict[str, float]:
         """Trains up to the next evaluation, evaluates, and appends the metrics to `history`.
 
         Returns:
-            loss, high_entropy_loss, low_entropy_loss (validation, nats), train_loss (nats), mask_rate (dropped tokens /
-            tokens since the last evaluation), learning_rate, tokens (seen so far), epoch, tokens_per_s.
+            loss, high_entropy_loss, low_entropy_loss (validation, nats), high_entropy_accuracy (share of these tokens),
+            general_loss (nats, if there is a general split), exact_match (share of the answers, at the last evaluation,
+            if it is measured), train_loss (nats), mask_rate (dropped tokens / tokens since the last evaluation),
+            learning_rate, tokens (seen so far), epoch, tokens_per_s.
 
         Raises:
             NonFiniteLossError: a training or validation loss is NaN or infinite; the same on every rank.
         """
         began, tokens_before = time.perf_counter(), self._tokens
         sums = torch.zeros(3, dtype=torch.float64, device=self.warm.device)
-        for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
-            sums += self._optimizer_step()
-        losses = evaluate(self.warm.model, self.warm.validation, PRECISIONS[self.settings.precision])
+        with self._noise:
+            for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
+                self._refresh()
+                sums += self._optimizer_step()
+        losses = self._evaluate()
         loss_sum, labels, dropped = parallel.sum_over_ranks(sums).tolist()
         train_loss = loss_sum / max(labels, 1)
         if not all(map(math.isfinite, [train_loss, *losses.values()])):
@@ -151,16 +111,32 @@ class Run:
         )
         return self.history[-1]
 
+    def _evaluate(self) -> dict[str, float]:
+        warm, settings = self.warm, self.settings
+        precision = PRECISIONS[settings.precision]
+        losses = evaluate(warm.forward, warm.validation, precision)
+        if warm.general is not None:
+            losses["general_loss"] = evaluate(warm.forward, warm.general, precision)["loss"]
+        if warm.how.exact_match is not None and len(self.history) + 1 == settings.evaluations:
+            losses["exact_match"] = exact_match(warm.model, warm.prepared, warm.how.exact_match, precision)
+        return losses
+
+    def _refresh(self) -> None:
+        """Computes the entropies anew at the start of every k-th epoch."""
+        entrodrop = self.settings.entrodrop
+        epoch, step = divmod(self._steps, self._steps_per_epoch)
+        if entrodrop is None or not entrodrop.refresh_epochs or step or not epoch or epoch % entrodrop.refresh_epochs:
+            return
+        rows = len(self.warm.tokens_R)
+        entropy_RT, _ = score(self.warm.forward, self.warm.train[:rows], PRECISIONS[self.settings.precision])
+        self._set_entropies(entropy_RT)
+
     def _step_of_evaluation(self, number: int) -> int:
         """The step after which evaluation `number` (from 1) stands."""
         epoch, part = divmod(number, self.settings.evaluations_per_epoch)
         return epoch * self._steps_per_epoch + math.ceil(
             part * self._steps_per_epoch / self.settings.evaluations_per_epoch
         )
-
-    def _learning_rate(self) -> float:
-        warmup_steps = math.ceil(self.settings.warmup * self._total_steps)
-        return self.settings.learning_rate * min(1.0, (self._steps + 1) / max(warmup_steps, 1))
 
     def _batch(self) -> Tensor:
         """The rows of the next optimizer step; the index behind the last row is the empty row."""
@@ -177,52 +153,68 @@ class Run:
     def _optimizer_step(self) -> Tensor:
         """One optimizer step. Returns this rank's summed loss, labels and dropped tokens, float64."""
         settings, warm = self.settings, self.warm
-        warm.model.train()
-        epoch = self._steps // self._steps_per_epoch
+        warm.step.train()
         batch = self._batch()
-        strength, presentation = 0.0, ""
-        if settings.entrodrop is not None:
-            presentation = settings.entrodrop.presentation
-            progress = self._tokens / self._total_tokens
-            strength = settings.entrodrop.mask_ratio * settings.entrodrop.curriculum(progress)
-        rows, label_BT, dropped_BT = self._rows(batch, epoch, strength)
-        if presentation == "loss":
-            label_BT = _shifted(ignore_labels(rows.token_RT, dropped_BT), label_BT)
+        rows, label_BT, dropped_BT = self._rows(batch)
+        by_zeros = settings.entrodrop is not None and settings.entrodrop.presentation == "input"
         # Every rank knows the whole batch, so that dividing by its labels needs no communication.
         labels = (label_BT >= 0).sum().clamp(min=1)
         totals = torch.zeros(3, dtype=torch.float64, device=warm.device)
         mine = list(self._micro_batches(len(batch)))
         for i, part in enumerate(mine):
-            zeroed_BT = dropped_BT[part] if presentation == "input" and strength > 0 else None
-            part_rows = Packed(**{name: tensor[part] for name, tensor in rows.tensors().items()})
-            if isinstance(warm.step, DistributedDataParallel):
-                warm.step.require_backward_grad_sync = i == len(mine) - 1
-            loss = warm.step(part_rows, label_BT[part], zeroed_BT, PRECISIONS[settings.precision])
-            # DistributedDataParallel averages over the ranks; the loss is a mean over the whole batch.
+            _synchronize(warm.step, last=i == len(mine) - 1)
+            self._noise.begin(
+                self._steps // self._steps_per_epoch,
+                batch[part].tolist(),
+                self._steps,
+                i * parallel.size() + parallel.rank(),
+            )
+            result = warm.step(
+                rows[part],
+                label_BT[part],
+                PRECISIONS[settings.precision],
+                label_smoothing=settings.label_smoothing,
+                zeroed_BT=dropped_BT[part] if by_zeros else None,
+                noise=self._noise,
+            )
+            loss = result.loss_N.sum()
+            # DistributedDataParallel and FSDP average over the ranks; the loss is a mean over the whole batch.
             (loss * (parallel.size() / labels)).backward()
             totals += torch.stack([loss.detach(), (label_BT[part] >= 0).sum(), dropped_BT[part].sum()])
-        nn.utils.clip_grad_norm_(warm.model.parameters(), settings.gradient_clip)
+        nn.utils.clip_grad_norm_(self._parameters.values(), settings.gradient_clip)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate(settings, self._steps, self._total_steps)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._steps += 1
         self._tokens += int(nn.functional.pad(warm.tokens_R, (0, 1))[batch].sum())
         return totals
 
-    def _rows(self, batch: Tensor, epoch: int, strength: float) -> tuple[Packed, Tensor, Tensor]:
-        """A batch's rows on the device, their labels, and which of their tokens are dropped."""
-        warm = self.warm
+    def _rows(self, batch: Tensor) -> tuple[Packed, Tensor, Tensor]:
+        """A batch's rows and labels on the device, as they are presented, and which tokens are dropped."""
+        warm, entrodrop, seed = self.warm, self.settings.entrodrop, self.settings.seed
         batch = batch.to(warm.device)
-        rows = Packed(**{name: tensor[batch] for name, tensor in warm.train.tensors().items()})
-        if strength > 0:
-            uniform_BT = uniforms(self.settings.seed, epoch, rows.document_RT, rows.position_RT)
-            dropped_BT = dropped_tokens(
-                warm.train_entropy_RT[batch], self._threshold, strength, uniform_BT, rows.droppable_RT
-            )
-        else:
-            dropped_BT = torch.zeros_like(rows.special_RT)
-        return rows, rows.label_RT, dropped_BT
+        rows = warm.train[batch]
+        label_BT = rows.label_RT
+        if entrodrop is None:
+            return rows, label_BT, torch.zeros_like(rows.special_RT)
+        epoch = self._steps // self._steps_per_epoch
+        rate = self._rate * entrodrop.mask_ratio * entrodrop.curriculum(self._tokens / self._total_tokens)
+
+        def uniform_BT(stream: int) -> Tensor:
+            return uniforms(seed, epoch, rows.document_RT, rows.position_RT, stream)
+
+        dropped_BT = dropped_tokens(self._candidate_RT[batch], rate, uniform_BT(_DRAW))
+        match entrodrop.presentation:
+            case "loss":
+                label_BT = ignore_labels(label_BT, dropped_BT)
+            case "input_mask_token":
+                assert self._mask_token is not None
+                rows = rows.with_tokens(mask_tokens(rows.token_RT, dropped_BT, self._mask_token))
+            case "input_random_token":
+                token_BT = random_tokens(rows.token_RT, dropped_BT, uniform_BT(_REPLACE), warm.ordinary_W)
+                rows = rows.with_tokens(token_BT)
+        return rows, label_BT, dropped_BT
 
     def _micro_batches(self, rows: int) -> Iterator[slice]:
         """This rank's parts of a batch, one for each micro-batch."""
@@ -232,50 +224,77 @@ class Run:
             yield slice(start, start + size)
 
     def identity(self) -> str:
-        """SHA-256 of all that the run's result depends on, the number of ranks apart."""
-        prepared = self.warm.prepared
-        return digest([self.settings.to_json(), prepared.model, prepared.data_hash, prepared.evaluation_hash])
+        """SHA-256 of all that the run's result depends on, the number of ranks and how they share the model apart."""
+        warm, prepared = self.warm, self.warm.prepared
+        hashes = [prepared.base_hash, prepared.data_hash, prepared.evaluation_hash]
+        return digest([self.settings.to_json(), prepared.model, *hashes, warm.how.identity()])
 
-    def save(self, path: Path) -> None:
-        """Writes the run's exact state, whole or not at all; rank 0 writes."""
-        if parallel.rank() == 0:
-            state = {
-                "identity": self.identity(),
-                "model": self.warm.model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "steps": self._steps,
-                "tokens": self._tokens,
-                "history": self.history,
-            }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(f".{os.getpid()}.tmp")
-            torch.save(state, scratch)
-            scratch.replace(path)
-        parallel.barrier()
+    def _state(self) -> dict[str, Tensor]:
+        """The weights in training, the optimizer's moments and the entropies: what a checkpoint holds.
 
-    def restore(self, path: Path) -> None:
+        Before the first step the optimizer has no moments; zeros stand for them, as they do for it.
+        """
+        state = {f"model.{name}": p.detach() for name, p in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            own = self._optimizer.state[parameter]
+            if not own:
+                own["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                own["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                own["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in own.items()}
+        if self.settings.entrodrop is not None and self.settings.entrodrop.refresh_epochs:
+            state["entropy"] = self._entropy_RT
+        return state
+
+    def save(self, folder: Path) -> None:
+        """Writes the run's exact state, whole or not at all; every rank calls this."""
+        about = {"steps": self._steps, "tokens": self._tokens, "history": self.history}
+        checkpoint.save(folder, self._state(), self.identity(), self._steps, about)
+
+    def restore(self, folder: Path) -> None:
         """Goes on from a checkpoint: what follows is what would have followed without the interruption.
 
         Raises:
             CheckpointError: cut short, damaged, or of another run.
         """
-        try:
-            # torch.load does not compare the checksums that torch.save wrote.
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise zipfile.BadZipFile(damaged)
-            state = torch.load(path, map_location=self.warm.device, weights_only=True)
-            identity = state["identity"]
-        except Exception as error:
-            raise CheckpointError(f"{path} cannot be read: {type(error).__name__}") from error
-        if identity != self.identity():
-            raise CheckpointError(f"{path} belongs to another run")
-        self.warm.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._steps, self._tokens, self.history = state["steps"], state["tokens"], state["history"]
+        state = self._state()
+        about: dict[str, Any] = checkpoint.load(folder, state, self.identity())
+        self._steps, self._tokens, self.history = about["steps"], about["tokens"], about["history"]
+        if "entropy" in state:
+            self._set_entropies(state["entropy"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model's state on the CPU, gathered from all ranks; every rank calls this."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return dict(get_model_state_dict(self.warm.model, options=options))  # type: ignore[arg-type]
 
 
-def _shifted(kept_BT: Tensor, label_BT: Tensor) -> Tensor:
-    """Labels without those whose own token was dropped: `kept_BT` is aligned to the tokens, labels are one earlier."""
-    next_BT = nn.functional.pad(kept_BT[:, 1:], (0, 1), value=-100)
-    return torch.where(next_BT >= 0, label_BT, -100)
+def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
+    """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
+
+    The random control drops as many tokens as the method would: fewer of more candidates.
+    """
+
+    tau = entrodrop.nats
+    if tau is None:
+        assert entrodrop.quantile is not None
+        tau = threshold(entropy_RT, droppable_RT, entrodrop.quantile)
+    share = float((entropy_RT[droppable_RT] <= tau).double().mean())
+    match entrodrop.tokens:
+        case "low_entropy":
+            return -math.inf, tau, 1.0
+        case "high_entropy":
+            return threshold(entropy_RT, droppable_RT, 1 - share), math.inf, 1.0
+        case "random":
+            return -math.inf, math.inf, share
+    raise ValueError(f"tokens {entrodrop.tokens!r}")
+
+
+def _synchronize(step: nn.Module, last: bool) -> None:
+    """Gradients are exchanged at the last micro-batch of an optimizer step only."""
+    if isinstance(step, DistributedDataParallel):
+        step.require_backward_grad_sync = last
+    elif isinstance(step, FSDPModule):
+        step.set_requires_gradient_sync(last)

@@ -10,10 +10,12 @@ import ray.train.torch
 import torch
 
 from trainables import parallel
+from trainables.checkpoint import CheckpointError
 from trainables.mailbox import Answer, Assignment, Order
 from trainables.prepare import Prepared
 from trainables.settings import Settings
-from trainables.train import CheckpointError, NonFiniteLossError, Run, WarmModel
+from trainables.train import NonFiniteLossError, Run
+from trainables.warm import WarmModel
 
 
 def serve(config: dict[str, Any]) -> None:

@@ -41,7 +41,8 @@ from search.tuner import Conductor, ray_environment, run_trials
 from trainables.prepare import Prepared
 from trainables.settings import Settings
 from trainables.slot import SlotConfig
-from trainables.train import Run, WarmModel
+from trainables.train import Run
+from trainables.warm import WarmModel
 
 MODEL = "builtin/nano"
 

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from trainables.prepare import Prepared
-from trainables.train import WarmModel
+from trainables.warm import WarmModel
 
 torch.set_num_threads(1)
 

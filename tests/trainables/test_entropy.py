@@ -7,19 +7,20 @@ import torch
 
 from tests import tiny
 from trainables.entropy import evaluation_groups, score, threshold
+from trainables.forward import Forward
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import pack
 from trainables.prepare import Prepared
 
 
 @pytest.fixture(scope="module")
-def model(prepared: Prepared) -> torch.nn.Module:
-    return load_model(prepared.folder, tiny.CPU)
+def forward(prepared: Prepared) -> Forward:
+    return Forward(load_model(prepared.folder, tiny.CPU))
 
 
-def test_score_equals_the_logits_one_position_earlier(model, prepared: Prepared) -> None:
+def test_score_equals_the_logits_one_position_earlier(forward: Forward, prepared: Prepared) -> None:
     packed = prepared.packed("train")
-    for value_RT, expected_RT in zip(score(model, packed, rows=3), tiny.dense(model, packed), strict=True):
+    for value_RT, expected_RT in zip(score(forward, packed, rows=3), tiny.dense(forward.model, packed), strict=True):
         assert torch.equal(torch.isfinite(value_RT), torch.isfinite(expected_RT))
         finite_RT = torch.isfinite(expected_RT)
         assert torch.allclose(value_RT[finite_RT].double(), expected_RT[finite_RT], atol=1e-5, rtol=1e-5)
@@ -33,9 +34,9 @@ def test_entropies_of_the_tiny_model_differ(prepared: Prepared) -> None:
     assert entropy_N.std() > 0.1
 
 
-def test_first_tokens_and_padding_have_no_entropy(model, prepared: Prepared) -> None:
+def test_first_tokens_and_padding_have_no_entropy(forward: Forward, prepared: Prepared) -> None:
     packed = prepared.packed("train")
-    entropy_RT, loss_RT = score(model, packed)
+    entropy_RT, loss_RT = score(forward, packed)
     without_RT = (packed.position_RT == 0) | (packed.document_RT < 0)
     assert without_RT.any(dim=1).all()
     assert torch.equal(torch.isinf(entropy_RT), without_RT)
@@ -43,13 +44,13 @@ def test_first_tokens_and_padding_have_no_entropy(model, prepared: Prepared) -> 
     assert (loss_RT[~without_RT] > 0).all()
 
 
-def test_a_document_scores_the_same_packed_and_alone(model, prepared: Prepared) -> None:
+def test_a_document_scores_the_same_packed_and_alone(forward: Forward, prepared: Prepared) -> None:
     packed = prepared.packed("train")
     tokenizer = load_tokenizer(prepared.folder)
-    entropy_RT, loss_RT = score(model, packed)
+    entropy_RT, loss_RT = score(forward, packed)
     for index, document in enumerate(tiny.splits().train):
-        alone = pack([document], tokenizer, packed.token_RT.shape[1])
-        alone_entropy_1T, alone_loss_1T = score(model, alone)
+        alone, _ = pack([document], tokenizer, packed.token_RT.shape[1])
+        alone_entropy_1T, alone_loss_1T = score(forward, alone)
         here_RT, there_1T = packed.document_RT == index, alone.document_RT == 0
         # inf - inf is NaN: the first token apart.
         assert torch.allclose(entropy_RT[here_RT][1:], alone_entropy_1T[there_1T][1:], atol=1e-5, rtol=1e-5)

@@ -14,16 +14,25 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.curriculum import SHAPES, Constant, Cosine, Curriculum, Linear, Sigmoid, Step
+from trainables.curriculum import SHAPES, Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.settings import EntroDrop
-from trainables.train import Run, WarmModel
+from trainables.train import Run
+from trainables.warm import WarmModel
 
 LOSSES = Path(__file__).parents[1] / "assets" / "losses"
-CURRICULA: list[Curriculum] = [Constant(), Linear(), Cosine(), Sigmoid(0.4, 10.0), Step(0.5)]
+CURRICULA: list[Curriculum] = [
+    Constant(),
+    Linear(),
+    Cosine(),
+    Sigmoid(0.4, 10.0),
+    Step(0.5),
+    Spline((0.1, 0.6, 0.2, 0.1)),
+]
+PRESENTATIONS = ("input", "input_mask_token", "input_random_token", "loss")
 RUNS: dict[str, EntroDrop | None] = {"none": None} | {
     f"{type(curriculum).__name__.lower()}.{presentation}": tiny.entrodrop(curriculum, 0.6, 0.7, presentation)
     for curriculum in CURRICULA
-    for presentation in ("input", "loss")
+    for presentation in PRESENTATIONS
 }
 METRICS = ("high_entropy_loss", "loss", "mask_rate")
 

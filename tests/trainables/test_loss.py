@@ -1,5 +1,6 @@
-"""Chunked cross-entropy and entropy against full logits in float64."""
+"""Cross-entropy and entropy a chunk of the vocabulary at a time, against full logits in float64."""
 
+import itertools
 from unittest import mock
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor
 
 from trainables import loss
-from trainables.loss import token_loss
+from trainables.loss import Logits, token_loss
 
 N, D, V = 90, 12, 300
+CHUNKS = [1, 4 * N * 7, 4 * N * V, None]
+PLAIN, CAPPED, SCALED = Logits(), Logits(soft_cap=5.0), Logits(scale=0.25)
 
 
 def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -22,26 +25,39 @@ def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return hidden_ND, output_VD, label_N, torch.randn(N, generator=generator)
 
 
-def dense(hidden_ND: Tensor, output_VD: Tensor, label_N: Tensor, weight_N: Tensor) -> list[Tensor]:
-    """(loss, entropy, gradient of hidden, gradient of the matrix) by autograd through float64 logits."""
-    hidden_ND, output_VD = (x.detach().double().requires_grad_() for x in (hidden_ND, output_VD))
-    log_p_NV = (hidden_ND @ output_VD.T).log_softmax(-1)
-    labelled_N = label_N >= 0
-    loss_N = torch.zeros(N, dtype=torch.float64)
-    loss_N[labelled_N] = -log_p_NV[labelled_N, label_N[labelled_N]]
+def dense(dtype: torch.dtype, smoothing: float = 0.0, logits: Logits = PLAIN) -> list[Tensor]:
+    """Loss, entropy, and both gradients by autograd through float64 logits."""
+    *tensors, label_N, weight_N = inputs(dtype)
+    hidden_ND, output_VD = (x.detach().double().requires_grad_() for x in tensors)
+    logit_NV = logits.scale * hidden_ND @ output_VD.T
+    if logits.soft_cap is not None:
+        logit_NV = logits.soft_cap * torch.tanh(logit_NV / logits.soft_cap)
+    loss_N = torch.nn.functional.cross_entropy(logit_NV, label_N, reduction="none", label_smoothing=smoothing)
     (loss_N * weight_N).sum().backward()
+    log_p_NV = logit_NV.log_softmax(-1)
+    entropy_N = torch.where(label_N >= 0, -(log_p_NV.exp() * log_p_NV).sum(-1), 0.0)
     assert hidden_ND.grad is not None
     assert output_VD.grad is not None
-    return [loss_N.detach(), -(log_p_NV.exp() * log_p_NV).sum(-1).detach(), hidden_ND.grad, output_VD.grad]
+    return [loss_N.detach(), entropy_N.detach(), hidden_ND.grad, output_VD.grad]
 
 
-def chunked(dtype: torch.dtype, chunk_bytes: int) -> list[Tensor]:
+def chunked(
+    dtype: torch.dtype, chunk_bytes: int | None, smoothing: float = 0.0, logits: Logits = PLAIN
+) -> list[Tensor]:
     hidden_ND, output_VD, label_N, weight_N = inputs(dtype)
-    loss_N, entropy_N = token_loss(hidden_ND, output_VD, label_N, chunk_bytes=chunk_bytes)
-    (loss_N * weight_N).sum().backward()
+    result = token_loss(
+        hidden_ND,
+        output_VD,
+        label_N,
+        entropy=True,
+        label_smoothing=smoothing,
+        logits=logits,
+        chunk_bytes=chunk_bytes,
+    )
+    (result.loss_N * weight_N).sum().backward()
     assert hidden_ND.grad is not None
     assert output_VD.grad is not None
-    return [loss_N.detach(), entropy_N, hidden_ND.grad, output_VD.grad]
+    return [result.loss_N.detach(), result.entropy_N, hidden_ND.grad, output_VD.grad]
 
 
 def error(value: Tensor, expected: Tensor) -> float:
@@ -50,45 +66,43 @@ def error(value: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("chunk_bytes", [1, 4 * V * 7, 4 * V * N, loss.CHUNK_BYTES])
-def test_values_and_gradients_equal_dense_float64(dtype: torch.dtype, tolerance: float, chunk_bytes: int) -> None:
-    for value, expected in zip(chunked(dtype, chunk_bytes), dense(*inputs(dtype)), strict=True):
+@pytest.mark.parametrize("chunk_bytes", CHUNKS)
+@pytest.mark.parametrize(("smoothing", "logits"), [(0.0, PLAIN), (0.1, PLAIN), (0.0, CAPPED), (0.2, SCALED)])
+def test_values_and_gradients_equal_dense_float64(
+    dtype: torch.dtype, tolerance: float, chunk_bytes: int | None, smoothing: float, logits: Logits
+) -> None:
+    values = chunked(dtype, chunk_bytes, smoothing, logits)
+    for value, expected in zip(values, dense(dtype, smoothing, logits), strict=True):
         assert error(value, expected) < tolerance
 
 
 def test_losses_are_float32_and_gradients_have_the_type_of_their_inputs() -> None:
-    kinds = [tensor.dtype for tensor in chunked(torch.bfloat16, 4 * V * 7)]
+    kinds = [tensor.dtype for tensor in chunked(torch.bfloat16, 4 * N * 7)]
     assert kinds == [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16]
-
-
-def test_the_chunk_size_does_not_matter() -> None:
-    whole = chunked(torch.float32, 4 * V * N)
-    for rows in (1, 13, 45):
-        for value, expected in zip(chunked(torch.float32, 4 * V * rows), whole, strict=True):
-            assert error(value, expected) < 1e-6
 
 
 def test_the_full_logits_are_never_held() -> None:
     shapes = []
+    product = loss._logits
 
-    def recorded(hidden_CD: Tensor, output_VD: Tensor) -> Tensor:
-        shapes.append((len(hidden_CD), len(output_VD)))
-        return (hidden_CD @ output_VD.T).float()
+    def recorded(hidden_ND: Tensor, output_KD: Tensor, logits: Logits) -> Tensor:
+        shapes.append((len(hidden_ND), len(output_KD)))
+        return product(hidden_ND, output_KD, logits)
 
     with mock.patch.object(loss, "_logits", recorded):
-        chunked(torch.float32, 4 * V * 8)
-    assert max(shapes) == (8, V)
+        chunked(torch.float32, 4 * 60 * 8)
+    # Sixty of the ninety positions have a label.
+    assert max(shapes) == (60, 8)
     # Once forward and once backward.
-    assert sum(rows for rows, _ in shapes) == 2 * N
+    assert sum(columns for _, columns in shapes) == 2 * V
 
 
 def test_a_position_without_label_has_neither_loss_nor_gradient() -> None:
-    loss_N, entropy_N, grad_hidden_ND, _ = chunked(torch.float32, 4 * V * 8)
-    assert (loss_N[::3] == 0).all()
-    assert (grad_hidden_ND[::3] == 0).all()
-    assert (entropy_N[::3] > 0).all()
+    loss_N, entropy_N, grad_hidden_ND, _ = chunked(torch.float32, None)
+    for tensor in (loss_N, entropy_N, grad_hidden_ND):
+        assert (tensor[::3] == 0).all()
     hidden_ND, output_VD, label_N, _ = inputs(torch.float32)
-    token_loss(hidden_ND, output_VD, torch.full_like(label_N, -100))[0].sum().backward()
+    token_loss(hidden_ND, output_VD, torch.full_like(label_N, -100)).loss_N.sum().backward()
     assert output_VD.grad is not None
     assert (output_VD.grad == 0).all()
 
@@ -96,17 +110,39 @@ def test_a_position_without_label_has_neither_loss_nor_gradient() -> None:
 def test_entropy_can_be_left_out() -> None:
     hidden_ND, output_VD, label_N, _ = inputs(torch.float32)
     with_entropy, without = (token_loss(hidden_ND, output_VD, label_N, entropy=entropy) for entropy in (True, False))
-    assert torch.equal(with_entropy[0], without[0])
-    assert (without[1] == 0).all()
-    assert not with_entropy[1].requires_grad
+    assert torch.equal(with_entropy.loss_N, without.loss_N)
+    assert (without.entropy_N == 0).all()
+    assert not with_entropy.entropy_N.requires_grad
 
 
-def test_extreme_logits_stay_finite() -> None:
+@pytest.mark.parametrize("chunk_bytes", CHUNKS)
+def test_a_label_is_correct_where_it_is_the_likeliest_token(chunk_bytes: int | None) -> None:
+    hidden_ND, output_VD, label_N, _ = inputs(torch.float32)
+    best_N = (hidden_ND @ output_VD.T).argmax(-1)
+    mixed_N = torch.where(torch.arange(N) % 2 == 0, best_N, label_N)
+    correct_N = token_loss(hidden_ND, output_VD, mixed_N, chunk_bytes=chunk_bytes).correct_N
+    assert correct_N.tolist() == ((mixed_N == best_N) & (mixed_N >= 0)).tolist()
+    assert N > int(correct_N.sum()) >= N // 2
+
+
+def test_a_frozen_output_matrix_changes_nothing_else() -> None:
+    gradients = []
+    for frozen in (False, True):
+        hidden_ND, output_VD, label_N, _ = inputs(torch.float32)
+        token_loss(hidden_ND, output_VD.detach() if frozen else output_VD, label_N).loss_N.sum().backward()
+        gradients.append(hidden_ND.grad)
+        assert (output_VD.grad is None) == frozen
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(("chunk_bytes", "columns"), list(itertools.product([4, None], [[0, 1, 2], [2, 0, 1]])))
+def test_extreme_logits_stay_finite(chunk_bytes: int | None, columns: list[int]) -> None:
     hidden_ND = torch.tensor([[1000.0], [-1000.0]], requires_grad=True)
-    output_VD = torch.tensor([[1.0], [0.5], [-1.0]], requires_grad=True)
-    loss_N, entropy_N = token_loss(hidden_ND, output_VD, torch.tensor([0, 0]))
-    loss_N.sum().backward()
-    assert loss_N.tolist() == [0.0, 2000.0]
-    assert entropy_N.tolist() == [0.0, 0.0]
+    output_VD = torch.tensor([[1.0], [0.5], [-1.0]])[columns].requires_grad_()
+    label_N = torch.full((2,), columns.index(0))
+    result = token_loss(hidden_ND, output_VD, label_N, entropy=True, chunk_bytes=chunk_bytes)
+    result.loss_N.sum().backward()
+    assert result.loss_N.tolist() == [0.0, 2000.0]
+    assert result.entropy_N.tolist() == [0.0, 0.0]
     assert hidden_ND.grad is not None
     assert hidden_ND.grad.tolist() == [[0.0], [-2.0]]

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,14 +15,16 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from tests import tiny
-from trainables import train
+from trainables import forward
+from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Step
 from trainables.entropy import threshold
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
 from trainables.settings import EntroDrop, Settings
-from trainables.train import CheckpointError, NonFiniteLossError, Run, WarmModel
+from trainables.train import NonFiniteLossError, Run
+from trainables.warm import WarmModel
 
 Weights = dict[str, Tensor]
 
@@ -182,36 +186,44 @@ def test_a_resumed_run_has_the_same_bits(
     interrupted = Run(warm, settings)
     for _ in range(interrupted_after):
         interrupted.advance()
-    interrupted.save(tmp_path / "run" / "checkpoint.pt")
+    interrupted.save(tmp_path / "run")
+    interrupted_steps = interrupted._steps
     interrupted.advance()
     fresh = WarmModel(prepared, tiny.CPU)
     resumed = Run(fresh, settings)
-    resumed.restore(tmp_path / "run" / "checkpoint.pt")
+    resumed.restore(tmp_path / "run")
     assert len(resumed.history) == interrupted_after
     assert untimed(finish(resumed)) == expected
     assert same(weights(fresh), last)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", f"state-{interrupted_steps}"]
 
 
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    weight = torch.load(path, weights_only=True)["model"]["lm_head.weight"]
-    content[content.index(weight.numpy().tobytes()) + 100] ^= 1
+    content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-DAMAGES = {
-    "missing": Path.unlink,
-    "empty": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-2000]),
-    "byte flipped": flip_a_byte,
-    "no checkpoint": lambda path: torch.save({"weights": 1}, path),
+def shards(folder: Path) -> Path:
+    """The largest file of a checkpoint."""
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": shutil.rmtree,
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
+    "no checkpoint": lambda folder: (folder / "manifest.json").write_text("[1]"),
+    "no shards": lambda folder: shards(folder).unlink(),
+    "cut short": lambda folder: shards(folder).write_bytes(shards(folder).read_bytes()[:-2000]),
+    "byte flipped": lambda folder: flip_a_byte(shards(folder)),
+    "metadata flipped": lambda folder: flip_a_byte(next(folder.glob("state-*/.metadata"))),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_refused(warm: WarmModel, tmp_path: Path, damage: Any) -> None:
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "checkpoint"
     run = Run(warm, tiny.settings())
     run.advance()
     run.save(path)
@@ -222,18 +234,18 @@ def test_a_damaged_checkpoint_is_refused(warm: WarmModel, tmp_path: Path, damage
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"entrodrop": tiny.entrodrop()}])
 def test_a_checkpoint_of_another_run_is_refused(warm: WarmModel, tmp_path: Path, changes: dict[str, Any]) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint.pt")
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
     other = Run(warm, tiny.settings(**changes))
     with pytest.raises(CheckpointError, match="belongs to another run"):
-        other.restore(tmp_path / "checkpoint.pt")
+        other.restore(tmp_path / "checkpoint")
     assert other.history == []
 
 
 def test_a_checkpoint_of_other_data_is_refused(warm: WarmModel, cache: Path, tmp_path: Path) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint.pt")
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
     other = WarmModel(tiny.prepared(cache, splits=tiny.splits(seed=1)), tiny.CPU)
     with pytest.raises(CheckpointError, match="belongs to another run"):
-        Run(other, tiny.settings()).restore(tmp_path / "checkpoint.pt")
+        Run(other, tiny.settings()).restore(tmp_path / "checkpoint")
 
 
 @each_entrodrop
@@ -307,11 +319,12 @@ def test_what_the_model_is_shown(warm: WarmModel, presentation: str) -> None:
     def shown(entrodrop: EntroDrop | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         run = Run(warm, tiny.settings(entrodrop=entrodrop, batch_size=64))
         with (
-            mock.patch.object(train, "hidden_states", wraps=train.hidden_states) as into,
-            mock.patch.object(train, "token_loss", wraps=train.token_loss) as out,
+            mock.patch.object(forward, "hidden_states", wraps=forward.hidden_states) as into,
+            mock.patch.object(forward, "token_loss", wraps=forward.token_loss) as out,
         ):
             run._optimizer_step()
-        _, embedding_BTD, document_BT, position_BT = into.call_args.args
+        _, embedding_BTD, position_BT = into.call_args.args
+        document_BT = warm.train.document_RT[run._order[1]]
         return embedding_BTD.detach(), out.call_args.args[2].reshape(document_BT.shape), document_BT, position_BT
 
     embedding_BTD, label_BT, document_BT, position_BT = shown(None)
@@ -386,7 +399,7 @@ def _rank(rank: int, prepared: Prepared, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     run = Run(WarmModel(prepared, tiny.CPU), tiny.settings(**DISTRIBUTED))
     run.advance()
-    run.save(folder / "checkpoint.pt")
+    run.save(folder / "checkpoint")
     run.advance()
     (folder / f"history.{rank}.json").write_text(json.dumps(untimed(run)))
     dist.destroy_process_group()
@@ -402,5 +415,5 @@ def test_two_processes_train_like_one(warm: WarmModel, prepared: Prepared, tmp_p
     assert [m["mask_rate"] for m in first] == [m["mask_rate"] for m in one]
     # A run may go on with another number of processes.
     resumed = Run(warm, tiny.settings(**DISTRIBUTED))
-    resumed.restore(tmp_path / "checkpoint.pt")
+    resumed.restore(tmp_path / "checkpoint")
     assert close(untimed(finish(resumed)), one, 1e-4)

@@ -1,0 +1,58 @@
+"""Exact-match accuracy of generated answers.
+
+Shapes: B questions, T positions.
+"""
+
+import re
+
+import torch
+from transformers import PreTrainedModel
+
+from trainables import parallel
+from trainables.models import load_tokenizer
+from trainables.prepare import Prepared
+from trainables.settings import ExactMatch
+
+
+@torch.no_grad()
+def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, precision: torch.dtype) -> float:
+    """The share of validation questions whose greedily generated answer equals the expected one, over all ranks."""
+    model.eval()
+    tokenizer = load_tokenizer(prepared.folder)
+    questions = prepared.questions[: how.questions]
+    counts = torch.zeros(2, dtype=torch.float64, device=model.device)
+    # One question at a time: without padding, what is generated does not depend on its neighbours.
+    for question in questions[parallel.rank() :: parallel.size()]:
+        token_1T = tokenizer(question.prompt, return_tensors="pt")["input_ids"].to(model.device)
+        with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
+            answer_1T = model.generate(  # type: ignore[operator]
+                token_1T,
+                attention_mask=torch.ones_like(token_1T),
+                max_new_tokens=how.max_new_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        text = str(tokenizer.decode(answer_1T[0, token_1T.shape[1] :], skip_special_tokens=True))
+        counts += torch.tensor([answers_agree(text, question.answer, how.pattern), 1.0], device=model.device)
+    right, total = parallel.sum_over_ranks(counts).tolist()
+    return float(right / max(total, 1))
+
+
+def answers_agree(text: str, answer: str, pattern: str | None) -> bool:
+    """Whether the answer in a generated text is the expected one.
+
+    Args:
+        pattern: a regular expression whose last match gives the answer (its first group, if it has one), in both texts;
+            None compares the whole texts. Spaces and the commas in numbers do not count.
+    """
+    return _answer(text, pattern) == _answer(answer, pattern, whole=True)
+
+
+def _answer(text: str, pattern: str | None, whole: bool = False) -> str | None:
+    if pattern is not None:
+        matches = list(re.finditer(pattern, text))
+        if matches:
+            text = matches[-1].group(matches[-1].re.groups and 1)
+        elif not whole:
+            return None
+    return re.sub(r"\s+", " ", re.sub(r"(?<=\d),(?=\d{3})", "", text)).strip()

@@ -1,0 +1,106 @@
+"""Regularizers by noise: hidden dropout, attention dropout and NEFTune, the same whatever interrupts a run.
+
+Hidden dropout and NEFTune draw for each row of the data on its own, so they depend on neither the number of ranks nor
+the micro-batches. Attention dropout draws inside the attention kernel, from torch's own generator: seeded for each
+micro-batch, it is the same after an interruption, but not with another number of ranks.
+
+Shapes: B rows, T positions, D width.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainables.documents import DataError
+from trainables.models import set_attention_dropout
+from trainables.settings import Settings
+
+# What transformers calls the two blocks of a decoder layer.
+_BLOCKS = ("self_attn", "attn", "attention", "mlp", "feed_forward")
+_EMBEDDING = -1
+
+
+class Noise(AbstractContextManager["Noise"]):
+    """The noise of one run; it is on between `__enter__` and `__exit__`.
+
+    Raises:
+        DataError: the architecture has no block or no attention that the dropout could be put on.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: Settings) -> None:
+        self._settings = settings
+        self._model = model
+        self._rows: Sequence[int] = ()
+        self._epoch = 0
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "Noise":
+        settings = self._settings
+        kind = self._model.config.model_type
+        if settings.hidden_dropout > 0:
+            blocks = [m for name, m in self._model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
+            if not blocks:
+                raise DataError("training.hidden_dropout", f"the architecture {kind}", f"one with {', '.join(_BLOCKS)}")
+            for index, block in enumerate(blocks):
+                self._hooks.callback(block.register_forward_hook(self._dropout(index)).remove)
+        if settings.attention_dropout > 0:
+            if not set_attention_dropout(self._model, settings.attention_dropout):
+                raise DataError("training.attention_dropout", f"the architecture {kind}", "0: it has no such dropout")
+            self._hooks.callback(set_attention_dropout, self._model, 0.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
+
+    def begin(self, epoch: int, rows: Sequence[int], step: int, part: int) -> None:
+        """Says what is computed next.
+
+        Args:
+            rows: indices of the micro-batch's rows in the data.
+            step, part: of the run, and of this rank's micro-batches in it over all ranks.
+        """
+        self._epoch, self._rows = epoch, rows
+        if self._settings.attention_dropout > 0:
+            torch.manual_seed(_seed(self._settings.seed, step, part))
+
+    def neftune(self, embedding_BTD: Tensor, document_BT: Tensor) -> Tensor:
+        """Adds noise in +-alpha / sqrt(L D), where L is the length of the token's document (arXiv 2310.05914)."""
+        alpha = self._settings.neftune_alpha
+        if alpha == 0:
+            return embedding_BTD
+        length_BT = (document_BT.unsqueeze(2) == document_BT.unsqueeze(1)).sum(dim=2)
+        noise_BTD = 2 * self._uniform(_EMBEDDING, embedding_BTD) - 1
+        scale_BT = alpha / (length_BT * embedding_BTD.shape[-1]).sqrt()
+        return embedding_BTD + noise_BTD * scale_BT.unsqueeze(-1)
+
+    def _dropout(self, layer: int) -> Callable[[nn.Module, Any, Any], Any]:
+        share = self._settings.hidden_dropout
+
+        def hook(module: nn.Module, _: Any, output: Any) -> Any:
+            if not module.training:
+                return output
+            # An attention block gives a tuple, whose first part is what it adds.
+            hidden_BTD: Tensor = output[0] if isinstance(output, tuple) else output
+            kept_BTD = self._uniform(layer, hidden_BTD) >= share
+            dropped_BTD = hidden_BTD * kept_BTD / (1 - share)
+            return (dropped_BTD, *output[1:]) if isinstance(output, tuple) else dropped_BTD
+
+        return hook
+
+    def _uniform(self, layer: int, like_BTD: Tensor) -> Tensor:
+        """Numbers in [0, 1), a pure function of (seed, epoch, layer, row)."""
+        value_BTD = torch.empty_like(like_BTD, dtype=torch.float32)
+        for value_TD, row in zip(value_BTD, self._rows, strict=True):
+            generator = torch.Generator(like_BTD.device)
+            generator.manual_seed(_seed(self._settings.seed, self._epoch, layer, row))
+            value_TD.uniform_(generator=generator)
+        return value_BTD
+
+
+def _seed(*parts: int) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())

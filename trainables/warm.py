@@ -1,0 +1,70 @@
+"""A model on its device with its data, kept between runs.
+
+Shapes: R rows, T positions.
+"""
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainables.evaluate import HeldOut
+from trainables.forward import Forward
+from trainables.models import add_lora, check_forward, load_model
+from trainables.packing import Packed
+from trainables.prepare import Prepared
+from trainables.settings import ModelSettings
+from trainables.sharding import chosen, distribute
+
+
+class WarmModel:
+    """What a slot keeps between runs: a new run copies the base weights back in place.
+
+    Attributes:
+        step: the forward pass that is trained, over all ranks.
+        forward: the same without what only training needs (DistributedDataParallel).
+        entropy_RT, droppable_RT: of the training split, on the CPU.
+        train: the training split and, as the last row, one without tokens.
+        tokens_R: tokens in each training row.
+    """
+
+    def __init__(self, prepared: Prepared, device: torch.device, how: ModelSettings | None = None) -> None:
+        self.prepared, self.device, self.how = prepared, device, how or ModelSettings()
+        self.model = load_model(prepared.folder, device)
+        check_forward(self.model, packed=prepared.layout == "packed")
+        if self.how.lora is not None:
+            add_lora(self.model, self.how.lora)
+        if self.how.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.how.compile:
+            self.model.base_model.compile()
+        forward = Forward(self.model)
+        self.step: nn.Module = distribute(forward, chosen(self.how.sharding, prepared.folder, device))
+        self.forward = self.step.module if isinstance(self.step, DistributedDataParallel) else self.step
+        self.base = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+        packed = prepared.packed("train")
+        self.entropy_RT = prepared.entropy("train")
+        self.droppable_RT = packed.droppable_RT
+        self.train = _with_empty_row(packed).to(device)
+        self.tokens_R = (packed.document_RT >= 0).sum(dim=1)
+        self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
+        general = prepared.general()
+        self.general = HeldOut.on(device, general) if general is not None else None
+        self.ordinary_W = torch.tensor(prepared.vocabulary.ordinary, device=device)
+
+    def reset(self) -> None:
+        # A run that broke off within a step left its gradients.
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in self.base:
+                    parameter.copy_(self.base[name])
+
+
+def _with_empty_row(packed: Packed) -> Packed:
+    """`packed` and one row without tokens: what fills up an epoch's last batch."""
+    return Packed(
+        **{
+            name: nn.functional.pad(tensor, (0, 0, 0, 1), value=-1 if name == "document_RT" else 0)
+            for name, tensor in packed.tensors().items()
+        }
+    )
