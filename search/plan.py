@@ -3,16 +3,20 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.preparing import source_of
 from search.record import curriculum_name, flat
 from search.space import Space
 from search.study import BASELINE, SizeStudy
-from trainables.builtin import unweighted
+from trainables.builtin import ARCHITECTURES, unweighted
+from trainables.cache import default_root
+from trainables.config.data import split_sizes
 from trainables.documents import Splits
 from trainables.forward import Forward
+from trainables.models import load_model, load_tokenizer, model_folder
 from trainables.packing import Packed, pack
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
@@ -33,8 +37,7 @@ def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
     for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
         if each:
             lines.append(f"{kind}s      {workers * each} of {cluster.get(kind, 0):g} ({resources.slots} slots)")
-    source = source_of(space)
-    sizes = source.sizes
+    sizes = split_sizes(space.data)
     lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
     total_s = _START_S
     for model in space.models:
@@ -62,15 +65,26 @@ def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _network(model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if model in ARCHITECTURES:
+        return unweighted(model)
+    folder = model_folder(model, default_root())
+    return load_model(folder, torch.device("cpu")), load_tokenizer(folder)
+
+
 def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
-    """The packed training split, and the seconds of a full trial by one timed step of a model with random weights."""
-    network, tokenizer = unweighted(model)
-    train, _ = pack(splits.train, tokenizer, space.training.sequence_length)
-    held_out, _ = pack(splits.validation, tokenizer, space.training.sequence_length)
-    rows = slice(0, min(len(train.token_RT), max(1, space.training.batch_size // space.resources.workers)))
+    """The packed training split, and the seconds of a full trial by one timed step."""
+    network, tokenizer = _network(model)
+    training = space.training
+    how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
+    train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
+    held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
+    rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // space.resources.workers)))
     part, forward = train[rows], Forward(network)
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)

@@ -13,6 +13,7 @@ from search.progress import Progress
 from search.space import Space
 from search.study import BASELINE, Candidate, SizeStudy
 from search.tracking import Tracker
+from trainables.config.models import slug
 
 # Seconds that the end of a trial waits for MLflow to name its run, so that the study can hold the name.
 _RUN_ID_TIMEOUT = 2.0
@@ -31,8 +32,11 @@ def curriculum_name(candidate: Candidate) -> str:
     """The curriculum in a few words, as in "step 0.3"."""
     if candidate.arm == BASELINE:
         return "no dropout"
+    if "curriculum" not in candidate.parameters:
+        return candidate.arm
     shape, *parameters = candidate.parameters["curriculum"].values()
-    return " ".join([shape, *(f"{value:.3g}" for value in parameters)])
+    numbers = [number for value in parameters for number in (value if isinstance(value, list) else [value])]
+    return " ".join([shape, *(f"{number:.3g}" for number in numbers)])
 
 
 class Record:
@@ -67,7 +71,7 @@ class Record:
         parameters: dict[str, Any] = {}
         metrics: dict[str, float] = {}
         for model, entry in summary["models"].items():
-            short = model.replace("/", "-")
+            short = slug(model)
             parameters |= {f"{short}.{k}": entry[k] for k in ("data_hash", "evaluation_hash") if k in entry}
             for name in ("baseline", "best"):
                 if entry[name] is not None:

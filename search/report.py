@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
 from search.study import SizeStudy
+from trainables.config.build import fixed
+from trainables.config.models import slug
 
 matplotlib.use("Agg")
 
@@ -67,17 +69,11 @@ def _summary_of(study: SizeStudy, run_id: Callable[[str, int], str | None]) -> d
 
 def best_schedule(space: Space, study: SizeStudy, trial: FrozenTrial) -> str:
     """A space, as YAML, in which every setting has the value that it had in `trial`."""
-    parameters = study.parameters(trial)
-    resolved = space.model_dump(mode="json")
+    resolved = fixed(space, study.parameters(trial)).model_dump(mode="json")
     resolved["models"] = [study.model]
     resolved["name"] = f"{space.name}-best"
     # Trial 0 is always the baseline; trial 1 is this schedule.
     resolved["budget"]["trials"] = 2
-    for name in ("learning_rate", "weight_decay"):
-        resolved["training"][name] = parameters[name]
-    resolved["schedule"] = {
-        name: parameters[name] for name in ("entropy_threshold", "mask_ratio", "presentation", "curriculum")
-    }
     baseline = study.baseline()
     against = f"; without dropout {baseline.value:.4f}" if baseline is not None and baseline.value else ""
     comment = (
@@ -92,7 +88,7 @@ def verdict(study: SizeStudy) -> str:
     """One sentence on the best schedule against the baseline."""
     best, baseline = study.best(), study.baseline()
     if best is None:
-        return "no trial with a schedule ran to its end"
+        return "no trial but the baseline ran to its end"
     losses = study.losses(best.number)
     text = f"trial {best.number}, high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
     if baseline is None:
@@ -113,8 +109,9 @@ def draw_rebound(studies: Sequence[SizeStudy], path: Path) -> None:
         if (baseline := study.baseline()) is not None:
             _draw(panel, baseline, "#d1495b", 2.0, "no dropout")
         if (best := study.best()) is not None:
-            shape = study.parameters(best)["curriculum"]["shape"]
-            _draw(panel, best, "#00798c", 2.0, f"EntroDrop, trial {best.number} ({shape})")
+            curriculum = study.parameters(best).get("curriculum")
+            what = f"EntroDrop, trial {best.number} ({curriculum['shape']})" if curriculum else f"trial {best.number}"
+            _draw(panel, best, "#00798c", 2.0, what)
         panel.set(title=study.model, xlabel="tokens trained on", ylabel="held-out high-entropy loss (nats)")
         panel.spines[["top", "right"]].set_visible(False)
         if panel.get_legend_handles_labels()[0]:
@@ -135,7 +132,7 @@ def write_results(output: Path, space: Space, studies: Sequence[SizeStudy], summ
     write_whole(written[0], json.dumps(summary, indent=2) + "\n")
     for study in studies:
         if (best := study.best()) is not None:
-            path = output / f"best_schedule.{study.model.replace('/', '-')}.yaml"
+            path = output / f"best_schedule.{slug(study.model)}.yaml"
             write_whole(path, best_schedule(space, study, best))
             written.append(path)
     path = output / "rebound.png"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from search.machine import local_resources
-from search.space_file import SpaceError, SpaceFile, load
+from search.space import Space, load
+from trainables.config.file import ConfigError, ConfigFile
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
@@ -30,17 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         space_file = load(options.space, options.set)
-        output = options.output or Path("runs") / space_file.space.name
+        output = options.output or Path("runs") / space_file.config.name
         if not options.dry_run:
             _check_output(space_file, output, options.resume)
         splits = _splits(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
         if not os.environ.get("RAY_ADDRESS"):
-            _check_resources(space_file, local_resources(with_gpus=space_file.space.resources.gpus_per_worker > 0))
+            _check_resources(space_file, local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0))
         if options.dry_run:
             from search.plan import plan
 
-            print("\n".join(plan(space_file.space, splits, _resources(space_file))))
+            print("\n".join(plan(space_file.config, splits, _resources(space_file))))
             return 0
         from search.session import run_session
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda there: _check_resources(space_file, there),
             _resume_command(options),
         )
-    except SpaceError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -87,21 +88,21 @@ def _resume_command(options: argparse.Namespace) -> str:
     return shlex.join([*parts, "--resume"])
 
 
-def _check_output(space_file: SpaceFile, output: Path, resume: bool) -> None:
+def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:
     """An output folder is new, or it holds this search and the person wants to go on with it."""
     resolved = output / "resolved.yaml"
     if not resume:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise SpaceError(
+            raise ConfigError(
                 f"--output: given {output}, which already holds something; allowed: a new folder, "
                 "or --resume to go on with the search in it"
             )
         return
     if not resolved.is_file():
-        raise SpaceError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
+        raise ConfigError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
     before, now = (
         yaml.safe_load(resolved.read_text(encoding="utf-8")),
-        space_file.space.model_dump(mode="json"),
+        space_file.config.model_dump(mode="json"),
     )
     for changed in _changes(before, now):
         if changed != "budget.trials":
@@ -124,17 +125,17 @@ def _changes(before: Any, now: Any, path: str = "") -> list[str]:
     return [] if before == now else [path]
 
 
-def _splits(space_file: SpaceFile) -> "Splits":
-    from search.preparing import source_of
+def _splits(space_file: ConfigFile[Space]) -> "Splits":
+    from trainables.config.build import splits_of
     from trainables.documents import DataError
 
     try:
-        return source_of(space_file.space).splits(space_file.space.seed)
+        return splits_of(space_file.config)
     except DataError as error:
-        raise space_file.error(error.field, error.given, error.allowed) from None
+        raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _resources(space_file: SpaceFile) -> dict[str, float]:
+def _resources(space_file: ConfigFile[Space]) -> dict[str, float]:
     """What there is on the cluster that the search would run on."""
     if os.environ.get("RAY_ADDRESS"):
         from search.session import cluster_resources
@@ -142,12 +143,12 @@ def _resources(space_file: SpaceFile) -> dict[str, float]:
         there = cluster_resources()
         _check_resources(space_file, there)
         return there
-    return local_resources(with_gpus=space_file.space.resources.gpus_per_worker > 0)
+    return local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0)
 
 
-def _check_resources(space_file: SpaceFile, cluster: dict[str, float]) -> None:
-    """Raises SpaceError if the slots do not fit on the cluster."""
-    resources = space_file.space.resources
+def _check_resources(space_file: ConfigFile[Space], cluster: dict[str, float]) -> None:
+    """Raises ConfigError if the slots do not fit on the cluster."""
+    resources = space_file.config.resources
     for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
         there = cluster.get(kind, 0.0)
         if each > there:

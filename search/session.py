@@ -17,9 +17,11 @@ from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
 from search.report import median, summarize, verdict, write_results, write_whole
-from search.space_file import SpaceError, SpaceFile
+from search.space import Space
 from search.study import SizeStudy
 from search.tracking import Tracker, mask_secrets
+from trainables.config.build import model_settings_of
+from trainables.config.file import ConfigError, ConfigFile
 from trainables.documents import DataError, Splits
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
@@ -30,7 +32,7 @@ _NEWS_INTERVAL = 10.0
 
 
 def run_session(
-    space_file: SpaceFile,
+    space_file: ConfigFile[Space],
     splits: Splits,
     output: Path,
     check_resources: Callable[[dict[str, float]], None],
@@ -39,10 +41,10 @@ def run_session(
     """Runs a search, or goes on with the one in `output`. Returns the exit code.
 
     Raises:
-        SpaceError: what only the cluster or the tokenizer could tell.
+        ConfigError: what only the cluster or the tokenizer could tell.
     """
     began = time.perf_counter()
-    space = space_file.space
+    space = space_file.config
     console = Console()
     import ray
 
@@ -57,7 +59,7 @@ def run_session(
             write_whole(output / "space.yaml", space_file.text)
         except OSError as error:
             reason = error.strerror
-            raise SpaceError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
+            raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
         resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
         write_whole(output / "resolved.yaml", resolved)
         studies = [SizeStudy(output / "study.journal", model, space) for model in space.models]
@@ -71,6 +73,8 @@ def run_session(
             def train_tokens(model: str) -> int:
                 prepared = preparing.result(model)
                 _check_evaluations(space_file, prepared)
+                if prepared.cut:
+                    progress.note(f"{model}: {_cut(prepared)}")
                 return prepared.train_tokens
 
             conductor = Conductor(studies, space.resources.slots, train_tokens, record)
@@ -79,8 +83,12 @@ def run_session(
                 cpus=space.resources.cpus_per_worker,
                 gpus=space.resources.gpus_per_worker,
                 prepared=preparing.prepared,
+                how=model_settings_of(space),
                 storage=(output / "ray").absolute(),
             )
+            if space.resources.gpus_per_worker:
+                # The slots will hold the GPUs, which the entropies are computed on.
+                preparing.wait()
             run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
             watch.stop()
         if conductor.error is not None:
@@ -106,7 +114,7 @@ def run_session(
         delivered = tracker.close(_FLUSH_TIMEOUT)
         record.close()
     except DataError as error:
-        raise space_file.error(error.field, error.given, error.allowed) from None
+        raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
     finally:
         ray.shutdown()
     if not delivered:
@@ -121,20 +129,25 @@ def run_session(
     return 1 if any(study.best() is None for study in studies) else 0
 
 
-def _check_evaluations(space_file: SpaceFile, prepared: Prepared) -> None:
-    """Raises SpaceError if an epoch has fewer optimizer steps than evaluations."""
-    space = space_file.space
+def _check_evaluations(space_file: ConfigFile[Space], prepared: Prepared) -> None:
+    """Raises ConfigError if an epoch has fewer optimizer steps than evaluations."""
+    space = space_file.config
     steps = math.ceil(prepared.train_rows / space.training.batch_size)
     if space.evaluation.per_epoch > steps:
         allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
         raise space_file.error("evaluation.per_epoch", space.evaluation.per_epoch, allowed)
 
 
+def _cut(prepared: Prepared) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
+    return f"cut at training.sequence_length: {counts} documents"
+
+
 def cluster_resources() -> dict[str, float]:
     """What the cluster that RAY_ADDRESS names has.
 
     Raises:
-        SpaceError: it cannot be joined.
+        ConfigError: it cannot be joined.
     """
     import ray
 
@@ -155,7 +168,7 @@ def _start_ray() -> None:
             ray.init(log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise SpaceError(
+            raise ConfigError(
                 f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
             ) from None
         return

@@ -13,15 +13,18 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search.space import FloatRange, Space
-from trainables.curriculum import curriculum_from
-from trainables.settings import EntroDrop, Settings
+from search.space import Space
+from trainables.config.build import choose, fixed, settings_of
+from trainables.config.fields import FloatRange
+from trainables.settings import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 BASELINE = "none"
 ENTRODROP = "entrodrop"
+# Without a schedule: no token is dropped, and only what regularizes is searched.
+REGULARIZED = "regularized"
 
 
 def objective_value(objective: str, losses: Sequence[float]) -> float:
@@ -71,6 +74,7 @@ class SizeStudy:
 
     def __init__(self, journal: Path, model: str, space: Space) -> None:
         self.model, self._space = model, space
+        self._searched_arm = ENTRODROP if space.schedule is not None else REGULARIZED
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self.study = optuna.create_study(storage=storage, study_name=model, direction="minimize", load_if_exists=True)
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
@@ -78,8 +82,8 @@ class SizeStudy:
             middle = _Middle()
             _suggest(middle, space)
             self.study.enqueue_trial(middle.parameters, user_attrs={"arm": BASELINE})
-            self.study.enqueue_trial(middle.parameters, user_attrs={"arm": ENTRODROP})
-        # Without a searched setting there is one EntroDrop trial to run: each further one would be the same.
+            self.study.enqueue_trial(middle.parameters, user_attrs={"arm": self._searched_arm})
+        # Without a searched setting there is one trial to run beside the baseline: each further one would be the same.
         searched = bool(_searched(space))
         self.planned = space.budget.trials if searched else min(2, space.budget.trials)
 
@@ -131,10 +135,10 @@ class SizeStudy:
         return self._candidate(self.study.ask())
 
     def _candidate(self, trial: optuna.Trial) -> Candidate:
-        arm = trial.user_attrs.get("arm", ENTRODROP)
+        arm = trial.user_attrs.get("arm", self._searched_arm)
         parameters = _suggest(trial, self._space, baseline=arm == BASELINE)
         trial.set_user_attr("arm", arm)
-        return Candidate(trial.number, arm, _settings(parameters, self._space), parameters)
+        return Candidate(trial.number, arm, settings_of(fixed(self._space, parameters)), parameters)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws depend on the seed, the study and the trial's number only: a resumed search goes on as
@@ -191,13 +195,13 @@ class SizeStudy:
         return [t for t in self._trials() if t.state in states]
 
     def baseline(self) -> FrozenTrial | None:
-        """The trial without dropout, if it ran to its end."""
+        """The trial without dropout or other regularizers, if it ran to its end."""
         done = [t for t in self.trials(TrialState.COMPLETE) if t.user_attrs["arm"] == BASELINE]
         return done[0] if done else None
 
     def best(self) -> FrozenTrial | None:
-        """The EntroDrop trial with the least objective of those that ran to their end."""
-        done = [t for t in self.trials(TrialState.COMPLETE) if t.user_attrs["arm"] == ENTRODROP]
+        """The trial with the least objective of those that ran to their end, the baseline apart."""
+        done = [t for t in self.trials(TrialState.COMPLETE) if t.user_attrs["arm"] != BASELINE]
         return min(done, key=lambda t: (t.value, t.number), default=None)
 
     def parameters(self, trial: FrozenTrial) -> dict[str, Any]:
@@ -232,7 +236,7 @@ def _suggest(trial: Any, space: Space, baseline: bool = False) -> dict[str, Any]
 
     Args:
         trial: an Optuna trial, or what suggests like one.
-        baseline: leave out EntroDrop.
+        baseline: leave out EntroDrop and the regularizers.
     """
 
     def value(name: str, setting: Any) -> Any:
@@ -242,45 +246,4 @@ def _suggest(trial: Any, space: Space, baseline: bool = False) -> dict[str, Any]
             return setting[0] if len(setting) == 1 else trial.suggest_categorical(name, setting)
         return setting
 
-    training, schedule = space.training, space.schedule
-    parameters = {
-        "learning_rate": value("learning_rate", training.learning_rate),
-        "weight_decay": value("weight_decay", training.weight_decay),
-    }
-    if baseline:
-        return parameters
-    shapes = {shape.shape: shape for shape in schedule.curriculum}
-    name = value("curriculum.shape", list(shapes))
-    own = {key: value(f"curriculum.{name}.{key}", setting) for key, setting in shapes[name] if key != "shape"}
-    return {
-        "entropy_threshold": {"quantile": value("entropy_threshold.quantile", schedule.entropy_threshold.quantile)},
-        "mask_ratio": value("mask_ratio", schedule.mask_ratio),
-        "presentation": value("presentation", schedule.presentation),
-        "curriculum": {"shape": name, **own},
-        **parameters,
-    }
-
-
-def _settings(parameters: dict[str, Any], space: Space) -> Settings:
-    entrodrop = None
-    if "curriculum" in parameters:
-        entrodrop = EntroDrop(
-            quantile=parameters["entropy_threshold"]["quantile"],
-            mask_ratio=parameters["mask_ratio"],
-            presentation=parameters["presentation"],
-            curriculum=curriculum_from(parameters["curriculum"]),
-        )
-    training = space.training
-    return Settings(
-        entrodrop=entrodrop,
-        learning_rate=parameters["learning_rate"],
-        weight_decay=parameters["weight_decay"],
-        warmup=training.warmup,
-        batch_size=training.batch_size,
-        accumulation=training.accumulation,
-        gradient_clip=training.gradient_clip,
-        precision=training.precision,
-        epochs=space.budget.epochs,
-        evaluations_per_epoch=space.evaluation.per_epoch,
-        seed=space.seed,
-    )
+    return choose(space, value, baseline)

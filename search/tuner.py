@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 
 from search.order import ReportOrder
 from search.study import Candidate, SizeStudy
+from trainables.config.models import slug
 from trainables.slot import Slot, SlotConfig
 
 
@@ -140,6 +141,10 @@ class Conductor:
                 self.error = error
                 return False
             self._ready.add(study.model)
+        if result["data_error"] is not None:
+            # No other setting will do better: the search ends, and says what is to be mended.
+            self.error = result["data_error"]
+            return False
         if result["failure"] is not None:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
             return False
@@ -175,6 +180,9 @@ METRICS = (
     "loss",
     "high_entropy_loss",
     "low_entropy_loss",
+    "high_entropy_accuracy",
+    "general_loss",
+    "exact_match",
     "train_loss",
     "mask_rate",
     "learning_rate",
@@ -198,10 +206,10 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             return finished if self._conductor.finished else None
         model = self._conductor.model(trial_id)
         return {
-            "name": f"{model}/{candidate.number}",
+            "name": f"{slug(model)}/{candidate.number}",
             "model": model,
             "settings": candidate.settings.to_json(),
-            "checkpoint": str(checkpoint_file(self._checkpoints, model, candidate.number)),
+            "checkpoint": str(checkpoint_folder(self._checkpoints, model, candidate.number)),
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -244,7 +252,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             else:
                 controller.stop_trial(trial)
                 if self._conductor.error is None:
-                    Path(trial.config["checkpoint"]).unlink(missing_ok=True)
+                    shutil.rmtree(trial.config["checkpoint"], ignore_errors=True)
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         if chosen is not None and not self._keeps_slots:
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
@@ -253,8 +261,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         return chosen
 
 
-def checkpoint_file(checkpoints: Path, model: str, number: int) -> Path:
-    return checkpoints / model.replace("/", "-") / f"{number}.pt"
+def checkpoint_folder(checkpoints: Path, model: str, number: int) -> Path:
+    return checkpoints / slug(model) / str(number)
 
 
 def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:

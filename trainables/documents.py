@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 
 class DataError(ValueError):
-    """Data that cannot be used. `field` names the setting to mend (as in data.train)."""
+    """Data that cannot be used. `field` names the setting to mend (as in data.train), `nearest` what may be meant."""
 
-    def __init__(self, field: str, given: str, allowed: str) -> None:
+    def __init__(self, field: str, given: str, allowed: str, nearest: str | None = None) -> None:
         # All arguments in `args`: the error travels from a Ray worker to the driver.
-        super().__init__(field, given, allowed)
-        self.field, self.given, self.allowed = field, given, allowed
+        super().__init__(field, given, allowed, nearest)
+        self.field, self.given, self.allowed, self.nearest = field, given, allowed, nearest
 
     def __str__(self) -> str:
         return f"{self.field}: given {self.given}; allowed: {self.allowed}"

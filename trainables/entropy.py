@@ -7,6 +7,7 @@ infinity, so that it is in no low-entropy set.
 Shapes: R rows, T positions.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,17 @@ from trainables.packing import Packed
 
 @torch.no_grad()
 def score(
-    forward: nn.Module, packed: Packed, precision: torch.dtype = torch.float32, rows: int = ROWS
+    forward: nn.Module,
+    packed: Packed,
+    precision: torch.dtype = torch.float32,
+    rows: int = ROWS,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
     """Entropy and loss of each token under the model that `forward` runs, over all ranks, `rows` rows at a time.
 
     Args:
         packed: on the model's device.
+        progress: called with the share of the rows that have been scored.
 
     Returns:
         (entropy_RT, loss_RT) in nats, float32, on the CPU; infinity and 0 where a token has no prediction.
@@ -43,22 +49,43 @@ def score(
             # Logits at i predict token i + 1: the one shift.
             entropy_RT[part, 1:] = result.entropy_N.reshape(shape)[:, :-1]
             loss_RT[part, 1:] = result.loss_N.reshape(shape)[:, :-1]
+        progress(min(part.stop / len(label_RT), 1.0))
     for values_RT in (entropy_RT, loss_RT):
         parallel.sum_over_ranks(values_RT)
     predicted_RT = nn.functional.pad(label_RT[:, :-1] >= 0, (1, 0))
     return entropy_RT.masked_fill(~predicted_RT, torch.inf).cpu(), loss_RT.cpu()
 
 
-def score_folder(folder: Path, packed: Packed, one_document_a_row: bool) -> tuple[Tensor, Tensor]:
-    """`score` under the model in `folder`, on a GPU if there is one.
+class FolderModel:
+    """The model in a folder, on a GPU if there is one, to score with.
+
+    Args:
+        one_document_a_row: False if documents share rows.
 
     Raises:
-        ModelError: the model cannot score packed rows.
+        ModelError: the model cannot score such rows.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(folder, device)
-    check_forward(model, packed=not one_document_a_row)
-    return score(Forward(model), packed.to(device))
+
+    def __init__(self, folder: Path, one_document_a_row: bool) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_model(folder, self._device)
+        check_forward(model, packed=not one_document_a_row)
+        self._forward = Forward(model)
+
+    def score(self, packed: Packed, progress: Callable[[float], None] = lambda _: None) -> tuple[Tensor, Tensor]:
+        """See `score`."""
+        return score(self._forward, packed.to(self._device), progress=progress)
+
+
+def score_folder(
+    folder: Path, packed: Packed, one_document_a_row: bool, progress: Callable[[float], None] = lambda _: None
+) -> tuple[Tensor, Tensor]:
+    """`score` under the model in `folder`, on one device.
+
+    Raises:
+        ModelError: the model cannot score such rows.
+    """
+    return FolderModel(folder, one_document_a_row).score(packed, progress)
 
 
 def threshold(entropy_RT: Tensor, droppable_RT: Tensor, quantile: float) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 
 import ray
 
+from trainables.documents import DataError
+
 Reference = Any  # a ray.ObjectRef
 
 
@@ -18,7 +20,7 @@ class Assignment:
         name: of the trial, as in "builtin/nano/3".
         prepared: reference to the model's `Prepared`, which may still be in the making.
         settings: `Settings.to_json`.
-        checkpoint: file of the run's exact state, on storage that all nodes see.
+        checkpoint: folder of the run's exact state, on storage that all nodes see.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Answer:
     Attributes:
         metrics: of the evaluation that was ordered; empty if the run failed.
         failure: None, or why the run cannot go on.
+        data_error: what no run of this search can be trained on, such as a model.
         received_at, first_step_at: when a new assignment reached the workers, and when they began to train it, in
             seconds since the epoch; None in the answers that follow.
     """
@@ -54,6 +57,7 @@ class Answer:
     metrics: dict[str, float]
     failure: str | None = None
     detail: str = ""
+    data_error: DataError | None = None
     received_at: float | None = None
     first_step_at: float | None = None
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from trainables.builtin import ARCHITECTURES, base_folder
 from trainables.cache import cached, digest, file_hash
@@ -100,9 +101,7 @@ def _from_gguf(path: Path, cache: Path) -> Path:
 
     def build(entry: Path) -> None:
         from transformers import GgufConfig
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
@@ -121,13 +120,13 @@ def _from_gguf(path: Path, cache: Path) -> Path:
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     """The model in `folder`, in float32, without running code from it, and without any dropout of its own."""
+    logging.disable_progress_bar()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
-        attn_implementation=_attention(device),
     )
     model.to(device)  # type: ignore[arg-type]
     set_attention_dropout(model, 0.0)
@@ -137,10 +136,11 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _attention(device: torch.device) -> str:
-    """FlashAttention takes the documents of a packed row apart by itself (varlen); the others get a mask."""
-    installed = importlib.util.find_spec("flash_attn") is not None
-    return "flash_attention_2" if device.type == "cuda" and installed else "sdpa"
+def use_varlen(model: PreTrainedModel, precision: torch.dtype) -> None:
+    """On a GPU in half precision, and where the package flash-attn is installed, attention over each document alone
+    (varlen) instead of over the row with a mask."""
+    if next(model.parameters()).device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
+        model.set_attn_implementation("sdpa" if precision == torch.float32 else "flash_attention_2")
 
 
 def set_attention_dropout(model: PreTrainedModel, share: float) -> int:

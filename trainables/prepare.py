@@ -22,7 +22,7 @@ from trainables.packing import Packed, pack
 
 SPLITS = ("train", "validation", "test")
 
-Scorer = Callable[[Path, Packed, bool], tuple[Tensor, Tensor]]
+Scorer = Callable[[Path, Packed, bool, Callable[[float], None]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Prepared:
         base_hash: SHA-256 of the base weights and of the training entropies.
         data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
         train_tokens, train_rows: tokens and rows of an epoch.
-        cut: for each split, documents that are longer than a row, and so were cut.
+        cut: documents that are longer than a row, and so were cut; splits without any are left out.
         base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
     """
 
@@ -142,7 +142,7 @@ def prepare(
     Args:
         models: all models of the search, in its order: those that share a tokenizer share an evaluation set.
         progress: called with a line for a person.
-        scorer: `score_folder`, or what spreads it over devices.
+        scorer: `score_folder`, or what spreads its work over devices.
 
     Raises:
         DataError: documents, a model or a reference that cannot be used.
@@ -152,7 +152,9 @@ def prepare(
         return model_folder(name, what.cache, lambda share: progress(f"base weights of {name}: {share:.0%}"))
 
     def entropies(name: str, tokens: Path) -> Path:
-        return _entropies(weights(name), tokens, what, scorer, lambda: progress(f"entropies under {name}"))
+        return _entropies(
+            weights(name), tokens, what, scorer, lambda share: progress(f"entropies under {name}: {share:.0%}")
+        )
 
     folder = weights(model)
     progress(f"tokens of {model}")
@@ -181,7 +183,7 @@ def prepare(
         evaluation_hash=content_digest(evaluation),
         train_tokens=train.tokens,
         train_rows=len(train.token_RT),
-        cut=_about(tokens)["cut"],
+        cut={split: count for split, count in _about(tokens)["cut"].items() if count},
         base_losses=_base_losses(own, evaluation),
     )
 
@@ -273,15 +275,17 @@ def _mask_token(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int | N
     return found
 
 
-def _entropies(folder: Path, tokens: Path, what: Preparation, scorer: Scorer, begin: Callable[[], None]) -> Path:
+def _entropies(
+    folder: Path, tokens: Path, what: Preparation, scorer: Scorer, progress: Callable[[float], None]
+) -> Path:
     key = {"weights": model_digest(folder), "tokens": content_digest(tokens)}
 
     def build(entry: Path) -> None:
-        begin()
+        progress(0.0)
         # All splits at once: one load of the weights.
         splits = {split: _packed(tokens, split) for split in _splits(what)}
         together = Packed.concatenated(list(splits.values()))
-        entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded")
+        entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded", progress)
         tensors: dict[str, Tensor] = {}
         start = 0
         for split, packed in splits.items():

@@ -16,6 +16,7 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from trainables.mailbox import Answer, Assignment, Mailbox, Order, Reference
+from trainables.settings import ModelSettings
 
 # How often a waiting slot looks whether its Ray Train run is still alive, in seconds.
 _LOOK = 5.0
@@ -30,6 +31,7 @@ class SlotConfig:
         workers: Ray Train workers of a slot, the ranks of its process group.
         cpus, gpus: of each worker; a worker uses `cpus` threads.
         prepared: for each model, the reference to its `Prepared`.
+        how: how the workers build a model.
         storage: folder for Ray Train's own files.
         restarts: worker groups that a trial may lose before it fails.
     """
@@ -38,6 +40,7 @@ class SlotConfig:
     cpus: int
     gpus: int
     prepared: dict[str, Reference]
+    how: ModelSettings
     storage: Path
     restarts: int = 2
 
@@ -46,8 +49,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
     A trial's config has "name", "model", "settings" (Settings.to_json) and "checkpoint". A result has the metrics of
-    `Run.advance`, or "failure" and "detail". A trial's first result has "overhead_s", the seconds from the end of the
-    trial before it to its own first training step; a slot's first has "slot_start_s" instead.
+    `Run.advance`, and "failure", "detail" and "data_error" of its trainables.mailbox.Answer. A trial's first result has
+    "overhead_s", the seconds from the end of the trial before it to its own first training step; a slot's first has
+    "slot_start_s" instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -73,7 +77,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         try:
             TorchTrainer(
                 serve,
-                train_loop_config={"mailbox": self._mailbox, "threads": self._slot.cpus},
+                train_loop_config={"mailbox": self._mailbox, "threads": self._slot.cpus, "how": self._slot.how},
                 torch_config=TorchConfig(backend="nccl" if self._slot.gpus else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self._slot.workers,
@@ -106,7 +110,12 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self._number += 1
         ray.get(self._mailbox.put_order.remote(Order(self._number, self._assignment, self._evaluations)))
         answer = self._await_answer()
-        result = {**answer.metrics, "failure": answer.failure, "detail": answer.detail}
+        result: dict[str, Any] = {
+            **answer.metrics,
+            "failure": answer.failure,
+            "detail": answer.detail,
+            "data_error": answer.data_error,
+        }
         if not self._started and answer.received_at is not None:
             result["slot_start_s"] = answer.received_at - self._idle_since
         elif self._evaluations == 1 and answer.first_step_at is not None:

@@ -21,6 +21,7 @@ from trainables.evaluate import evaluate
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
+from trainables.models import use_varlen
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.settings import PRECISIONS, EntroDrop, Settings
@@ -42,6 +43,7 @@ class Run:
 
     def __init__(self, warm: WarmModel, settings: Settings) -> None:
         warm.reset()
+        use_varlen(warm.model, PRECISIONS[settings.precision])
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0

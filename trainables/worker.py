@@ -11,9 +11,10 @@ import torch
 
 from trainables import parallel
 from trainables.checkpoint import CheckpointError
+from trainables.documents import DataError
 from trainables.mailbox import Answer, Assignment, Order
 from trainables.prepare import Prepared
-from trainables.settings import Settings
+from trainables.settings import ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
 
@@ -22,7 +23,7 @@ def serve(config: dict[str, Any]) -> None:
     """The train loop of a slot's worker group; every rank runs it until an order without an assignment.
 
     Args:
-        config: "mailbox" (the slot's) and "threads" (CPU threads of each worker).
+        config: "mailbox" (the slot's), "threads" (CPU threads of each worker) and "how" (ModelSettings).
     """
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
@@ -41,12 +42,14 @@ def serve(config: dict[str, Any]) -> None:
             if run is None or name != order.assignment.name:
                 received_at = time.time()
                 run, name = None, order.assignment.name
-                run = _start(order.assignment, warm, device)
+                run = _start(order.assignment, config["how"], warm, device)
                 first_step_at = time.time()
             answer = _advance(order, run)
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             answer = Answer(order.number, {}, "nan", str(error))
+        except DataError as error:
+            answer = Answer(order.number, {}, "error", str(error), error)
         except Exception as error:
             answer = Answer(order.number, {}, _reason(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
@@ -69,12 +72,12 @@ def _reason(error: Exception) -> str:
     return "out of memory" if memory else "error"
 
 
-def _start(assignment: Assignment, warm: dict[str, WarmModel], device: torch.device) -> Run:
+def _start(assignment: Assignment, how: ModelSettings, warm: dict[str, WarmModel], device: torch.device) -> Run:
     prepared: Prepared = ray.get(assignment.prepared)
     if prepared.model not in warm:
         # One model at a time: sizes follow one another, and a slot's memory is planned for one.
         warm.clear()
-        warm[prepared.model] = WarmModel(prepared, device)
+        warm[prepared.model] = WarmModel(prepared, device, how)
     settings = Settings.from_json(assignment.settings)
     run = Run(warm[prepared.model], settings)
     if assignment.checkpoint.exists():

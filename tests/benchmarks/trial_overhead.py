@@ -34,12 +34,13 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.state import list_actors, list_placement_groups
 
-from search.preparing import Preparing, source_of
+from search.preparing import Preparing
 from search.space import Space
 from search.study import Candidate, SizeStudy
 from search.tuner import Conductor, ray_environment, run_trials
+from trainables.config.build import splits_of
 from trainables.prepare import Prepared
-from trainables.settings import Settings
+from trainables.settings import ModelSettings, Settings
 from trainables.slot import SlotConfig
 from trainables.train import Run
 from trainables.warm import WarmModel
@@ -98,11 +99,13 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     """Overheads of our trials in seconds, what is left over, and the prepared data."""
     space = small_space(trials)
     study = EverySecondStops(folder / "study.journal", MODEL, space)
-    preparing = Preparing(space, source_of(space).splits(space.seed))
+    preparing = Preparing(space, splits_of(space))
     prepared = preparing.result(MODEL)
     before = census()
     conductor = Conductor([study], 1, lambda _: prepared.train_tokens, Silent())
-    run_trials(conductor, SlotConfig(1, 1, 0, preparing.prepared, folder / "ray"), 1, folder / "checkpoints")
+    run_trials(
+        conductor, SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray"), 1, folder / "checkpoints"
+    )
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
     deadline = time.monotonic() + 20

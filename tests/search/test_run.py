@@ -92,13 +92,13 @@ def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str
 
 
 def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[str]) -> None:
-    from search.space_file import load
+    from search.space import load
 
     Path("space.yaml").write_text(SMALL)
     assert "holds no search" in refused(capsys, ["space.yaml", "--resume"])
     output = Path("runs/space")
     output.mkdir(parents=True)
-    resolved = load("space.yaml").space.model_dump(mode="json")
+    resolved = load("space.yaml").config.model_dump(mode="json")
     (output / "resolved.yaml").write_text(json.dumps(resolved))
     line = refused(capsys, ["space.yaml", "--resume", "--set", "budget.epochs=3"])
     assert "budget.epochs" in line

@@ -4,10 +4,14 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search.space import Space
-from search.study import BASELINE, ENTRODROP, SizeStudy, objective_value
+from search.record import curriculum_name, flat
+from search.report import best_schedule, write_results
+from search.space import Space, load
+from search.study import BASELINE, ENTRODROP, REGULARIZED, SizeStudy, objective_value
+from trainables.config.recipe import load_recipe
 
 MODEL = "builtin/nano"
+MATH = Path(__file__).parents[2] / "spaces" / "math.yaml"
 
 
 def space(**changes: Any) -> Space:
@@ -169,3 +173,89 @@ def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
     assert len(rates) > 4
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
     assert {c.parameters["presentation"] for c in candidates[1:] if c is not None} == {"input", "loss"}
+
+
+def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> None:
+    # The numbers in LOG.md depend on the names and on their order.
+    opened = SizeStudy(tmp_path / "study.journal", MODEL, load(MATH).config)
+    opened.prepared(train_tokens=100)
+    candidates = [opened.ask() for _ in range(3)]
+    assert list(candidates[1].parameters) == [  # type: ignore[union-attr]
+        "entropy_threshold",
+        "mask_ratio",
+        "presentation",
+        "curriculum",
+        "learning_rate",
+        "weight_decay",
+    ]
+    assert [list(t.params) for t in opened.study.trials[:2]] == [
+        [],
+        [
+            "curriculum.shape",
+            "curriculum.sigmoid.midpoint",
+            "curriculum.sigmoid.steepness",
+            "entropy_threshold.quantile",
+            "mask_ratio",
+        ],
+    ]
+    assert opened.study.trials[2].params == {
+        "curriculum.shape": "cosine",
+        "entropy_threshold.quantile": 0.43123437470271186,
+        "mask_ratio": 0.263718907230274,
+    }
+
+
+def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "schedule": {
+            "tokens": ["low_entropy", "random"],
+            "refresh_epochs": [0, 2],
+            "entropy_threshold": {"nats": {"low": 0.5, "high": 2.0}},
+            "curriculum": {"shape": "spline", "knots": 2},
+        },
+        "training": {"label_smoothing": {"low": 0.0, "high": 0.2}, "neftune_alpha": [0.0, 5.0]},
+    }
+    opened = study(tmp_path, **changes)
+    baseline, middle, *others = [opened.ask() for _ in range(8)]
+    assert baseline is not None
+    assert middle is not None
+    assert baseline.parameters["label_smoothing"] == baseline.settings.label_smoothing == 0.0
+    assert middle.parameters["curriculum"] == {"shape": "spline", "rises": [0.5, 0.5, 0.5]}
+    assert middle.settings.label_smoothing == pytest.approx(0.1)
+    trial = opened.study.trials[2]
+    rises = [trial.params[f"curriculum.spline.rise_{i}"] for i in (1, 2, 3)]
+    assert others[0] is not None
+    assert others[0].parameters["curriculum"]["rises"] == rises
+    assert {c.settings.entrodrop.tokens for c in others if c and c.settings.entrodrop} == {"low_entropy", "random"}
+    assert {c.settings.entrodrop.refresh_epochs for c in others if c and c.settings.entrodrop} == {0, 2}
+    assert curriculum_name(middle) == "spline 0.5 0.5 0.5"
+    assert flat(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
+
+    run(opened, middle.number, curve(5.0, 6.0))
+    text = best_schedule(space(**changes), opened, opened.best())  # type: ignore[arg-type]
+    (tmp_path / "best.yaml").write_text(text)
+    assert load_recipe(tmp_path / "best.yaml").settings == middle.settings
+    again = SizeStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
+    again.prepared(train_tokens=100)
+    first, second = again.ask(), again.ask()
+    assert first is not None
+    assert second is not None
+    assert (first.settings, second.settings) == (baseline.settings, middle.settings)
+
+
+def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"schedule": None, "training": {"hidden_dropout": {"low": 0.0, "high": 0.4}}}
+    opened = study(tmp_path, **changes)
+    baseline, middle = opened.ask(), opened.ask()
+    assert baseline is not None
+    assert middle is not None
+    assert (baseline.arm, baseline.settings.hidden_dropout) == (BASELINE, 0.0)
+    assert (middle.arm, middle.settings.entrodrop) == (REGULARIZED, None)
+    assert middle.settings.hidden_dropout == pytest.approx(0.2)
+    assert (curriculum_name(baseline), curriculum_name(middle)) == ("no dropout", "regularized")
+    run(opened, baseline.number, curve(4.0, 6.0))
+    run(opened, middle.number, curve(5.0, 6.0))
+    assert opened.best().number == 1  # type: ignore[union-attr]
+    write_results(tmp_path, space(**changes), [opened], {})
+    best = load_recipe(tmp_path / "best_schedule.builtin-nano.yaml")
+    assert best.settings == middle.settings

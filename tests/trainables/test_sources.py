@@ -1,45 +1,95 @@
-"""Sources, splits and packing. One conformance suite for all sources: a new one joins the fixture `source`."""
+"""Sources and splits. One conformance suite for all sources: a new one joins the fixture `source`."""
 
+import csv
 import json
+import pickle
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-import torch
 
 from trainables.documents import DataError, Document, Splits, SplitSizes
-from trainables.packing import Packed, pack
-from trainables.sources import JsonLines, ReasoningGym, Source
+from trainables.sources import Files, Hub, ReasoningGym, Source, Templates, general_documents
+from trainables.sources.splitting import split
 
 SIZES = SplitSizes(12, 6, 5)
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+def write_json(path: Path, records: list[Any]) -> Path:
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, records: list[Any]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    return path
+
+
+def write_parquet(path: Path, records: list[Any]) -> Path:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    return path
+
+
+WRITERS = {"jsonl": write_lines, "json": write_json, "csv": write_csv, "parquet": write_parquet}
 
 
 def questions(count: int) -> list[dict[str, str]]:
     return [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(count)]
 
 
-def json_lines(path: Path, sizes: SplitSizes = SIZES, template: str = "{question}\n{answer}") -> JsonLines:
-    return JsonLines(path, template, sizes)
+def files(
+    *paths: Path | str,
+    sizes: SplitSizes = SIZES,
+    template: str = "{question}\n{answer}",
+    prompt: str | None = None,
+    answer: str | None = None,
+    sample_by: str = "line",
+) -> Files:
+    return Files(tuple(map(str, paths)), Templates(template, prompt, answer), sizes, sample_by)
+
+
+def hub(folder: Path, sizes: SplitSizes = SIZES, template: str = "{answer}", **changes: Any) -> Hub:
+    templates = Templates(template, "{question}\n", "{answer}")
+    return replace(Hub(str(folder), None, "train", None, templates, sizes), **changes)
 
 
 def texts(splits: Splits) -> list[set[str]]:
-    return [{d.text for d in part} for part in (splits.train, splits.validation, splits.test)]
+    return [{d.prompt + d.text for d in part} for part in (splits.train, splits.validation, splits.test)]
 
 
-@pytest.fixture(params=["reasoning_gym", "json_lines"])
+@pytest.fixture(params=["gsm_symbolic", "chain_sum", *WRITERS, "txt", "prompts", "hub"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[SplitSizes], Source]:
-    if request.param == "reasoning_gym":
-        return lambda sizes: ReasoningGym("gsm_symbolic", sizes)
-    path = write_lines(tmp_path / "data.jsonl", questions(40))
-    return lambda sizes: json_lines(path, sizes)
+    kind = request.param
+    if kind in ("gsm_symbolic", "chain_sum"):
+        return lambda sizes: ReasoningGym(kind, sizes)
+    if kind == "hub":
+        write_lines(tmp_path / "set" / "train.jsonl", questions(40))
+        return lambda sizes: hub(tmp_path / "set", sizes)
+    if kind == "txt":
+        path = tmp_path / "data.txt"
+        path.write_text("\n".join(f"This is line {n}." for n in range(40)))
+        return lambda sizes: files(path, sizes=sizes, template="{text}")
+    if kind == "prompts":
+        # Each prompt three times, with other answers.
+        path = write_lines(tmp_path / "data.jsonl", [{"q": f"{n // 3}?", "a": str(n)} for n in range(60)])
+        return lambda sizes: files(path, sizes=sizes, template="{a}", prompt="{q}\n")
+    path = WRITERS[kind](tmp_path / f"data.{kind}", questions(40))
+    return lambda sizes: files(path, sizes=sizes)
 
 
 class TestSource:
@@ -48,10 +98,10 @@ class TestSource:
         assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 6, 5)
         assert all(d.text.strip() for part in (splits.train, splits.validation, splits.test) for d in part)
 
-    def test_splits_share_no_problem_and_no_group(self, source: Callable[[SplitSizes], Source]) -> None:
+    def test_splits_share_no_text_and_no_group(self, source: Callable[[SplitSizes], Source]) -> None:
         splits = source(SIZES).splits(seed=0)
         parts = (splits.train, splits.validation, splits.test)
-        assert len({d.text for part in parts for d in part}) == 12 + 6 + 5
+        assert len(set.union(*texts(splits))) == 12 + 6 + 5
         groups = [{d.group for d in part} for part in parts]
         assert len(set.union(*groups)) == sum(map(len, groups))
 
@@ -60,17 +110,58 @@ class TestSource:
         assert source(SIZES).splits(seed=3) == first
         assert texts(source(SIZES).splits(seed=4)) != texts(first)
 
+    def test_general_documents_stand_apart(self, source: Callable[[SplitSizes], Source]) -> None:
+        splits = source(SplitSizes(6, 3, 3)).splits(seed=0)
+        general = general_documents(source(SplitSizes(8, 0, 0)), 0, splits)
+        assert len(general) == 8
+        used = set.union(*texts(splits))
+        assert not used & {d.prompt + d.text for d in general}
+        groups = {d.group for part in (splits.train, splits.validation, splits.test) for d in part}
+        assert not groups & {d.group for d in general}
 
-def test_reasoning_gym_tells_the_problem_and_its_worked_solution() -> None:
+    def test_too_many_documents_are_an_error_that_names_the_split(self, source: Callable[[SplitSizes], Source]) -> None:
+        with pytest.raises(DataError, match="at most") as caught:
+            source(SplitSizes(10**9, 5, 5)).splits(seed=0)
+        assert caught.value.field == "data.train"
+        splits = source(SIZES).splits(seed=0)
+        with pytest.raises(DataError, match="at most") as caught:
+            general_documents(source(SplitSizes(10**9, 0, 0)), 0, splits)
+        assert caught.value.field == "general.documents"
+
+
+def test_gsm_symbolic_tells_the_problem_and_its_worked_solution() -> None:
     for document in ReasoningGym("gsm_symbolic", SIZES).splits(seed=1).train:
-        question, solution = document.text.split("\n", 1)
-        assert "final answer" not in question
-        assert any(c.isdigit() for c in solution)
+        assert "final answer" not in document.prompt
+        assert document.prompt.endswith("\n")
+        assert document.answer is not None
+        assert document.text.endswith(f"#### {document.answer}")
 
 
-def test_reasoning_gym_draws_from_many_templates() -> None:
+def test_gsm_symbolic_draws_from_many_templates() -> None:
     splits = ReasoningGym("gsm_symbolic", SIZES).splits(seed=1)
     assert len({d.group for d in splits.train}) == 12
+
+
+def test_other_tasks_ask_and_answer() -> None:
+    document = ReasoningGym("chain_sum", SIZES).splits(seed=1).train[0]
+    assert document.prompt.strip()
+    assert document.text == document.answer
+    assert document.text.lstrip("-").isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("task", "allowed", "nearest"),
+    [
+        ("chain_sums", "a task of reasoning-gym", "chain_sum"),
+        ("composite", "a task that needs no configuration (Must specify", None),
+        ("rubiks_cube", "a task whose problems have one answer", None),
+    ],
+)
+def test_wrong_tasks_are_told(task: str, allowed: str, nearest: str | None) -> None:
+    with pytest.raises(DataError) as caught:
+        ReasoningGym(task, SIZES).splits(seed=0)
+    assert (caught.value.field, caught.value.given, caught.value.nearest) == ("data.task", task, nearest)
+    assert caught.value.allowed.startswith(allowed)
 
 
 def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> None:
@@ -79,7 +170,7 @@ def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> 
 
         task_indices = (0, 1, 2) * 20
 
-    items = [{"question": f"{i % 6}?", "metadata": {"answer_cot": "1"}} for i in range(60)]
+    items = [{"question": f"{i % 6}?", "answer": "1", "metadata": {"answer_cot": "1"}} for i in range(60)]
     with (
         mock.patch("reasoning_gym.create_dataset", return_value=Repeating(items)),
         pytest.raises(DataError, match="at most 2 distinct problems") as caught,
@@ -88,139 +179,157 @@ def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> 
     assert caught.value.field in ("data.train", "data.validation", "data.test")
 
 
-def test_more_problems_than_can_be_generated_are_an_error() -> None:
-    with pytest.raises(DataError, match=r"at most [0-9]+ together"):
-        ReasoningGym("gsm_symbolic", SplitSizes(10**9, 5, 5)).splits(seed=0)
-
-
-def test_json_lines_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
+def test_splits_do_not_depend_on_the_order_of_files_or_records(tmp_path: Path) -> None:
     records = questions(30)
-    ordered = json_lines(write_lines(tmp_path / "a.jsonl", records)).splits(seed=0)
+    ordered = files(write_lines(tmp_path / "a.jsonl", records)).splits(seed=0)
     random.Random(0).shuffle(records)
-    assert json_lines(write_lines(tmp_path / "b.jsonl", records)).splits(seed=0) == ordered
+    write_csv(tmp_path / "x1.csv", records[:20])
+    write_parquet(tmp_path / "x2.parquet", records[15:])
+    assert files(tmp_path / "x*").splits(seed=0) == ordered
+    assert files(tmp_path / "x2.parquet", tmp_path / "x1.csv").splits(seed=0) == ordered
 
 
-def test_json_lines_drop_duplicates_across_splits(tmp_path: Path) -> None:
+def test_what_stands_twice_is_used_once(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "data.jsonl", questions(23) * 3)
-    splits = json_lines(path).splits(seed=0)
+    splits = files(path).splits(seed=0)
     assert sum(map(len, texts(splits))) == 23
     assert len(set.union(*texts(splits))) == 23
-    with pytest.raises(DataError, match="at most 23 together"):
-        json_lines(path, SplitSizes(12, 6, 6)).splits(seed=0)
+    with pytest.raises(DataError, match=r"at most 23 together, the distinct documents in data.jsonl"):
+        files(path, sizes=SplitSizes(12, 6, 6)).splits(seed=0)
+
+
+def test_documents_with_the_same_prompt_stand_in_one_split() -> None:
+    documents = [Document(str(n), "same", "?") for n in range(5)] + [Document(str(n), str(n)) for n in range(5)]
+    splits = split(documents, SplitSizes(4, 2, 1), 0, "here")
+    assert sum("same" in {d.group for d in part} for part in (splits.train, splits.validation, splits.test)) <= 1
+    with pytest.raises(DataError, match=r"data.test: given 2; allowed: at most 0, as documents with the same prompt"):
+        split([Document(str(n), "same", "?") for n in range(6)], SplitSizes(2, 0, 2), 0, "here")
 
 
 def test_json_lines_read_what_json_allows(tmp_path: Path) -> None:
     # A line separator may stand in a JSON string as it is; empty lines and Windows line ends are common.
     records = [{"question": f"{n}\u2028\u0085{{}}", "answer": "é"} for n in range(3)]
     path = tmp_path / "data.jsonl"
-    path.write_bytes("\r\n\r\n".join(json.dumps(r, ensure_ascii=False) for r in records).encode())
-    splits = json_lines(path, SplitSizes(1, 1, 1)).splits(seed=0)
+    lines = "\r\n\r\n".join(json.dumps(r, ensure_ascii=False) for r in records)
+    path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    splits = files(path, sizes=SplitSizes(1, 1, 1)).splits(seed=0)
     assert set.union(*texts(splits)) == {f"{n}\u2028\u0085{{}}\né" for n in range(3)}
+
+
+def test_a_csv_value_may_be_long(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [{"text": "long " * 50_000}])
+    document = files(path, sizes=SplitSizes(1, 0, 0), template="{text}").splits(seed=0).train[0]
+    assert document.text == "long " * 50_000
+
+
+def test_columns_may_lie_within_columns(tmp_path: Path) -> None:
+    records = [{"messages": [{"content": f"{n}?"}, {"content": f"{n}!"}], "n": n} for n in range(3)]
+    source = files(
+        write_lines(tmp_path / "data.jsonl", records),
+        sizes=SplitSizes(1, 1, 1),
+        prompt="{messages[0][content]} ",
+        template="{messages[1][content]}",
+        answer="{n}",
+    )
+    documents = {(d.prompt, d.text, d.answer) for d in source.splits(seed=0).train}
+    assert documents <= {(f"{n}? ", f"{n}!", str(n)) for n in range(3)}
+
+
+@pytest.mark.parametrize(("sample_by", "count"), [("line", 6), ("paragraph", 3), ("document", 1)])
+def test_a_text_file_is_read_by_line_paragraph_or_whole(tmp_path: Path, sample_by: str, count: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\nb\n\nc\nd\n\ne\nf\n")
+    source = files(path, sizes=SplitSizes(count, 0, 0), template="{text}", sample_by=sample_by)
+    assert len(source.splits(seed=0).train) == count
+    with pytest.raises(DataError, match=f"at most {count} together"):
+        replace(source, sizes=SplitSizes(count + 1, 0, 0)).splits(seed=0)
 
 
 GOOD = '{"question": "a", "answer": "b"}\n'
 
 
 @pytest.mark.parametrize(
-    ("content", "field", "given", "allowed"),
+    ("name", "content", "field", "given", "allowed"),
     [
-        (None, "data.path", "data.jsonl", "No such file"),
-        ("", "data.path", "no documents in data.jsonl", "at least three"),
-        ("\n  \n", "data.path", "no documents in data.jsonl", "at least three"),
-        (GOOD + "\n" + "{oops\n", "data.path", "line 3 of ", "a JSON object on each line"),
-        (GOOD + "[1, 2]\n", "data.path", "line 2 of ", "a JSON object on each line"),
-        (GOOD + "7\n", "data.path", "line 2 of ", "a JSON object on each line"),
-        (GOOD + '"text"\n', "data.path", "line 2 of ", "a JSON object on each line"),
-        (GOOD + "null\n", "data.path", "line 2 of ", "a JSON object on each line"),
-        ('{"problem": "a", "answer": "b"}\n', "data.template", "the column 'question'", "problem, answer"),
-        (GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
-        (b"\xff\xfe\x00", "data.path", "data.jsonl", "UTF-8"),
+        ("a.jsonl", None, "data.path", "a.jsonl", "No such file"),
+        ("a*.jsonl", None, "data.path", "a*.jsonl, which fits no file", "a pattern of files that exist"),
+        ("a.jsonl", "", "data.path", "no documents in a.jsonl", "at least three"),
+        ("a.jsonl", "\n  \n", "data.path", "no documents in a.jsonl", "at least three"),
+        ("a.jsonl", GOOD + "\n" + "{oops\n", "data.path", "line 3 of ", "a JSON object with columns (Expecting"),
+        ("a.jsonl", GOOD + "[1, 2]\n", "data.path", "line 2 of ", "a JSON object with columns"),
+        ("a.jsonl", GOOD + "7\n", "data.path", "line 2 of ", "a JSON object with columns"),
+        ("a.jsonl", GOOD + '"text"\n', "data.path", "line 2 of ", "a JSON object with columns"),
+        ("a.jsonl", GOOD + "null\n", "data.path", "line 2 of ", "a JSON object with columns"),
+        ("a.jsonl", GOOD + "[" * 100_000, "data.path", "line 2 of ", "a JSON object with columns"),
+        ("a.jsonl", '{"problem": "a", "answer": "b"}', "data.template", "the column 'question'", "problem, answer"),
+        ("a.jsonl", '{"question": null, "answer": "b"}', "data.template", "line 1 of", "with a value (the column"),
+        ("a.jsonl", GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
+        ("a.jsonl", b"\xff\xfe\x00", "data.path", "a.jsonl", "UTF-8"),
+        ("a.json", GOOD, "data.path", "a.json, which holds one dict", "a JSON list of objects"),
+        ("a.json", "[{}", "data.path", "a.json", "a JSON list of objects with columns (Expecting"),
+        ("a.json", f"[{GOOD}, 3]", "data.path", "record 2 of a.json", "a JSON object with columns"),
+        ("a.csv", "question,answer\na,b\nc\n", "data.template", "line 3 of a.csv", "the column 'answer' has none"),
+        ("a.csv", "question,answer\na,b,c\n", "data.path", "line 2 of a.csv", "as many columns as the first line: 2"),
+        ("a.csv", 'question,answer\n"a"b,c\n', "data.path", "what follows line 1 of a.csv", "CSV ("),
+        ("a.csv", "Question;Answer\na;b\n", "data.template", "the column 'question'", "of a.csv: Question;Answer"),
+        ("a.parquet", "no", "data.path", "a.parquet", "a Parquet file ("),
+        ("a.txt", "some text", "data.template", "the column 'question'", "the columns of a.txt: text"),
+        ("a.bin", "some text", "data.path", "a.bin", "a file that ends in .jsonl, .json, .csv, .parquet, .txt"),
     ],
-)
-def test_json_lines_say_what_is_wrong(
-    tmp_path: Path, content: str | bytes | None, field: str, given: str, allowed: str
+)  # fmt: skip
+def test_files_say_what_is_wrong(
+    tmp_path: Path, name: str, content: str | bytes | None, field: str, given: str, allowed: str
 ) -> None:
-    path = tmp_path / "data.jsonl"
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
-        json_lines(path).splits(seed=0)
+        files(path).splits(seed=0)
     assert caught.value.field == field
     assert given in caught.value.given
     assert allowed in caught.value.allowed
-    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in caught.value.given
+
+
+def test_the_nearest_column_is_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"questions": "a", "answer": "b"}])
+    with pytest.raises(DataError) as caught:
+        files(path).splits(seed=0)
+    assert caught.value.nearest == "questions"
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a.jsonl"
+    folder.mkdir()
     with pytest.raises(DataError, match="readable UTF-8 file"):
-        json_lines(tmp_path).splits(seed=0)
+        files(folder).splits(seed=0)
 
 
-class Characters:
-    """One token for each character; 0 ends a document."""
-
-    eos_token_id = 0
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
-        assert not add_special_tokens
-        return {"input_ids": [[ord(c) for c in t] for t in text]}
-
-
-def packed(lengths: list[int], sequence_length: int) -> tuple[list[list[int]], Packed]:
-    """Documents with `lengths` characters and the end; (their tokens before the cut, packed)."""
-    draw = random.Random(0)
-    documents = [Document("".join(draw.choice("abcdef") for _ in range(n)), str(i)) for i, n in enumerate(lengths)]
-    return [[*map(ord, d.text), 0] for d in documents], pack(documents, Characters(), sequence_length)
+def test_the_split_of_a_data_set_is_chosen(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set" / "train.jsonl", questions(1))
+    write_lines(tmp_path / "set" / "test.jsonl", questions(30))
+    splits = hub(tmp_path / "set", split="test").splits(seed=0)
+    assert all(d.answer == d.text for d in splits.train)
+    with pytest.raises(DataError) as caught:
+        hub(tmp_path / "set", split="tests").splits(seed=0)
+    error = caught.value
+    assert (error.field, error.given, error.allowed, error.nearest) == ("data.split", "tests", "train, test", "test")
 
 
-LENGTHS = [(7 * i * i + 3) % 17 for i in range(40)]
-
-
-@pytest.mark.parametrize("sequence_length", [5, 17, 64])
-def test_every_token_is_packed_once_and_in_order(sequence_length: int) -> None:
-    tokens, rows = packed(LENGTHS, sequence_length)
-    for index, expected in enumerate(tokens):
-        where = torch.nonzero(rows.document_RT == index)
-        assert where[:, 0].unique().numel() == 1, "a document lies in one row"
-        start = int(where[0, 1])
-        assert where[:, 1].tolist() == list(range(start, start + len(where)))
-        assert rows.token_RT[where[:, 0], where[:, 1]].tolist() == expected[:sequence_length]
-        assert rows.position_RT[where[:, 0], where[:, 1]].tolist() == list(range(len(where)))
-    assert rows.tokens == sum(min(len(t), sequence_length) for t in tokens)
-    assert (rows.token_RT[rows.document_RT < 0] == 0).all()
-
-
-def test_only_the_end_of_a_document_is_special() -> None:
-    tokens, rows = packed(LENGTHS, 17)
-    assert int(rows.special_RT.sum()) == sum(len(t) <= 17 for t in tokens)
-    assert (rows.token_RT[rows.special_RT] == 0).all()
-    assert (rows.document_RT[rows.special_RT] >= 0).all()
-
-
-def test_labels_never_cross_documents() -> None:
-    _, rows = packed(LENGTHS, 17)
-    height, width = rows.token_RT.shape
-    for r in range(height):
-        for t in range(width):
-            same = t + 1 < width and 0 <= rows.document_RT[r, t] == rows.document_RT[r, t + 1]
-            assert rows.label_RT[r, t] == (rows.token_RT[r, t + 1] if same else -100)
-
-
-def test_droppable_tokens_are_neither_first_nor_special_nor_padding() -> None:
-    tokens, rows = packed(LENGTHS, 17)
-    assert not (rows.droppable_RT & ((rows.position_RT == 0) | rows.special_RT | (rows.document_RT < 0))).any()
-    assert int(rows.droppable_RT.sum()) == sum(max(0, min(len(t), 18) - 2) for t in tokens)
-
-
-def test_packing_is_best_fit_decreasing() -> None:
-    # Lengths with the end: 5, 4, 3, 2, 2. The 3 goes to the fuller row of the 5, the 2s to the row of the 4.
-    _, rows = packed([4, 3, 2, 1, 1], 8)
-    assert rows.document_RT.tolist() == [[0] * 5 + [2] * 3, [1] * 4 + [3] * 2 + [4] * 2]
+def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set" / "train.jsonl", questions(30))
+    with pytest.raises(DataError, match=r"data.name: given main; .*Available: \['default'\]"):
+        hub(tmp_path / "set", name="main").splits(seed=0)
+    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded"):
+        hub(tmp_path / "nowhere").splits(seed=0)
+    with pytest.raises(DataError, match=r"data.template: given the column 'text'; .*: question, answer"):
+        hub(tmp_path / "set", template="{text}").splits(seed=0)
+    (tmp_path / "set" / "train.jsonl").write_text('{"question": 1}\n{oops\n')
+    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded"):
+        hub(tmp_path / "set").splits(seed=0)
 
 
 def test_an_error_survives_pickling() -> None:
-    import pickle
-
-    error = pickle.loads(pickle.dumps(DataError("data.train", "9", "at most 8")))
-    assert (error.field, error.given, error.allowed) == ("data.train", "9", "at most 8")
+    error = pickle.loads(pickle.dumps(DataError("data.train", "9", "at most 8", "8")))
+    assert (error.field, error.given, error.allowed, error.nearest) == ("data.train", "9", "at most 8", "8")
     assert str(error) == "data.train: given 9; allowed: at most 8"

@@ -14,7 +14,7 @@ import yaml
 Place = tuple[str | int, ...]
 
 MAX_DEPTH = 32
-# Aliases of aliases grow exponentially; this is far above what a search space needs.
+# Aliases of aliases grow exponentially; this is far above what a configuration needs.
 MAX_VALUES = 10_000
 # Beyond it, integers are not exact in JSON, nor in a float.
 MAX_INTEGER = 2**53 - 1

@@ -1,4 +1,4 @@
-"""What is wrong with a space, in words: pydantic's errors told with the field's own JSON schema.
+"""What is wrong with a YAML file, in words: pydantic's errors told with the field's own JSON schema.
 
 The schema is the one source of what is allowed, for these messages as for an editor.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from search.yaml_lines import MAX_INTEGER, Place
+from trainables.config.yaml_lines import MAX_INTEGER, Place
 
 LONGEST = 80
 _MISSING = object()
@@ -69,7 +69,8 @@ def nearest_word(word: object, words: Iterable[str]) -> str | None:
 def problems(errors: Sequence[ErrorDetails], tree: Any, schema: Mapping[str, Any]) -> list[Problem]:
     """Each of pydantic's errors about `tree`, in words."""
     reader = _Schema(schema)
-    found = [_problem(error, tree, reader) for error in errors]
+    # A default that depends on a wrong value is no problem of its own.
+    found = [_problem(error, tree, reader) for error in errors if error["type"] != "default_factory_not_called"]
     # A misspelt key is one problem, not a missing key as well.
     meant = {(*problem.place[:-1], problem.nearest) for problem in found if problem.nearest}
     return [problem for problem in found if problem.given != "nothing" or problem.place not in meant]
@@ -78,8 +79,8 @@ def problems(errors: Sequence[ErrorDetails], tree: Any, schema: Mapping[str, Any
 def _problem(error: ErrorDetails, tree: Any, schema: "_Schema") -> Problem:
     kind, context = error["type"], error.get("ctx", {})
     place = schema.place(error["loc"], tree, names_key=kind in ("missing", "extra_forbidden"))
-    if kind == "space":
-        return Problem((*place, *context["where"]), context["given"], context["allowed"])
+    if kind == "setting":
+        return Problem((*place, *context["where"]), context["given"], context["allowed"], context["nearest"])
     if kind == "extra_forbidden":
         return _unknown_key(place, tree, schema)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -195,8 +196,13 @@ class _Schema:
         return members[value[name]] if members else union
 
     def options(self, here: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        options = [*here.get("oneOf", []), *here.get("anyOf", [])] or [here]
-        return [self._resolved(option) for option in options]
+        """All that may stand in a place: the members of unions, and of unions within them that have no key of their own
+        to tell their members apart."""
+        members = [self._resolved(option) for option in [*here.get("oneOf", []), *here.get("anyOf", [])]]
+        if not members:
+            return [self._resolved(here)]
+        inner = [[member] if {"discriminator", "allowed"} & set(member) else self.options(member) for member in members]
+        return [option for options in inner for option in options]
 
     def words(self, here: Mapping[str, Any]) -> list[str]:
         """The words that may stand in a place."""
@@ -242,5 +248,10 @@ class _Schema:
 def _bounds(here: Mapping[str, Any]) -> str:
     if "minimum" in here and "maximum" in here:
         return f" from {here['minimum']} to {here['maximum']}"
-    names = {"minimum": "of at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+    names = {
+        "minimum": "of at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
     return " and".join(f" {words} {here[name]}" for name, words in names.items() if name in here)

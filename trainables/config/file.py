@@ -1,35 +1,37 @@
-"""From the file of a space, and what the command line changes in it, to the space; or to one line of what is wrong."""
+"""From a YAML file, and what the command line changes in it, to a configuration; or to one line of what is wrong."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from search.space import Space, json_schema
-from search.space_errors import Problem, nearest_word, one_line, problems, shown
-from search.yaml_lines import MAX_DEPTH, Place, YamlError, read
+from trainables.config.errors import Problem, nearest_word, one_line, problems, shown
+from trainables.config.yaml_lines import MAX_DEPTH, Place, YamlError, read
 
 MAX_BYTES = 2**20
 
+Model = TypeVar("Model", bound=BaseModel)
 
-class SpaceError(ValueError):
-    """A space that cannot be used; str() is one line for the person who wrote it."""
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; str() is one line for the person who wrote it."""
 
 
 @dataclass(frozen=True)
-class SpaceFile:
-    """A space, and the file it was read from."""
+class ConfigFile(Generic[Model]):
+    """A configuration, and the file it was read from."""
 
     path: Path
-    space: Space
+    config: Model
     text: str
     # The line of each place in the file, or the override that set it.
     origins: Mapping[Place, int | str] = field(repr=False, compare=False)
 
-    def error(self, where: str, given: object, allowed: str, nearest: str | None = None) -> SpaceError:
+    def error(self, where: str, given: object, allowed: str, nearest: str | None = None) -> ConfigError:
         """The error for a setting that turned out wrong after loading.
 
         Args:
@@ -41,11 +43,19 @@ class SpaceFile:
         return _error(self.path, self.origins, [Problem(place, words, allowed, nearest)])
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> SpaceFile:
-    """The space in the file `path`, after `overrides` such as "budget.trials=4" or "models.0=builtin/nano".
+@cache
+def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a file."""
+    return schema.model_json_schema()
+
+
+def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> ConfigFile[Model]:
+    """The configuration in the file `path`, after `overrides` such as "budget.trials=4" or "models.0=builtin/nano".
+
+    Without a name in the file, the stem of the file's name is the name.
 
     Raises:
-        SpaceError: anything that the author of the file or of the overrides can mend.
+        ConfigError: anything that the author of the file or of the overrides can mend.
     """
     path = Path(path)
     text = _text(path)
@@ -56,15 +66,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SpaceFile:
     origins: dict[Place, int | str] = dict(lines)
     if not isinstance(tree, dict):
         given = "an empty file" if tree is None else f"{shown(tree)} at the top level"
-        raise _error(path, origins or {(): 1}, [Problem((), given, "a mapping with at least the keys models and data")])
+        keys = " and ".join(json_schema(schema)["required"])
+        raise _error(path, origins or {(): 1}, [Problem((), given, f"a mapping with at least the keys {keys}")])
     for override in overrides:
         _apply(override, tree, origins)
     tree.setdefault("name", re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", path.stem)[:100])
     try:
-        space = Space.model_validate(tree, context={"folder": path.parent.absolute()})
+        config = schema.model_validate(tree, context={"folder": path.parent.absolute()})
     except ValidationError as error:
-        raise _error(path, origins, problems(error.errors(include_url=False), tree, json_schema())) from None
-    return SpaceFile(path, space, text, origins)
+        raise _error(path, origins, problems(error.errors(include_url=False), tree, json_schema(schema))) from None
+    return ConfigFile(path, config, text, origins)
 
 
 def _text(path: Path) -> str:
@@ -98,12 +109,12 @@ def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str])
     parts = where.strip().split(".")
     if not equals or "" in parts or len(parts) > MAX_DEPTH:
         problem = Problem((), shown(override), "path=value, as in budget.trials=4")
-        raise SpaceError(f"{origin}: {problem}")
+        raise ConfigError(f"{origin}: {problem}")
     try:
         value, inside = read(text)
     except YamlError as error:
         problem = Problem((*parts, *error.place), error.given, error.allowed)
-        raise SpaceError(f"{origin}: {problem}") from None
+        raise ConfigError(f"{origin}: {problem}") from None
     outer: Any = tree
     place: Place = ()
     for depth, part in enumerate(parts, 1):
@@ -112,7 +123,7 @@ def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str])
             key = int(part) if re.fullmatch("[0-9]{1,4}", part) else -1
             if not 0 <= key <= len(outer):
                 problem = Problem((*place, part), f"the index {part}", f"an index from 0 to {len(outer)}")
-                raise SpaceError(f"{origin}: {problem}")
+                raise ConfigError(f"{origin}: {problem}")
             if key == len(outer):
                 outer.append(None)
         place = (*place, key)
@@ -127,7 +138,7 @@ def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str])
     origins.update({(*place, *rest): origin for rest in inside or [()]})
 
 
-def _error(path: Path, origins: Mapping[Place, int | str], found: Sequence[Problem]) -> SpaceError:
+def _error(path: Path, origins: Mapping[Place, int | str], found: Sequence[Problem]) -> ConfigError:
     """The first of the problems, and how many more there are.
 
     What stands in the file comes first, in its order; then what is missing; then what overrides set.
@@ -145,4 +156,4 @@ def _error(path: Path, origins: Mapping[Place, int | str], found: Sequence[Probl
     start = origin(first)
     line = "" if start is None else f":{start}"
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return SpaceError(f"{start if isinstance(start, str) else f'{one_line(str(path), 500)}{line}'}: {first}{more}")
+    return ConfigError(f"{start if isinstance(start, str) else f'{one_line(str(path), 500)}{line}'}: {first}{more}")

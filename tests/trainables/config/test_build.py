@@ -1,0 +1,148 @@
+"""From a configuration to what the trainer takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configs import MINIMAL
+from trainables.config.build import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
+from trainables.config.fields import FloatRange, is_searched
+from trainables.config.file import load
+from trainables.config.run import RunConfig
+from trainables.curriculum import Sigmoid, Spline, Step
+from trainables.documents import Splits
+from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings
+
+FIXED = """\
+schedule:
+  entropy_threshold: {nats: 1.5}
+  mask_ratio: [0.4]
+  tokens: random
+  presentation: input_mask_token
+  curriculum: {shape: step, at: 0.3}
+  refresh_epochs: 2
+  reference: builtin/micro
+  mask_token: "<mask>"
+"""
+
+
+def config(write: Any, text: str = "", *overrides: str) -> RunConfig:
+    return load(write(MINIMAL + text), overrides, RunConfig).config
+
+
+def upper(name: str, setting: Any) -> Any:
+    """Chooses the last or the greatest value."""
+    if isinstance(setting, FloatRange):
+        return setting.high
+    return setting[-1] if isinstance(setting, list) else setting
+
+
+def test_a_fixed_schedule_is_the_trainers(write: Any) -> None:
+    settings = settings_of(config(write, FIXED, "training.neftune_alpha=5", "training.lr_schedule=wsd", "seed=3"))
+    assert settings.entrodrop == EntroDrop(
+        mask_ratio=0.4,
+        curriculum=Step(0.3),
+        nats=1.5,
+        tokens="random",
+        presentation="input_mask_token",
+        refresh_epochs=2,
+    )
+    assert (settings.neftune_alpha, settings.lr_schedule, settings.epochs, settings.seed) == (5.0, "wsd", 16, 3)
+    assert settings_of(config(write, "schedule: null\n")).entrodrop is None
+
+
+def test_choosing_fixes_all_that_is_searched(write: Any) -> None:
+    searched = config(
+        write,
+        "schedule: {tokens: [low_entropy, random], refresh_epochs: [0, 4], curriculum: [{shape: linear}, {shape: "
+        "sigmoid}]}\ntraining: {label_smoothing: {low: 0, high: 0.2}, hidden_dropout: [0.1], attention_dropout: 0.3}\n",
+    )
+    parameters = choose(searched, upper)
+    assert parameters == {
+        "entropy_threshold": {"quantile": 0.9},
+        "mask_ratio": 0.9,
+        "presentation": "input",
+        "curriculum": {"shape": "sigmoid", "midpoint": 0.8, "steepness": 30.0},
+        "tokens": "random",
+        "refresh_epochs": 4,
+        "learning_rate": 0.002,
+        "weight_decay": 0.01,
+        "label_smoothing": 0.2,
+    }
+    chosen = fixed(searched, parameters)
+    assert chosen.schedule is not None
+    assert not any(is_searched(value) for block in (chosen.schedule, chosen.training) for _, value in block)
+    settings = settings_of(chosen)
+    assert settings.entrodrop == EntroDrop(0.9, Sigmoid(0.8, 30.0), 0.9, tokens="random", refresh_epochs=4)
+    assert (settings.label_smoothing, settings.hidden_dropout, settings.attention_dropout) == (0.2, 0.1, 0.3)
+    # What is chosen can be written down and read again.
+    assert RunConfig.model_validate(chosen.model_dump()) == chosen
+
+
+def test_a_spline_is_searched_by_its_rises(write: Any) -> None:
+    names = []
+
+    def value(name: str, setting: Any) -> Any:
+        names.append(name)
+        return upper(name, setting)
+
+    searched = config(write, "schedule: {curriculum: {shape: spline, knots: 2}}\n")
+    parameters = choose(searched, value)
+    assert parameters["curriculum"] == {"shape": "spline", "rises": [1.0, 1.0, 1.0]}
+    assert [name for name in names if "rise" in name] == [f"curriculum.spline.rise_{i}" for i in (1, 2, 3)]
+    settings = settings_of(fixed(searched, parameters))
+    assert settings.entrodrop is not None
+    assert settings.entrodrop.curriculum == Spline((1.0, 1.0, 1.0))
+    given = config(write, "schedule: {curriculum: {shape: spline, rises: [0, 1]}}\n")
+    assert choose(given, upper)["curriculum"] == {"shape": "spline", "rises": [0.0, 1.0]}
+    entrodrop = settings_of(fixed(given, choose(given, upper))).entrodrop
+    assert entrodrop is not None
+    assert entrodrop.curriculum == Spline((0.0, 1.0))
+
+
+def test_the_baseline_has_no_regularizer(write: Any) -> None:
+    searched = config(write, "training: {label_smoothing: [0.1, 0.2], hidden_dropout: 0.3, weight_decay: [0.1, 1]}\n")
+    parameters = choose(searched, upper, baseline=True)
+    assert parameters == {"learning_rate": 0.002, "weight_decay": 1.0, "label_smoothing": 0.0, "hidden_dropout": 0.0}
+    settings = settings_of(fixed(searched, parameters))
+    assert (settings.entrodrop, settings.label_smoothing, settings.hidden_dropout) == (None, 0.0, 0.0)
+
+
+def test_model_settings(write: Any) -> None:
+    assert model_settings_of(config(write)) == ModelSettings()
+    overrides = [
+        "training.lora={rank: 8, alpha: 16}",
+        "training.compile=true",
+        "training.gradient_checkpointing=true",
+        "training.sharding=ddp",
+        "evaluation={exact_match: 4, max_new_tokens: 9, answer_pattern: '(.)'}",
+    ]
+    expected = ModelSettings(Lora(8, 16.0), True, True, "ddp", ExactMatch(4, 9, "(.)"))
+    assert model_settings_of(config(write, "", *overrides)) == expected
+
+
+def test_what_is_to_be_prepared(write: Any, tmp_path: Path) -> None:
+    splits = Splits((), (), ())
+    what = preparation_of(config(write, FIXED, "data.train_on_prompt=false"), splits, tmp_path)
+    assert (what.layout, what.train_on_prompt, what.reference) == ("packed", False, "builtin/micro")
+    assert (what.mask_token, what.needs_mask_token) == ("<mask>", True)
+    what = preparation_of(config(write, "schedule: null\n", "training.layout=padded"), splits, tmp_path)
+    assert (what.layout, what.reference, what.needs_mask_token) == ("padded", None, False)
+
+
+def test_general_documents_are_of_another_source(write: Any) -> None:
+    text = "general: {source: reasoning_gym, task: chain_sum, documents: 5}\n"
+    splits = splits_of(config(write, text))
+    assert [len(part) for part in (splits.train, splits.validation, splits.test, splits.general)] == [24, 20, 20, 5]
+    assert not {d.text for d in splits.general} & {d.text for d in splits.train}
+
+
+@pytest.mark.parametrize("name", ["search.space", "trainables.config.run"])
+def test_what_is_wrong_is_told_before_torch_is_imported(name: str) -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys, {name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,200 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configs import FILES, MINIMAL, failure
+from trainables import sources
+from trainables.config.data import FilesData, FilesGeneral, source_of
+from trainables.config.file import load
+from trainables.config.run import RunConfig
+from trainables.documents import SplitSizes
+
+
+def test_a_files_path_is_relative_to_the_space(write: Any, tmp_path: Path) -> None:
+    data = load(write(FILES), (), RunConfig).config.data
+    assert data.source == "files"
+    assert data.path == str(tmp_path / "my.jsonl")
+    assert data.template == "{question}\n{answer}"
+
+
+WRONG_DATA = [
+    (
+        MINIMAL,
+        "[builtin/nano]",
+        "builtin/nano",
+        1,
+        "models: given 'builtin/nano'; allowed: a list of at least one",
+    ),
+    (
+        MINIMAL,
+        "[builtin/nano]",
+        "[]",
+        1,
+        "models: given []; allowed: a list of at least one: builtin/nano, bu",
+    ),
+    (
+        MINIMAL,
+        "nano]",
+        "nanoo]",
+        1,
+        "models.0: given 'builtin/nanoo'; allowed: builtin/nano, builtin/micro, hub:",
+    ),
+    (
+        MINIMAL,
+        "nano]",
+        "nano, builtin/nano]",
+        1,
+        "models.1: given 'builtin/nano' a second time; allowed: each",
+    ),
+    (MINIMAL, "models: [builtin/nano]", "", 2, "models: given nothing; allowed: a list of at least one"),
+    (
+        MINIMAL,
+        "reasoning_gym",
+        "resoning_gym",
+        3,
+        "allowed: files, hub, reasoning_gym; did you mean 'reasoning_gym'?",
+    ),
+    (
+        MINIMAL,
+        "  source: reasoning_gym\n",
+        "",
+        2,
+        "data.source: given nothing; allowed: files, hub, reasoning_gym",
+    ),
+    (
+        MINIMAL,
+        "  task: gsm_symbolic",
+        "  path: a",
+        4,
+        "given 'path' with source reasoning_gym; allowed: ",
+    ),
+    (MINIMAL, "  task: gsm_symbolic", "  path: a", 4, "'path' belongs to source files or hub"),
+    (MINIMAL, "gsm_symbolic", "''", 4, "data.task: given ''; allowed: one line of text"),
+    (MINIMAL, "test: 20", "test: 0", 7, "data.test: given 0; allowed: an integer of at least 1"),
+    (MINIMAL, "  test: 20\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
+    (FILES, "path: my.jsonl", "path: ''", 4, "data.path: given ''; allowed: a path, or a list of paths"),
+    (FILES, "path: my.jsonl", 'path: "a\\0"', 4, "data.path: given 'a\\x00'; allowed: a path, or a list of paths"),
+    (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: given '\\ud800'; allowed: a path, or a list of paths"),
+    (FILES, "path: my.jsonl", "task: gsm_symbolic", 4, "'task' belongs to source reasoning_gym"),
+    (
+        FILES,
+        "{question}\\n{answer}",
+        "text",
+        5,
+        "data.template: given 'text'; allowed: text with at least one {column}",
+    ),
+    (
+        FILES,
+        "{question}\\n{answer}",
+        "{}",
+        5,
+        "data.template: given '{}'; allowed: text with at least one {column}",
+    ),
+    (
+        FILES,
+        "{question}\\n{answer}",
+        "{0}",
+        5,
+        "data.template: given '{0}'; allowed: text with at least one {column}",
+    ),
+    (
+        FILES,
+        "{question}\\n{answer}",
+        "{a.__class__}",
+        5,
+        "given '{a.__class__}'; allowed: text with at least",
+    ),
+    (
+        FILES,
+        "{question}\\n{answer}",
+        "{question",
+        5,
+        "data.template: given '{question'; allowed: text with {columns}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "old", "new", "line", "message"), WRONG_DATA)
+def test_wrong_models_and_data_are_told(write: Any, text: str, old: str, new: str, line: int, message: str) -> None:
+    assert old in text
+    path = write(text.replace(old, new, 1))
+    told = failure(path)
+    assert told.startswith(f"{path}:{line}: ")
+    assert message in told
+
+
+ANSWERED = FILES.replace('template: "{question}\\n{answer}"', 'template: "{answer}"\n  prompt: "{question}\\n"')
+
+
+def test_the_other_keys_of_files(write: Any, tmp_path: Path) -> None:
+    text = ANSWERED.replace("path: my.jsonl", "path: [a.csv, texts/*.txt]")
+    overrides = ["data.answer='{answer}'", "data.train_on_prompt=false", "data.sample_by=document"]
+    data = load(write(text), overrides, RunConfig).config.data
+    assert isinstance(data, FilesData)
+    assert data.paths() == (str(tmp_path / "a.csv"), str(tmp_path / "texts/*.txt"))
+    assert (data.prompt, data.answer) == ("{question}\n", "{answer}")
+    assert (data.train_on_prompt, data.sample_by) == (False, "document")
+
+
+HUB = """\
+models: [builtin/nano]
+data: {source: hub, path: openai/gsm8k, name: main, template: "{answer}", train: 3, validation: 2, test: 1}
+"""
+
+
+def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
+    def source(text: str, *overrides: str) -> sources.Source:
+        return source_of(load(write(text), overrides, RunConfig).config.data)
+
+    sizes = SplitSizes(3, 2, 1)
+    assert source(ANSWERED, "data.answer='{answer}'", "data.sample_by=paragraph") == sources.Files(
+        (str(tmp_path / "my.jsonl"),),
+        sources.Templates("{answer}", "{question}\n", "{answer}"),
+        sizes,
+        "paragraph",
+    )
+    assert source(HUB, "data.revision=v1") == sources.Hub(
+        "openai/gsm8k", "main", "train", "v1", sources.Templates("{answer}"), sizes
+    )
+    assert source(MINIMAL, "data.task=chain_sum") == sources.ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
+
+
+GENERAL = "general: {source: files, path: [general.txt], template: '{text}', documents: 9}\n"
+
+
+def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) -> None:
+    general = load(write(MINIMAL + GENERAL), (), RunConfig).config.general
+    assert isinstance(general, FilesGeneral)
+    assert (general.documents, general.paths()) == (9, (str(tmp_path / "general.txt"),))
+    assert source_of(general).sizes == SplitSizes(9, 0, 0)
+    assert load(write(MINIMAL + "general: null\n"), (), RunConfig).config.general is None
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "told"),
+    [
+        (FILES, "data.answer='{answer}'", "data.answer: given '{answer}'; allowed: null, as there is no data.prompt"),
+        (FILES, "data.train_on_prompt=false", "data.train_on_prompt: given false; allowed: true, as there is no data."),
+        (FILES, "data.train_on_prompt=1", "data.train_on_prompt: given 1; allowed: true, false"),
+        (FILES, "data.prompt=question", "data.prompt: given 'question'; allowed: text with at least one {column}"),
+        (FILES, "data.prompt=3", "data.prompt: given 3; allowed: text with at least one {column} of the data or null"),
+        (FILES, "data.path=[]", "data.path: given []; allowed: a path, or a list of paths"),
+        (FILES, "data.path=[a, '']", "data.path.1: given ''; allowed: one line of text"),
+        (FILES, "data.path=[a, a]", "data.path.1: given 'a' a second time; allowed: each choice once"),
+        (FILES, "data.sample_by=lines", "data.sample_by: given 'lines'; allowed: line, paragraph, document; did y"),
+        (HUB, "data.sample_by=line", "data.sample_by: given 'sample_by' with source hub; allowed: "),
+        (HUB, "data.path=[a/b]", 'data.path: given ["a/b"]; allowed: one line of text'),
+        (HUB, "data.splits=train", "data.splits: given an unknown key; allowed: "),
+        (HUB, "data.template=", "data.template: given nothing; allowed: text with at least one {column}"),
+        (GENERAL + MINIMAL, "general.documents=0", "general.documents: given 0; allowed: an integer of at least 1"),
+        (GENERAL + MINIMAL, "general.train=3", "general.train: given an unknown key; allowed: "),
+        (GENERAL + MINIMAL, "general.answer='{a}'", "general.answer: given an unknown key; allowed: "),
+        (GENERAL + MINIMAL, "general.task=x", "general.task: given 'task' with source files; allowed: "),
+        (GENERAL + MINIMAL, "general.source=file", "general.source: given 'file'; allowed: files, hub, reasoning_"),
+        (GENERAL + MINIMAL, "general=3", "general: given 3; allowed: a mapping with source: files, hub, reasoning_gym"),
+        (MINIMAL, "data.documents=3", "data.documents: given an unknown key; allowed: "),
+    ],
+)  # fmt: skip
+def test_wrong_new_keys_are_told(write: Any, text: str, override: str, told: str) -> None:
+    assert failure(write(text), override).startswith(f"--set {override}: {told}")

@@ -1,0 +1,208 @@
+"""From a file to a configuration: what YAML is read, and what is said about what is not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.configs import MINIMAL, failure, tells
+from trainables.config.file import ConfigError, load
+from trainables.config.run import RunConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("maths.yaml", "maths"), ("my maths!.yml", "my_maths_"), (".yaml", "_yaml")]
+)
+def test_the_name_defaults_to_the_files(write: Any, name: str, expected: str) -> None:
+    assert load(write(MINIMAL, name), (), RunConfig).config.name == expected
+
+
+def test_anchors_may_be_used(write: Any) -> None:
+    space = load(
+        write(MINIMAL.replace("train: 24", "train: &n 7").replace("test: 20", "test: *n")), (), RunConfig
+    ).config
+    assert (space.data.train, space.data.test) == (7, 7)
+
+
+def test_a_very_deep_override_is_refused(write: Any) -> None:
+    assert "allowed: path=value" in failure(write(MINIMAL), ".".join("a" * 5000) + "=1")
+    assert "at most 32 levels" in failure(write(MINIMAL), "seed=" + "[" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ":1: given an empty file; allowed: a mapping with at least the keys models and data"),
+        (b"# nothing\n", ":1: given an empty file; allowed: a mapping"),
+        (b"\n- a\n", ':2: given ["a"] at the top level; allowed: a mapping'),
+        (b"text", ":1: given 'text' at the top level; allowed: a mapping"),
+        (
+            b"{}",
+            ":1: models: given nothing; allowed: a list of at least one: builtin/nano, builtin/micro, hub:owner/",
+        ),
+        (b"a: 1\nb: \xff\n", ":2: given the byte 0xff, which is not UTF-8; allowed: a UTF-8 text file"),
+        (MINIMAL.encode("utf-16"), ":1: given the byte 0xff, which is not UTF-8; allowed: a UTF-8 text file"),
+        (b"\x7fELF\x02\x00", ":1: given broken YAML (the character U+007F); allowed: YAML"),
+        (b"# " + b"a" * 2**20, ": given more than 1048576 bytes; allowed: a smaller YAML file"),
+    ],
+)
+def test_a_file_that_is_no_space_is_told(write: Any, content: bytes, message: str) -> None:
+    path = write(content)
+    assert failure(path).startswith(f"{path}{message}")
+
+
+def test_a_path_that_is_no_file_is_told(tmp_path: Path, write: Any) -> None:
+    write(MINIMAL, "math.yaml")
+    missing = "given a file that does not exist; allowed: a YAML file"
+    assert failure(tmp_path / "maths.yaml") == f"{tmp_path}/maths.yaml: {missing}; did you mean 'math.yaml'?"
+    assert failure(tmp_path / "no" / "folder.yaml") == f"{tmp_path}/no/folder.yaml: {missing}"
+    assert failure(tmp_path) == f"{tmp_path}: given a folder; allowed: a YAML file"
+    assert "cannot be read (Not a directory)" in failure(tmp_path / "math.yaml" / "x")
+    assert "cannot be read (File name too long)" in failure("a" * 5000)
+    assert "cannot be read (embedded null byte)" in failure("a\0")
+    assert failure("a\nb") == f"a\\nb: {missing}"
+
+
+def test_aliases_do_not_explode(write: Any) -> None:
+    levels = "abcdefghij"
+    bomb = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for outer, inner in zip(levels[1:], levels, strict=False):
+        bomb += f"{outer}: &{outer} [{', '.join([f'*{inner}'] * 10)}]\n"
+    assert "given more than 10000 values; allowed: at most 10000 values" in failure(write(bomb))
+
+
+# (what follows MINIMAL, line, message)
+WRONG_VALUES = [
+    ("budget:\n  epochs: 2.0", 9, "budget.epochs: given 2.0; allowed: an integer of at least 1"),
+    ("budget:\n  epochs: true", 9, "budget.epochs: given true; allowed: an integer of at least 1"),
+    ("budget:\n  epochs: yes", 9, "budget.epochs: given true; allowed: an integer of at least 1"),
+    ("budget:\n  epochs: many", 9, "budget.epochs: given 'many'; allowed: an integer of at least 1"),
+    ("budget:\n  epochs:\n    2030-01-01", 9, "budget.epochs: given '2030-01-01'; allowed: an integer"),
+    ("budget:\n  epochs: 1:30", 9, "budget.epochs: given '1:30'; allowed: an integer"),
+    ("budget:\n  epochs: '3'", 9, "given the text '3'; allowed: an integer of at least 1; write 3"),
+    ("budget:\n  epochs: 010", 9, "given the text '010'; allowed: an integer of at least 1; write 10"),
+    ("budget:\n  epochs: 1e2", 9, "given the text '1e2'; allowed: an integer of at least 1; write 100"),
+    ("budget:\n  epochs:", 9, "budget.epochs: given nothing; allowed: an integer of at least 1"),
+    ("budget:\n  epochs: " + "9" * 30, 9, f"budget.epochs: given {'9' * 30}; allowed: integers from -9007"),
+    ("budget:\n  epochs: " + "9" * 9000, 9, f"budget.epochs: given {'9' * 77}...; allowed: integers from"),
+    ("seed: -1", 8, "seed: given -1; allowed: an integer from 0 to 2147483647"),
+    ("seed: 2147483648", 8, "seed: given 2147483648; allowed: an integer from 0 to 2147483647"),
+    ("name: a/b", 8, "name: given 'a/b'; allowed: up to 100 letters, digits,"),
+    ("name: ..", 8, "name: given '..'; allowed: up to 100 letters, digits,"),
+    ("name: " + "a" * 101, 8, f"name: given '{'a' * 76}...; allowed: up to 100 letters"),
+    ('name: "a\\nb"', 8, "name: given 'a\\nb'; allowed: up to 100"),
+    ('name: "\\u202Eab"', 8, "name: given '\\u202eab'; allowed: up to 100"),
+    (
+        "seed: 1\nbudget: {}\nseed: 2",
+        10,
+        "seed: given a second time (first on line 8); allowed: one key 'seed'",
+    ),
+    ("1: 2", 8, "given the key 1, which is not text; allowed: keys that are text"),
+    ("budget: {true: 2}", 8, "budget: given the key true, which is not text; allowed: keys that are text"),
+    ("? [a, b]\n: 2", 8, "given a list or a mapping as a key; allowed: keys that are text"),
+    ("<<: {seed: 3}", 8, "<<: given an unknown key; allowed: name,"),
+    (
+        "a: !!python/object/apply:os.system ['true']",
+        8,
+        "a: given the tag !!python/object/apply:os.system; allowed",
+    ),
+    ("a: !mine 3", 8, "a: given the tag !mine; allowed: plain YAML without tags"),
+    ("a: !!binary aGVsbG8=", 8, "a: given the tag !!binary; allowed: plain YAML without tags"),
+    ("a: !!int 0x", 8, "a: given an unknown key"),
+    ("a: &a\n  - *a", 8, "a.0.0: given more than 32 levels of nesting; allowed: at most 32 levels"),
+    ("a: " + "[" * 5000, 8, "given more than 32 levels of nesting; allowed: at most 32 levels"),
+    (
+        "a: " + "{b: " * 40 + "1" + "}" * 40,
+        8,
+        "given more than 32 levels of nesting; allowed: at most 32 levels",
+    ),
+    ("a:\n  b: 1\n c: 2", 10, "given broken YAML ("),
+    ("a:\n\t- b", 9, "given broken YAML (found character '\\t' that cannot start any token); allowed: YAML"),
+    ('a: "b', 8, "given broken YAML ("),
+    ("a: *b", 8, "given broken YAML (found undefined alias 'b'); allowed: YAML"),
+    ('a: "\\UFFFFFFFF"', 8, "given broken YAML ("),
+    ("a: \x07", 8, "given broken YAML (the character U+0007); allowed: YAML"),
+    ("---\na: 1", 8, "given broken YAML (but found another document); allowed: YAML"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), WRONG_VALUES, ids=[text[:50] for text, _, _ in WRONG_VALUES])
+def test_a_wrong_value_is_told_with_its_line(write: Any, text: str, line: int, message: str) -> None:
+    tells(write(MINIMAL + text + "\n"), line, message)
+
+
+WHOLE = """\
+name: whole
+models: [builtin/nano, "hub:a/b@v1"]
+data:
+  source: files
+  path: [a.csv, b.csv]
+  template: "{a}"
+  prompt: "{q}"
+  answer: "{a}"
+  train_on_prompt: false
+  train: 9
+  validation: 5
+  test: 1
+general: {source: hub, path: a/b, name: c, split: test, template: "{t}", documents: 4}
+budget: {epochs: 2}
+schedule:
+  entropy_threshold: {nats: {low: 0.5, high: 2}}
+  tokens: [random, high_entropy]
+  mask_ratio: [0.1, 0.5]
+  presentation: [input_mask_token, loss]
+  curriculum: [{shape: spline, knots: 2}, {shape: sigmoid, midpoint: 0.5}]
+  reference: builtin/micro
+  refresh_epochs: [0, 1]
+  mask_token: "[MASK]"
+training:
+  lr_schedule: wsd
+  lr_decay: 0.3
+  label_smoothing: {low: 0, high: 0.5}
+  neftune_alpha: [0, 5]
+  layout: padded
+  lora: {rank: 8, alpha: 16}
+evaluation: {exact_match: 2, max_new_tokens: 9, answer_pattern: "(a)"}
+"""
+
+
+def test_the_resolved_configuration_loads_again(write: Any) -> None:
+    config = load(write(WHOLE), (), RunConfig).config
+    assert load(write(yaml.safe_dump(config.model_dump(mode="json"))), (), RunConfig).config == config
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*place, key)
+        yield from _places(inner, (*place, key))
+
+
+RETYPED: list[Any] = [None, True, -1, 0, 3, 0.5, "x", "1e-4", "", [], [1], {}, {"a": 1}, {"low": 1, "high": 2}, [[]]]
+
+
+def test_a_damaged_key_is_told(write: Any) -> None:
+    outcomes = set()
+    for number, place in enumerate(_places(yaml.safe_load(WHOLE))):
+        for change in ["drop", *RETYPED[4 * number % 15 :][:4]]:
+            tree = yaml.safe_load(WHOLE)
+            block = tree
+            for part in place[:-1]:
+                block = block[part]
+            if change == "drop":
+                block.pop(place[-1])
+            else:
+                block[place[-1]] = change
+            path = write(json.dumps(tree))
+            try:
+                load(path, (), RunConfig)
+            except ConfigError as error:
+                told = str(error)
+                assert told.isprintable()
+                assert told.startswith(f"{path}:1: ")
+                outcomes.add("told")
+            else:
+                outcomes.add("loads")
+    assert outcomes == {"told", "loads"}

@@ -1,0 +1,111 @@
+"""One setting, from the file that a search leaves behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.configs import FILES, MINIMAL, failure
+from trainables.config.file import ConfigError
+from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.curriculum import Step
+from trainables.documents import SplitSizes
+from trainables.settings import EntroDrop, ExactMatch, Lora
+
+SCHEDULE = """\
+schedule:
+  entropy_threshold: {quantile: 0.5}
+  mask_ratio: 0.4
+  curriculum: [{shape: step, at: 0.3}]
+"""
+SEARCH = """\
+objective: best
+early_stopping: {pruner: rungs}
+sampler: {name: tpe}
+resources: {slots: 64, workers: 3}
+tracking: {uri: null}
+"""
+
+
+def test_a_recipe_has_all_that_a_run_needs(write: Any) -> None:
+    more = """\
+budget: {trials: 2, epochs: 5}
+training: {learning_rate: [0.01], lora: {rank: 4, alpha: 8}, layout: padded, sequence_length: 64}
+evaluation: {exact_match: 3, high_entropy: 0.1}
+general: {source: reasoning_gym, task: chain_sum, documents: 7}
+"""
+    path = write(MINIMAL + SCHEDULE + SEARCH + more, "best.yaml")
+    recipe = load_recipe(path, ["seed=4", "schedule.reference=builtin/micro"])
+    assert (recipe.name, recipe.seed, recipe.model) == ("best", 4, "builtin/nano")
+    assert recipe.settings.entrodrop == EntroDrop(0.4, Step(0.3), quantile=0.5)
+    assert (recipe.settings.epochs, recipe.settings.learning_rate) == (5, 0.01)
+    assert recipe.model_settings.lora == Lora(4, 8.0)
+    assert recipe.model_settings.exact_match == ExactMatch(3)
+    assert recipe.source.sizes == recipe.sizes == SplitSizes(24, 20, 20)
+    assert recipe.general is not None
+    assert recipe.general_documents == 7
+    assert (recipe.sequence_length, recipe.layout, recipe.train_on_prompt) == (64, "padded", True)
+    assert (recipe.high_entropy, recipe.low_entropy) == (0.1, 0.5)
+    assert (recipe.reference, recipe.mask_token, recipe.needs_mask_token) == ("builtin/micro", None, False)
+
+
+def test_without_a_schedule_nothing_is_dropped(write: Any) -> None:
+    recipe = load_recipe(write(MINIMAL + "schedule: null\n"))
+    assert recipe.settings.entrodrop is None
+    assert (recipe.general, recipe.general_documents) == (None, 0)
+
+
+def test_a_later_error_finds_its_line(write: Any) -> None:
+    path = write(MINIMAL + SCHEDULE)
+    told = str(load_recipe(path).error("data.task", "'x'", "a task of reasoning-gym"))
+    assert told == f"{path}:4: data.task: given 'x'; allowed: a task of reasoning-gym"
+
+
+ALLOWED = "allowed: one value: a run has one setting; python -m search.run searches"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("schedule.mask_ratio={low: 0, high: 1}", 'schedule.mask_ratio: given {"low": 0.0, "high": 1.0, "log": false}'),
+        ("schedule.entropy_threshold.quantile=[0.1, 0.2]", "schedule.entropy_threshold.quantile: given [0.1, 0.2]"),
+        ("schedule.tokens=[random, low_entropy]", "schedule.tokens: given [random, low_entropy]"),
+        ("schedule.presentation=[input, loss]", "schedule.presentation: given [input, loss]"),
+        ("schedule.refresh_epochs=[0, 1]", "schedule.refresh_epochs: given [0, 1]"),
+        ("schedule.curriculum=[{shape: linear}, {shape: step, at: 0.1}]", "schedule.curriculum: given [linear, step]"),
+        ("schedule.curriculum.0.at=[0.1, 0.2]", "schedule.curriculum.0.at: given [0.1, 0.2]"),
+        ("schedule.curriculum.0={shape: step}", "schedule.curriculum.0.at: given nothing, which stands for {"),
+        ("schedule.curriculum.0={shape: spline}", "schedule.curriculum.0.rises: given nothing, which stands for null"),
+        ("training.learning_rate=[0.1, 0.2]", "training.learning_rate: given [0.1, 0.2]"),
+        ("training.hidden_dropout={low: 0, high: 0.1}", 'training.hidden_dropout: given {"low": 0.0, "high": 0.1'),
+    ],
+)
+def test_what_is_searched_is_told(write: Any, override: str, told: str) -> None:
+    line = failure(write(MINIMAL + SCHEDULE), override, schema=RecipeConfig)
+    assert told in line
+    assert line.endswith(ALLOWED)
+
+
+def test_a_schedule_that_is_not_given_is_searched(write: Any) -> None:
+    line = failure(write(MINIMAL), schema=RecipeConfig)
+    assert "schedule.entropy_threshold.quantile: given " in line
+    assert line.endswith(ALLOWED)
+
+
+def test_a_recipe_has_one_model(write: Any) -> None:
+    line = failure(write(MINIMAL + SCHEDULE), "models=[builtin/nano, builtin/micro]", schema=RecipeConfig)
+    assert "models: given [" in line
+    assert "allowed: one value: a run has one model" in line
+
+
+def test_wrong_recipes_are_told(write: Any, tmp_path: Path) -> None:
+    assert "samplers: given an unknown key" in failure(write(MINIMAL + "samplers: 3\n"), schema=RecipeConfig)
+    told = failure(write(MINIMAL + SCHEDULE), "training.accumulation=3", schema=RecipeConfig)
+    assert "training.batch_size: given 4; allowed: a multiple of training.accumulation (3)" in told
+    with pytest.raises(ConfigError, match="a file that does not exist"):
+        load_recipe(tmp_path / "best_schedule.yaml")
+
+
+def test_a_files_recipe_reads_beside_itself(write: Any, tmp_path: Path) -> None:
+    source = load_recipe(write(FILES + SCHEDULE)).source
+    assert str(tmp_path / "my.jsonl") in str(source)

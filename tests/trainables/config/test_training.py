@@ -1,0 +1,123 @@
+from typing import Any
+
+import pytest
+
+from tests.configs import MINIMAL, failure, tells
+from trainables.config.fields import FloatRange
+from trainables.config.file import load
+from trainables.config.run import RunConfig
+from trainables.config.training import LoraAdapters
+
+# (what follows MINIMAL, line, message)
+WRONG_VALUES = [
+    ("training:\n  learning_rate: 0", 9, "training.learning_rate: given 0; allowed: a number above 0"),
+    ("training:\n  learning_rate: true", 9, "training.learning_rate: given true; allowed: a number above 0"),
+    (
+        "training:\n  learning_rate: .nan",
+        9,
+        "training.learning_rate: given .nan; allowed: a finite number above 0",
+    ),
+    (
+        "training:\n  gradient_clip: .inf",
+        9,
+        "training.gradient_clip: given .inf; allowed: a finite number above 0",
+    ),
+    (
+        "training:\n  gradient_clip: 1.0e+999",
+        9,
+        "training.gradient_clip: given .inf; allowed: a finite number",
+    ),
+    (
+        "training:\n  weight_decay: -.inf",
+        9,
+        "training.weight_decay: given -.inf; allowed: a finite number of at",
+    ),
+    ("training:\n  warmup: 1", 9, "training.warmup: given 1; allowed: a number of at least 0 and below 1"),
+    ("training:\n  sequence_length: 7", 9, "given 7; allowed: an integer of at least 8"),
+    (
+        "training:\n  learning_rate: 1e-4",
+        9,
+        "training.learning_rate: given the text '1e-4'; allowed: a number above 0"
+        " or a mapping {low, high, log} or a list of such choices; write 1.0e-4",
+    ),
+    (
+        "training:\n  gradient_clip: 2.5E3",
+        9,
+        "given the text '2.5E3'; allowed: a number above 0; write 2.5e+3",
+    ),
+    ("training:\n  precision: 16", 9, "training.precision: given 16; allowed: fp32, bf16"),
+    (
+        "evaluation:\n  low_entropy: 0.9",
+        9,
+        "evaluation.low_entropy: given 0.9; allowed: a number of at most 0.8",
+    ),
+    (
+        "evaluation:\n  high_entropy: 0.6",
+        9,
+        "evaluation.high_entropy: given 0.6; allowed: a number of at most 0.5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), WRONG_VALUES, ids=[text[:50] for text, _, _ in WRONG_VALUES])
+def test_a_wrong_value_is_told_with_its_line(write: Any, text: str, line: int, message: str) -> None:
+    tells(write(MINIMAL + text + "\n"), line, message)
+
+
+ANSWERED = """\
+models: [builtin/nano]
+data: {source: files, path: a.jsonl, template: "{a}", prompt: "{q}", answer: "{a}", train: 9, validation: 5, test: 1}
+"""
+
+
+def test_the_new_keys(write: Any) -> None:
+    overrides = [
+        "training.lr_schedule=wsd",
+        "training.lr_decay=0.95",
+        "training.hidden_dropout=[0, 0.1]",
+        "training.neftune_alpha={low: 0, high: 10}",
+        "training.lora={rank: 8, alpha: 16}",
+        "training.sharding=ddp",
+        "evaluation.exact_match=5",
+        "evaluation.answer_pattern='#### (.+)'",
+    ]
+    config = load(write(ANSWERED), overrides, RunConfig).config
+    assert config.training.lora == LoraAdapters(rank=8, alpha=16.0)
+    assert config.training.hidden_dropout == [0.0, 0.1]
+    assert config.training.neftune_alpha == FloatRange(low=0.0, high=10.0)
+    assert config.evaluation.max_new_tokens == 256
+    # reasoning-gym's problems have answers.
+    assert load(write(MINIMAL), ["evaluation.exact_match=5"], RunConfig).config.evaluation.exact_match == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["training.lr_schedule=linear"], "training.lr_schedule: given 'linear'; allowed: constant, cosine, wsd"),
+        (["training.lr_decay=0"], "training.lr_decay: given 0; allowed: a number above 0 and at most 1"),
+        (["training.lr_decay=1.5"], "training.lr_decay: given 1.5; allowed: a number above 0 and at most 1"),
+        (["training.lr_schedule=wsd", "training.lr_decay=1"], "training.lr_decay: given 1.0; allowed: with wsd, a"),
+        (["training.lr_schedule=wsd", "training.warmup=0.9"], "training.warmup: given 0.9; allowed: with wsd, a n"),
+        (["training.label_smoothing=1"], "training.label_smoothing: given 1; allowed: a number of at least 0 and "),
+        (["training.hidden_dropout=[0, 1]"], "training.hidden_dropout.1: given 1; allowed: a number of at least 0"),
+        (["training.attention_dropout={low: 0, high: 1}"], "training.attention_dropout.high: given 1; allowed: a "),
+        (["training.neftune_alpha=-1"], "training.neftune_alpha: given -1; allowed: a number of at least 0 or a m"),
+        (["training.layout=pad"], "training.layout: given 'pad'; allowed: packed, padded; did you mean 'padded'?"),
+        (["training.compile=1"], "training.compile: given 1; allowed: true, false"),
+        (["training.sharding=fsdp2"], "training.sharding: given 'fsdp2'; allowed: auto, ddp, fsdp; did you mean '"),
+        (["training.lora={rank: 0, alpha: 1}"], "training.lora.rank: given 0; allowed: an integer of at least 1"),
+        (["training.lora={rank: 8}"], "training.lora.alpha: given nothing; allowed: a number above 0"),
+        (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha} or null"),
+        (["evaluation.exact_match=6"], "evaluation.exact_match: given 6; allowed: at most 5, which is data.validation"),
+        (["training.sharding=fsdp", "evaluation.exact_match=1"], "evaluation.exact_match: given 1; allowed: 0 wit"),
+        (["data.answer=null", "evaluation.exact_match=1"], "evaluation.exact_match: given 1; allowed: 0, as there"),
+        (["evaluation.exact_match=-1"], "evaluation.exact_match: given -1; allowed: an integer of at least 0"),
+        (["evaluation.max_new_tokens=0"], "evaluation.max_new_tokens: given 0; allowed: an integer of at least 1"),
+        (["evaluation.answer_pattern='(a'"], "evaluation.answer_pattern: given '(a'; allowed: a regular expressio"),
+        (["evaluation.answer_pattern='a'"], "evaluation.answer_pattern: given 'a', which has 0 groups; allowed: a"),
+        (["evaluation.answer_pattern=(a)(b)"], "evaluation.answer_pattern: given '(a)(b)', which has 2 groups; al"),
+        (["evaluation.answer_pattern=3"], "evaluation.answer_pattern: given 3; allowed: a regular expression with"),
+    ],
+)  # fmt: skip
+def test_wrong_new_keys_are_told(write: Any, overrides: list[str], told: str) -> None:
+    assert told in failure(write(ANSWERED), *overrides)

@@ -1,0 +1,257 @@
+"""Where models come from, and that each architecture's forward pass here equals its own: one suite, a list joins it."""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tests import tiny
+from trainables.forward import Forward
+from trainables.models import (
+    ModelError,
+    add_lora,
+    check_forward,
+    embed,
+    load_model,
+    model_folder,
+    output_matrix,
+    save_model,
+)
+from trainables.packing import Packed
+from trainables.settings import Lora
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+}
+ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**SIZES)),
+    "llama, tied": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES)),
+    "gemma": (GemmaForCausalLM, GemmaConfig(**SIZES)),
+    "gemma2": (Gemma2ForCausalLM, Gemma2Config(**SIZES, final_logit_softcapping=2.0, sliding_window=6)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=6)),
+    "granite": (GraniteForCausalLM, GraniteConfig(**SIZES, logits_scaling=4.0)),
+    "gpt2": (GPT2LMHeadModel, GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
+}
+each = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def saved(name: str, folder: Path) -> PreTrainedModel:
+    """The architecture with random weights, through a folder, as a run loads it."""
+    kind, config = ARCHITECTURES[name]
+    model = kind(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    return load_model(folder, tiny.CPU)
+
+
+def rows(lengths: list[int], width: int) -> Packed:
+    """One row of documents of these lengths, with random tokens."""
+    document_T = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
+    position_T = torch.cat([torch.arange(n) for n in lengths])
+    padding = width - len(document_T)
+    exists_T = torch.nn.functional.pad(torch.ones_like(document_T, dtype=torch.bool), (0, padding))
+    return Packed(
+        token_RT=torch.randint(60, (1, width)) * exists_T,
+        document_RT=torch.nn.functional.pad(document_T, (0, padding), value=-1).unsqueeze(0),
+        position_RT=torch.nn.functional.pad(position_T, (0, padding)).unsqueeze(0),
+        special_RT=torch.zeros(1, width, dtype=torch.bool),
+        trained_RT=exists_T.unsqueeze(0),
+    )
+
+
+def own_losses(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """Losses by the model's own logits, each document alone, in the order of the row."""
+    losses = []
+    for document in range(int(packed.document_RT.max()) + 1):
+        token_T = packed.token_RT[packed.document_RT == document]
+        logit_TV = model(input_ids=token_T.unsqueeze(0), use_cache=False).logits[0].float()
+        losses.append(torch.nn.functional.cross_entropy(logit_TV[:-1], token_T[1:], reduction="none"))
+    return torch.cat(losses)
+
+
+@each
+def test_packed_equals_the_models_own_logits_document_by_document(name: str, tmp_path: Path) -> None:
+    model = saved(name, tmp_path).eval()
+    check_forward(model, packed=True)
+    packed = rows([11, 2, 14], 32)
+    label_RT = packed.label_RT
+    loss_N = Forward(model)(packed, label_RT).loss_N
+    torch.testing.assert_close(loss_N[label_RT.flatten() >= 0], own_losses(model, packed), rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_gradients_equal_the_models_own(name: str, tmp_path: Path) -> None:
+    model = saved(name, tmp_path).eval()
+    packed = rows([16, 9], 32)
+    own_losses(model, packed).sum().backward()
+    own = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    Forward(model)(packed, packed.label_RT).loss_N.sum().backward()
+    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert ours.keys() == own.keys()
+    for parameter, gradient in ours.items():
+        torch.testing.assert_close(gradient, own[parameter], rtol=1e-3, atol=1e-4)
+
+
+@each
+def test_a_model_loads_without_dropout_of_its_own(name: str, tmp_path: Path) -> None:
+    model = saved(name, tmp_path).train()
+    packed = rows([20], 20)
+    one, two = (Forward(model)(packed, packed.label_RT).loss_N for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@each
+@pytest.mark.parametrize("moved", [0.0, 0.5])
+def test_adapters_alone_are_trained_and_can_be_merged(name: str, moved: float, tmp_path: Path) -> None:
+    model = saved(name, tmp_path / "base").eval()
+    tiny._tokenizer().save_pretrained(tmp_path / "base")
+    packed = rows([16], 16)
+    before = Forward(model)(packed, packed.label_RT).loss_N.detach()
+    add_lora(model, Lora(rank=2, alpha=3.0))
+    assert torch.equal(Forward(model)(packed, packed.label_RT).loss_N, before), "an adapter begins as the zero map"
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in n for n in trained)
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(moved * torch.randn_like(parameter))
+    adapted = Forward(model)(packed, packed.label_RT).loss_N.detach()
+    assert torch.equal(adapted, before) == (moved == 0)
+    save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "merged")
+    merged = load_model(tmp_path / "merged", tiny.CPU).eval()
+    torch.testing.assert_close(Forward(merged)(packed, packed.label_RT).loss_N, adapted, rtol=1e-3, atol=1e-3)
+
+
+def test_adapters_begin_the_same_everywhere(tmp_path: Path) -> None:
+    states = []
+    for _ in range(2):
+        model = saved("llama", tmp_path)
+        torch.rand(3)
+        add_lora(model, Lora(rank=2, alpha=4.0))
+        states.append({n: p for n, p in model.named_parameters() if "lora_" in n})
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+
+
+def test_embeddings_may_be_tied_or_not(tmp_path: Path) -> None:
+    for name, tied in (("llama", False), ("llama, tied", True)):
+        model = saved(name, tmp_path / name)
+        assert (model.get_input_embeddings().weight is output_matrix(model)) == tied
+        assert embed(model, torch.tensor([[3]])).shape == (1, 1, 16)
+
+
+def test_an_architecture_that_looks_across_documents_must_be_padded() -> None:
+    # Its attention knows distances in the row, not positions.
+    model = BloomForCausalLM(BloomConfig(vocab_size=60, hidden_size=16, n_layer=2, n_head=2)).eval()
+    check_forward(model, packed=False)
+    with pytest.raises(ModelError, match=r"training.layout: given packed, with the architecture bloom.*padded"):
+        check_forward(model, packed=True)
+
+
+class TestBadModels:
+    def refused(self, name: str, cache: Path) -> str:
+        with pytest.raises(ModelError) as caught:
+            model_folder(name, cache)
+        message = str(caught.value)
+        assert message.startswith("models: given ")
+        assert "\n" not in message
+        assert not list(cache.rglob("*.safetensors")), "nothing half-written"
+        return message
+
+    def test_a_path_that_does_not_exist(self, tmp_path: Path) -> None:
+        assert "exists" in self.refused(str(tmp_path / "nothing"), tmp_path / "cache")
+        assert "exists" in self.refused(str(tmp_path / "nothing.gguf"), tmp_path / "cache")
+
+    def test_a_folder_without_safetensors(self, tmp_path: Path) -> None:
+        saved("llama", tmp_path / "model")
+        (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+        message = self.refused(str(tmp_path / "model"), tmp_path / "cache")
+        assert re.search("no safetensors but pytorch_model.bin; allowed: .*safetensors", message)
+
+    def test_a_folder_that_is_no_model(self, tmp_path: Path) -> None:
+        assert "config.json" in self.refused(str(tmp_path), tmp_path / "cache")
+
+    def test_a_package_that_is_not_installed(self, tmp_path: Path) -> None:
+        assert "pip install no-such-package" in self.refused("package:no_such_package", tmp_path)
+
+    def test_a_package_without_a_model(self, tmp_path: Path) -> None:
+        assert "0 GGUF files" in self.refused("package:json", tmp_path)
+
+    def test_a_gguf_file_of_another_architecture(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.gguf"
+        key, value = b"general.architecture", b"perceiver"
+        text = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text)
+        message = self.refused(str(path), tmp_path / "cache")
+        assert "model.gguf; allowed: a GGUF file that transformers can read" in message
+
+    @pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all" * 100])
+    def test_a_gguf_file_that_is_damaged(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "model.gguf"
+        path.write_bytes(content)
+        assert "a GGUF file that transformers can read" in self.refused(str(path), tmp_path / "cache")
+
+    def test_a_hub_that_cannot_be_reached(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        assert "hub:nobody/nothing" in self.refused("hub:nobody/nothing@main", tmp_path)
+
+
+def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
+    saved("llama", tmp_path / "model")
+    assert model_folder(str(tmp_path / "model"), tmp_path / "cache") == tmp_path / "model"
+
+
+def test_a_model_folder_loads_with_transformers(tmp_path: Path) -> None:
+    model = saved("qwen3", tmp_path / "base")
+    tiny._tokenizer().save_pretrained(tmp_path / "base")
+    save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )

@@ -1,0 +1,163 @@
+"""The blocks data and general: where documents come from."""
+
+import re
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from trainables.config.errors import shown
+from trainables.config.fields import Block, Count, OneOrMore, Text, wrong
+from trainables.documents import SplitSizes
+
+if TYPE_CHECKING:
+    from trainables.sources import Source
+
+
+def _has_columns(template: str) -> str:
+    try:
+        columns = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise wrong((), shown(template), f"text with {{columns}} in braces; {{{{ for a brace ({error})") from None
+    # {} and {0} are positions, {a.b} an attribute: a column has a name.
+    if not columns or not all(re.match(r"[^\d.\[][^.]*$", name) for name in columns):
+        raise wrong((), shown(template), "text with at least one {column} of the data, each with its name")
+    return template
+
+
+Template = Annotated[
+    str,
+    Field(json_schema_extra={"allowed": "text with at least one {column} of the data"}),
+    AfterValidator(_has_columns),
+]
+
+
+class _ReasoningGym(Block):
+    """Problems that the package reasoning-gym generates offline."""
+
+    source: Literal["reasoning_gym"]
+    """Where the documents come from: reasoning_gym, files, or hub."""
+    task: Text
+    """The generator, such as gsm_symbolic (grade-school arithmetic with worked solutions): a name of reasoning-gym."""
+
+
+class _Templates(Block):
+    template: Template
+    """The text of a document, with columns of the data in braces, such as "{question}\\n{answer}"."""
+    prompt: Template | None = None
+    """What stands before that text, with columns in braces; null for nothing."""
+
+
+class _Files(_Templates):
+    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+
+    source: Literal["files"]
+    """Where the documents come from: files, hub, or reasoning_gym."""
+    path: Annotated[OneOrMore[Text], Field(json_schema_extra={"allowed": "a path, or a list of paths"})]
+    """A file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder of this YAML file."""
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    """What of a plain text file is one {text}: line, paragraph, or document (the whole file)."""
+
+    @field_validator("path")
+    @classmethod
+    def _from_the_folder_of_the_yaml_file(cls, path: str | list[str], info: ValidationInfo) -> str | list[str]:
+        if not info.context:
+            return path
+        folder: Path = info.context["folder"]
+        return [str(folder / one) for one in path] if isinstance(path, list) else str(folder / path)
+
+    def paths(self) -> tuple[str, ...]:
+        return tuple(self.path) if isinstance(self.path, list) else (self.path,)
+
+
+class _Hub(_Templates):
+    """A data set of the Hugging Face hub, or of its local cache."""
+
+    source: Literal["hub"]
+    """Where the documents come from: hub, files, or reasoning_gym."""
+    path: Text
+    """The data set: owner/name."""
+    name: Text | None = None
+    """The configuration of the data set; null for its default one."""
+    split: Text = "train"
+    """The split of the data set that all documents are taken from."""
+    revision: Text | None = None
+    """A commit, tag or branch of the data set; null for the newest."""
+
+
+class _Splits(Block):
+    train: Count
+    """Documents to train on: an integer of at least 1."""
+    validation: Count
+    """Documents that choose among the trials: an integer of at least 1."""
+    test: Count
+    """Documents that the winners are confirmed on, never used before: an integer of at least 1."""
+    train_on_prompt: bool = True
+    """Whether the tokens of a document's prompt are learned too: true or false."""
+
+
+class _WithAnswer(_Templates, _Splits):
+    answer: Template | None = None
+    """What a generated text is compared with (evaluation.exact_match), with columns in braces; null for nothing."""
+
+    @model_validator(mode="after")
+    def _has_a_prompt_where_one_is_needed(self) -> Self:
+        if self.prompt is None and self.answer is not None:
+            raise wrong(("answer",), shown(self.answer), "null, as there is no data.prompt to answer")
+        if self.prompt is None and not self.train_on_prompt:
+            raise wrong(("train_on_prompt",), "false", "true, as there is no data.prompt")
+        return self
+
+
+class ReasoningGymData(_ReasoningGym, _Splits):
+    """Problems with worked solutions, generated offline by the package reasoning-gym."""
+
+
+class FilesData(_Files, _WithAnswer):
+    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+
+
+class HubData(_Hub, _WithAnswer):
+    """A data set of the Hugging Face hub, or of its local cache."""
+
+
+class _Documents(Block):
+    documents: Count
+    """Documents to measure on: an integer of at least 1."""
+
+
+class ReasoningGymGeneral(_ReasoningGym, _Documents):
+    """Problems that the package reasoning-gym generates offline."""
+
+
+class FilesGeneral(_Files, _Documents):
+    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+
+
+class HubGeneral(_Hub, _Documents):
+    """A data set of the Hugging Face hub, or of its local cache."""
+
+
+Data = Annotated[ReasoningGymData | FilesData | HubData, Field(discriminator="source")]
+General = Annotated[ReasoningGymGeneral | FilesGeneral | HubGeneral, Field(discriminator="source")]
+
+
+def source_of(
+    data: ReasoningGymData | FilesData | HubData | ReasoningGymGeneral | FilesGeneral | HubGeneral,
+) -> "Source":
+    """The source that a block describes; a general one has all its documents in the training split."""
+    from trainables import sources
+
+    sizes = SplitSizes(data.documents, 0, 0) if isinstance(data, _Documents) else split_sizes(data)
+    if isinstance(data, _ReasoningGym):
+        return sources.ReasoningGym(data.task, sizes)
+    answer = data.answer if isinstance(data, _WithAnswer) else None
+    templates = sources.Templates(data.template, data.prompt, answer)
+    if isinstance(data, _Files):
+        return sources.Files(data.paths(), templates, sizes, data.sample_by)
+    return sources.Hub(data.path, data.name, data.split, data.revision, templates, sizes)
+
+
+def split_sizes(data: _Splits) -> SplitSizes:
+    return SplitSizes(data.train, data.validation, data.test)

@@ -1,0 +1,57 @@
+"""What one run is, as a YAML file says it: models, data, schedule, training and evaluation.
+
+A search's space is this and how to search; `trainables.config.recipe` reads one setting of it.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from trainables.config.data import Data, General, ReasoningGymData
+from trainables.config.errors import shown
+from trainables.config.fields import Block, Choices, Count, Name, wrong
+from trainables.config.models import ModelName, distinct_slugs
+from trainables.config.schedule import Schedule
+from trainables.config.training import Evaluation, Training
+
+
+class RunBudget(Block):
+    epochs: Count = 16
+    """Passes over the training documents in a run that is not stopped early: an integer of at least 1."""
+
+
+class RunConfig(Block):
+    """Fine-tuning, with settings that are fixed or searched."""
+
+    name: Name = Field(default_factory=lambda: "space")
+    """Name of the search or of the run; the stem of the file's name if not given."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of the data, of the sampler and of the trials: an integer from 0 to 2147483647."""
+    models: Annotated[Choices[ModelName], AfterValidator(distinct_slugs)]
+    """Models, each searched on its own: builtin/nano, builtin/micro, hub:owner/name, hub:owner/name@revision,
+    package:python_package (the one GGUF file in it), or the path of a folder or of a .gguf file."""
+    data: Data
+    """The domain data."""
+    general: General | None = None
+    """Documents of another kind, which measure what is forgotten; null for none."""
+    budget: RunBudget = RunBudget()
+    """How much is spent."""
+    schedule: Schedule | None = Schedule()
+    """EntroDrop: which tokens are dropped, and when; null to drop none."""
+    training: Training = Training()
+    """Fine-tuning."""
+    evaluation: Evaluation = Evaluation()
+    """What is measured on held-out documents."""
+
+    @model_validator(mode="after")
+    def _answers_can_be_generated(self) -> Self:
+        asked, where = self.evaluation.exact_match, ("evaluation", "exact_match")
+        if not asked:
+            return self
+        if not isinstance(self.data, ReasoningGymData) and self.data.answer is None:
+            raise wrong(where, shown(asked), "0, as there is no data.answer to compare with")
+        if asked > self.data.validation:
+            raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")
+        if self.training.sharding == "fsdp":
+            raise wrong(where, shown(asked), "0 with training.sharding fsdp: no worker has the whole model")
+        return self

@@ -1,0 +1,137 @@
+"""Files of the user's own: JSON lines, JSON, CSV, Parquet, plain text."""
+
+import csv
+import glob
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from trainables.documents import DataError, Splits, SplitSizes
+from trainables.sources.records import Templates
+from trainables.sources.splitting import split, unseen
+
+Records = Iterator[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Records in files.
+
+    Attributes:
+        paths: files (.jsonl, .json, .csv, .parquet, .txt), or patterns such as texts/*.txt.
+        templates: of a document; a text file has the column "text".
+        sample_by: what of a text file is a record: "line", "paragraph" or "document".
+    """
+
+    paths: tuple[str, ...]
+    templates: Templates
+    sizes: SplitSizes
+    sample_by: str = "line"
+
+    def splits(self, seed: int, apart: Splits | None = None) -> Splits:
+        files = [file for pattern in self.paths for file in _matching(pattern)]
+        where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
+        documents = (d for file in files for d in self.templates.documents(self._records(file), file.name))
+        return split(unseen(documents, apart), self.sizes, seed, where)
+
+    def _records(self, file: Path) -> Records:
+        read: dict[str, Callable[[Path], Records]] = {
+            ".jsonl": _json_lines,
+            ".json": _json,
+            ".csv": _csv,
+            ".parquet": _parquet,
+            ".txt": lambda file: _text(file, self.sample_by),
+        }
+        if file.suffix.lower() not in read:
+            raise DataError("data.path", file.name, f"a file that ends in {', '.join(read)}")
+        try:
+            yield from read[file.suffix.lower()](file)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise DataError("data.path", file.name, f"a readable UTF-8 file ({reason})") from None
+
+
+def _matching(pattern: str) -> list[Path]:
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [Path(pattern)]
+    files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))
+    if not files:
+        raise DataError("data.path", f"{Path(pattern).name}, which fits no file", "a pattern of files that exist")
+    return files
+
+
+def _object(record: Any, place: str, error: Exception | None = None) -> tuple[str, dict[str, Any]]:
+    if isinstance(record, dict):
+        return place, record
+    reason = f" ({error})" if error is not None else ""
+    raise DataError("data.path", place, f"a JSON object with columns{reason}")
+
+
+def _json_lines(file: Path) -> Records:
+    # Lines end at \n only: a line separator such as U+2028 may stand in a JSON string as it is.
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            place = f"line {number} of {file.name}"
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                _object(None, place, error)
+            yield _object(record, place)
+
+
+def _json(file: Path) -> Records:
+    content = file.read_text(encoding="utf-8-sig")
+    try:
+        records = json.loads(content)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
+    if not isinstance(records, list):
+        given = f"{file.name}, which holds one {type(records).__name__}"
+        raise DataError("data.path", given, "a JSON list of objects with columns")
+    for number, record in enumerate(records, 1):
+        yield _object(record, f"record {number} of {file.name}")
+
+
+def _csv(file: Path) -> Records:
+    # The default limit of a value is 131,072 characters.
+    csv.field_size_limit(2**31 - 1)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, strict=True)
+        try:
+            for record in rows:
+                place = f"line {rows.line_num} of {file.name}"
+                if None in record:
+                    raise DataError(
+                        "data.path", place, f"as many columns as the first line: {len(rows.fieldnames or ())}"
+                    )
+                yield place, record
+        except csv.Error as error:
+            raise DataError(
+                "data.path", f"what follows line {rows.line_num} of {file.name}", f"CSV ({error})"
+            ) from None
+
+
+def _parquet(file: Path) -> Records:
+    try:
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            number = 0
+            for batch in parquet.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"record {number} of {file.name}", record
+    except pyarrow.ArrowException as error:
+        raise DataError("data.path", file.name, f"a Parquet file ({error})") from None
+
+
+def _text(file: Path, sample_by: str) -> Records:
+    content = file.read_text(encoding="utf-8-sig")
+    samples = {"line": content.split("\n"), "paragraph": content.split("\n\n"), "document": [content]}[sample_by]
+    for number, sample in enumerate(samples, 1):
+        yield f"{sample_by} {number} of {file.name}", {"text": sample.strip("\n")}

@@ -1,0 +1,93 @@
+"""Splits by content: the order of a file does not matter, and nothing stands in two splits."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Protocol
+
+from trainables.documents import DataError, Document, Splits, SplitSizes
+
+
+class Source(Protocol):
+    """A place that documents come from."""
+
+    @property
+    def sizes(self) -> SplitSizes: ...
+
+    def splits(self, seed: int, apart: Splits | None = None) -> Splits:
+        """The documents of each split, the same for the same seed; none of a group or a text that is in `apart`.
+
+        Raises:
+            DataError: too few documents, or unreadable ones.
+        """
+
+
+def general_documents(source: Source, seed: int, splits: Splits) -> tuple[Document, ...]:
+    """The training split of `source`, a second source: none of these documents stands in `splits`.
+
+    Raises:
+        DataError: too few documents, or unreadable ones; its field is one of the block general.
+    """
+    try:
+        return source.splits(seed, splits).train
+    except DataError as error:
+        field = error.field.removeprefix("data.")
+        field = "documents" if field == "train" else field
+        raise DataError(f"general.{field}", error.given, error.allowed, error.nearest) from None
+
+
+def content_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unseen(documents: Iterable[Document], apart: Splits | None) -> Iterator[Document]:
+    """The documents without repetitions, and without those of a group or a text that is in `apart`."""
+    seen = set()
+    if apart is not None:
+        for document in (*apart.train, *apart.validation, *apart.test, *apart.general):
+            seen |= {document.group, content_hash(document.prompt + document.text)}
+    apart_from = frozenset(seen)
+    for document in documents:
+        whole = content_hash(document.prompt + document.text)
+        if whole not in seen and document.group not in apart_from:
+            seen.add(whole)
+            yield document
+
+
+def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: str) -> Splits:
+    """Splits by rank of content hash; a group that reaches over the end of a split is cut there.
+
+    Args:
+        documents: each only once.
+        where: what they come from, for an error.
+
+    Raises:
+        DataError: too few documents.
+    """
+
+    def rank(document: Document) -> tuple[bytes, str]:
+        drawn = hashlib.sha256(f"{seed}\0{document.group}".encode()).digest()
+        return drawn, content_hash(document.prompt + document.text)
+
+    ordered = sorted(documents, key=rank)
+    if not ordered:
+        raise DataError("data.path", f"no documents {where}", "at least three documents")
+    wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
+    if len(ordered) < sum(wanted.values()):
+        counts = [count for count in wanted.values() if count]
+        raise DataError(
+            "data.train",
+            f"splits of {' + '.join(map(str, counts))} documents",
+            f"at most {len(ordered)} together, the distinct documents {where}",
+        )
+    groups = (list(group) for _, group in groupby(ordered, lambda document: document.group))
+    parts = {}
+    for name, count in wanted.items():
+        part: list[Document] = []
+        while len(part) < count and (group := next(groups, None)) is not None:
+            part += group
+        if len(part) < count:
+            allowed = f"at most {len(part)}, as documents with the same prompt stand in one split"
+            raise DataError(f"data.{name}", str(count), allowed)
+        parts[name] = tuple(part[:count])
+    return Splits(**parts)
