@@ -7,6 +7,9 @@ torch.distributed.checkpoint, which the manifest names. The manifest is replaced
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, a
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     parallel.barrier()
-    save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
+    with _alone():
+        save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
     parallel.barrier()
     if parallel.rank() == 0:
         files = {path.name: file_hash(path) for path in sorted(part.iterdir())}
@@ -70,5 +74,14 @@ def load(folder: Path, tensors: dict[str, Tensor], identity: str) -> dict[str, A
         raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
     if other:
         raise CheckpointError(f"{folder} belongs to another run")
-    load_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
+    with _alone():
+        load_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
     return about
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Silences the warning that a process without others works alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield

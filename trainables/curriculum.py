@@ -68,7 +68,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Spline:
-    """Monotone cubic spline (Fritsch and Carlson 1980) from c(0) = 0 to c(1) = 1 over evenly spaced knots.
+    """Monotone cubic spline (PCHIP; Fritsch and Butland 1984) from c(0) = 0 to c(1) = 1 over evenly spaced knots.
 
     `rises`: for k knots between 0 and 1, the k + 1 rises between neighbours, each at least 0, in any unit: they are
     rescaled to sum to 1. Without any rise the curriculum is linear.
@@ -81,7 +81,7 @@ class Spline:
         object.__setattr__(self, "rises", tuple(self.rises))
 
     def __call__(self, u: float) -> float:
-        return min(1.0, max(0.0, float(_interpolator(self.rises)(u))))
+        return 1.0 if u >= 1.0 else min(1.0, max(0.0, float(_interpolator(self.rises)(u))))
 
 
 @cache

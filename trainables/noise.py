@@ -38,19 +38,19 @@ class Noise(AbstractContextManager["Noise"]):
         self._rows: Sequence[int] = ()
         self._epoch = 0
         self._hooks = ExitStack()
+        self._blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
+        given = f"the architecture {model.config.model_type}"
+        if settings.hidden_dropout > 0 and not self._blocks:
+            raise DataError("training.hidden_dropout", given, f"one with {', '.join(_BLOCKS)}")
+        if settings.attention_dropout > 0 and not set_attention_dropout(model, 0.0):
+            raise DataError("training.attention_dropout", given, "0: it has no such dropout")
 
     def __enter__(self) -> "Noise":
-        settings = self._settings
-        kind = self._model.config.model_type
-        if settings.hidden_dropout > 0:
-            blocks = [m for name, m in self._model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
-            if not blocks:
-                raise DataError("training.hidden_dropout", f"the architecture {kind}", f"one with {', '.join(_BLOCKS)}")
-            for index, block in enumerate(blocks):
+        if self._settings.hidden_dropout > 0:
+            for index, block in enumerate(self._blocks):
                 self._hooks.callback(block.register_forward_hook(self._dropout(index)).remove)
-        if settings.attention_dropout > 0:
-            if not set_attention_dropout(self._model, settings.attention_dropout):
-                raise DataError("training.attention_dropout", f"the architecture {kind}", "0: it has no such dropout")
+        if self._settings.attention_dropout > 0:
+            set_attention_dropout(self._model, self._settings.attention_dropout)
             self._hooks.callback(set_attention_dropout, self._model, 0.0)
         return self
 

@@ -5,7 +5,7 @@ Shapes: R rows of the training split, B rows of a batch or micro-batch, T positi
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ class Run:
     def finished(self) -> bool:
         return len(self.history) >= self.settings.evaluations
 
+    @property
+    def progress(self) -> float:
+        """The share of the full budget's optimizer steps that has been done."""
+        return self._steps / self._total_steps
+
     def _set_entropies(self, entropy_RT: Tensor) -> None:
         """Fixes, from the entropies of the training tokens, which of them may be dropped and with what weight."""
         self._entropy_RT = entropy_RT
@@ -76,8 +81,11 @@ class Run:
         candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
         self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self.warm.device)
 
-    def advance(self) -> dict[str, float]:
+    def advance(self, stepped: Callable[[], object] = lambda: None) -> dict[str, float]:
         """Trains up to the next evaluation, evaluates, and appends the metrics to `history`.
+
+        Args:
+            stepped: called after each optimizer step.
 
         Returns:
             loss, high_entropy_loss, low_entropy_loss (validation, nats), high_entropy_accuracy (share of these tokens),
@@ -94,6 +102,7 @@ class Run:
             for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
                 self._refresh()
                 sums += self._optimizer_step()
+                stepped()
         losses = self._evaluate()
         loss_sum, labels, dropped = parallel.sum_over_ranks(sums).tolist()
         train_loss = loss_sum / max(labels, 1)

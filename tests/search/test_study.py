@@ -8,6 +8,7 @@ from search.record import curriculum_name, flat
 from search.report import best_schedule, write_results
 from search.space import Space, load
 from search.study import BASELINE, ENTRODROP, REGULARIZED, SizeStudy, objective_value
+from trainables.config.build import settings_of
 from trainables.config.recipe import load_recipe
 
 MODEL = "builtin/nano"
@@ -234,7 +235,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     run(opened, middle.number, curve(5.0, 6.0))
     text = best_schedule(space(**changes), opened, opened.best())  # type: ignore[arg-type]
     (tmp_path / "best.yaml").write_text(text)
-    assert load_recipe(tmp_path / "best.yaml").settings == middle.settings
+    assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
     again = SizeStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
     again.prepared(train_tokens=100)
     first, second = again.ask(), again.ask()
@@ -258,4 +259,4 @@ def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> No
     assert opened.best().number == 1  # type: ignore[union-attr]
     write_results(tmp_path, space(**changes), [opened], {})
     best = load_recipe(tmp_path / "best_schedule.builtin-nano.yaml")
-    assert best.settings == middle.settings
+    assert settings_of(best.config) == middle.settings

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from decimal import Decimal, getcontext
+from itertools import pairwise
 
 import pytest
 
@@ -13,6 +14,7 @@ from trainables.curriculum import (
     Curriculum,
     Linear,
     Sigmoid,
+    Spline,
     Step,
     curriculum_from,
     curriculum_spec,
@@ -37,6 +39,35 @@ def sigmoid_reference(midpoint: float, steepness: float) -> Callable[[Decimal], 
     return lambda u: (logistic(u) - logistic(Decimal(0))) / (logistic(Decimal(1)) - logistic(Decimal(0)))
 
 
+def spline_reference(rises: list[str]) -> Callable[[Decimal], Decimal]:
+    """Hermite cubics with the slopes of PCHIP, for knots at equal distances."""
+    heights, width = [Decimal(0)], Decimal(1) / len(rises)
+    for rise in rises:
+        heights.append(heights[-1] + Decimal(rise) / sum(map(Decimal, rises)))
+    chords = [(after - before) / width for before, after in pairwise(heights)]
+
+    def end(own: Decimal, next_: Decimal) -> Decimal:
+        slope = (3 * own - next_) / 2
+        return Decimal(0) if slope * own <= 0 else slope
+
+    inner = [2 * a * b / (a + b) if a * b > 0 else Decimal(0) for a, b in pairwise(chords)]
+    slopes = [end(*chords[:2]), *inner, end(*chords[:-3:-1])] if inner else chords * 2
+
+    def value(u: Decimal) -> Decimal:
+        i = min(int(u / width), len(rises) - 1)
+        t = u / width - i
+        return (
+            heights[i] * (1 + 2 * t) * (1 - t) ** 2
+            + heights[i + 1] * t**2 * (3 - 2 * t)
+            + width * (slopes[i] * t * (1 - t) ** 2 + slopes[i + 1] * t**2 * (t - 1))
+        )
+
+    return value
+
+
+# Slow starts, fast starts, plateaus, and one that says nothing.
+RISES = [["1"], ["1", "3"], ["0", "0", "1"], ["1", "0", "0"], ["0.2", "0", "5", "0.3"], ["1e-9", "1", "1e-9", "1", "7"]]
+
 # (curriculum, its slow reference, c(0), c(1))
 CURRICULA: list[tuple[Curriculum, Callable[[Decimal], Decimal], float, float]] = [
     (Constant(), lambda u: Decimal(1), 1.0, 1.0),
@@ -50,6 +81,8 @@ CURRICULA: list[tuple[Curriculum, Callable[[Decimal], Decimal], float, float]] =
     (Step(0.0), lambda u: Decimal(1), 1.0, 1.0),
     (Step(0.4), lambda u: Decimal(u >= Decimal("0.4")), 0.0, 1.0),
     (Step(1.0), lambda u: Decimal(u >= 1), 0.0, 1.0),
+    *((Spline(tuple(map(float, rises))), spline_reference(rises), 0.0, 1.0) for rises in RISES),
+    (Spline((0.0, 0.0, 0.0)), lambda u: u, 0.0, 1.0),
 ]
 GRID = [i / 1000 for i in range(1001)]
 

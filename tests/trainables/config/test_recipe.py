@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from tests.configs import FILES, MINIMAL, failure
+from trainables.config.build import model_settings_of, preparation_of, settings_of
 from trainables.config.file import ConfigError
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.curriculum import Step
-from trainables.documents import SplitSizes
+from trainables.documents import Splits
 from trainables.settings import EntroDrop, ExactMatch, Lora
 
 SCHEDULE = """\
@@ -35,24 +36,20 @@ evaluation: {exact_match: 3, high_entropy: 0.1}
 general: {source: reasoning_gym, task: chain_sum, documents: 7}
 """
     path = write(MINIMAL + SCHEDULE + SEARCH + more, "best.yaml")
-    recipe = load_recipe(path, ["seed=4", "schedule.reference=builtin/micro"])
-    assert (recipe.name, recipe.seed, recipe.model) == ("best", 4, "builtin/nano")
-    assert recipe.settings.entrodrop == EntroDrop(0.4, Step(0.3), quantile=0.5)
-    assert (recipe.settings.epochs, recipe.settings.learning_rate) == (5, 0.01)
-    assert recipe.model_settings.lora == Lora(4, 8.0)
-    assert recipe.model_settings.exact_match == ExactMatch(3)
-    assert recipe.source.sizes == recipe.sizes == SplitSizes(24, 20, 20)
-    assert recipe.general is not None
-    assert recipe.general_documents == 7
-    assert (recipe.sequence_length, recipe.layout, recipe.train_on_prompt) == (64, "padded", True)
-    assert (recipe.high_entropy, recipe.low_entropy) == (0.1, 0.5)
-    assert (recipe.reference, recipe.mask_token, recipe.needs_mask_token) == ("builtin/micro", None, False)
+    config = load_recipe(path, ["seed=4", "schedule.reference=builtin/micro"]).config
+    assert (config.name, config.seed, config.models) == ("best", 4, ["builtin/nano"])
+    settings, how = settings_of(config), model_settings_of(config)
+    assert settings.entrodrop == EntroDrop(0.4, Step(0.3), quantile=0.5)
+    assert (settings.epochs, settings.learning_rate, settings.seed) == (5, 0.01, 4)
+    assert (how.lora, how.exact_match) == (Lora(4, 8.0), ExactMatch(3))
+    what = preparation_of(config, Splits((), (), ()), Path("cache"))
+    assert (what.sequence_length, what.layout, what.train_on_prompt) == (64, "padded", True)
+    assert (what.high_entropy, what.low_entropy) == (0.1, 0.5)
+    assert (what.reference, what.mask_token, what.needs_mask_token) == ("builtin/micro", None, False)
 
 
 def test_without_a_schedule_nothing_is_dropped(write: Any) -> None:
-    recipe = load_recipe(write(MINIMAL + "schedule: null\n"))
-    assert recipe.settings.entrodrop is None
-    assert (recipe.general, recipe.general_documents) == (None, 0)
+    assert settings_of(load_recipe(write(MINIMAL + "schedule: null\n")).config).entrodrop is None
 
 
 def test_a_later_error_finds_its_line(write: Any) -> None:
@@ -107,5 +104,6 @@ def test_wrong_recipes_are_told(write: Any, tmp_path: Path) -> None:
 
 
 def test_a_files_recipe_reads_beside_itself(write: Any, tmp_path: Path) -> None:
-    source = load_recipe(write(FILES + SCHEDULE)).source
-    assert str(tmp_path / "my.jsonl") in str(source)
+    data = load_recipe(write(FILES + SCHEDULE)).config.data
+    assert data.source == "files"
+    assert data.path == str(tmp_path / "my.jsonl")

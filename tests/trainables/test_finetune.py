@@ -1,0 +1,190 @@
+"""One run without a search, by its command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests import tiny
+from trainables.finetune import main
+from trainables.models import load_tokenizer
+from trainables.train import Run
+
+RECIPE = """\
+name: tiny
+models: [builtin/nano]
+data: {source: files, path: data.txt, template: "{text}", train: 24, validation: 10, test: 10}
+budget: {epochs: 4}
+training: {learning_rate: 0.01, sequence_length: 48, batch_size: 4}
+schedule:
+  entropy_threshold: {quantile: 0.5}
+  mask_ratio: 0.5
+  curriculum: [{shape: linear}]
+"""
+
+# Six documents, twelve times: the last weights are not the best ones.
+REBOUND = [
+    f"--set={one}" for one in ("schedule=null", "data.train=6", "budget.epochs=12", "training.learning_rate=0.05")
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENTRODROP_CACHE", str(cache))
+    Path("tiny.yaml").write_text(RECIPE)
+    splits = tiny.splits()
+    documents = {d.text for d in (*splits.train, *splits.validation, *splits.test)}
+    # More than are asked for, as some of the random ones are alike.
+    documents |= {d.text for d in tiny.splits(1).train}
+    Path("data.txt").write_text("\n".join(sorted(documents)))
+    with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
+        yield
+
+
+def losses(folder: str) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = json.loads((Path(folder) / "losses.json").read_text())["evaluations"]
+    return [{name: value for name, value in metrics.items() if name != "tokens_per_s"} for metrics in history]
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], code: int = 2) -> str:
+    assert main(arguments) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err.strip()
+
+
+def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny.yaml", *REBOUND]) == 0
+    output = Path("finetuned/tiny")
+    assert sorted(path.name for path in output.iterdir()) == ["losses.json", "losses.png", "model", "resolved.yaml"]
+    high = [metrics["high_entropy_loss"] for metrics in losses("finetuned/tiny")]
+    best = high.index(min(high))
+    assert best < len(high) - 1
+    model = AutoModelForCausalLM.from_pretrained(output / "model")
+    tokenizer = load_tokenizer(output / "model")
+    out = capsys.readouterr().out
+    assert f"best at epoch {best + 1}: high-entropy loss {min(high):.4f}" in out
+    assert "epoch 12/12" in out
+    assert "left" in out
+
+    # The kept weights have the loss of the best epoch.
+    Path("again.yaml").write_text(RECIPE)
+    with mock.patch("trainables.prepare.model_folder", return_value=output / "model"):
+        assert main(["again.yaml", *REBOUND]) == 0
+    before = json.loads(Path("finetuned/again/losses.json").read_text())["before"]
+    assert before["loss"] == pytest.approx(losses("finetuned/tiny")[best]["loss"], rel=1e-5)
+    assert (output / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert model.config.vocab_size >= len(tokenizer)
+
+
+def test_adapters_are_merged_into_the_weights() -> None:
+    assert main(["tiny.yaml", "--set", "training.lora={rank: 4, alpha: 8}"]) == 0
+    model = AutoModelForCausalLM.from_pretrained("finetuned/tiny/model")
+    base = AutoModelForCausalLM.from_pretrained(tiny.folder("tiny", Path(os.environ["ENTRODROP_CACHE"])))
+    changed = [n for n, p in model.named_parameters() if not torch.equal(p, base.get_parameter(n))]
+    assert changed
+    assert all("proj" in name for name in changed)
+
+
+def test_general_documents_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    general = "general={source: files, path: general.txt, template: '{text}', documents: 3}"
+    Path("general.txt").write_text("anna loses 3 books .\nben loses 4 coins .\ncarla loses 7 apples .\n")
+    assert main(["tiny.yaml", "--set", general]) == 0
+    assert all(metrics["general_loss"] > 0 for metrics in losses("finetuned/tiny"))
+    assert ", general " in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny.yaml", "--output", "whole"]) == 0
+    advance = Run.advance
+    turns = iter([None, None, KeyboardInterrupt()])
+
+    def interrupted(run: Run, *arguments: Any) -> dict[str, float]:
+        if (end := next(turns)) is not None:
+            raise end
+        return advance(run, *arguments)
+
+    with mock.patch.object(Run, "advance", interrupted):
+        line = refused(capsys, ["tiny.yaml", "--output", "half"], code=130)
+    command = "python -m trainables.finetune tiny.yaml --output half --resume"
+    assert line == f"interrupted; go on with: {command}"
+    assert len(losses("half")) == 2
+    assert main(command.split()[3:]) == 0
+    assert losses("half") == losses("whole")
+    ours, whole = (AutoModelForCausalLM.from_pretrained(f"{folder}/model") for folder in ("half", "whole"))
+    assert all(map(torch.equal, ours.parameters(), whole.parameters()))
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "checkpoint" / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "override", "told"),
+    [
+        (
+            lambda _: None,
+            "seed=1",
+            "half/checkpoint belongs to another run; allowed: the folder of",
+        ),
+        (cut_short, "seed=0", "half/checkpoint cannot be read: "),
+    ],
+)
+def test_a_wrong_checkpoint_is_refused(
+    damage: Callable[[Path], None], override: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mock.patch.object(Run, "progress", property(mock.Mock(side_effect=[0.0, *[0.1] * 6, KeyboardInterrupt]))):
+        assert main(["tiny.yaml", "--output", "half"]) == 130
+    damage(Path("half"))
+    before = sorted(Path("half").rglob("*"))
+    capsys.readouterr()
+    assert told in refused(capsys, ["tiny.yaml", "--output", "half", "--resume", "--set", override])
+    assert sorted(Path("half").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing.yaml"], "given a file that does not exist"),
+        (["tiny.yaml", "--resume"], "--resume: given finetuned/tiny, which holds no run to go on with"),
+        (["tiny.yaml", "--output", "."], "--output: given ., which already holds something"),
+        (["tiny.yaml", "--output", "data.txt/a"], "--output: given data.txt/a; allowed: a folder that can be written"),
+        (["tiny.yaml", "--set", "data.path=none.txt"], "data.path: given none.txt; allowed: a readable UTF-8 file"),
+        (["tiny.yaml", "--set", "data.template='{txt}'"], "the columns of data.txt: text; did you mean 'text'?"),
+        (["tiny.yaml", "--set", "training.sequence_length=65"], "_length: given 65; allowed: at most 64, as"),
+        (["tiny.yaml", "--set", "schedule.mask_token=<none>"], "schedule.mask_token: given <none>; allowed: one token"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_a_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if "mask_token" in arguments[-1]:
+        arguments = [*arguments, "--set", "schedule.presentation=input_mask_token"]
+    before = sorted(tmp_path.rglob("*"))
+    assert told in refused(capsys, arguments)
+    assert sorted(tmp_path.rglob("*")) == before, "something was written"
+
+
+def test_a_diverged_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny.yaml", "--set", "training.learning_rate=1.0e+30"]) == 1
+    assert "a lower training.learning_rate may help" in capsys.readouterr().out
+
+
+def test_ray_is_not_needed() -> None:
+    check = "import sys, trainables.finetune, trainables.train; "
+    check += "sys.exit('ray' in sys.modules or 'mlflow' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", check], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        ).returncode
+        == 0
+    )

@@ -1,0 +1,293 @@
+"""One run without a search: trains with the settings in a file, and keeps the best weights.
+
+    python -m trainables.finetune runs/math/best_schedule.builtin-nano.yaml
+    torchrun --nproc-per-node 2 -m trainables.finetune runs/math/best_schedule.builtin-nano.yaml
+
+The output folder gets `model/` (weights of the best evaluation and the tokenizer, for
+AutoModelForCausalLM.from_pretrained), `losses.json`, `losses.png`, `resolved.yaml`, and, until the run has ended,
+`checkpoint/`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.recipe import RecipeConfig, load_recipe
+
+if TYPE_CHECKING:
+    # torch takes seconds to import: what is wrong with a file is told before that.
+    import torch
+    from rich.console import Console
+
+    from trainables.prepare import Prepared
+    from trainables.train import Run
+
+# Ranks wait this long for the one that prepares the data.
+_PATIENCE = timedelta(days=1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        recipe = load_recipe(options.recipe, options.set)
+        output = options.output or Path("finetuned") / recipe.config.name
+        _check_output(output, options.resume)
+        with _Ranks() as ranks:
+            return _finetune(recipe, output, options.resume, ranks.device)
+    except ConfigError as error:
+        if _rank() == 0:
+            print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if _rank() == 0:
+            print(f"interrupted; go on with: {_resume_command(options)}", file=sys.stderr)
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.finetune", description="Fine-tunes once, with the settings in a file."
+    )
+    parser.add_argument("recipe", metavar="FILE", help="such as best_schedule.<model>.yaml of a search")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    parser.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], help="override a value, as in budget.epochs=4"
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: finetuned/<name>)")
+    return parser.parse_args(arguments)
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    parts = ["python", "-m", "trainables.finetune", options.recipe]
+    for override in options.set:
+        parts += ["--set", override]
+    if options.output:
+        parts += ["--output", str(options.output)]
+    return shlex.join(parts if options.resume else [*parts, "--resume"])
+
+
+def _rank() -> int:
+    """This process's rank, as torchrun says it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    there = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    # Under torchrun another rank may have begun to write already.
+    if there and not resume and _rank() == 0:
+        raise ConfigError(
+            f"--output: given {output}, which already holds something; allowed: a new folder, "
+            "or --resume to go on with the run in it"
+        )
+    if resume and not (output / "checkpoint").is_dir():
+        raise ConfigError(f"--resume: given {output}, which holds no run to go on with; allowed: the folder of one")
+
+
+class _Ranks(AbstractContextManager["_Ranks"]):
+    """The process group of torchrun, if it has started this process, and the device of this rank."""
+
+    def __enter__(self) -> "_Ranks":
+        import torch
+        import torch.distributed as dist
+
+        cuda = torch.cuda.is_available()
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        self.device = torch.device(f"cuda:{local}" if cuda else "cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        if "WORLD_SIZE" in os.environ:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, device: "torch.device") -> int:
+    from rich.console import Console
+
+    from trainables import parallel
+    from trainables.checkpoint import CheckpointError
+    from trainables.config.build import model_settings_of, settings_of
+    from trainables.documents import DataError
+    from trainables.train import NonFiniteLossError, Run
+    from trainables.warm import WarmModel
+
+    config = recipe.config
+    settings = settings_of(config)
+    ranks = parallel.size()
+    if settings.batch_size % (settings.accumulation * ranks):
+        allowed = f"a multiple of training.accumulation ({settings.accumulation}) * {ranks} processes"
+        raise recipe.error("training.batch_size", settings.batch_size, allowed)
+    console = Console(quiet=parallel.rank() > 0, highlight=False, soft_wrap=True)
+    try:
+        prepared = _prepared(config, console)
+        run = Run(WarmModel(prepared, device, model_settings_of(config)), settings)
+        if resume:
+            run.restore(output / "checkpoint")
+        elif parallel.rank() == 0:
+            _begin(output, config)
+        _train(run, output, console)
+    except DataError as error:
+        raise recipe.error(error.field, error.given, error.allowed, error.nearest) from None
+    except CheckpointError as error:
+        raise ConfigError(f"--resume: given {error}; allowed: the folder of a run with the same settings") from None
+    except NonFiniteLossError as error:
+        console.print(f"failed: {error}; a lower training.learning_rate may help")
+        return 1
+    best = min(run.history, key=lambda metrics: metrics["high_entropy_loss"])
+    console.print(
+        f"best at epoch {best['epoch']:g}: high-entropy loss {best['high_entropy_loss']:.4f}, "
+        f"before tuning {prepared.base_losses['high_entropy_loss']:.4f}, "
+        f"at the end {run.history[-1]['high_entropy_loss']:.4f}"
+    )
+    console.print(f"results: {output}/ (model, losses.png, losses.json)")
+    return 0
+
+
+def _begin(output: Path, config: RecipeConfig) -> None:
+    import yaml
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (output / "resolved.yaml").write_text(resolved, encoding="utf-8")
+    except OSError as error:
+        allowed = f"a folder that can be written ({error.strerror})"
+        raise ConfigError(f"--output: given {output}; allowed: {allowed}") from None
+
+
+def _prepared(config: RecipeConfig, console: "Console") -> "Prepared":
+    """The prepared data: rank 0 makes it, the others wait for it."""
+    import torch.distributed as dist
+
+    from trainables import parallel
+    from trainables.cache import default_root
+    from trainables.config.build import preparation_of, splits_of
+    from trainables.documents import DataError
+    from trainables.prepare import Prepared, prepare
+
+    told = ""
+
+    def tell(news: str) -> None:
+        nonlocal told
+        # Shares of the way are shown in place, or not at all.
+        subject = news.partition(":")[0]
+        if console.is_terminal or subject != told:
+            console.print(news, end="\r" if console.is_terminal else "\n")
+        told = subject
+
+    made: list[Any] = [None]
+    if parallel.rank() == 0:
+        try:
+            what = preparation_of(config, splits_of(config), default_root())
+            made = [prepare(config.models[0], config.models, what, tell)]
+        except DataError as error:
+            made = [error]
+    if parallel.size() > 1:
+        dist.broadcast_object_list(made)
+    if isinstance(made[0], DataError):
+        raise made[0]
+    prepared = made[0]
+    assert isinstance(prepared, Prepared)
+    console.print(f"{prepared.train_tokens:,} tokens an epoch in {prepared.train_rows} rows")
+    if prepared.cut:
+        counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
+        console.print(f"cut at training.sequence_length: {counts} documents")
+    return prepared
+
+
+def _train(run: "Run", output: Path, console: "Console") -> None:
+    """Trains to the end; after each evaluation, what is known so far is on disk."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trainables import parallel
+
+    total = run.settings.evaluations
+    began, before = time.perf_counter(), len(run.history)
+    columns = BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("training", total=1.0)
+        while not run.finished:
+            metrics = run.advance(lambda: progress.update(bar, completed=run.progress))
+            if metrics["high_entropy_loss"] <= min(m["high_entropy_loss"] for m in run.history):
+                _keep(run, output / "model")
+            run.save(output / "checkpoint")
+            if parallel.rank() == 0:
+                _record(run, output)
+            done = len(run.history) - before
+            left = (time.perf_counter() - began) / done * (total - len(run.history))
+            progress.console.print(_line(metrics, run.settings.epochs, left))
+    if parallel.rank() == 0:
+        shutil.rmtree(output / "checkpoint")
+
+
+def _line(metrics: dict[str, float], epochs: int, left: float) -> str:
+    general = f", general {metrics['general_loss']:.4f}" if "general_loss" in metrics else ""
+    answers = f", answers {metrics['exact_match']:.1%} right" if "exact_match" in metrics else ""
+    return (
+        f"epoch {metrics['epoch']:g}/{epochs}: held-out loss {metrics['loss']:.4f}, "
+        f"high-entropy {metrics['high_entropy_loss']:.4f}, low-entropy {metrics['low_entropy_loss']:.4f}"
+        f"{general}{answers}; training loss {metrics['train_loss']:.4f}, {metrics['mask_rate']:.0%} dropped; "
+        f"{metrics['tokens_per_s']:,.0f} tokens/s, {timedelta(seconds=round(left))} left"
+    )
+
+
+def _keep(run: "Run", folder: Path) -> None:
+    """Writes the weights as a model folder, in place of the one before; every rank calls this."""
+    from trainables import parallel
+    from trainables.models import save_model
+
+    weights = run.weights()
+    if parallel.rank() == 0:
+        scratch = folder.with_name(".model.tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        save_model(run.warm.model, weights, run.warm.prepared.folder, scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    parallel.barrier()
+
+
+def _record(run: "Run", output: Path) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    base = run.warm.prepared.base_losses
+    losses = {"before": base, "evaluations": run.history}
+    (output / "losses.json").write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
+    epochs = [0.0, *(metrics["epoch"] for metrics in run.history)]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label, colour in (
+        ("high_entropy_loss", "held out, high-entropy tokens", "#00798c"),
+        ("loss", "held out, all tokens", "0.4"),
+        ("low_entropy_loss", "held out, low-entropy tokens", "#edae49"),
+        ("general_loss", "general documents", "#9b5de5"),
+    ):
+        if name in base:
+            axes.plot(epochs, [base[name], *(m[name] for m in run.history)], color=colour, label=label)
+    axes.plot(epochs[1:], [m["train_loss"] for m in run.history], color="#d1495b", linestyle=":", label="training")
+    best = min(run.history, key=lambda metrics: metrics["high_entropy_loss"])
+    axes.plot(best["epoch"], best["high_entropy_loss"], "o", color="#00798c", label="weights that are kept")
+    axes.set(xlabel="epoch", ylabel="loss (nats)", title=run.warm.prepared.model)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(output / "losses.png", dpi=130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
