@@ -167,8 +167,13 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> None:
     names = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if _is_linear(m)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        # peft divides alpha by the rank: it need not be an integer.
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=sorted(names))  # type: ignore[arg-type]
+        config = LoraConfig(
+            r=lora.rank,
+            # peft divides it by the rank: it need not be an integer.
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            target_modules=sorted(names),
+            fan_in_fan_out=model.config.model_type == "gpt2",
+        )
         inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)

@@ -156,18 +156,21 @@ def prepare(
             weights(name), tokens, what, scorer, lambda share: progress(f"entropies under {name}: {share:.0%}")
         )
 
+    def tokens_of(name: str) -> Path:
+        return _tokens(name, weights(name), what)
+
     folder = weights(model)
     progress(f"tokens of {model}")
-    tokens = _tokens(folder, what)
+    tokens = tokens_of(model)
     own = entropies(model, tokens)
     if what.reference is not None:
-        if content_digest(_tokens(weights(what.reference), what)) != content_digest(tokens):
+        if content_digest(tokens_of(what.reference)) != content_digest(tokens):
             given = f"{what.reference}, which has another tokenizer than {model}"
             raise DataError("schedule.reference", given, f"a model with the tokenizer of {model}")
         reference = judged_by = entropies(what.reference, tokens)
     else:
         reference = own
-        alike = (n for n in models if content_digest(_tokens(weights(n), what)) == content_digest(tokens))
+        alike = (n for n in models if content_digest(tokens_of(n)) == content_digest(tokens))
         judged_by = entropies(next(alike), tokens)
     evaluation = _evaluation(judged_by, what)
     train = _packed(tokens, "train")
@@ -216,7 +219,7 @@ def _splits(what: Preparation) -> list[str]:
     return [*SPLITS, *(["general"] if what.splits.general else [])]
 
 
-def _tokens(folder: Path, what: Preparation) -> Path:
+def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     tokenizer_files = sorted(p for pattern in ("tokenizer*", "vocab.*", "merges.txt") for p in folder.glob(pattern))
     key = {
         "tokenizer": digest([file_hash(path) for path in tokenizer_files]),
@@ -228,9 +231,8 @@ def _tokens(folder: Path, what: Preparation) -> Path:
     }
     longest = context_length(folder)
     if longest is not None and what.sequence_length > longest:
-        raise DataError(
-            "training.sequence_length", str(what.sequence_length), f"at most {longest}, as {folder.name} has"
-        )
+        allowed = f"at most {longest}, the longest that {name} was made for"
+        raise DataError("training.sequence_length", str(what.sequence_length), allowed)
 
     def build(entry: Path) -> None:
         tokenizer = load_tokenizer(folder)

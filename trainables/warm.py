@@ -5,6 +5,7 @@ Shapes: R rows, T positions.
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.evaluate import HeldOut
@@ -34,7 +35,7 @@ class WarmModel:
         if self.how.lora is not None:
             add_lora(self.model, self.how.lora)
         if self.how.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
         if self.how.compile:
             self.model.base_model.compile()
         forward = Forward(self.model)
@@ -52,6 +53,10 @@ class WarmModel:
         self.ordinary_W = torch.tensor(prepared.vocabulary.ordinary, device=device)
 
     def reset(self) -> None:
+        # After an evaluation the root of FSDP still holds whole parameters.
+        for module in self.step.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         # A run that broke off within a step left its gradients.
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():

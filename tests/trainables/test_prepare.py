@@ -1,5 +1,7 @@
 """What all trials share: computed once, by content, with the evaluation set of the reference model."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -113,3 +115,111 @@ def test_progress_is_told_in_lines(cache: Path) -> None:
     with mock.patch.object(module, "model_folder", tiny.folder):
         module.prepare("tiny", ["tiny"], tiny.preparation(cache), lines.append)
     assert any("tiny" in line for line in lines)
+
+
+def test_a_reference_model_says_which_tokens_are_low_and_which_are_measured(cache: Path, referred: Prepared) -> None:
+    prepared = tiny.prepared(cache, "tiny", ["tiny"], reference="other")
+    other = tiny.prepared(cache, "other", ["other"])
+    for split in SPLITS:
+        assert torch.equal(prepared.entropy(split), other.entropy(split))
+    assert prepared.evaluation_hash == other.evaluation_hash == referred.evaluation_hash
+    # What is trained, and what the losses are measured against, stays the model itself.
+    assert prepared.folder == referred.folder
+    assert prepared.base_losses == referred.base_losses
+    assert prepared.base_hash != referred.base_hash
+
+
+def test_a_reference_with_another_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
+    def folder(name: str, cache_: Path, progress: object = None) -> Path:
+        if name == "tiny":
+            return tiny.folder(name, cache)
+        target = tmp_path / "reference"
+        shutil.copytree(tiny.folder("other", cache), target, dirs_exist_ok=True)
+        tokenizer = json.loads((target / "tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["anna"], vocabulary["ben"] = vocabulary["ben"], vocabulary["anna"]
+        (target / "tokenizer.json").write_text(json.dumps(tokenizer))
+        return target
+
+    with mock.patch.object(module, "model_folder", folder), pytest.raises(DataError) as caught:
+        module.prepare("tiny", ["tiny"], tiny.preparation(cache, reference="swapped"))
+    assert (caught.value.field, caught.value.allowed) == ("schedule.reference", "a model with the tokenizer of tiny")
+    assert caught.value.given == "swapped, which has another tokenizer than tiny"
+
+
+@pytest.mark.parametrize(
+    ("mask_token", "told"),
+    [
+        (None, "schedule.presentation: given input_mask_token, and a tokenizer without a mask token; allowed: another"),
+        ("<none>", "schedule.mask_token: given <none>; allowed: one token of the model's vocabulary"),
+    ],
+)
+def test_a_mask_token_that_is_needed_and_missing_is_told(
+    cache: Path, tmp_path: Path, mask_token: str | None, told: str
+) -> None:
+    without = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", cache), without)
+    about = json.loads((without / "tokenizer_config.json").read_text())
+    del about["mask_token"]
+    (without / "tokenizer_config.json").write_text(json.dumps(about))
+
+    def prepare(**changes: object) -> Prepared:
+        with mock.patch.object(module, "model_folder", return_value=without):
+            return module.prepare("tiny", ["tiny"], tiny.preparation(cache, **changes))
+
+    assert prepare().vocabulary.mask_token is None
+    with pytest.raises(DataError) as caught:
+        prepare(needs_mask_token=True, mask_token=mask_token)
+    assert str(caught.value).startswith(told)
+    named = prepare(needs_mask_token=True, mask_token="coins").vocabulary
+    assert named.mask_token == load_tokenizer(without).convert_tokens_to_ids("coins")
+
+
+def test_a_sequence_length_above_the_models_is_told(cache: Path) -> None:
+    tiny.prepared(cache, sequence_length=64)
+    with pytest.raises(DataError, match=r"training.sequence_length: given 65; allowed: at most 64"):
+        tiny.prepared(cache, sequence_length=65)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "entropies", "evaluation"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, kind: str) -> None:
+    first = tiny.prepared(tmp_path)
+    damaged = max((tmp_path / kind).rglob("*.safetensors"))
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert tiny.prepared(tmp_path) == first
+    content[-1] ^= 1
+    assert damaged.read_bytes() == content
+
+
+def test_padded_documents_lose_the_same(cache: Path, prepared: Prepared) -> None:
+    padded = tiny.prepared(cache, layout="padded")
+    assert padded.train_rows == 24 > prepared.train_rows
+    assert padded.train_tokens == prepared.train_tokens
+    assert padded.base_losses == pytest.approx(prepared.base_losses, rel=1e-4)
+
+
+def test_prompts_out_of_the_loss_have_no_entropy(cache: Path) -> None:
+    splits = tiny.splits()
+    cut = {
+        split: tuple(
+            Document(" ".join(d.text.split()[4:]), d.group, " ".join(d.text.split()[:4]) + " ", "5")
+            for d in getattr(splits, split)
+        )
+        for split in SPLITS
+    }
+    whole, own = (
+        tiny.prepared(cache, splits=replace(splits, **cut), train_on_prompt=learned) for learned in (True, False)
+    )
+    trained_RT = own.packed("train").trained_RT
+    assert torch.equal(own.packed("train").token_RT, whole.packed("train").token_RT)
+    assert (whole.entropy("train") < torch.inf).sum() == (own.entropy("train") < torch.inf).sum() + 24 * 3
+    assert (own.entropy("train")[~trained_RT] == torch.inf).all()
+    assert [question.answer for question in own.questions] == ["5"] * 10
+
+
+def test_documents_that_are_cut_are_counted(cache: Path, prepared: Prepared) -> None:
+    assert prepared.cut == {}
+    lengths = [len(d.text.split()) + 1 for d in tiny.splits().train]
+    assert tiny.prepared(cache, sequence_length=14).cut["train"] == sum(length > 14 for length in lengths) > 0

@@ -4,25 +4,26 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch import Tensor, nn
 
 from tests import tiny
 from trainables import forward
 from trainables.checkpoint import CheckpointError
-from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Step
-from trainables.entropy import threshold
+from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
+from trainables.entropy import score, threshold
+from trainables.evaluate import evaluate
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
-from trainables.settings import EntroDrop, Settings
+from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
 
@@ -64,7 +65,35 @@ EVERY_ENTRODROP = [
 each_entrodrop = pytest.mark.parametrize("entrodrop", EVERY_ENTRODROP, ids=["none", "input", "loss"])
 
 
-@pytest.mark.parametrize("entrodrop", [*EVERY_ENTRODROP, tiny.entrodrop(Step(0.5)), tiny.entrodrop(Cosine())])
+# What must be the same whatever interrupts a run or shares it out.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "input": {"entrodrop": tiny.entrodrop(Sigmoid(0.3, 8.0), presentation="input")},
+    "loss": {"entrodrop": tiny.entrodrop(Linear(), presentation="loss")},
+    "mask token": {"entrodrop": tiny.entrodrop(presentation="input_mask_token")},
+    "random token": {"entrodrop": tiny.entrodrop(presentation="input_random_token")},
+    "refreshed": {"entrodrop": replace(tiny.entrodrop(), refresh_epochs=1)},
+    "regularized": {
+        "hidden_dropout": 0.1,
+        "neftune_alpha": 5.0,
+        "label_smoothing": 0.1,
+        "lr_schedule": "cosine",
+        "weight_decay": 0.5,
+    },
+}
+each_variant = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+
+
+@pytest.mark.parametrize(
+    "entrodrop",
+    [
+        *EVERY_ENTRODROP,
+        tiny.entrodrop(Step(0.5)),
+        tiny.entrodrop(Cosine()),
+        tiny.entrodrop(Spline((0.5, 0.1))),
+        EntroDrop(0.1, Constant(), nats=0.5, tokens="random", presentation="loss", refresh_epochs=3),
+    ],
+)
 def test_settings_survive_json(entrodrop: EntroDrop | None) -> None:
     settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
@@ -145,11 +174,11 @@ def test_training_lowers_the_loss(warm: WarmModel, prepared: Prepared, entrodrop
     assert history[-1]["tokens"] == 6 * prepared.train_tokens
 
 
-@each_entrodrop
-def test_the_same_seed_gives_the_same_bits(warm: WarmModel, entrodrop: EntroDrop | None) -> None:
-    history, first = trained(warm, entrodrop=entrodrop)
-    again, second = trained(warm, entrodrop=entrodrop)
-    other, third = trained(warm, entrodrop=entrodrop, seed=1)
+@each_variant
+def test_the_same_seed_gives_the_same_bits(warm: WarmModel, changes: dict[str, Any]) -> None:
+    history, first = trained(warm, **changes)
+    again, second = trained(warm, **changes)
+    other, third = trained(warm, **changes, seed=1)
     assert history == again
     assert same(first, second)
     assert history != other
@@ -176,13 +205,13 @@ def test_a_run_that_broke_off_in_a_step_leaves_no_gradient(warm: WarmModel) -> N
     assert same(weights(warm), expected)
 
 
-@each_entrodrop
+@pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
 @pytest.mark.parametrize("interrupted_after", [1, 3])
 def test_a_resumed_run_has_the_same_bits(
-    warm: WarmModel, prepared: Prepared, tmp_path: Path, entrodrop: EntroDrop | None, interrupted_after: int
+    warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any], interrupted_after: int
 ) -> None:
-    settings = tiny.settings(entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
-    expected, last = trained(warm, entrodrop=entrodrop, epochs=2, evaluations_per_epoch=2)
+    settings = tiny.settings(**changes, epochs=2, evaluations_per_epoch=2)
+    expected, last = trained(warm, **changes, epochs=2, evaluations_per_epoch=2)
     interrupted = Run(warm, settings)
     for _ in range(interrupted_after):
         interrupted.advance()
@@ -248,11 +277,125 @@ def test_a_checkpoint_of_other_data_is_refused(warm: WarmModel, cache: Path, tmp
         Run(other, tiny.settings()).restore(tmp_path / "checkpoint")
 
 
-@each_entrodrop
-def test_accumulation_does_not_matter(warm: WarmModel, entrodrop: EntroDrop | None) -> None:
-    whole, _ = trained(warm, entrodrop=entrodrop)
+@each_variant
+def test_accumulation_does_not_matter(warm: WarmModel, changes: dict[str, Any]) -> None:
+    whole, _ = trained(warm, **changes)
     for accumulation in (2, 4):
-        assert close(trained(warm, entrodrop=entrodrop, accumulation=accumulation)[0], whole, 1e-5)
+        assert close(trained(warm, **changes, accumulation=accumulation)[0], whole, 1e-5)
+
+
+def test_entropies_are_computed_anew_from_the_model_in_training(warm: WarmModel) -> None:
+    settings = tiny.settings(entrodrop=replace(tiny.entrodrop(), refresh_epochs=2), epochs=5)
+    run = Run(warm, settings)
+    known = [run._entropy_RT]
+    for _ in range(5):
+        before = weights(warm)
+        run.advance()
+        known.append(run._entropy_RT)
+        if len(run.history) in (3, 5):
+            # What was computed at the epoch's start is what its weights say.
+            now = weights(warm)
+            warm.model.load_state_dict(before)
+            rows = len(warm.tokens_R)
+            assert torch.equal(score(warm.forward, warm.train[:rows])[0], run._entropy_RT)
+            warm.model.load_state_dict(now)
+    changed = [not torch.equal(a, b) for a, b in pairwise(known)]
+    assert changed == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("how", [{"quantile": 0.3}, {"nats": 3.0}], ids=["quantile", "nats"])
+def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]) -> None:
+    def run(tokens: str, mask_ratio: float = 0.5) -> Run:
+        entrodrop = EntroDrop(mask_ratio, Constant(), **how, tokens=tokens)
+        return finish(Run(warm, tiny.settings(entrodrop=entrodrop, epochs=8)))
+
+    runs = {tokens: run(tokens) for tokens in ("low_entropy", "random", "high_entropy")}
+    rates = {tokens: sum(m["mask_rate"] for m in run.history) / 8 for tokens, run in runs.items()}
+    assert 0.05 < rates["low_entropy"] < 0.45
+    deviation = math.sqrt(rates["low_entropy"] / (8 * warm.prepared.train_tokens))
+    assert rates["random"] == pytest.approx(rates["low_entropy"], abs=4 * deviation)
+    assert rates["high_entropy"] == pytest.approx(rates["low_entropy"], abs=4 * deviation)
+    low, high = (run(tokens, 1.0)._candidate_RT[:-1] for tokens in ("low_entropy", "high_entropy"))
+    assert warm.entropy_RT[low].max() < warm.entropy_RT[high].min()
+    assert torch.equal(run("random", 1.0)._candidate_RT[:-1], warm.droppable_RT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_dropout": 0.3},
+        {"attention_dropout": 0.3},
+        {"neftune_alpha": 10.0},
+        {"label_smoothing": 0.2},
+        {"weight_decay": 5.0},
+    ],
+)
+def test_a_regularizer_changes_training_and_not_evaluation(warm: WarmModel, changes: dict[str, float]) -> None:
+    plain = Run(warm, tiny.settings(epochs=6))
+    plain_loss = [plain.advance()["train_loss"] for _ in range(6)][-1]
+    regularized = Run(warm, tiny.settings(epochs=6, **changes))
+    losses = [regularized.advance()["train_loss"] for _ in range(6)]
+    assert losses[-1] > plain_loss
+    losses = evaluate(warm.forward, warm.validation, torch.float32)
+    assert evaluate(warm.forward, warm.validation, torch.float32) == losses
+    assert regularized.history[-1]["loss"] == losses["loss"]
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(warm: WarmModel, prepared: Prepared) -> None:
+    changes = {**VARIANTS["regularized"], "entrodrop": tiny.entrodrop(), "epochs": 2}
+    expected, last = trained(warm, **changes)
+    checkpointing = WarmModel(prepared, tiny.CPU, ModelSettings(gradient_checkpointing=True))
+    begun = []
+    for model in (warm, checkpointing):
+        count = mock.Mock(return_value=None)
+        hook = model.model.base_model.layers[0].self_attn.register_forward_pre_hook(count)
+        history, weights_ = trained(model, **changes)
+        hook.remove()
+        begun.append(count.call_count)
+    steps = 2 * math.ceil(len(warm.tokens_R) / 4)
+    assert begun[1] == begun[0] + steps, "computed again in the backward pass"
+    assert close(history, expected, 1e-6)
+    assert all(torch.allclose(weights_[name], last[name], rtol=1e-5, atol=1e-7) for name in last)
+
+
+def test_a_general_split_is_measured_and_not_trained_on(cache: Path, prepared: Prepared) -> None:
+    general = replace(tiny.splits(), general=tiny.splits(3).test)
+    warm = WarmModel(tiny.prepared(cache, splits=general), tiny.CPU)
+    history, _ = trained(warm)
+    assert warm.prepared.base_losses["general_loss"] > history[-1]["general_loss"] > 0
+    plain, _ = trained(WarmModel(prepared, tiny.CPU))
+    assert [m["train_loss"] for m in history] == [m["train_loss"] for m in plain]
+
+
+def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepared, tmp_path: Path) -> None:
+    how = ModelSettings(lora=Lora(4, 8.0))
+    warm = WarmModel(prepared, tiny.CPU, how)
+    expected, last = trained(warm, epochs=2, evaluations_per_epoch=2)
+    assert expected[-1]["train_loss"] < expected[0]["train_loss"]
+    base = load_model(prepared.folder, tiny.CPU).state_dict()
+    kept = {name.replace(".base_layer", ""): tensor for name, tensor in last.items() if "lora_" not in name}
+    assert same(kept, dict(base))
+    run = Run(warm, tiny.settings(epochs=2, evaluations_per_epoch=2))
+    run.advance()
+    run.save(tmp_path / "run")
+    resumed = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(epochs=2, evaluations_per_epoch=2))
+    resumed.restore(tmp_path / "run")
+    assert untimed(finish(resumed)) == expected
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
+
+
+@pytest.mark.integration
+def test_a_compiled_model_survives_the_next_trial(prepared: Prepared) -> None:
+    plain, _ = trained(WarmModel(prepared, tiny.CPU), entrodrop=tiny.entrodrop(), epochs=2)
+    compiled = WarmModel(prepared, tiny.CPU, ModelSettings(compile=True))
+    history, _ = trained(compiled, entrodrop=tiny.entrodrop(), epochs=2)
+    assert close(history, plain, 1e-4)
+    counters = torch._dynamo.utils.counters["stats"]
+    before = counters["unique_graphs"]
+    assert before > 0
+    trained(compiled, entrodrop=tiny.entrodrop(Linear(), presentation="loss"), epochs=1, seed=1, learning_rate=0.02)
+    assert counters["unique_graphs"] == before, "compiled again"
 
 
 def test_a_batch_that_the_rows_do_not_fill_trains_on_what_there_is(warm: WarmModel, prepared: Prepared) -> None:
@@ -389,31 +532,3 @@ def test_bfloat16_trains_about_the_same(warm: WarmModel) -> None:
     assert [m["loss"] for m in coarse] == pytest.approx([m["loss"] for m in exact], rel=0.02)
     assert [m["mask_rate"] for m in coarse] == [m["mask_rate"] for m in exact]
     assert {tensor.dtype for tensor in last.values()} == {torch.float32}
-
-
-DISTRIBUTED = {"entrodrop": tiny.entrodrop(Linear()), "accumulation": 2, "epochs": 2}
-
-
-def _rank(rank: int, prepared: Prepared, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    run = Run(WarmModel(prepared, tiny.CPU), tiny.settings(**DISTRIBUTED))
-    run.advance()
-    run.save(folder / "checkpoint")
-    run.advance()
-    (folder / f"history.{rank}.json").write_text(json.dumps(untimed(run)))
-    dist.destroy_process_group()
-
-
-@pytest.mark.integration
-def test_two_processes_train_like_one(warm: WarmModel, prepared: Prepared, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (prepared, tmp_path), nprocs=2)
-    one, _ = trained(warm, **DISTRIBUTED)
-    first, second = (json.loads((tmp_path / f"history.{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second
-    assert close(first, one, 1e-4)
-    assert [m["mask_rate"] for m in first] == [m["mask_rate"] for m in one]
-    # A run may go on with another number of processes.
-    resumed = Run(warm, tiny.settings(**DISTRIBUTED))
-    resumed.restore(tmp_path / "checkpoint")
-    assert close(untimed(finish(resumed)), one, 1e-4)

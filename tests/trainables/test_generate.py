@@ -1,0 +1,85 @@
+"""Exact-match accuracy of generated answers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from trainables.documents import Document
+from trainables.generate import answers_agree, exact_match
+from trainables.models import load_tokenizer
+from trainables.settings import ExactMatch, ModelSettings
+from trainables.train import Run
+from trainables.warm import WarmModel
+
+LAST_NUMBER = r"-?\d[\d,]*"
+AFTER_HASHES = r"#### (-?[\d,.]+)"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "pattern", "agree"),
+    [
+        ("42", "42", None, True),
+        (" 42\n", "42", None, True),
+        ("42 apples", "42", None, False),
+        ("6 * 7 = 42", "42", LAST_NUMBER, True),
+        ("42 = 6 * 7", "42", LAST_NUMBER, False),
+        ("So 1,234 in all\n#### 1,234", "1234", AFTER_HASHES, True),
+        ("So 1234 in all", "1234", AFTER_HASHES, False),
+        ("#### 3\n#### 4", "#### 4", AFTER_HASHES, True),
+        ("no number", "none", LAST_NUMBER, False),
+        ("(1, 2)", "(1,2)", None, False),
+        ("a  b\tc", "a b c", None, True),
+    ],
+)
+def test_answers_agree_where_a_person_says_so(text: str, answer: str, pattern: str | None, agree: bool) -> None:
+    assert answers_agree(text, answer, pattern) == agree
+
+
+def questions(cache: Path) -> WarmModel:
+    """The model "tiny", with one question that has two answers in the data and nine others."""
+    splits = tiny.splits()
+    asked = tuple(
+        Document(" ".join(words[3:]), d.group, " ".join(words[:3]) + " ", " ".join(words[3:]))
+        for d in splits.validation
+        if (words := d.text.split())
+    )
+    return WarmModel(tiny.prepared(cache, splits=replace(splits, validation=asked)), tiny.CPU)
+
+
+def test_the_share_of_right_answers_equals_a_slow_count(cache: Path) -> None:
+    warm = questions(cache)
+    tokenizer = load_tokenizer(warm.prepared.folder)
+    # Trained on the questions themselves, a model of 6,000 parameters knows some of them.
+    run = Run(warm, tiny.settings(epochs=30, learning_rate=0.02))
+    while not run.finished:
+        run.advance()
+    how = ExactMatch(questions=7, max_new_tokens=12, pattern=r"^\S+ \S+")
+    right = 0
+    for question in warm.prepared.questions[:7]:
+        tokens = tokenizer(question.prompt)["input_ids"]
+        said: list[int] = []
+        for _ in range(12):
+            with torch.no_grad():
+                likeliest = int(warm.model(torch.tensor([tokens + said])).logits[0, -1].argmax())
+            if likeliest == tokenizer.eos_token_id:
+                break
+            said.append(likeliest)
+        right += tokenizer.decode(said).split()[:2] == question.answer.split()[:2]
+    assert right > 0
+    assert exact_match(warm.model, warm.prepared, how, torch.float32) == pytest.approx(right / 7)
+
+
+def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:
+    warm = questions(cache)
+    plain = Run(warm, tiny.settings(epochs=2))
+    expected = [plain.advance(), plain.advance()]
+    asked = WarmModel(warm.prepared, tiny.CPU, ModelSettings(exact_match=ExactMatch(questions=3, max_new_tokens=4)))
+    run = Run(asked, tiny.settings(epochs=2))
+    history = [run.advance(), run.advance()]
+    assert ["exact_match" in metrics for metrics in history] == [False, True]
+    assert 0 <= history[1]["exact_match"] <= 1
+    # Asking changes nothing else.
+    assert [m["loss"] for m in history] == [m["loss"] for m in expected]

@@ -1,0 +1,142 @@
+"""Two processes train like one: each with the whole model (DDP) or with a part of it (FSDP2)."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from trainables.curriculum import Linear
+from trainables.entropy import score
+from trainables.prepare import Prepared
+from trainables.settings import Lora, ModelSettings
+from trainables.train import Run
+from trainables.warm import WarmModel
+
+pytestmark = pytest.mark.integration
+
+REFRESHED = {"entrodrop": tiny.entrodrop(Linear()), "accumulation": 2, "epochs": 3}
+NOISY = {"hidden_dropout": 0.1, "neftune_alpha": 5.0, "lr_schedule": "wsd", "evaluations_per_epoch": 2, "epochs": 2}
+
+RUNS: dict[str, tuple[dict[str, Any], ModelSettings]] = {
+    "ddp": (REFRESHED, ModelSettings(sharding="ddp")),
+    "fsdp": (REFRESHED, ModelSettings(sharding="fsdp")),
+    "ddp, noisy": (NOISY, ModelSettings(sharding="ddp")),
+    "fsdp, noisy": (NOISY, ModelSettings(sharding="fsdp")),
+    "fsdp, checkpointing": (NOISY, ModelSettings(sharding="fsdp", gradient_checkpointing=True)),
+    "ddp, lora": (REFRESHED, ModelSettings(sharding="ddp", lora=Lora(4, 8.0))),
+    "fsdp, lora": (REFRESHED, ModelSettings(sharding="fsdp", lora=Lora(4, 8.0))),
+}
+
+
+def losses(run: Run) -> list[dict[str, float]]:
+    return [{k: v for k, v in metrics.items() if k != "tokens_per_s"} for metrics in run.history]
+
+
+def finish(run: Run, folder: Path, name: str, stop: int | None = None) -> None:
+    """Trains to the end or to evaluation `stop`, and writes what came out."""
+    while not run.finished and len(run.history) != stop:
+        run.advance()
+    if stop is not None:
+        run.save(folder / "checkpoint")
+    weights = run.weights()
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        (folder / f"{name}.json").write_text(json.dumps(losses(run)))
+        untied = {n: t.contiguous() for n, t in weights.items() if n != "lm_head.weight"}
+        save_file(untied, folder / f"{name}.safetensors")
+
+
+def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    for name, (changes, how) in RUNS.items():
+        warm = WarmModel(prepared, tiny.CPU, how)
+        finish(Run(warm, tiny.settings(**changes)), folder, name)
+        # A second run on the same warm model, interrupted.
+        (folder / name).mkdir(exist_ok=True)
+        finish(Run(warm, tiny.settings(**changes)), folder / name, "half", stop=2)
+        entropy_RT, _ = score(warm.forward, warm.train[: len(warm.tokens_R)])
+        if rank == 0:
+            save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
+        # One process began, two go on.
+        alone = Run(warm, tiny.settings(**changes))
+        alone.restore(folder / f"{name}, alone" / "checkpoint")
+        finish(alone, folder, f"{name}, resumed by two")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process and two processes make of each run."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for name, (changes, how) in RUNS.items():
+        warm = WarmModel(prepared, tiny.CPU, how)
+        finish(Run(warm, tiny.settings(**changes)), folder, f"{name}, one")
+        (folder / f"{name}, alone").mkdir()
+        finish(Run(warm, tiny.settings(**changes)), folder / f"{name}, alone", "half", stop=1)
+    torch.multiprocessing.spawn(_rank, (prepared, folder, 2), nprocs=2)
+    return folder
+
+
+def history(folder: Path, name: str) -> list[dict[str, float]]:
+    metrics: list[dict[str, float]] = json.loads((folder / f"{name}.json").read_text())
+    return metrics
+
+
+def agree(folder: Path, one: str, two: str) -> None:
+    """The same numbers up to rounding: sums over ranks are taken in another order."""
+    assert history(folder, one)
+    for a, b in zip(history(folder, one), history(folder, two), strict=True):
+        assert a == pytest.approx(b, rel=2e-5)
+    first, second = (load_file(folder / f"{name}.safetensors") for name in (one, two))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        difference = float((tensor - second[name]).norm() / second[name].norm().clamp(min=1e-3))
+        assert difference < 1e-4, name
+
+
+each_run = pytest.mark.parametrize("name", RUNS)
+
+
+@each_run
+def test_two_processes_train_like_one(folder: Path, name: str) -> None:
+    agree(folder, name, f"{name}, one")
+    two, one = history(folder, name), history(folder, f"{name}, one")
+    assert [m["mask_rate"] for m in two] == [m["mask_rate"] for m in one]
+
+
+@pytest.mark.parametrize("name", ["", ", noisy", ", lora"])
+def test_ddp_equals_fsdp(folder: Path, name: str) -> None:
+    agree(folder, f"ddp{name}", f"fsdp{name}")
+
+
+@each_run
+def test_one_process_goes_on_where_two_stopped(folder: Path, prepared: Prepared, name: str) -> None:
+    changes, how = RUNS[name]
+    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes))
+    run.restore(folder / name / "checkpoint")
+    assert len(run.history) == 2
+    finish(run, folder, f"{name}, resumed by one")
+    agree(folder, f"{name}, resumed by one", f"{name}, one")
+
+
+@each_run
+def test_two_processes_go_on_where_one_stopped(folder: Path, name: str) -> None:
+    agree(folder, f"{name}, resumed by two", f"{name}, one")
+
+
+@each_run
+def test_two_processes_score_like_one(folder: Path, prepared: Prepared, name: str) -> None:
+    changes, how = RUNS[name]
+    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes))
+    run.restore(folder / name / "checkpoint")
+    entropy_RT, _ = score(run.warm.forward, run.warm.train[: len(run.warm.tokens_R)])
+    expected_RT = load_file(folder / name / "entropy.safetensors")["entropy"]
+    assert torch.allclose(entropy_RT, expected_RT, rtol=1e-3)
+    assert math.isfinite(float(entropy_RT[entropy_RT.isfinite()].sum()))
