@@ -18,6 +18,7 @@ from trainables.documents import Splits
 from trainables.forward import Forward
 from trainables.models import load_model, load_tokenizer, model_folder
 from trainables.packing import Packed, pack
+from trainables.settings import PRECISIONS
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0
@@ -92,12 +93,13 @@ def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
         # The first step also loads kernels; the second one is timed.
         for _ in range(2):
             began = time.perf_counter()
-            result = forward(part, part.label_RT)
+            result = forward(part, part.label_RT, PRECISIONS[training.precision])
             result.loss_N.mean().backward()
             seconds = time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)
     per_token = seconds / part.tokens / space.resources.workers
     # A forward pass is about a third of a training step.
-    evaluated = held_out.tokens * space.evaluation.per_epoch / 3
+    documents = len(splits.validation) + len(splits.general)
+    evaluated = held_out.tokens * documents / len(splits.validation) * space.evaluation.per_epoch / 3
     return train, per_token * space.budget.epochs * (train.tokens + evaluated)

@@ -3,16 +3,29 @@
 import re
 import shlex
 import tomllib
+from itertools import chain
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from transformers import AutoModelForCausalLM
 
 from search.run import main
+from tests import tiny
+from trainables.finetune import main as finetune
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+RECIPE = """\
+name: math-best
+models: [builtin/nano]
+data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 4}
+training: {sequence_length: 64}
+schedule: null
+"""
 
 
 def commands() -> list[str]:
@@ -31,14 +44,14 @@ def test_the_pins_satisfy_the_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     versions = {canonicalize_name(name): version for name, version in pins.items()}
-    for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    for text in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
 
 
 def test_no_command_is_untested() -> None:
     quick_start = ("pip install -c constraints.txt -e",)  # run by CI, and by hand in a new environment
-    accepted = ("python -m search.run ",)
+    accepted = ("python -m search.run ", "python -m trainables.finetune ")
     names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
     assert all(line.startswith(quick_start + accepted + names) for line in commands())
 
@@ -60,6 +73,19 @@ def test_each_search_command_is_accepted(
     arguments = [a for a in shlex.split(command)[3:] if a not in ("--dry-run", "--resume")]
     assert main([*arguments, "--dry-run"]) == 0
     assert "trials of" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m trainables.finetune")])
+def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(command)[3:]
+    recipe = Path(arguments[0])
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(RECIPE)
+    with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
+        assert finetune([*arguments, "--set", "budget.epochs=1"]) == 0
+    assert AutoModelForCausalLM.from_pretrained("finetuned/math-best/model")
 
 
 def test_the_picture_is_there() -> None:
