@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 the search failed, 2 something in the space or the argumen
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 
 from search.machine import local_resources
 from search.space import Space, load
+from trainables.config.command_line import configured, resume_command
 from trainables.config.file import ConfigError, ConfigFile
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
-        space_file = load(options.space, options.set)
+        space_file = load(options.file, options.set)
         output = options.output or Path("runs") / space_file.config.name
         if not options.dry_run:
             _check_output(space_file, output, options.resume)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             splits,
             output,
             lambda there: _check_resources(space_file, there),
-            _resume_command(options),
+            resume_command(options, "search.run"),
         )
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -65,27 +65,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m search.run",
         description="Finds which EntroDrop schedule to fine-tune with, for each model of a search space.",
     )
-    parser.add_argument("space", metavar="SPACE", help="the search space, a YAML file")
+    configured(parser, "SPACE", "the search space, a YAML file", "runs")
     parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
-    parser.add_argument("--resume", action="store_true", help="go on with the search in the output folder")
-    parser.add_argument(
-        "--set",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        help="override a value, as in budget.trials=4",
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: runs/<name>)")
     return parser.parse_args(arguments)
-
-
-def _resume_command(options: argparse.Namespace) -> str:
-    parts = ["python", "-m", "search.run", options.space]
-    for override in options.set:
-        parts += ["--set", override]
-    if options.output:
-        parts += ["--output", str(options.output)]
-    return shlex.join([*parts, "--resume"])
 
 
 def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:

@@ -11,7 +11,6 @@ AutoModelForCausalLM.from_pretrained), `losses.json`, `losses.png`, `resolved.ya
 import argparse
 import json
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -21,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.config.command_line import configured, resume_command
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 
@@ -37,9 +37,13 @@ _PATIENCE = timedelta(days=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
+    description = "Fine-tunes once, with the settings in a file."
+    parser = argparse.ArgumentParser(prog="python -m trainables.finetune", description=description)
+    options = configured(parser, "FILE", "such as best_schedule.<model>.yaml of a search", "finetuned").parse_args(
+        arguments
+    )
     try:
-        recipe = load_recipe(options.recipe, options.set)
+        recipe = load_recipe(options.file, options.set)
         output = options.output or Path("finetuned") / recipe.config.name
         _check_output(output, options.resume)
         with _Ranks() as ranks:
@@ -50,30 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if _rank() == 0:
-            print(f"interrupted; go on with: {_resume_command(options)}", file=sys.stderr)
+            print(f"interrupted; go on with: {resume_command(options, 'trainables.finetune')}", file=sys.stderr)
         return 130
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.finetune", description="Fine-tunes once, with the settings in a file."
-    )
-    parser.add_argument("recipe", metavar="FILE", help="such as best_schedule.<model>.yaml of a search")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
-    parser.add_argument(
-        "--set", metavar="PATH=VALUE", action="append", default=[], help="override a value, as in budget.epochs=4"
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: finetuned/<name>)")
-    return parser.parse_args(arguments)
-
-
-def _resume_command(options: argparse.Namespace) -> str:
-    parts = ["python", "-m", "trainables.finetune", options.recipe]
-    for override in options.set:
-        parts += ["--set", override]
-    if options.output:
-        parts += ["--output", str(options.output)]
-    return shlex.join(parts if options.resume else [*parts, "--resume"])
 
 
 def _rank() -> int:

@@ -1,0 +1,31 @@
+"""What the command lines share: a YAML file, overrides of it, an output folder, and going on after an interruption."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+
+def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs: str) -> argparse.ArgumentParser:
+    """Adds the arguments `file`, `set`, `output` and `resume`.
+
+    Args:
+        metavar, file: name of the YAML file in the help, and what it is.
+        outputs: the folder that output folders lie in by default.
+    """
+    parser.add_argument("file", metavar=metavar, help=file)
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the output folder")
+    parser.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], help="override a value, as in budget.epochs=4"
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help=f"output folder (default: {outputs}/<name>)")
+    return parser
+
+
+def resume_command(options: argparse.Namespace, module: str) -> str:
+    """The command that goes on where the one with these options was interrupted."""
+    parts = ["python", "-m", module, options.file]
+    for override in options.set:
+        parts += ["--set", override]
+    if options.output:
+        parts += ["--output", str(options.output)]
+    return shlex.join([*parts, "--resume"])
