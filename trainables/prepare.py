@@ -247,7 +247,8 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
                 train_on_prompt=what.train_on_prompt,
             )
             if not bool((packed.label_RT >= 0).any()):
-                raise DataError(f"data.{split}", "documents of at most one token", "documents of two tokens or more")
+                field = "general.documents" if split == "general" else f"data.{split}"
+                raise DataError(field, "documents of at most one token", "documents of two tokens or more")
             tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
         save_file(tensors, entry / "tokens.safetensors")
         special = set(tokenizer.all_special_ids)

@@ -1,0 +1,41 @@
+"""Entropies computed by several processes are those of one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import ray
+import torch
+
+from search import scoring
+from tests import tiny
+from trainables.entropy import score_folder
+from trainables.packing import Packed
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_two_processes_score_like_one(tmp_path: Path) -> None:
+    train = tiny.prepared(tmp_path, layout="padded").packed("train")
+    packed = Packed.concatenated([train] * 7)
+    assert len(packed.token_RT) > 2 * scoring._BLOCK
+    folder = tiny.folder("tiny", tmp_path)
+    shares: list[float] = []
+    with mock.patch.object(scoring, "_WORTH_SPREADING", 0.0):
+        entropy_RT, loss_RT = scoring.score_spread(folder, packed, True, shares.append, gpus=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(scoring.THREADS)
+    expected = score_folder(folder, packed, True)
+    torch.set_num_threads(threads)
+    assert torch.equal(entropy_RT, expected[0])
+    assert torch.equal(loss_RT, expected[1])
+    assert shares == [1 / 3, 2 / 3, 1.0]
