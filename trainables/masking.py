@@ -54,7 +54,7 @@ def dropped_tokens(candidate_BT: Tensor, rate: float, uniform_BT: Tensor) -> Ten
 def candidates(entropy_BT: Tensor, droppable_BT: Tensor, least: float, greatest: float) -> Tensor:
     """The tokens that may be dropped: droppable, and of an entropy from `least` to `greatest`, in nats.
 
-    The low-entropy set of EntroDrop is (-inf, tau).
+    The low-entropy set of EntroDrop has an entropy of at most tau (arXiv 2512.23422).
 
     Args:
         entropy_BT: entropy of each token given the tokens before it, in nats.

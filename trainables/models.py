@@ -79,11 +79,10 @@ def _from_hub(name: str) -> Path:
 
 def _in_package(name: str) -> Path:
     package = name.removeprefix(_PACKAGE)
-    try:
-        # Finding a package does not run its code.
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
+    # Finding a package does not run its code; finding a part of one would.
+    spec = None
+    with contextlib.suppress(ValueError):
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     if not folders:
         raise ModelError("models", name, f"an installed Python package (pip install {package.replace('_', '-')})")

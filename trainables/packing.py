@@ -3,8 +3,10 @@
 Shapes: R packed rows, T positions (the sequence length).
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from heapq import heappop, heappush
 
 import torch
 from torch import Tensor
@@ -122,17 +124,24 @@ def pack(
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of indices: longest first, each into the fullest row that still has room."""
+    """Rows of indices: longest first, each into the fullest row that still has room; of two such, into the older."""
     rows: list[list[int]] = []
-    room: list[int] = []
+    by_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # the keys of by_room, in order
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        fits = [r for r in range(len(rows)) if room[r] >= lengths[index]]
-        if fits:
-            best = min(fits, key=lambda r: (room[r], r))
+        at = bisect_left(rooms, lengths[index])
+        if at < len(rooms):
+            room = rooms[at]
+            row = heappop(by_room[room])
+            if not by_room[room]:
+                del by_room[room], rooms[at]
         else:
-            best = len(rows)
+            room, row = capacity, len(rows)
             rows.append([])
-            room.append(capacity)
-        rows[best].append(index)
-        room[best] -= lengths[index]
+        rows[row].append(index)
+        room -= lengths[index]
+        if room not in by_room:
+            by_room[room] = []
+            insort(rooms, room)
+        heappush(by_room[room], row)
     return rows

@@ -87,6 +87,22 @@ def test_packing_is_best_fit_decreasing() -> None:
     assert rows.document_RT.tolist() == [[0] * 5 + [2] * 3, [1] * 4 + [3] * 2 + [4] * 2]
 
 
+def test_packing_fills_the_fullest_row_with_room() -> None:
+    draw = random.Random(0)
+    for capacity in (1, 7, 40):
+        lengths = [draw.randint(1, capacity) for _ in range(300)]
+        rows: list[list[int]] = []
+        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            fits = [row for row in rows if sum(lengths[i] for i in row) + lengths[index] <= capacity]
+            if not fits:
+                fits = [[]]
+                rows += fits
+            max(fits, key=lambda row: sum(lengths[i] for i in row)).append(index)
+        # A document has one token more than it has characters.
+        _, packed_rows = packed([length - 1 for length in lengths], capacity)
+        assert [list(dict.fromkeys(i for i in row if i >= 0)) for row in packed_rows.document_RT.tolist()] == rows
+
+
 def test_padded_rows_hold_one_document_each() -> None:
     _, rows = packed(LENGTHS, 17, "padded")
     assert len(rows.token_RT) == len(LENGTHS)

@@ -13,7 +13,7 @@ from trainables.config.fields import wrong
 # The names of trainables.builtin, which takes seconds to import: what is wrong with a file is told before that.
 BUILTIN = ("builtin/nano", "builtin/micro")
 _ALLOWED = f"{', '.join(BUILTIN)}, hub:owner/name, package:python_package, or the path of a folder or of a .gguf file"
-_PREFIXED = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|package:[^\W\d]\w*(\.[^\W\d]\w*)*", re.ASCII)
+_PREFIXED = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|package:[^\W\d]\w*", re.ASCII)
 
 
 def _model_name(name: str, info: ValidationInfo) -> str:
