@@ -2,28 +2,49 @@
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from search.arms import BASELINE
 from search.record import curriculum_name, flat
-from search.space import Space
-from search.study import BASELINE, SizeStudy
+from search.space import Budget, Space
+from search.studies.confirmation import Confirmation
+from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.cache import default_root
 from trainables.config.data import split_sizes
 from trainables.documents import Splits
 from trainables.forward import Forward
-from trainables.models import load_model, load_tokenizer, model_folder
+from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.settings import PRECISIONS
+from trainables.weights import model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0
 # The baseline, the first guess, and three that the sampler draws.
 _SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Tokens, and device seconds."""
+
+    tokens: int
+    device_s: float
+
+    def times(self, runs: int) -> "_Cost":
+        return _Cost(self.tokens * runs, self.device_s * runs)
+
+    def plus(self, other: "_Cost") -> "_Cost":
+        return _Cost(self.tokens + other.tokens, self.device_s + other.device_s)
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens, about {_duration(self.device_s)} of device time"
 
 
 def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
@@ -40,29 +61,84 @@ def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
             lines.append(f"{kind}s      {workers * each} of {cluster.get(kind, 0):g} ({resources.slots} slots)")
     sizes = split_sizes(space.data)
     lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
-    total_s = _START_S
+    if limits := _limits(space.budget):
+        lines.append(f"limits    {limits}; what runs then runs on")
+    total = _Cost(0, 0.0)
     for model in space.models:
-        with tempfile.TemporaryDirectory() as folder:
-            study = SizeStudy(Path(folder) / "plan.journal", model, space)
-            train, per_trial_s = _measure(model, space, splits)
-            total_s += study.planned * per_trial_s / resources.slots
-            tokens = train.tokens * space.budget.epochs
-            lines += [
-                "",
-                f"{model}: {study.planned} trials of {space.budget.epochs} epochs",
-                f"  tokens  {train.tokens:,} an epoch, {tokens:,} a trial, {tokens * study.planned:,} at most",
-                f"  time    about {per_trial_s:.0f} s a trial, less where trials are stopped early",
-                "  samples",
-            ]
-            study.prepared(train.tokens)
-            for _ in range(min(_SAMPLES, study.planned)):
-                candidate = study.ask()
-                assert candidate is not None
-                settings = ", ".join(f"{name}={_short(value)}" for name, value in flat(candidate.parameters).items())
-                arm = "no dropout" if candidate.arm == BASELINE else curriculum_name(candidate)
-                lines.append(f"    {candidate.number}: {arm} ({settings})")
-    lines += ["", f"expected  about {total_s / 60:.1f} minutes at most, base weights not included"]
+        own, most = _size(model, space, splits)
+        lines += ["", *own]
+        total = total.plus(most)
+    minutes = (_START_S + total.device_s / resources.slots / resources.devices) / 60
+    timed = "timed on a CPU; " if resources.gpus_per_worker else ""
+    return [
+        *lines,
+        "",
+        f"in all    {total} at most",
+        f"expected  about {minutes:.1f} minutes at most, {timed}base weights not included",
+    ]
+
+
+def _limits(budget: Budget) -> str:
+    named = {
+        "tokens in each arm": budget.tokens,
+        "hours": budget.hours,
+        "device hours": budget.device_hours,
+    }
+    given = [f"{limit:,} {what}" for what, limit in named.items() if limit is not None]
+    return f"{', '.join(given)} for the search of each model" if given else ""
+
+
+def _size(model: str, space: Space, splits: Splits) -> tuple[list[str], _Cost]:
+    """The plan of one model size, and the most that it can cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "plan.journal"
+        study = SizeStudy(journal, model, space)
+        train, trial_s = _measure(model, space, splits)
+        trial = _Cost(train.tokens * space.budget.epochs, trial_s * space.resources.devices)
+        most = _most(space, study, trial)
+        lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
+        if space.arms is not None:
+            lines.append(f"  arms    {', '.join(f'{arm.name} {arm.trials}' for arm in study.arms.values())}")
+        lines += [
+            f"  a trial {train.tokens:,} tokens an epoch; {trial}, less where it is stopped early",
+            f"  search  {most} at most",
+        ]
+        if space.confirmation is not None:
+            runs = Confirmation(journal, study, space).planned
+            lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
+            most = most.plus(trial.times(runs))
+        return [*lines, "  samples", *_samples(study, trial.tokens)], most
+
+
+def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
+    """The most that the search of a size can cost, with the limits of its budget, which are looked at before a trial
+    begins. Limits of time are not made limits of tokens: the speed is only estimated."""
+    budget, slots = space.budget, space.resources.slots
+    trials = [arm.trials * trial.tokens for arm in study.arms.values()]
+    tokens = sum(trials if budget.tokens is None else (min(each, budget.tokens + trial.tokens) for each in trials))
+    device_s = [trial.device_s * tokens / trial.tokens]
+    if budget.hours is not None:
+        device_s.append(slots * (3600 * budget.hours * space.resources.devices + trial.device_s))
+    if budget.device_hours is not None:
+        device_s.append(3600 * budget.device_hours + slots * trial.device_s)
+    return _Cost(tokens, min(device_s))
+
+
+def _samples(study: SizeStudy, full_tokens: int) -> list[str]:
+    """The first trials, a line each; not those that wait for others to end."""
+    lines: list[str] = []
+    study.prepared(full_tokens)
+    while len(lines) < _SAMPLES and (candidate := study.ask()) is not None:
+        settings = ", ".join(f"{name}={_short(value)}" for name, value in flat(candidate.parameters).items())
+        arm = "no dropout" if candidate.arm == BASELINE else curriculum_name(candidate)
+        lines.append(f"    {candidate.number}: {arm} ({settings})")
     return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _short(value: object) -> str:

@@ -1,5 +1,7 @@
 """Prepares each model's data in a Ray actor of its own, while the slots start."""
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,21 +12,23 @@ from search.scoring import THREADS, score_spread
 from search.space import Space
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
-from trainables.documents import Splits
+from trainables.documents import DataError, Splits
 from trainables.prepare import Preparation, Prepared, prepare
 
 
 # News has a thread of its own, so that it is told while the data is being prepared.
 @ray.remote(num_cpus=0, concurrency_groups={"news": 1})
 class _Preparer:
-    def __init__(self, what: Preparation, models: list[str], gpus: bool) -> None:
+    def __init__(self, space: Space, what: Preparation) -> None:
         torch.set_num_threads(THREADS)
-        self._what, self._models = what, models
-        self._scorer = partial(score_spread, gpus=gpus)
+        self._space, self._what = space, what
+        self._scorer = partial(score_spread, gpus=space.resources.gpus_per_worker > 0)
         self._news = ""
 
     def prepare(self, model: str) -> Prepared:
-        return prepare(model, self._models, self._what, self._tell, self._scorer)
+        prepared = prepare(model, list(self._space.models), self._what, self._tell, self._scorer)
+        _check_budget(self._space, prepared)
+        return prepared
 
     def _tell(self, news: str) -> None:
         self._news = news
@@ -35,19 +39,19 @@ class _Preparer:
 
 
 class Preparing:
-    """The preparation of all models of a space, one after the other in the order of the space.
+    """The preparation of all models of a space, one after the other.
 
-    The evaluation set is fixed by the entropies of the first model: all built-in models share a tokenizer.
+    Args:
+        models: of the space, in the order in which they are searched.
 
     Attributes:
         prepared: for each model, the reference to its Prepared.
     """
 
-    def __init__(self, space: Space, splits: Splits) -> None:
-        self._actor = _Preparer.remote(  # type: ignore[attr-defined]
-            preparation_of(space, splits, default_root()), list(space.models), space.resources.gpus_per_worker > 0
-        )
-        self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in space.models}
+    def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
+        what = preparation_of(space, splits, default_root())
+        self._actor = _Preparer.remote(space, what)  # type: ignore[attr-defined]
+        self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
     def news(self) -> str:
         """What is being prepared right now, for a person."""
@@ -62,7 +66,18 @@ class Preparing:
         """Waits for a model's data.
 
         Raises:
-            DataError: documents that cannot be trained on.
+            DataError: documents that cannot be trained on, or with the budget.
         """
         prepared: Prepared = ray.get(self.prepared[model])
         return prepared
+
+
+def _check_budget(space: Space, prepared: Prepared) -> None:
+    """Raises DataError if an epoch has fewer optimizer steps than evaluations, or the budget is less than one trial."""
+    steps = math.ceil(prepared.train_rows / space.training.batch_size)
+    if space.evaluation.per_epoch > steps:
+        allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
+        raise DataError("evaluation.per_epoch", str(space.evaluation.per_epoch), allowed)
+    full = prepared.train_tokens * space.budget.epochs
+    if space.budget.tokens is not None and space.budget.tokens < full:
+        raise DataError("budget.tokens", str(space.budget.tokens), f"at least {full}, one trial of {prepared.model}")

@@ -91,6 +91,10 @@ class Progress:
         """A line about a phase of the search, such as the preparation of the data."""
         self._line(message)
 
+    def trials_planned(self, model: str, trials: int) -> None:
+        """What is known better now than at the start: how many trials a study will have."""
+        self._models[model].planned = trials
+
     def trial_started(
         self,
         model: str,

@@ -1,6 +1,7 @@
 """Where what happens in a search goes: the live table, MLflow, and events.jsonl."""
 
 import json
+import math
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,17 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from search.arms import BASELINE
 from search.progress import Progress
 from search.space import Space
-from search.study import BASELINE, Candidate, SizeStudy
+from search.studies.ledger import Candidate, Ledger
 from search.tracking import Tracker
 from trainables.config.models import slug
 
 # Seconds that the end of a trial waits for MLflow to name its run, so that the study can hold the name.
 _RUN_ID_TIMEOUT = 2.0
-_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+# What a person reads of a trial that has ended.
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -55,7 +58,7 @@ class Record:
         self._events.write(json.dumps(line) + "\n")
         self._events.flush()
 
-    def search_started(self, space: Space, texts: Mapping[str, str], first: SizeStudy) -> None:
+    def search_started(self, space: Space, texts: Mapping[str, str], first: Ledger) -> None:
         """Opens the parent run, or the one that an earlier part of this search began."""
         self._first = first
         parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
@@ -70,6 +73,7 @@ class Record:
         """Puts the best values and params, and the hashes of the data, on the parent run."""
         parameters: dict[str, Any] = {}
         metrics: dict[str, float] = {}
+        tags = {"state": status.lower()}
         for model, entry in summary["models"].items():
             short = slug(model)
             parameters |= {f"{short}.{k}": entry[k] for k in ("data_hash", "evaluation_hash") if k in entry}
@@ -77,19 +81,26 @@ class Record:
                 if entry[name] is not None:
                     metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
                     parameters |= flat(entry[name]["params"], f"{short}.{name}.")
-        self._tracker.end_search(status, parameters, metrics, {"state": status.lower()}, files)
+            if (confirmation := entry.get("confirmation")) is not None and confirmation["chosen"] is not None:
+                chosen = confirmation["arms"][confirmation["chosen"]]
+                tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
+                for point, found in chosen["against_none"].items():
+                    for bound in ("mean", "low", "high"):
+                        metrics[f"{short}.test.{point}.difference.{bound}"] = found["high_entropy_loss"][bound]
+        self._tracker.end_search(status, parameters, metrics, tags, files)
         self.event("search_ended", status=status)
 
-    def run_id(self, model: str, number: int) -> str | None:
-        """The MLflow run of a trial, if MLflow has named it."""
-        return self._tracker.run_id(f"{model}/{number}")
+    def run_id(self, study: str, number: int) -> str | None:
+        """The MLflow run of a study's trial, if MLflow has named it."""
+        return self._tracker.run_id(f"{study}/{number}")
 
-    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None:
+    def trial_started(self, study: Ledger, candidate: Candidate) -> None:
         key = self._key(study, candidate)
         name = curriculum_name(candidate)
         tags = {
             "model": study.model,
             "arm": candidate.arm,
+            "stage": _stage(candidate),
             "trial": str(candidate.number),
             "state": "running",
         }
@@ -101,39 +112,50 @@ class Record:
         run_id = next((t.user_attrs.get("mlflow_run_id") for t in known if t.number == candidate.number), None)
         parameters = {"model": study.model, "arm": candidate.arm, **flat(candidate.parameters)}
         self._tracker.start_trial(key, f"{key} {name}", parameters, tags, run_id)
+        self._progress.trials_planned(study.name, study.planned)
         budget, done = study.full_tokens or 0, study.tokens(candidate.number)
-        self._progress.trial_started(study.model, candidate.number, name, budget, done)
-        self.event("trial_started", model=study.model, trial=candidate.number, parameters=candidate.parameters)
+        self._progress.trial_started(study.name, candidate.number, name, budget, done)
+        self.event("trial_started", **self._place(study, candidate), parameters=candidate.parameters)
 
-    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None:
         tokens = int(metrics["tokens"])
         self._tracker.evaluation(
             self._key(study, candidate), {n: v for n, v in metrics.items() if n != "tokens"}, tokens
         )
         self._progress.trial_report(
-            study.model, candidate.number, tokens, metrics["high_entropy_loss"], study.full_tokens
+            study.name, candidate.number, tokens, metrics["high_entropy_loss"], study.full_tokens
         )
-        self.event("evaluation", model=study.model, trial=candidate.number, **metrics)
+        self.event("evaluation", **self._place(study, candidate), **metrics)
 
-    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:
+    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None:
         key = self._key(study, candidate)
         losses = study.losses(candidate.number)
         final = {"best_high_entropy_loss": min(losses), "final_high_entropy_loss": losses[-1]} if losses else {}
         if losses:
             final["objective"] = study.value(candidate.number)
-        name = _STATES[state]
+        for point, read in study.tested(candidate.number).items():
+            final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
+        name = STATES[state]
         tags = {"state": name, "reason": reason or ""}
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)
         if (run_id := self._tracker.run_id(key, _RUN_ID_TIMEOUT)) is not None:
             study.annotate(candidate.number, "mlflow_run_id", run_id)
         objective = study.value(candidate.number) if losses else None
-        self._progress.trial_ended(study.model, candidate.number, name, reason, objective)
-        self.event("trial_ended", model=study.model, trial=candidate.number, state=name, reason=reason)
+        self._progress.trial_ended(study.name, candidate.number, name, reason, objective)
+        self.event("trial_ended", **self._place(study, candidate), state=name, reason=reason)
 
     @staticmethod
-    def _key(study: SizeStudy, candidate: Candidate) -> str:
-        return f"{study.model}/{candidate.number}"
+    def _place(study: Ledger, candidate: Candidate) -> dict[str, Any]:
+        return {"model": study.model, "stage": _stage(candidate), "trial": candidate.number}
+
+    @staticmethod
+    def _key(study: Ledger, candidate: Candidate) -> str:
+        return f"{study.name}/{candidate.number}"
+
+
+def _stage(candidate: Candidate) -> str:
+    return "confirmation" if candidate.test else "search"
 
 
 def _git_commit() -> str | None:

@@ -1,143 +1,231 @@
-"""What a search leaves behind: summary.json, best_schedule.<model>.yaml, rebound.png, and the last words."""
+"""What a search leaves behind: summary.json, best_schedule.<model>.yaml, and the last words."""
 
 import json
-import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from search.arms import BASELINE
+from search.audit import audit
+from search.costs import saved, spent, trials_table
+from search.outcome import Size, point_of, verdict_of
+from search.pictures import write_pictures
+from search.record import flat
 from search.space import Space
-from search.study import SizeStudy
-from trainables.config.build import fixed
-from trainables.config.models import slug
-
-matplotlib.use("Agg")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+from search.studies.confirmation import sentence
+from search.studies.ledger import losses_of
+from search.studies.size import SizeStudy
+from search.trend import trend
+from search.verdict import Verdict
+from search.whole import write_whole
 
 
 def summarize(
-    studies: Sequence[SizeStudy], timing: dict[str, float | None], run_id: Callable[[str, int], str | None]
+    sizes: Sequence[Size],
+    space: Space,
+    parameters: Mapping[str, int | None],
+    timing: dict[str, float | None],
+    run_id: Callable[[str, int], str | None],
 ) -> dict[str, Any]:
     """The content of summary.json.
 
     Args:
-        run_id: the MLflow run of a model's trial.
+        parameters: how many each model has, where that is known.
+        run_id: the MLflow run of a study's trial.
     """
-    models = {study.model: _summary_of(study, run_id) for study in studies}
-    return {"models": models, "timing": timing}
+    summary = {"models": {size.model: _summary_of(size, space, run_id) for size in sizes}, "timing": timing}
+    summary["trend"] = trend(
+        [
+            (count, _numbers(size.searched, best))
+            for size in sizes
+            if (best := size.searched.best()) is not None and (count := parameters[size.model]) is not None
+        ]
+    )
+    return summary
 
 
-def _summary_of(study: SizeStudy, run_id: Callable[[str, int], str | None]) -> dict[str, Any]:
+def _numbers(study: SizeStudy, trial: FrozenTrial) -> dict[str, float]:
+    """The numbers among a trial's searched settings, with the middle of the curriculum's rise, whatever its shape."""
+    parameters = study.parameters(trial)
+    searched = [name.removeprefix(f"{trial.user_attrs['arm']}.") for name in trial.params]
+    found = {
+        name: value
+        for name, value in flat(parameters).items()
+        if name in searched and isinstance(value, float) and not name.startswith("curriculum.")
+    }
+    if any(name.startswith("curriculum.") for name in searched):
+        from trainables.curriculum import curriculum_from
+
+        rise = curriculum_from(parameters["curriculum"])
+        found["curriculum.half_strength"] = next(i / 100 for i in range(101) if rise(i / 100) >= 0.5)
+    return found
+
+
+def _summary_of(size: Size, space: Space, run_id: Callable[[str, int], str | None]) -> dict[str, Any]:
+    study = size.searched
+
     def entry(trial: FrozenTrial | None) -> dict[str, Any] | None:
         if trial is None:
             return None
-        losses = study.losses(trial.number)
+        losses = losses_of(trial)
         return {
             "trial": trial.number,
+            "arm": trial.user_attrs["arm"],
             "params": study.parameters(trial),
-            "high_entropy_loss": trial.value,
+            "high_entropy_loss": study.values(trial)[0],
             "best_high_entropy_loss": min(losses),
             "final_high_entropy_loss": losses[-1],
-            "mlflow_run_id": trial.user_attrs.get("mlflow_run_id") or run_id(study.model, trial.number),
+            "mlflow_run_id": trial.user_attrs.get("mlflow_run_id") or run_id(study.name, trial.number),
         }
 
     pruned, failed = study.trials(TrialState.PRUNED), study.trials(TrialState.FAIL)
     complete = study.trials(TrialState.COMPLETE)
-    full = study.full_tokens or 0
-    return {
+    cost, spared = spent(study), saved(study)
+    stopping = space.early_stopping
+    summary = {
         "baseline": entry(study.baseline()),
         "best": entry(study.best()),
         "trials": {"complete": len(complete), "pruned": len(pruned), "failed": len(failed)},
+        "stopped": dict(Counter(t.user_attrs.get("reason") for t in pruned)),
         "failures": {str(t.number): t.user_attrs.get("reason") for t in failed},
-        "tokens": {
-            "trained": sum(study.tokens(t.number) for t in [*complete, *pruned, *failed]),
-            "saved": sum(full - study.tokens(t.number) for t in pruned),
-        },
+        "audit": audit(study, stopping.first_rung, stopping.reduction_factor),
+        "importances": importances(study),
+        "tokens": {"trained": cost["tokens"], "saved": spared["tokens"]},
+        "device_s": cost["device_s"],
+        "saved_device_s": spared["device_s"],
+        "trials_table": trials_table(study),
     }
+    if len(space.objectives) > 1:
+        summary["pareto_front"] = [
+            {**(entry(trial) or {}), **dict(zip(space.objectives, study.values(trial), strict=True))}
+            for trial in study.pareto_front()
+        ]
+    if size.confirmed is not None and (confirming := spent(size.confirmed))["runs"]:
+        summary["confirmation"] = {
+            "chosen": size.chosen,
+            "verdict": verdict_of(size, space),
+            "arms": {arm: comparison.to_json() for arm, comparison in size.comparisons.items()},
+            **confirming,
+        }
+    return summary
 
 
-def best_schedule(space: Space, study: SizeStudy, trial: FrozenTrial) -> str:
-    """A space, as YAML, in which every setting has the value that it had in `trial`."""
-    resolved = fixed(space, study.parameters(trial)).model_dump(mode="json")
+def importances(study: SizeStudy) -> dict[str, dict[str, float]]:
+    """For each arm, the share of each searched setting in what tells its better trials from the others (PED-ANOVA,
+    arXiv 2304.10255); arms with too few trials are left out."""
+    found = {}
+    for arm in study.arms:
+        ranked = study.ranked(arm)
+        shown = optuna.create_study()
+        shown.add_trials(
+            [
+                optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=study.values(t)[0])
+                for t in ranked
+            ]
+        )
+        common = [name for name in (ranked[0].params if ranked else ()) if all(name in t.params for t in ranked)]
+        if len(ranked) >= _FEWEST_FOR_IMPORTANCES and common:
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            found[arm] = optuna.importance.get_param_importances(shown, evaluator=evaluator, params=common)
+    return found
+
+
+_FEWEST_FOR_IMPORTANCES = 6
+
+
+def last_words(size: Size, space: Space) -> str:
+    """One sentence on what to use."""
+    study = size.searched
+    if size.chosen is not None:
+        assert space.confirmation is not None
+        return sentence(size.comparisons, size.chosen, point_of(space), space.confirmation.confidence)
+    best, baseline = study.best(), study.baseline()
+    if best is None:
+        reasons = Counter(t.user_attrs.get("reason") for t in study.trials(TrialState.FAIL))
+        told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+        return f"no trial but the baseline ran to its end{f'; failed: {told}' if told else ''}"
+    losses = losses_of(best)
+    text = f"trial {best.number}, high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
+    if baseline is None:
+        return f"{text}; there is no baseline to compare with"
+    without = losses_of(baseline)
+    return f"{text}; without dropout {min(without):.4f} and {without[-1]:.4f}; not confirmed"
+
+
+def best_schedule(size: Size, space: Space) -> str | None:
+    """A space, as YAML, in which every setting has the value that did best; None if no trial has an objective.
+
+    After a confirmation that is the setting that it chose, or no dropout if that was worse.
+    """
+    study = size.searched
+    verdict, trial = verdict_of(size, space), study.best()
+    if (chosen := size.chosen) is not None:
+        number = size.comparisons[chosen].contestant.trial
+        trial = (
+            study.baseline()
+            if verdict == Verdict.WORSE
+            else next(t for t in study.ranked(chosen) if t.number == number)
+        )
+    if trial is None:
+        return None
+    resolved = study.space_of(trial).model_dump(mode="json")
     resolved["models"] = [study.model]
     resolved["name"] = f"{space.name}-best"
     # Trial 0 is always the baseline; trial 1 is this schedule.
     resolved["budget"]["trials"] = 2
+    resolved["arms"] = None
+    if resolved["confirmation"] is not None:
+        resolved["confirmation"]["best"] = 1
     baseline = study.baseline()
-    against = f"; without dropout {baseline.value:.4f}" if baseline is not None and baseline.value else ""
-    comment = (
-        f"# Trial {trial.number} of {study.model} in the search {space.name}.\n"
-        f"# {space.objective.capitalize()} held-out high-entropy loss {trial.value:.4f} nats{against}.\n"
-        "# It was chosen on this validation split, with one seed: it has not been confirmed.\n"
-    )
-    return comment + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    against = f"; without dropout {study.values(baseline)[0]:.4f}" if baseline is not None else ""
+    comment = [
+        f"# Trial {trial.number} of {study.model} in the search {space.name}.",
+        f"# {space.objective.capitalize()} validation high-entropy loss {study.values(trial)[0]:.4f} nats{against}.",
+        f"# {last_words(size, space).capitalize()}." if verdict is not None else "# It has not been confirmed.",
+    ]
+    return "\n".join([*comment, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)])
 
 
-def verdict(study: SizeStudy) -> str:
-    """One sentence on the best schedule against the baseline."""
-    best, baseline = study.best(), study.baseline()
-    if best is None:
-        return "no trial but the baseline ran to its end"
-    losses = study.losses(best.number)
-    text = f"trial {best.number}, high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
-    if baseline is None:
-        return f"{text}; there is no baseline to compare with"
-    without = study.losses(baseline.number)
-    return f"{text}; without dropout {min(without):.4f} and {without[-1]:.4f}"
+def comparison_table(sizes: Sequence[Size], space: Space) -> Any:
+    """Arms by sizes: high-entropy test loss, and the difference to no dropout with its interval."""
+    from rich.table import Table
+
+    point = point_of(space)
+    table = Table(title="high-entropy test loss in nats, and the difference to no dropout with its interval")
+    table.add_column("arm")
+    for size in sizes:
+        table.add_column(size.model)
+    for arm in sizes[0].searched.arms:
+        cells = []
+        for size in sizes:
+            if (comparison := size.comparisons.get(arm)) is None:
+                cells.append("-")
+                continue
+            loss = f"{comparison.losses[point]['high_entropy_loss']:.4f}"
+            if arm != BASELINE:
+                found = comparison.differences[point]["high_entropy_loss"]
+                loss += f"  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+            cells.append(loss)
+        table.add_row(arm, *cells)
+    return table
 
 
-def draw_rebound(studies: Sequence[SizeStudy], path: Path) -> None:
-    """Held-out high-entropy loss by tokens: every trial, the baseline and the best, one panel for each model."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2 * len(studies), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(studies), squeeze=False)[0]
-    for panel, study in zip(panels, studies, strict=True):
-        for trial in study.trials(TrialState.COMPLETE, TrialState.PRUNED):
-            _draw(panel, trial, "0.85", 0.8, None)
-        if (baseline := study.baseline()) is not None:
-            _draw(panel, baseline, "#d1495b", 2.0, "no dropout")
-        if (best := study.best()) is not None:
-            curriculum = study.parameters(best).get("curriculum")
-            what = f"EntroDrop, trial {best.number} ({curriculum['shape']})" if curriculum else f"trial {best.number}"
-            _draw(panel, best, "#00798c", 2.0, what)
-        panel.set(title=study.model, xlabel="tokens trained on", ylabel="held-out high-entropy loss (nats)")
-        panel.spines[["top", "right"]].set_visible(False)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(scratch, dpi=130, format="png")
-    scratch.replace(path)
-
-
-def _draw(panel: Any, trial: FrozenTrial, colour: str, width: float, label: str | None) -> None:
-    points = sorted(trial.intermediate_values.items())
-    panel.plot([t for t, _ in points], [v for _, v in points], color=colour, linewidth=width, label=label)
-
-
-def write_results(output: Path, space: Space, studies: Sequence[SizeStudy], summary: dict[str, Any]) -> list[Path]:
+def write_results(output: Path, space: Space, sizes: Sequence[Size], summary: dict[str, Any]) -> list[Path]:
     """Writes the result files. Returns their paths."""
     written = [output / "summary.json"]
     write_whole(written[0], json.dumps(summary, indent=2) + "\n")
-    for study in studies:
-        if (best := study.best()) is not None:
-            path = output / f"best_schedule.{slug(study.model)}.yaml"
-            write_whole(path, best_schedule(space, study, best))
+    for size in sizes:
+        if (text := best_schedule(size, space)) is not None:
+            path = output / f"best_schedule.{size.searched.slug}.yaml"
+            write_whole(path, text)
             written.append(path)
-    path = output / "rebound.png"
-    draw_rebound(studies, path)
-    return [*written, path]
+    return [*written, *write_pictures(output, space, sizes, summary.get("trend"))]
 
 
 def median(values: Sequence[float]) -> float | None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
     from trainables.documents import Splits
 
+# What a search that goes on may have more of than it began with.
+_MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
@@ -87,16 +90,18 @@ def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> 
         space_file.config.model_dump(mode="json"),
     )
     for changed in _changes(before, now):
-        if changed != "budget.trials":
+        if changed not in _MAY_GROW:
             raise space_file.error(
                 changed,
                 "another value than the search in the output folder began with",
-                "with --resume, only budget.trials may change",
+                f"with --resume, only {', '.join(_MAY_GROW)} may change",
             )
-    if now["budget"]["trials"] < before["budget"]["trials"]:
-        raise space_file.error(
-            "budget.trials", now["budget"]["trials"], f"with --resume, at least {before['budget']['trials']}"
-        )
+        key = changed.removeprefix("budget.")
+        was, given = before["budget"][key], now["budget"][key]
+        # null is no limit.
+        if given is not None and (was is None or given < was):
+            allowed = "null, as it was" if was is None else f"at least {was}"
+            raise space_file.error(changed, given, f"with --resume, {allowed}")
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trainables.entropy import FolderModel, score_folder
 from trainables.evaluate import ROWS
-from trainables.models import parameters_of
 from trainables.packing import Packed
+from trainables.weights import parameters_of
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
 _BLOCK = 8 * ROWS

@@ -1,30 +1,35 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
+from search.costs import cost_line
 from search.machine import local_cpus
+from search.outcome import Size
 from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
-from search.report import median, summarize, verdict, write_results, write_whole
+from search.report import comparison_table, last_words, median, summarize, write_results
 from search.space import Space
-from search.study import SizeStudy
+from search.studies.confirmation import Confirmation
+from search.studies.ledger import Ledger
+from search.studies.size import SizeStudy
 from search.tracking import Tracker, mask_secrets
+from search.whole import write_whole
 from trainables.config.build import model_settings_of
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.documents import DataError, Splits
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
+from trainables.weights import model_size
 
 # Seconds that the end of a search waits for MLflow to take the last records.
 _FLUSH_TIMEOUT = 60.0
@@ -62,22 +67,26 @@ def run_session(
             raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
         resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
         write_whole(output / "resolved.yaml", resolved)
-        studies = [SizeStudy(output / "study.journal", model, space) for model in space.models]
+        parameters = {model: model_size(model) for model in space.models}
+        models = _small_to_large(parameters)
+        sizes = _sizes(output / "study.journal", space, models)
+        studies = [study for size in sizes for study in _studies(size)]
         tracker = Tracker(space.tracking.uri, space.tracking.experiment)
-        with Progress(console, {study.model: study.planned for study in studies}) as progress:
+        with Progress(console, {study.name: study.planned for study in studies}) as progress:
             record = Record(progress, tracker, output / "events.jsonl")
             record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
-            preparing = Preparing(space, splits)
-            watch = _Watch(preparing, progress, space.models)
+            preparing = Preparing(space, splits, models)
+            watch = _Watch(preparing, progress, models)
+            told: set[str] = set()
 
-            def train_tokens(model: str) -> int:
+            def full_tokens(model: str) -> int:
                 prepared = preparing.result(model)
-                _check_evaluations(space_file, prepared)
-                if prepared.cut:
+                if prepared.cut and model not in told:
+                    told.add(model)
                     progress.note(f"{model}: {_cut(prepared)}")
-                return prepared.train_tokens
+                return prepared.train_tokens * space.budget.epochs
 
-            conductor = Conductor(studies, space.resources.slots, train_tokens, record)
+            conductor = Conductor(studies, space.resources.slots, full_tokens, record)
             slot = SlotConfig(
                 workers=space.resources.workers,
                 cpus=space.resources.cpus_per_worker,
@@ -100,16 +109,16 @@ def run_session(
             "slot_start_s": median(conductor.slot_start_s),
             "trial_overhead_s": median(conductor.overhead_s),
         }
-        summary = summarize(studies, timing, record.run_id)
+        summary = summarize(sizes, space, parameters, timing, record.run_id)
         if not interrupted:
-            for model in space.models:
+            for model in models:
                 prepared = preparing.result(model)
                 summary["models"][model] |= {
                     "base": prepared.base_losses,
                     "data_hash": prepared.data_hash,
                     "evaluation_hash": prepared.evaluation_hash,
                 }
-        files = write_results(output, space, studies, summary)
+        files = write_results(output, space, sizes, summary)
         record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
         delivered = tracker.close(_FLUSH_TIMEOUT)
         record.close()
@@ -119,23 +128,40 @@ def run_session(
         ray.shutdown()
     if not delivered:
         print(f"MLflow did not take {tracker.undelivered} records: {tracker.last_error}", file=sys.stderr)
-    for study in studies:
-        console.print(f"{study.model}: {verdict(study)}", highlight=False, soft_wrap=True)
+    if space.arms is not None and any(size.confirmed is not None for size in sizes):
+        console.print(comparison_table(sizes, space))
+    for size in sizes:
+        console.print(f"{size.model}: {last_words(size, space)}", highlight=False, soft_wrap=True)
+    for size in sizes:
+        cost = cost_line(summary["models"][size.model])
+        console.print(f"{size.model}: {cost}", highlight=False, soft_wrap=True)
     if interrupted:
         print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
         return 130
     console.print(f"\nresults: {output}/ ({', '.join(file.name for file in files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(tracker.tracking_uri)}", highlight=False, soft_wrap=True)
-    return 1 if any(study.best() is None for study in studies) else 0
+    return 1 if any(size.searched.best() is None for size in sizes) else 0
 
 
-def _check_evaluations(space_file: ConfigFile[Space], prepared: Prepared) -> None:
-    """Raises ConfigError if an epoch has fewer optimizer steps than evaluations."""
-    space = space_file.config
-    steps = math.ceil(prepared.train_rows / space.training.batch_size)
-    if space.evaluation.per_epoch > steps:
-        allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
-        raise space_file.error("evaluation.per_epoch", space.evaluation.per_epoch, allowed)
+def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
+    """The models by their parameters; in the order of the space, if those of one cannot be told."""
+    known = [count for count in parameters.values() if count is not None]
+    if len(known) < len(parameters):
+        return list(parameters)
+    return sorted(parameters, key=lambda model: parameters[model] or 0)
+
+
+def _sizes(journal: Path, space: Space, models: Sequence[str]) -> list[Size]:
+    sizes: list[Size] = []
+    for model in models:
+        searched = SizeStudy(journal, model, space, sizes[-1].searched if sizes else None)
+        sizes.append(Size(searched, Confirmation(journal, searched, space) if space.confirmation else None))
+    return sizes
+
+
+def _studies(size: Size) -> list[Ledger]:
+    """A size's studies in the order in which they run."""
+    return [size.searched] if size.confirmed is None else [size.searched, size.confirmed]
 
 
 def _cut(prepared: Prepared) -> str:

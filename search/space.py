@@ -9,40 +9,82 @@ stands in trainables.config.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from search.arms import ArmBlock, checked
 from trainables.config import file
 from trainables.config.errors import shown
-from trainables.config.fields import Block, Count, Text, wrong
+from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
 
+Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
+HIGH: Objective = "high_entropy_loss"
+GENERAL: Objective = "general_loss"
+
+
+def fewest_documents(confidence: float) -> int:
+    """The fewest documents that an interval of this confidence can be made from: with fewer, they could all agree by
+    chance more often than the interval may be wrong (2 * 0.5**K > 1 - confidence)."""
+    return math.ceil(1 - math.log2(1 - confidence))
+
+
+def _hard_tokens_first(objectives: list[Objective]) -> list[Objective]:
+    if objectives[0] != HIGH:
+        raise wrong((0,), shown(objectives[0]), f"{HIGH}, the first of the objectives")
+    return objectives
+
 
 class Budget(RunBudget):
+    """For each model; the search of one ends with what is used up first, and what runs then runs on."""
+
     trials: Count = 8
-    """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout."""
+    """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout. With arms, for each arm
+    in which something is searched."""
+    tokens: Count | None = None
+    """Tokens to train on in the search of each model, and with arms of each arm: an integer of at least one trial's;
+    null for no limit."""
+    hours: Positive | None = None
+    """Wall time for the search of each model, in hours: above 0; null for no limit."""
+    device_hours: Positive | None = None
+    """GPU time, or without GPUs CPU core time, for the search of each model, in hours: above 0; null for no limit."""
 
 
 class EarlyStopping(Block):
-    pruner: Literal["rungs", "none"] = "rungs"
-    """How trials are stopped early: rungs (the worse ones stop at each rung) or none."""
-    patience: Annotated[int, Field(ge=0)] = 3
-    """Evaluations without improvement before a trial may be stopped: an integer of at least 0."""
+    pruner: Literal["rungs", "curves", "none"] = "rungs"
+    """How trials are stopped early: rungs (the worse ones stop at each rung), curves (those whose extrapolated
+    objective is hardly below the best one), or none."""
+    patience: Count = 3
+    """With the objective best, evaluations without improvement after which a trial stops: an integer of at least 1."""
     first_rung: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of the budget's tokens before the first rung: above 0 and below 1."""
+    """Share of the budget's tokens before the first rung, or before curves are extrapolated: above 0 and below 1."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """One in so many trials goes on at each rung: an integer of at least 2."""
+    chance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """With the pruner curves, a trial stops if its chance of coming out best is less: above 0 and below 1."""
+    audit: Share = 0.1
+    """Share of the trials to be stopped that run on all the same, to see how often stopping is wrong: from 0 to 1."""
 
 
 class Sampler(Block):
-    name: Literal["tpe", "random"] = "tpe"
-    """How the next setting is chosen: tpe (learns from the trials so far) or random."""
+    name: Literal["tpe", "gp", "random", "qmc"] = "tpe"
+    """How the next setting is chosen: tpe or gp (they learn from the trials so far), random, or qmc (spread evenly)."""
     startup_trials: Count = 5
-    """Random trials before tpe starts to learn: an integer of at least 1."""
+    """Random trials before tpe or gp starts to learn: an integer of at least 1."""
+
+
+class ConfirmationBlock(Block):
+    best: Count = 2
+    """Settings of each arm that are trained again: an integer of at least 1."""
+    seeds: Annotated[int, Field(ge=2)] = 3
+    """Seeds that each is trained with: an integer of at least 2."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    """Of the intervals: from 0.5 to 0.999."""
 
 
 class Resources(Block):
@@ -54,6 +96,11 @@ class Resources(Block):
     """CPU cores of a worker: an integer of at least 1."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 0
     """GPUs of a worker: an integer of at least 0."""
+
+    @property
+    def devices(self) -> int:
+        """GPUs of a slot, or without GPUs its CPU cores: what device seconds are counted in."""
+        return self.workers * (self.gpus_per_worker or self.cpus_per_worker)
 
 
 class Tracking(Block):
@@ -68,12 +115,23 @@ class Space(RunConfig):
 
     budget: Budget = Budget()
     """How much is spent."""
+    arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(checked)] | None = None
+    """What is compared: the baseline none and others, each with the budget; null for the schedule and none."""
+    objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(
+        default_factory=lambda: [HIGH]
+    )
+    """The losses to minimise: high_entropy_loss first, then others (loss, low_entropy_loss, general_loss). With
+    several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"
-    """The high-entropy loss to minimise: of the best evaluation, of the final one, or the mean of all."""
+    """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When a trial ends before its budget."""
     sampler: Sampler = Sampler()
     """How settings are chosen."""
+    transfer: WholeNumber = 2
+    """Best settings of a model that are the first trials of the next larger one: an integer of at least 0."""
+    confirmation: ConfirmationBlock | None = ConfirmationBlock()
+    """How the best settings are tested, with fresh seeds and on the test split; null not to."""
     resources: Resources = Resources()
     """What a slot gets; a slot trains one trial at a time."""
     tracking: Tracking = Tracking()
@@ -95,6 +153,28 @@ class Space(RunConfig):
             # Not the default of one setting, but what was written.
             where = next(where for where, block in settings.items() if where[1] in block.model_fields_set)
             raise wrong(where, shown(getattr(settings[where], where[1])), allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_are_reported(self) -> Self:
+        if GENERAL in self.objectives and self.general is None:
+            where = "objectives", self.objectives.index(GENERAL)
+            raise wrong(
+                where, GENERAL, "losses that are measured: there is no general split, which the block general makes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_confirmed(self) -> Self:
+        if (how := self.confirmation) is None:
+            return self
+        most = self.budget.trials - (self.arms is None)
+        if how.best > max(most, 1) and "best" in how.model_fields_set:
+            allowed = f"at most {most}, the trials of an arm that can end"
+            raise wrong(("confirmation", "best"), shown(how.best), allowed)
+        if self.data.test < (fewest := fewest_documents(how.confidence)):
+            allowed = f"at least {fewest}, for an interval of {how.confidence:.0%}; or confirmation: null"
+            raise wrong(("data", "test"), shown(self.data.test), allowed)
         return self
 
 

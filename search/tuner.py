@@ -4,6 +4,7 @@ Tune places slots and hands them trials; Optuna's studies decide what to try and
 on the same slots, so that a size after the first finds its workers running.
 """
 
+import json
 import logging
 import math
 import shutil
@@ -19,26 +20,25 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.order import ReportOrder
-from search.study import Candidate, SizeStudy
-from trainables.config.models import slug
+from search.studies.ledger import Candidate, Ledger
 from trainables.slot import Slot, SlotConfig
 
 
 class Observer(Protocol):
     """Is told what happens, in the order in which it is acted upon."""
 
-    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None: ...
+    def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
 
-    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
+    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
 
-    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
 
 
 @dataclass
 class _Running:
     """A trial on a slot, under the name that Tune has for it."""
 
-    study: SizeStudy
+    study: Ledger
     candidate: Candidate
     index: int
     tune_trial: Trial | None = None
@@ -53,20 +53,20 @@ class Conductor:
         slot_start_s, overhead_s: see trainables.slot.Slot.
 
     Args:
-        studies: in the order in which the sizes are searched; a size starts when the one before it has ended.
+        studies: in their order; one starts when the one before it has ended.
         slots: trials that run at the same time.
-        train_tokens: tokens of an epoch for a model; waits until its data is prepared.
+        full_tokens: tokens of a trial of a model that is not stopped early; waits until the data is prepared.
     """
 
     def __init__(
         self,
-        studies: Sequence[SizeStudy],
+        studies: Sequence[Ledger],
         slots: int,
-        train_tokens: Callable[[str], int],
+        full_tokens: Callable[[str], int],
         observer: Observer,
     ) -> None:
         self._studies = list(studies)
-        self._train_tokens = train_tokens
+        self._full_tokens = full_tokens
         self._observer = observer
         self._order = ReportOrder(slots)
         self._running: dict[str, _Running] = {}
@@ -81,7 +81,7 @@ class Conductor:
         return {}
 
     @property
-    def _study(self) -> SizeStudy | None:
+    def _study(self) -> Ledger | None:
         """The study that the next trial comes from."""
         while self._studies and self._studies[0].exhausted:
             if self._order.running:
@@ -98,16 +98,18 @@ class Conductor:
         """The next trial, if a slot is free and a study has one."""
         if self.error is not None or not self._order.has_room or (study := self._study) is None:
             return None
-        candidate = study.ask()
-        assert candidate is not None
+        # A budget of hours may have been used up since.
+        if (candidate := study.ask()) is None:
+            return None
         self._running[tune_id] = _Running(study, candidate, self._begun)
         self._order.start(self._begun)
         self._begun += 1
         self._observer.trial_started(study, candidate)
         return candidate
 
-    def model(self, tune_id: str) -> str:
-        return self._running[tune_id].study.model
+    def study(self, tune_id: str) -> Ledger:
+        """The study of a running trial."""
+        return self._running[tune_id].study
 
     def report(self, trial: Trial, result: dict[str, Any]) -> None:
         """Takes in a result; it is acted upon in `decisions`."""
@@ -134,13 +136,13 @@ class Conductor:
 
     def _handle(self, running: _Running) -> bool:
         study, candidate, result = running.study, running.candidate, running.result
-        if study.model not in self._ready:
+        if study.name not in self._ready:
             try:
-                study.prepared(self._train_tokens(study.model))
+                study.prepared(self._full_tokens(study.model))
             except Exception as error:
                 self.error = error
                 return False
-            self._ready.add(study.model)
+            self._ready.add(study.name)
         if result["data_error"] is not None:
             # No other setting will do better: the search ends, and says what is to be mended.
             self.error = result["data_error"]
@@ -149,17 +151,19 @@ class Conductor:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
             return False
         tokens = int(result["tokens"])
-        prune = False
+        reason = None
         # A trial that goes on after an interruption first repeats what the study already has.
         if tokens > study.tokens(candidate.number):
             metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
-            prune = study.report(candidate.number, tokens, result["high_entropy_loss"])
+            reason = study.report(candidate.number, metrics)
             self._observer.trial_report(study, candidate, metrics)
         if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
+            if result["test"] is not None:
+                study.conclude(candidate.number, json.loads(result["test"]))
             self._end(running, TrialState.COMPLETE, None)
             return False
-        if prune:
-            self._end(running, TrialState.PRUNED, "will not win")
+        if reason is not None:
+            self._end(running, TrialState.PRUNED, reason)
             return False
         return True
 
@@ -204,12 +208,13 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
         if candidate is None:
             finished: str = Searcher.FINISHED
             return finished if self._conductor.finished else None
-        model = self._conductor.model(trial_id)
+        study = self._conductor.study(trial_id)
         return {
-            "name": f"{slug(model)}/{candidate.number}",
-            "model": model,
+            "name": f"{study.slug}/{candidate.number}",
+            "model": study.model,
             "settings": candidate.settings.to_json(),
-            "checkpoint": str(checkpoint_folder(self._checkpoints, model, candidate.number)),
+            "checkpoint": str(self._checkpoints / study.slug / str(candidate.number)),
+            "test": candidate.test,
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -259,10 +264,6 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)
             self._keeps_slots = True
         return chosen
-
-
-def checkpoint_folder(checkpoints: Path, model: str, number: int) -> Path:
-    return checkpoints / slug(model) / str(number)
 
 
 def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:

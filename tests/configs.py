@@ -25,7 +25,7 @@ data:
   template: "{question}\\n{answer}"
   train: 3
   validation: 2
-  test: 1
+  test: 6
 """
 
 

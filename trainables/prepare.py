@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from trainables.cache import cached, content_digest, digest, file_hash
 from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
-from trainables.models import context_length, load_tokenizer, model_digest, model_folder
+from trainables.models import context_length, load_tokenizer
 from trainables.packing import Packed, pack
+from trainables.weights import model_digest, model_folder
 
 SPLITS = ("train", "validation", "test")
 

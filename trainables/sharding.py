@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
 from trainables.forward import Forward
-from trainables.models import parameters_of
+from trainables.weights import parameters_of
 
-# Float32 weights, their base copy, gradients, and AdamW's two moments.
-_BYTES_PER_PARAMETER = 20
+# Float32 weights, their base copy, the best ones so far, gradients, and AdamW's two moments.
+_BYTES_PER_PARAMETER = 24
 # The rest is for activations.
 _SHARE_FOR_PARAMETERS = 0.7
 
@@ -42,3 +42,10 @@ def distribute(forward: Forward, sharding: str) -> nn.Module:
     # pass: the loss reads the output matrix outside of the layer that it belongs to.
     fully_shard(forward)
     return forward
+
+
+def reshard(step: nn.Module) -> None:
+    """To be called before parameters are written to: after an evaluation the root of FSDP still holds whole ones."""
+    for module in step.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

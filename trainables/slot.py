@@ -4,6 +4,7 @@ Starting a worker group takes seconds (processes, imports, process group, CUDA c
 group the next trial takes a fraction of one.
 """
 
+import json
 import os
 import threading
 import time
@@ -48,10 +49,10 @@ class SlotConfig:
 class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
-    A trial's config has "name", "model", "settings" (Settings.to_json) and "checkpoint". A result has the metrics of
-    `Run.advance`, and "failure", "detail" and "data_error" of its trainables.mailbox.Answer. A trial's first result has
-    "overhead_s", the seconds from the end of the trial before it to its own first training step; a slot's first has
-    "slot_start_s" instead.
+    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint" and "test". A result has the
+    metrics of `Run.advance`, and "failure", "detail", "test" and "data_error" of its trainables.mailbox.Answer. A
+    trial's first result has "overhead_s", the seconds from the end of the trial before it to its own first training
+    step; a slot's first has "slot_start_s" instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -101,6 +102,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             self._slot.prepared[new_config["model"]],
             new_config["settings"],
             Path(new_config["checkpoint"]),
+            new_config["test"],
         )
         self._evaluations = 0
         return True
@@ -114,6 +116,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             **answer.metrics,
             "failure": answer.failure,
             "detail": answer.detail,
+            # Tune flattens mappings.
+            "test": answer.test and json.dumps(answer.test),
             "data_error": answer.data_error,
         }
         if not self._started and answer.received_at is not None:

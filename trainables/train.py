@@ -5,7 +5,7 @@ Shapes: R rows of the training split, B rows of a batch or micro-batch, T positi
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables import checkpoint, parallel
 from trainables.cache import digest
 from trainables.entropy import score, threshold
-from trainables.evaluate import evaluate
+from trainables.evaluate import evaluate, measure
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
@@ -25,6 +25,7 @@ from trainables.models import use_varlen
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.settings import PRECISIONS, EntroDrop, Settings
+from trainables.sharding import reshard
 from trainables.warm import WarmModel
 
 _DRAW, _REPLACE = 0, 1
@@ -39,15 +40,19 @@ class Run:
 
     Attributes:
         history: the metrics of each evaluation so far.
+
+    Args:
+        keep_best: the weights of the best evaluation are kept as well, for `test`.
     """
 
-    def __init__(self, warm: WarmModel, settings: Settings) -> None:
+    def __init__(self, warm: WarmModel, settings: Settings, keep_best: bool = False) -> None:
         warm.reset()
         use_varlen(warm.model, PRECISIONS[settings.precision])
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
         self._parameters = {name: p for name, p in warm.model.named_parameters() if p.requires_grad}
+        self._best = {name: p.detach().clone() for name, p in self._parameters.items()} if keep_best else {}
         parameters = list(self._parameters.values())
         decayed = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay}
         plain = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
@@ -120,7 +125,30 @@ class Run:
                 "tokens_per_s": seen / (time.perf_counter() - began),
             }
         )
+        if losses["high_entropy_loss"] <= min(metrics["high_entropy_loss"] for metrics in self.history):
+            _copy(self._parameters, self._best)
         return self.history[-1]
+
+    def test(self) -> dict[str, dict[str, Any]]:
+        """Reads the test split, once and at the end: losses by document, as `Measured.to_json` gives them.
+
+        Returns:
+            "best": with the weights of the evaluation of least high-entropy loss on the validation split, "final": with
+            the last ones; each "test", and "general" if there is a general split. The weights stay the best ones.
+        """
+        results = {"final": self._test()}
+        reshard(self.warm.step)
+        _copy(self._best, self._parameters)
+        return {"best": self._test(), **results}
+
+    def _test(self) -> dict[str, Any]:
+        warm, precision = self.warm, PRECISIONS[self.settings.precision]
+        splits = {"test": warm.test, "general": warm.general}
+        return {
+            name: measure(warm.forward, split, precision).to_json()
+            for name, split in splits.items()
+            if split is not None
+        }
 
     def _evaluate(self) -> dict[str, float]:
         warm, settings = self.warm, self.settings
@@ -238,7 +266,7 @@ class Run:
         """SHA-256 of all that the run's result depends on, the number of ranks and how they share the model apart."""
         warm, prepared = self.warm, self.warm.prepared
         hashes = [prepared.base_hash, prepared.data_hash, prepared.evaluation_hash]
-        return digest([self.settings.to_json(), prepared.model, *hashes, warm.how.identity()])
+        return digest([self.settings.to_json(), prepared.model, *hashes, warm.how.identity(), bool(self._best)])
 
     def _state(self) -> dict[str, Tensor]:
         """The weights in training, the optimizer's moments and the entropies: what a checkpoint holds.
@@ -253,6 +281,7 @@ class Run:
                 own["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 own["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in own.items()}
+        state |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         if self.settings.entrodrop is not None and self.settings.entrodrop.refresh_epochs:
             state["entropy"] = self._entropy_RT
         return state
@@ -301,6 +330,12 @@ def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tenso
         case "random":
             return -math.inf, math.inf, share
     raise ValueError(f"tokens {entrodrop.tokens!r}")
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
 
 
 def _synchronize(step: nn.Module, last: bool) -> None:

@@ -5,7 +5,6 @@ Shapes: R rows, T positions.
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.evaluate import HeldOut
@@ -14,7 +13,7 @@ from trainables.models import add_lora, check_forward, load_model
 from trainables.packing import Packed
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.sharding import chosen, distribute
+from trainables.sharding import chosen, distribute, reshard
 
 
 class WarmModel:
@@ -47,16 +46,21 @@ class WarmModel:
         self.droppable_RT = packed.droppable_RT
         self.train = _with_empty_row(packed).to(device)
         self.tokens_R = (packed.document_RT >= 0).sum(dim=1)
-        self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
+        self.validation = self._held_out("validation")
         general = prepared.general()
         self.general = HeldOut.on(device, general) if general is not None else None
         self.ordinary_W = torch.tensor(prepared.vocabulary.ordinary, device=device)
 
+    def _held_out(self, split: str) -> HeldOut:
+        return HeldOut.on(self.device, self.prepared.packed(split), self.prepared.groups(split))
+
+    @property
+    def test(self) -> HeldOut:
+        """The test split; it is read from disk each time, which is once in a run."""
+        return self._held_out("test")
+
     def reset(self) -> None:
-        # After an evaluation the root of FSDP still holds whole parameters.
-        for module in self.step.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        reshard(self.step)
         # A run that broke off within a step left its gradients.
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -49,7 +49,7 @@ def serve(config: dict[str, Any]) -> None:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             answer = Answer(order.number, {}, "nan", str(error))
         except DataError as error:
-            answer = Answer(order.number, {}, "error", str(error), error)
+            answer = Answer(order.number, {}, "error", str(error), data_error=error)
         except Exception as error:
             answer = Answer(order.number, {}, _reason(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
@@ -79,14 +79,14 @@ def _start(assignment: Assignment, how: ModelSettings, warm: dict[str, WarmModel
         warm.clear()
         warm[prepared.model] = WarmModel(prepared, device, how)
     settings = Settings.from_json(assignment.settings)
-    run = Run(warm[prepared.model], settings)
+    run = Run(warm[prepared.model], settings, keep_best=assignment.test)
     if assignment.checkpoint.exists():
         try:
             run.restore(assignment.checkpoint)
         except CheckpointError as error:
             # Every rank reads the same file, so every rank starts over.
             print(f"{assignment.name} starts over: {error}")
-            run = Run(warm[prepared.model], settings)
+            run = Run(warm[prepared.model], settings, keep_best=assignment.test)
     return run
 
 
@@ -95,4 +95,5 @@ def _advance(order: Order, run: Run) -> Answer:
     while len(run.history) < order.evaluations:
         run.advance()
         run.save(order.assignment.checkpoint)
-    return Answer(order.number, run.history[order.evaluations - 1])
+    test = run.test() if order.assignment.test and run.finished else None
+    return Answer(order.number, run.history[order.evaluations - 1], test=test)

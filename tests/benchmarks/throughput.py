@@ -34,12 +34,12 @@ from trainables.cache import default_root
 from trainables.curriculum import Constant
 from trainables.documents import SplitSizes
 from trainables.forward import Forward
-from trainables.models import model_folder
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
 from trainables.sources import ReasoningGym
 from trainables.train import Run
 from trainables.warm import WarmModel
+from trainables.weights import model_folder
 
 BATCH = 8
 # Dense bfloat16 arithmetic without sparsity, in FLOP/s, by a part of the GPU's name.

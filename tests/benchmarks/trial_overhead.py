@@ -18,6 +18,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ from ray.util.state import list_actors, list_placement_groups
 
 from search.preparing import Preparing
 from search.space import Space
-from search.study import Candidate, SizeStudy
+from search.studies.ledger import Candidate, Ledger
+from search.studies.size import SizeStudy
+from search.studies.stopping import LOSING
 from search.tuner import Conductor, ray_environment, run_trials
 from trainables.config.build import splits_of
 from trainables.prepare import Prepared
@@ -52,10 +55,12 @@ def small_space(trials: int) -> Space:
     return Space.model_validate(
         {
             "models": [MODEL],
-            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 4},
+            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
             "budget": {"trials": trials, "epochs": 4},
             "training": {"batch_size": 1},
             "resources": {"slots": 1},
+            "early_stopping": {"pruner": "none"},
+            "confirmation": None,
         }
     )
 
@@ -63,17 +68,17 @@ def small_space(trials: int) -> Space:
 class EverySecondStops(SizeStudy):
     """Stops trials with odd numbers after their second evaluation."""
 
-    def report(self, number: int, tokens: int, loss: float) -> bool:
-        super().report(number, tokens, loss)
-        return number % 2 == 1 and len(self.losses(number)) == 2
+    def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
+        super().report(number, metrics)
+        return LOSING if number % 2 == 1 and len(self.losses(number)) == 2 else None
 
 
 class Silent:
-    def trial_started(self, study: SizeStudy, candidate: Candidate) -> None: ...
+    def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
 
-    def trial_report(self, study: SizeStudy, candidate: Candidate, metrics: Any) -> None: ...
+    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Any) -> None: ...
 
-    def trial_ended(self, study: SizeStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
 
 
 # Ray's own, one for a cluster, which Ray Train starts with its first run on it and keeps.
@@ -99,10 +104,10 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     """Overheads of our trials in seconds, what is left over, and the prepared data."""
     space = small_space(trials)
     study = EverySecondStops(folder / "study.journal", MODEL, space)
-    preparing = Preparing(space, splits_of(space))
+    preparing = Preparing(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
     before = census()
-    conductor = Conductor([study], 1, lambda _: prepared.train_tokens, Silent())
+    conductor = Conductor([study], 1, lambda _: prepared.train_tokens * space.budget.epochs, Silent())
     run_trials(
         conductor, SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray"), 1, folder / "checkpoints"
     )

@@ -1,6 +1,7 @@
 """The command line: what it refuses, and how."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from search.run import main
 
 SMALL = """
 models: [builtin/nano]
-data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 4}
+data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
 budget: {trials: 3, epochs: 2}
 """
 
@@ -69,7 +70,7 @@ def test_what_a_data_file_may_not_be(
 ) -> None:
     if content is not None:
         Path(name).write_text(content)
-    data = {"source": "files", "path": name, "template": "{q}", "train": 2, "validation": 1, "test": 1}
+    data = {"source": "files", "path": name, "template": "{q}", "train": 2, "validation": 1, "test": 6}
     Path("space.yaml").write_text(json.dumps({"models": ["builtin/nano"], "data": data}))
     line = refused(capsys, ["space.yaml"])
     assert line.startswith("space.yaml:1: data.")
@@ -102,8 +103,10 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
     (output / "resolved.yaml").write_text(json.dumps(resolved))
     line = refused(capsys, ["space.yaml", "--resume", "--set", "budget.epochs=3"])
     assert "budget.epochs" in line
-    assert "only budget.trials may change" in line
+    assert "only budget.trials, budget.tokens, budget.hours, budget.device_hours may change" in line
     assert "at least 3" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.trials=2"])
+    # null was no limit: any number is less.
+    assert "null, as it was" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.tokens=1000000"])
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +117,74 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert sorted(Path.cwd().rglob("*")) == before
     for part in ("builtin/nano: 3 trials of 2 epochs", "2 of 2 (2 slots)", "0: no dropout", "1: sigmoid", "minutes"):
         assert part in plan
+
+
+ARMS = """
+arms:
+- {name: none, schedule: null}
+- {name: entrodrop}
+- {name: wd, schedule: null, training: {weight_decay: {low: 0.01, high: 1.0, log: true}}}
+"""
+
+
+def planned(capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, str]:
+    """The plan's lines by their first word, without the title."""
+    assert main(["space.yaml", "--dry-run", *(f"--set={override}" for override in overrides)]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:] if line]
+    return {line[0]: line[1] for line in lines if len(line) > 1}
+
+
+def tokens(line: str) -> int:
+    return int(re.findall(r"([\d,]+) tokens, ", line)[0].replace(",", ""))
+
+
+def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL + ARMS)
+    plan = planned(capsys)
+    assert plan["builtin/nano:"] == "7 trials of 2 epochs"
+    assert plan["arms"] == "none 1, entrodrop 3, wd 3"
+    trial = tokens(plan["a"])
+    assert trial > 100
+    assert tokens(plan["search"]) == 7 * trial
+    # The baseline, and the two best settings of two arms, with three seeds each.
+    assert plan["confirm"].startswith("15 runs; ")
+    assert tokens(plan["confirm"]) == 15 * trial
+    assert tokens(plan["in"]) == 22 * trial
+    for part in ("a", "search", "confirm", "in"):
+        assert "of device time" in plan[part]
+    assert "limits" not in plan
+    assert "confirm" not in planned(capsys, "confirmation=null")
+
+
+def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL + ARMS)
+    trial = tokens(planned(capsys, "confirmation=null")["a"])
+    plan = planned(capsys, "confirmation=null", "budget.trials=9", f"budget.tokens={2 * trial}")
+    assert plan["limits"] == f"{2 * trial:,} tokens in each arm for the search of each model; what runs then runs on"
+    # Each of the two arms may be short of its limit when its last trial begins.
+    assert tokens(plan["search"]) == tokens(plan["in"]) == (1 + 3 + 3) * trial
+    for limit in ("budget.hours=0.001", "budget.device_hours=0.001"):
+        plan = planned(capsys, "confirmation=null", "budget.trials=100000", limit)
+        assert tokens(plan["search"]) == 200_001 * trial
+        # 3.6 s, on two slots, and a trial more on each.
+        found = re.search(r"about (\d+) s of device time at most", plan["search"])
+        assert found is not None
+        assert 3 <= int(found[1]) <= 60
+
+
+def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    assert planned(capsys)["confirm"].startswith("9 runs; ")
+    rate = "training.learning_rate={low: 0.0001, high: 0.01, log: true}"
+    assert planned(capsys, rate)["confirm"].startswith("12 runs; ")
+
+
+def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    trial = tokens(planned(capsys)["a"])
+    plan = planned(capsys, "budget.trials=9", f"budget.tokens={trial}")
+    assert {"0:", "1:"} <= set(plan)
+    assert "2:" not in plan
 
 
 def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:

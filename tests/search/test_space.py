@@ -70,12 +70,12 @@ def test_an_override_replaces_and_creates() -> None:
 
 def test_an_override_creates_blocks_and_lists(write: Any) -> None:
     overrides = [
-        "early_stopping.patience=0",
+        "early_stopping.patience=5",
         "schedule.curriculum.0.shape=linear",
         "schedule.mask_ratio.low=0.5",
     ]
     space = load(write(MINIMAL), [*overrides, "schedule.mask_ratio.high=1"]).config
-    assert space.early_stopping.patience == 0
+    assert space.early_stopping.patience == 5
     assert [shape.shape for shape in space.schedule.curriculum] == ["linear"]
     assert space.schedule.mask_ratio == FloatRange(low=0.5, high=1.0)
 
@@ -86,10 +86,11 @@ def test_an_override_creates_blocks_and_lists(write: Any) -> None:
         ("budget.trials=0", "budget.trials: given 0; allowed: an integer of at least 1"),
         (
             "budget.trails=3",
-            "budget.trails: given an unknown key; allowed: epochs, trials; did you mean 'trials'?",
+            "budget.trails: given an unknown key; allowed: epochs, trials, tokens, hours, device_hours; did you mean"
+            " 'trials'?",
         ),
-        ("budget=3", "budget: given 3; allowed: a mapping {epochs, trials}"),
-        ("budget=", "budget: given nothing; allowed: a mapping {epochs, trials}"),
+        ("budget=3", "budget: given 3; allowed: a mapping {epochs, trials, tokens, hours, device_hours}"),
+        ("budget=", "budget: given nothing; allowed: a mapping {epochs, trials, tokens, hours, device_hours}"),
         ("bugdet.trials=3", "bugdet: given an unknown key; allowed: name, seed, models, "),
         ("seed.x=1", 'seed: given {"x": 1}; allowed: an integer from 0'),
         ("models.5=builtin/nano", "models.5: given the index 5; allowed: an index from 0 to 2"),
@@ -118,14 +119,15 @@ WRONG_VALUES = [
     ("budget:\n  trials: 0", 9, "budget.trials: given 0; allowed: an integer of at least 1"),
     ("early_stopping:\n  first_rung: 0.0", 9, "given 0.0; allowed: a number above 0 and below 1"),
     ("objective: bets", 8, "objective: given 'bets'; allowed: best, final, mean; did you mean 'best'?"),
-    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: tpe, random"),
+    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: tpe, gp, random, qmc"),
     ("tracking: {experiment: ''}", 8, "tracking.experiment: given ''; allowed: one line of text"),
     ("tracking: {uri: 3}", 8, "tracking.uri: given 3; allowed: one line of text or null"),
     ("budgets: {trials: 3}", 8, "budgets: given an unknown key; allowed: name, seed, models, "),
     (
         "budget: {trails: 3}",
         8,
-        "budget.trails: given an unknown key; allowed: epochs, trials; did you mean 'trials'?",
+        "budget.trails: given an unknown key; allowed: epochs, trials, tokens, hours, device_hours; did you mean"
+        " 'trials'?",
     ),
     (
         "budget:\n  trials: 1\n  trials: 1",

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from search.study import SizeStudy
-from search.tuner import Conductor, checkpoint_folder
-from tests.search.test_study import MODEL, space
+from search.studies.size import SizeStudy
+from search.tuner import Conductor
+from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 
 
@@ -16,7 +16,7 @@ def conductor(folder: Path) -> tuple[Conductor, SizeStudy]:
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    return {"failure": None, "detail": "", "data_error": None, **changes}
+    return {"failure": None, "detail": "", "test": None, "data_error": None, **changes}
 
 
 def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -42,7 +42,3 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     assert opened.begin("b") is None
     # The trial is left as it is: mended, the search goes on with it.
     assert study.study.trials[0].state.name == "RUNNING"
-
-
-def test_checkpoints_lie_in_folders_that_any_file_system_takes() -> None:
-    assert checkpoint_folder(Path("c"), "hub:owner/name", 3) == Path("c/hub-owner-name/3")

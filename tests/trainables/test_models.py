@@ -35,17 +35,16 @@ from transformers import (
 from tests import tiny
 from trainables.forward import Forward
 from trainables.models import (
-    ModelError,
     add_lora,
     check_forward,
     embed,
     load_model,
-    model_folder,
     output_matrix,
     save_model,
 )
 from trainables.packing import Packed
 from trainables.settings import Lora
+from trainables.weights import ModelError, model_folder
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -46,8 +46,10 @@ def finish(run: Run, folder: Path, name: str, stop: int | None = None) -> None:
     if stop is not None:
         run.save(folder / "checkpoint")
     weights = run.weights()
+    test = run.test()
     if not dist.is_initialized() or dist.get_rank() == 0:
         (folder / f"{name}.json").write_text(json.dumps(losses(run)))
+        (folder / f"{name}.test.json").write_text(json.dumps(test))
         untied = {n: t.contiguous() for n, t in weights.items() if n != "lm_head.weight"}
         save_file(untied, folder / f"{name}.safetensors")
 
@@ -57,15 +59,15 @@ def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
     for name, (changes, how) in RUNS.items():
         warm = WarmModel(prepared, tiny.CPU, how)
-        finish(Run(warm, tiny.settings(**changes)), folder, name)
+        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder, name)
         # A second run on the same warm model, interrupted.
         (folder / name).mkdir(exist_ok=True)
-        finish(Run(warm, tiny.settings(**changes)), folder / name, "half", stop=2)
+        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / name, "half", stop=2)
         entropy_RT, _ = score(warm.forward, warm.train[: len(warm.tokens_R)])
         if rank == 0:
             save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
         # One process began, two go on.
-        alone = Run(warm, tiny.settings(**changes))
+        alone = Run(warm, tiny.settings(**changes), keep_best=True)
         alone.restore(folder / f"{name}, alone" / "checkpoint")
         finish(alone, folder, f"{name}, resumed by two")
     dist.destroy_process_group()
@@ -77,9 +79,9 @@ def folder(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("ranks")
     for name, (changes, how) in RUNS.items():
         warm = WarmModel(prepared, tiny.CPU, how)
-        finish(Run(warm, tiny.settings(**changes)), folder, f"{name}, one")
+        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder, f"{name}, one")
         (folder / f"{name}, alone").mkdir()
-        finish(Run(warm, tiny.settings(**changes)), folder / f"{name}, alone", "half", stop=1)
+        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / f"{name}, alone", "half", stop=1)
     torch.multiprocessing.spawn(_rank, (prepared, folder, 2), nprocs=2)
     return folder
 
@@ -111,6 +113,17 @@ def test_two_processes_train_like_one(folder: Path, name: str) -> None:
     assert [m["mask_rate"] for m in two] == [m["mask_rate"] for m in one]
 
 
+@each_run
+@pytest.mark.parametrize("how", ["", ", resumed by two"])
+def test_two_processes_read_the_test_split_like_one(folder: Path, name: str, how: str) -> None:
+    two, one = (json.loads((folder / f"{run}.test.json").read_text()) for run in (name + how, f"{name}, one"))
+    assert one.keys() == two.keys() == {"best", "final"}
+    for point in one:
+        for measure, expected in one[point]["test"].items():
+            assert two[point]["test"][measure]["counts"] == expected["counts"]
+            assert two[point]["test"][measure]["sums"] == pytest.approx(expected["sums"], rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize("name", ["", ", noisy", ", lora"])
 def test_ddp_equals_fsdp(folder: Path, name: str) -> None:
     agree(folder, f"ddp{name}", f"fsdp{name}")
@@ -119,7 +132,7 @@ def test_ddp_equals_fsdp(folder: Path, name: str) -> None:
 @each_run
 def test_one_process_goes_on_where_two_stopped(folder: Path, prepared: Prepared, name: str) -> None:
     changes, how = RUNS[name]
-    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes))
+    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes), keep_best=True)
     run.restore(folder / name / "checkpoint")
     assert len(run.history) == 2
     finish(run, folder, f"{name}, resumed by one")
@@ -134,7 +147,7 @@ def test_two_processes_go_on_where_one_stopped(folder: Path, name: str) -> None:
 @each_run
 def test_two_processes_score_like_one(folder: Path, prepared: Prepared, name: str) -> None:
     changes, how = RUNS[name]
-    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes))
+    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes), keep_best=True)
     run.restore(folder / name / "checkpoint")
     entropy_RT, _ = score(run.warm.forward, run.warm.train[: len(run.warm.tokens_R)])
     expected_RT = load_file(folder / name / "entropy.safetensors")["entropy"]

@@ -19,7 +19,7 @@ from trainables import forward
 from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.entropy import score, threshold
-from trainables.evaluate import evaluate
+from trainables.evaluate import HeldOut, evaluate
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
@@ -225,6 +225,42 @@ def test_a_resumed_run_has_the_same_bits(
     assert untimed(finish(resumed)) == expected
     assert same(weights(fresh), last)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", f"state-{interrupted_steps}"]
+
+
+def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmModel) -> None:
+    # So fast that it overfits at once.
+    run = Run(warm, tiny.settings(learning_rate=0.05, epochs=6), keep_best=True)
+    packed, groups = warm.prepared.packed("test"), warm.prepared.groups("test")
+    tested = []
+    while not run.finished:
+        run.advance()
+        tested.append(evaluate(warm.forward, HeldOut.on(tiny.CPU, packed, groups), torch.float32))
+    losses = [metrics["high_entropy_loss"] for metrics in run.history]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1
+    read = run.test()
+    assert read["best"].keys() == {"test"}
+    for point, expected in (("best", tested[best]), ("final", tested[-1])):
+        for name, by_document in read[point]["test"].items():
+            assert sum(by_document["sums"]) / sum(by_document["counts"]) == expected[name]
+    # By document: each has the tokens that are its own.
+    tokens_K = torch.bincount(packed.document_RT[packed.label_RT >= 0])
+    assert read["final"]["test"]["loss"]["counts"] == tokens_K.tolist()
+
+
+def test_the_best_weights_survive_an_interruption(warm: WarmModel, tmp_path: Path) -> None:
+    changes = {"learning_rate": 0.05, "epochs": 6}
+    whole = finish(Run(warm, tiny.settings(**changes), keep_best=True)).test()
+    run = Run(warm, tiny.settings(**changes), keep_best=True)
+    for _ in range(4):
+        run.advance()
+    run.save(tmp_path / "run")
+    other = Run(warm, tiny.settings(**changes))
+    with pytest.raises(CheckpointError, match="another run"):
+        other.restore(tmp_path / "run")
+    resumed = Run(warm, tiny.settings(**changes), keep_best=True)
+    resumed.restore(tmp_path / "run")
+    assert finish(resumed).test() == whole
 
 
 def flip_a_byte(path: Path) -> None:

@@ -22,22 +22,18 @@ from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Sett
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def choose(config: RunConfig, value: Callable[[str, Any], Any], baseline: bool = False) -> dict[str, Any]:
+def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any]:
     """Parameters: the learning rate, the weight decay and the schedule, and what else is searched.
 
     Args:
         value: gives a setting its value, by its name and by what the configuration says of it.
-        baseline: without EntroDrop and without any regularizer but the weight decay.
     """
     training, schedule = config.training, config.schedule
     parameters = {name: value(name, getattr(training, name)) for name in ("learning_rate", "weight_decay")}
     for name in REGULARIZERS:
-        setting = getattr(training, name)
-        if baseline and setting != 0.0:
-            parameters[name] = 0.0
-        elif is_searched(setting):
+        if is_searched(setting := getattr(training, name)):
             parameters[name] = value(name, setting)
-    if baseline or schedule is None:
+    if schedule is None:
         return parameters
     shapes = {shape.shape: shape for shape in schedule.curriculum}
     shape = shapes[value("curriculum.shape", list(shapes))]

@@ -25,6 +25,12 @@ Ignored = Annotated[Any, Field(exclude=True)]
 class RecipeBudget(RunBudget):
     trials: Ignored = None
     """Of a search; ignored."""
+    tokens: Ignored = None
+    """Of a search; ignored."""
+    hours: Ignored = None
+    """Of a search; ignored."""
+    device_hours: Ignored = None
+    """Of a search; ignored."""
 
 
 class RecipeConfig(RunConfig):
@@ -32,11 +38,19 @@ class RecipeConfig(RunConfig):
 
     budget: RecipeBudget = RecipeBudget()
     """How much is spent."""
+    arms: Ignored = None
+    """Of a search; ignored."""
+    objectives: Ignored = None
+    """Of a search; ignored."""
     objective: Ignored = None
     """Of a search; ignored."""
     early_stopping: Ignored = None
     """Of a search; ignored."""
     sampler: Ignored = None
+    """Of a search; ignored."""
+    transfer: Ignored = None
+    """Of a search; ignored."""
+    confirmation: Ignored = None
     """Of a search; ignored."""
     resources: Ignored = None
     """Of a search; ignored."""

@@ -101,14 +101,6 @@ def test_a_spline_is_searched_by_its_rises(write: Any) -> None:
     assert entrodrop.curriculum == Spline((0.0, 1.0))
 
 
-def test_the_baseline_has_no_regularizer(write: Any) -> None:
-    searched = config(write, "training: {label_smoothing: [0.1, 0.2], hidden_dropout: 0.3, weight_decay: [0.1, 1]}\n")
-    parameters = choose(searched, upper, baseline=True)
-    assert parameters == {"learning_rate": 0.002, "weight_decay": 1.0, "label_smoothing": 0.0, "hidden_dropout": 0.0}
-    settings = settings_of(fixed(searched, parameters))
-    assert (settings.entrodrop, settings.label_smoothing, settings.hidden_dropout) == (None, 0.0, 0.0)
-
-
 def test_model_settings(write: Any) -> None:
     assert model_settings_of(config(write)) == ModelSettings()
     overrides = [

@@ -139,7 +139,7 @@ def test_the_other_keys_of_files(write: Any, tmp_path: Path) -> None:
 
 HUB = """\
 models: [builtin/nano]
-data: {source: hub, path: openai/gsm8k, name: main, template: "{answer}", train: 3, validation: 2, test: 1}
+data: {source: hub, path: openai/gsm8k, name: main, template: "{answer}", train: 3, validation: 2, test: 6}
 """
 
 
@@ -147,7 +147,7 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
     def source(text: str, *overrides: str) -> sources.Source:
         return source_of(load(write(text), overrides, RunConfig).config.data)
 
-    sizes = SplitSizes(3, 2, 1)
+    sizes = SplitSizes(3, 2, 6)
     assert source(ANSWERED, "data.answer='{answer}'", "data.sample_by=paragraph") == sources.Files(
         (str(tmp_path / "my.jsonl"),),
         sources.Templates("{answer}", "{question}\n", "{answer}"),

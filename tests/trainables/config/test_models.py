@@ -8,7 +8,7 @@ from trainables.config import models
 from trainables.config.file import load
 from trainables.config.models import slug
 from trainables.config.run import RunConfig
-from trainables.models import BUILTIN
+from trainables.weights import BUILTIN
 
 
 def names(path: Path, given: str) -> list[str]:

@@ -4,25 +4,30 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from search.arms import BASELINE
 from search.record import curriculum_name, flat
-from search.report import best_schedule, write_results
+from search.report import Size, best_schedule, write_results
 from search.space import Space, load
-from search.study import BASELINE, ENTRODROP, REGULARIZED, SizeStudy, objective_value
+from search.studies.arms import ENTRODROP, REGULARIZED
+from search.studies.ledger import objective_value
+from search.studies.size import SizeStudy
+from search.studies.stopping import LOSING, PLATEAU
 from trainables.config.build import settings_of
 from trainables.config.recipe import load_recipe
 
 MODEL = "builtin/nano"
-MATH = Path(__file__).parents[2] / "spaces" / "math.yaml"
+MATH = Path(__file__).parents[3] / "spaces" / "math.yaml"
 
 
 def space(**changes: Any) -> Space:
-    data = {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 4}
-    return Space.model_validate({"models": [MODEL], "data": data, "budget": {"trials": 8, "epochs": 8}} | changes)
+    data = {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6}
+    common = {"models": [MODEL], "data": data, "budget": {"trials": 8, "epochs": 8}, "early_stopping": {"audit": 0.0}}
+    return Space.model_validate(common | changes)
 
 
 def study(folder: Path, **changes: Any) -> SizeStudy:
     opened = SizeStudy(folder / "study.journal", MODEL, space(**changes))
-    opened.prepared(train_tokens=100)
+    opened.prepared(800)
     return opened
 
 
@@ -30,9 +35,9 @@ def run(opened: SizeStudy, number: int, losses: list[float]) -> str:
     """Reports `losses`, an epoch each, as long as the study lets the trial go on."""
     done = len(opened.losses(number))
     for epoch, loss in enumerate(losses[done:], done + 1):
-        if opened.report(number, 100 * epoch, loss):
-            opened.tell(number, TrialState.PRUNED, "will not win")
-            return "pruned"
+        if reason := opened.report(number, {"tokens": 100 * epoch, "high_entropy_loss": loss}):
+            opened.tell(number, TrialState.PRUNED, reason)
+            return reason
     opened.tell(number, TrialState.COMPLETE)
     return "complete"
 
@@ -71,36 +76,36 @@ def test_parameters_belong_to_their_shape(tmp_path: Path) -> None:
 
 
 def test_states_are_true(tmp_path: Path) -> None:
-    opened = study(tmp_path, early_stopping={"patience": 1, "first_rung": 0.25})
+    opened = study(tmp_path, early_stopping={"patience": 8, "first_rung": 0.25, "audit": 0.0})
     assert run(opened, opened.ask().number, curve(5.0, 5.4)) == "complete"  # type: ignore[union-attr]
     assert run(opened, opened.ask().number, curve(5.0, 5.2)) == "complete"  # type: ignore[union-attr]
-    assert run(opened, opened.ask().number, curve(5.5, 6.5)) == "pruned"  # type: ignore[union-attr]
+    assert run(opened, opened.ask().number, curve(5.5, 6.5)) == LOSING  # type: ignore[union-attr]
     failed = opened.ask()
     assert failed is not None
-    opened.report(failed.number, 100, 5.3)
+    opened.report(failed.number, {"tokens": 100, "high_entropy_loss": 5.3})
     opened.tell(failed.number, TrialState.FAIL, "nan")
     complete, pruned, fail = (opened.trials(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     assert [t.number for t in complete] == [0, 1]
     assert [t.number for t in pruned] == [2]
     assert [t.user_attrs["reason"] for t in fail] == ["nan"]
-    assert pruned[0].user_attrs["reason"] == "will not win"
+    assert pruned[0].user_attrs["reason"] == LOSING == "will not win"
     assert 2 <= len(pruned[0].intermediate_values) < 8
     assert opened.best().number == 1  # type: ignore[union-attr]
     assert opened.baseline().value == pytest.approx(5.0)  # type: ignore[union-attr]
 
 
 def test_the_baseline_is_never_stopped(tmp_path: Path) -> None:
-    opened = study(tmp_path, early_stopping={"patience": 0, "first_rung": 0.1})
+    opened = study(tmp_path, early_stopping={"patience": 1, "first_rung": 0.1, "audit": 0.0})
     baseline, other = opened.ask(), opened.ask()
     assert baseline is not None
     assert other is not None
-    assert run(opened, other.number, curve(4.0, 4.1)) == "complete"
+    assert run(opened, other.number, curve(4.0, 4.1)) == PLATEAU
     assert run(opened, baseline.number, curve(6.0, 9.0)) == "complete"
 
 
 def test_a_rung_compares_the_best_so_far_where_that_is_the_objective(tmp_path: Path) -> None:
     # Trial 1 is ahead at the end, trial 2 at its best: it must not be stopped for its rebound.
-    opened = study(tmp_path, early_stopping={"patience": 1, "first_rung": 0.5}, objective="best")
+    opened = study(tmp_path, early_stopping={"patience": 8, "first_rung": 0.5, "audit": 0.0}, objective="best")
     run(opened, opened.ask().number, curve(6.0, 6.1))  # type: ignore[union-attr]
     run(opened, opened.ask().number, curve(5.0, 5.1))  # type: ignore[union-attr]
     assert run(opened, opened.ask().number, curve(4.9, 7.0)) == "complete"  # type: ignore[union-attr]
@@ -128,7 +133,7 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path) -> No
         run(opened, candidate.number, losses(candidate.number))
     left = opened.ask()
     assert left is not None
-    opened.report(left.number, 100, losses(left.number)[0])
+    opened.report(left.number, {"tokens": 100, "high_entropy_loss": losses(left.number)[0]})
 
     resumed = study(tmp_path / "b", budget={"trials": 14, "epochs": 8})
     again = resumed.ask()
@@ -179,7 +184,7 @@ def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
 def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> None:
     # The numbers in LOG.md depend on the names and on their order.
     opened = SizeStudy(tmp_path / "study.journal", MODEL, load(MATH).config)
-    opened.prepared(train_tokens=100)
+    opened.prepared(800)
     candidates = [opened.ask() for _ in range(3)]
     assert list(candidates[1].parameters) == [  # type: ignore[union-attr]
         "entropy_threshold",
@@ -200,9 +205,9 @@ def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> N
         ],
     ]
     assert opened.study.trials[2].params == {
-        "curriculum.shape": "cosine",
-        "entropy_threshold.quantile": 0.43123437470271186,
-        "mask_ratio": 0.263718907230274,
+        "curriculum.shape": "linear",
+        "entropy_threshold.quantile": 0.7245999937907062,
+        "mask_ratio": 0.6705149426169978,
     }
 
 
@@ -220,7 +225,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     baseline, middle, *others = [opened.ask() for _ in range(8)]
     assert baseline is not None
     assert middle is not None
-    assert baseline.parameters["label_smoothing"] == baseline.settings.label_smoothing == 0.0
+    assert baseline.settings.label_smoothing == 0.0
     assert middle.parameters["curriculum"] == {"shape": "spline", "rises": [0.5, 0.5, 0.5]}
     assert middle.settings.label_smoothing == pytest.approx(0.1)
     trial = opened.study.trials[2]
@@ -233,11 +238,12 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert flat(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
 
     run(opened, middle.number, curve(5.0, 6.0))
-    text = best_schedule(space(**changes), opened, opened.best())  # type: ignore[arg-type]
+    text = best_schedule(Size(opened, None), space(**changes))
+    assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
     again = SizeStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
-    again.prepared(train_tokens=100)
+    again.prepared(800)
     first, second = again.ask(), again.ask()
     assert first is not None
     assert second is not None
@@ -257,6 +263,6 @@ def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> No
     run(opened, baseline.number, curve(4.0, 6.0))
     run(opened, middle.number, curve(5.0, 6.0))
     assert opened.best().number == 1  # type: ignore[union-attr]
-    write_results(tmp_path, space(**changes), [opened], {})
+    write_results(tmp_path, space(**changes), [Size(opened, None)], {})
     best = load_recipe(tmp_path / "best_schedule.builtin-nano.yaml")
     assert settings_of(best.config) == middle.settings

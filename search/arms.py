@@ -1,0 +1,89 @@
+"""The block arms: EntroDrop, what it is compared with, and the baseline that drops nothing."""
+
+from trainables.config.errors import shown
+from trainables.config.fields import (
+    Block,
+    Name,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    Searchable,
+    Share,
+    ShareBelowOne,
+    WholeNumber,
+    wrong,
+)
+from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Tokens
+from trainables.config.training import REGULARIZERS
+
+BASELINE = "none"
+
+
+class ArmSchedule(Block):
+    """What an arm changes in the space's schedule; null for what it leaves as it is."""
+
+    entropy_threshold: EntropyThreshold | None = None
+    """Which tokens are low-entropy: a quantile, or nats."""
+    tokens: OneOrMore[Tokens] | None = None
+    """Which tokens are dropped: low_entropy, random, or high_entropy."""
+    mask_ratio: Searchable[Share] | None = None
+    """Share of these tokens that is dropped at full strength: from 0 to 1."""
+    presentation: OneOrMore[Presentation] | None = None
+    """What dropping does: input, input_mask_token, input_random_token, or loss."""
+    curriculum: Curriculum | None = None
+    """How the strength rises with progress: one shape, or a list of different shapes to choose from."""
+    refresh_epochs: OneOrMore[WholeNumber] | None = None
+    """Epochs after which the entropies are computed anew: an integer of at least 0; 0 for never."""
+
+
+class ArmTraining(Block):
+    """What an arm changes in the space's training; null for what it leaves as it is."""
+
+    learning_rate: Searchable[Positive] | None = None
+    """AdamW's peak learning rate: above 0."""
+    weight_decay: Searchable[NotNegative] | None = None
+    """AdamW's weight decay: at least 0."""
+    label_smoothing: Searchable[ShareBelowOne] | None = None
+    """Share of each label that is spread evenly over the vocabulary: from 0 to below 1."""
+    hidden_dropout: Searchable[ShareBelowOne] | None = None
+    """Dropout of what each attention and each feed-forward block adds: from 0 to below 1."""
+    attention_dropout: Searchable[ShareBelowOne] | None = None
+    """Dropout of attention weights: from 0 to below 1."""
+    neftune_alpha: Searchable[NotNegative] | None = None
+    """Strength of the uniform noise on embeddings (NEFTune): at least 0."""
+
+
+class ArmBlock(Block):
+    """An arm: the space's schedule and training, with what differs."""
+
+    name: Name
+    """Name of the arm; the arm none is the baseline, which drops nothing and has no regularizer."""
+    schedule: ArmSchedule | None = ArmSchedule()
+    """What the arm changes in the space's schedule; null to drop no tokens."""
+    training: ArmTraining = ArmTraining()
+    """What the arm changes in the space's training."""
+
+
+def checked(arms: list[ArmBlock]) -> list[ArmBlock]:
+    """The arms, if their names differ and the baseline is one of them.
+
+    Raises:
+        PydanticCustomError: they do not, or it is not, or it regularizes.
+    """
+    names = [arm.name for arm in arms]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise wrong((index, "name"), f"{shown(name)} a second time", "arms with different names")
+    if BASELINE not in names:
+        given = f"the arms {', '.join(names)}, without a baseline to compare with"
+        raise wrong((), given, f"a list with {{name: {BASELINE}, schedule: null}}")
+    index = names.index(BASELINE)
+    baseline = arms[index]
+    if baseline.schedule is not None:
+        given = "a schedule" if "schedule" in baseline.model_fields_set else "nothing, which is the space's schedule"
+        raise wrong((index, "schedule"), given, f"null, as the arm {BASELINE} drops no tokens")
+    for name in REGULARIZERS:
+        if (setting := getattr(baseline.training, name)) is not None:
+            allowed = f"null, as the arm {BASELINE} has no regularizer but weight decay"
+            raise wrong((index, "training", name), shown(setting), allowed)
+    return arms

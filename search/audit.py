@@ -1,0 +1,61 @@
+"""How far stopping early can be trusted: what the trials that ran on, although they were to be stopped, came to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+
+from search.studies.size import SizeStudy
+from search.studies.stopping import PLATEAU, rungs, value_at
+
+# A correlation of two trials says nothing.
+_FEWEST = 3
+
+
+def audit(study: SizeStudy, first_rung: float, factor: int) -> dict[str, Any]:
+    """Rank correlations between the rungs and the end, and how often stopping was wrong.
+
+    Returns:
+        rungs: for each its tokens, how many trials ran to the end, and Spearman's correlation between their objectives
+        there and at the end, within an arm, as a rung compares, and over the arms its mean by trials; None without an
+        arm of three that differ. The trials that were stopped are missing from it: it is the correlation among the
+        better ones.
+        audited: trials that were to be stopped and ran on; wrong: those of them that came out better than every other
+        trial of their arm, and would not have if they had been stopped; wrong_share: their share, None without any.
+    """
+    complete = study.trials(TrialState.COMPLETE)
+    audited = [t for t in complete if "audit" in t.user_attrs]
+    wrong = [t for t in audited if _was_wrong(study, t)]
+    return {
+        "rungs": [
+            {"tokens": rung, "trials": len(complete), "rank_correlation": _correlation(study, complete, rung)}
+            for rung in rungs(first_rung, factor, study.full_tokens or 0)
+        ],
+        "audited": len(audited),
+        "wrong": len(wrong),
+        "wrong_share": len(wrong) / len(audited) if audited else None,
+    }
+
+
+def _correlation(study: SizeStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
+    found, trials = [], []
+    for arm in study.arms:
+        own = [trial for trial in complete if trial.user_attrs["arm"] == arm]
+        there = [value_at(trial, rung, study.objective) or 0.0 for trial in own]
+        end = [study.value(trial.number) for trial in own]
+        # Before the dropout starts, trials with one learning rate are equal.
+        if len(own) >= _FEWEST and len(set(there)) > 1 and len(set(end)) > 1:
+            found.append(float(stats.spearmanr(there, end).statistic))
+            trials.append(len(own))
+    return float(np.average(found, weights=trials)) if found else None
+
+
+def _was_wrong(study: SizeStudy, trial: FrozenTrial) -> bool:
+    stop, value = trial.user_attrs["audit"], study.value(trial.number)
+    # A trial that stops because it improves no more keeps the objective that it has.
+    if stop["reason"] == PLATEAU and value_at(trial, stop["tokens"], study.objective) == value:
+        return False
+    others = [t for t in study.ranked(trial.user_attrs["arm"]) if "audit" not in t.user_attrs]
+    return bool(others) and all(value < study.value(other.number) for other in others)

@@ -1,0 +1,48 @@
+"""What came of one model size: its search, its confirmation, and the verdict."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from search.space import Space
+from search.studies.confirmation import Comparison, Confirmation
+from search.studies.size import SizeStudy
+from search.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Size:
+    """One model size of a search.
+
+    Attributes:
+        confirmed: None if the space asks for no confirmation.
+    """
+
+    searched: SizeStudy
+    confirmed: Confirmation | None
+
+    @property
+    def model(self) -> str:
+        return self.searched.model
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Of the confirmation, each arm against no dropout; to be read when its runs have ended, as it is kept: the
+        resamples take seconds."""
+        return self.confirmed.comparisons() if self.confirmed is not None else {}
+
+    @cached_property
+    def chosen(self) -> str | None:
+        """The arm that the confirmation chose."""
+        return self.confirmed.chosen() if self.comparisons and self.confirmed is not None else None
+
+
+def point_of(space: Space) -> str:
+    """The evaluation that the verdict is about."""
+    return "final" if space.objective == "final" else "best"
+
+
+def verdict_of(size: Size, space: Space) -> Verdict | None:
+    """What the test split says of the chosen setting; None if it was not confirmed."""
+    if size.chosen is None:
+        return None
+    return size.comparisons[size.chosen].differences[point_of(space)]["high_entropy_loss"].verdict

@@ -1,0 +1,119 @@
+"""The arms of a search as their studies take them: each is a space of its own, with the same budget."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from search.arms import BASELINE, ArmBlock
+from search.space import Space
+from trainables.config.build import choose
+from trainables.config.fields import Block, FloatRange
+from trainables.config.training import REGULARIZERS
+
+ENTRODROP = "entrodrop"
+# Without a schedule: no token is dropped, and only what regularizes is searched.
+REGULARIZED = "regularized"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm, and the space as it is in this arm.
+
+    Attributes:
+        trials: that may begin.
+    """
+
+    name: str
+    space: Space
+    trials: int
+
+    @property
+    def searched(self) -> bool:
+        return bool(dimensions(self.space))
+
+
+def arms_of(space: Space) -> list[Arm]:
+    """The arms of a space; the baseline first, unless the space lists them in another order.
+
+    A space that lists none has the baseline, with the middle of what is searched in its training, and one that searches
+    the rest.
+    """
+    if space.arms is None:
+        rest = space.budget.trials - 1
+        name = ENTRODROP if space.schedule is not None else REGULARIZED
+        # Without a searched setting there is one trial to run beside the baseline: each further one would be the same.
+        trials = rest if dimensions(space) else min(1, rest)
+        return [Arm(BASELINE, _baseline(space), 1), Arm(name, space, trials)]
+    arms = []
+    for block in space.arms:
+        own = _merged(space, block)
+        arms.append(Arm(block.name, own, space.budget.trials if dimensions(own) else 1))
+    return arms
+
+
+def _baseline(space: Space) -> Space:
+    training = space.training.model_copy(update=dict.fromkeys(REGULARIZERS, 0.0))
+    return space.model_copy(update={"schedule": None, "training": training})
+
+
+def _merged(space: Space, arm: ArmBlock) -> Space:
+    changes: dict[str, Any] = {"training": space.training.model_copy(update=_given(arm.training))}
+    if arm.schedule is None or space.schedule is None:
+        changes["schedule"] = None
+    else:
+        changes["schedule"] = space.schedule.model_copy(update=_given(arm.schedule))
+    merged = space.model_copy(update=changes)
+    return _baseline(merged) if arm.name == BASELINE else merged
+
+
+def _given(block: Block) -> dict[str, Any]:
+    return {name: value for name, value in block if value is not None}
+
+
+class Middle:
+    """Answers each suggestion with the middle of its range, and keeps the names of what is searched."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+
+    def __call__(self, name: str, setting: Any) -> Any:
+        if isinstance(setting, FloatRange):
+            low, high = setting.low, setting.high
+            self.parameters[name] = (low * high) ** 0.5 if setting.log else (low + high) / 2
+            return float(self.parameters[name])
+        if not isinstance(setting, list):
+            return setting
+        if len(setting) == 1:
+            return setting[0]
+        self.parameters[name] = "sigmoid" if "sigmoid" in setting else setting[len(setting) // 2]
+        return self.parameters[name]
+
+
+def suggested(space: Space, trial: optuna.trial.BaseTrial, prefix: str = "") -> dict[str, Any]:
+    """A trial's settings: fixed ones from the space, searched ones from the trial.
+
+    Args:
+        prefix: of the names that the trial knows them by.
+    """
+
+    def value(name: str, setting: Any) -> Any:
+        if isinstance(setting, FloatRange):
+            return trial.suggest_float(prefix + name, setting.low, setting.high, log=setting.log)
+        if isinstance(setting, list):
+            return setting[0] if len(setting) == 1 else trial.suggest_categorical(prefix + name, setting)
+        return setting
+
+    return choose(space, value)
+
+
+def middle(space: Space) -> dict[str, Any]:
+    """The middle of what a space searches: the first guess."""
+    middling = Middle()
+    choose(space, middling)
+    return middling.parameters
+
+
+def dimensions(space: Space) -> list[str]:
+    """The names of what a space searches in the first place, the parameters of other shapes apart."""
+    return list(middle(space))

@@ -1,0 +1,295 @@
+"""The best settings of a size and its baseline, trained again with seeds that had no part in choosing them.
+
+The setting of each arm and its stopping point are chosen on the validation split; then the test split is read once.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.arms import BASELINE
+from search.space import Space
+from search.studies.arms import dimensions
+from search.studies.ledger import Candidate, Ledger
+from search.studies.size import SizeStudy
+from search.verdict import Difference, Verdict, difference
+from trainables.config.build import settings_of
+from trainables.settings import Settings
+
+# The weights that the test split is read with: of the evaluation of least validation loss, and the last ones.
+POINTS = ("best", "final")
+# Runs that an interval can be made from, and documents.
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A setting that is trained again.
+
+    Attributes:
+        trial: of the search; None for one that the search has not tried.
+        settings: of that trial; only its seed will differ.
+    """
+
+    arm: str
+    trial: int | None
+    parameters: dict[str, Any]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm's chosen setting on the test split, against the baseline's.
+
+    Attributes:
+        validation: mean objective over the seeds, in nats, by which it was chosen.
+        losses: for each point and measure the mean over the seeds, in nats.
+        differences: for each point and measure, to the baseline; empty for the baseline itself.
+        seeds: that both were trained with.
+    """
+
+    contestant: Contestant
+    validation: float
+    losses: dict[str, dict[str, float]]
+    differences: dict[str, dict[str, Difference]]
+    seeds: int
+
+    def to_json(self) -> dict[str, Any]:
+        differences = {p: {m: asdict(d) for m, d in values.items()} for p, values in self.differences.items()}
+        return {
+            "trial": self.contestant.trial,
+            "params": self.contestant.parameters,
+            "validation": self.validation,
+            "test": self.losses,
+            "against_none": differences,
+            "seeds": self.seeds,
+        }
+
+
+class Confirmation(Ledger):
+    """The confirmation of one size's search, which begins when the search has ended.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(
+        self, journal: Path, searched: SizeStudy, space: Space, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(journal, f"{searched.model}/confirmation", searched.model, space.objective)
+        assert space.confirmation is not None
+        self._searched, self._space, self._how = searched, space, space.confirmation
+        self._clock = clock
+        self._began_at: dict[int, float] = {}
+
+    @property
+    def contestants(self) -> list[Contestant]:
+        """What is trained again; nothing before the search has ended, or if it has nothing to confirm. A search that
+        went on with a larger budget adds to them."""
+        stored = [Contestant(**values) for values in self.study.user_attrs.get("contestants", [])]
+        searched = len(self._searched.trials(*TrialState))
+        if not self._searched.ended or self.study.user_attrs.get("searched") == searched:
+            return stored
+        known = [(c.arm, c.trial, c.parameters) for c in stored]
+        stored += [c for c in self._chosen() if (c.arm, c.trial, c.parameters) not in known]
+        self.study.set_user_attr("contestants", [asdict(contestant) for contestant in stored])
+        self.study.set_user_attr("searched", searched)
+        return stored
+
+    def _chosen(self) -> list[Contestant]:
+        searched = self._searched
+        if searched.best() is None or searched.baseline() is None:
+            return []
+        found = []
+        for name in searched.arms:
+            for trial in searched.ranked(name)[: 1 if name == BASELINE else self._how.best]:
+                settings = settings_of(searched.space_of(trial))
+                found.append(Contestant(name, trial.number, searched.parameters(trial), settings.to_json()))
+        return [*found, *self._without_dropout(found)]
+
+    def _without_dropout(self, found: Sequence[Contestant]) -> list[Contestant]:
+        """The baseline with the best setting's learning rate and weight decay, where the search varied those of the
+        arms that drop tokens only: otherwise a better learning rate would pass for a better schedule."""
+        if not self._varies_the_baseline:
+            return []
+        best = self._searched.best()
+        assert best is not None
+        baseline = next(c for c in found if c.arm == BASELINE)
+        own = next(c for c in found if c.trial == best.number)
+        parameters = {name: own.parameters[name] for name in ("learning_rate", "weight_decay")}
+        return [Contestant(BASELINE, None, parameters, {**baseline.settings, **parameters})]
+
+    @property
+    def _varies_the_baseline(self) -> bool:
+        return self._space.arms is None and bool(dimensions(self._searched.arms[BASELINE].space))
+
+    @property
+    def planned(self) -> int:
+        if (contestants := len(self.contestants)) or self._searched.ended:
+            return contestants * self._how.seeds
+        arms = self._searched.arms.values()
+        best = sum(1 if arm.name == BASELINE else min(self._how.best, arm.trials) for arm in arms)
+        return (best + self._varies_the_baseline) * self._how.seeds
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._interrupted and self._searched.ended and self._next() is None
+
+    def _next(self) -> tuple[int, int] | None:
+        """A contestant and a seed that it has not been trained with. All contestants get one seed, then the next: what
+        an interruption leaves can be compared."""
+        begun = {(t.user_attrs["contestant"], t.user_attrs["seed"]) for t in self._trials()}
+        seeds = range(self._space.seed + 1, self._space.seed + 1 + self._how.seeds)
+        pairs = ((index, seed) for seed in seeds for index in range(len(self.contestants)))
+        return next((pair for pair in pairs if pair not in begun), None)
+
+    def ask(self) -> Candidate | None:
+        if self._interrupted:
+            return self._candidate(self._interrupted.pop(0))
+        if not self._searched.ended or (pair := self._next()) is None:
+            return None
+        number, (index, seed) = self._begun(), pair
+        contestant = self.contestants[index]
+        self._begin(create_trial(value=0.0), arm=contestant.arm, contestant=index, seed=seed, trial=contestant.trial)
+        return self._candidate(number)
+
+    def _candidate(self, number: int) -> Candidate:
+        attributes = self._trials()[number].user_attrs
+        contestant = self.contestants[attributes["contestant"]]
+        settings = replace(Settings.from_json(contestant.settings), seed=attributes["seed"])
+        parameters = {**contestant.parameters, "seed": settings.seed}
+        self._began_at[number] = self._clock()
+        return Candidate(number, contestant.arm, settings, parameters, test=True)
+
+    def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
+        """Records an evaluation; no trial is stopped."""
+        self._running(number).report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
+        return None
+
+    def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
+        if number in self._began_at:
+            seconds = self._clock() - self._began_at.pop(number)
+            self.annotate(number, "device_s", self._space.resources.devices * seconds)
+        super().tell(number, state, reason)
+
+    def tested(self, number: int) -> dict[str, dict[str, float]]:
+        trial = self._trials()[number]
+        return {point: test_losses(trial, point) for point in POINTS} if "test" in trial.user_attrs else {}
+
+    def comparisons(self) -> dict[str, Comparison]:
+        """Each arm's chosen setting against the baseline's; arms without two seeds in common with it are left out, and
+        measures whose tokens are all in one document. Without high-entropy tokens in two there is no comparison."""
+        if (baseline := self._choice(BASELINE)) is None:
+            return {}
+        found = {}
+        for arm in self._searched.arms:
+            if (choice := self._choice(arm)) is None:
+                continue
+            theirs, ours = self._runs(baseline), self._runs(choice)
+            seeds = sorted(theirs.keys() & ours.keys())
+            if len(seeds) < _FEWEST:
+                continue
+            pairs = [(ours[seed], theirs[seed]) for seed in seeds]
+            if "high_entropy_loss" not in _measures(pairs[0][0], POINTS[0]):
+                continue
+            found[arm] = Comparison(
+                self.contestants[choice],
+                self._validation(choice),
+                {point: _means([run for run, _ in pairs], point) for point in POINTS},
+                {} if arm == BASELINE else {point: self._differences(pairs, point) for point in POINTS},
+                len(seeds),
+            )
+        return found if BASELINE in found else {}
+
+    def chosen(self) -> str | None:
+        """The arm of the best setting, the baseline apart, by the validation split."""
+        comparisons = self.comparisons()
+        arms = [arm for arm in comparisons if arm != BASELINE]
+        return min(arms, key=lambda arm: comparisons[arm].validation, default=None)
+
+    def runs_of(self, arm: str) -> list[FrozenTrial]:
+        """The runs of an arm's chosen setting, one for each seed."""
+        choice = self._choice(arm)
+        return list(self._runs(choice).values()) if choice is not None else []
+
+    def _runs(self, contestant: int) -> dict[int, FrozenTrial]:
+        """The runs of a contestant that came to their end, by seed."""
+        done = (t for t in self.trials(TrialState.COMPLETE) if t.user_attrs["contestant"] == contestant)
+        return {t.user_attrs["seed"]: t for t in done if "test" in t.user_attrs}
+
+    def _validation(self, contestant: int) -> float:
+        return statistics.fmean(self.value(run.number) for run in self._runs(contestant).values())
+
+    def _choice(self, arm: str) -> int | None:
+        """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
+        known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i)) >= _FEWEST]
+        return min(known, key=lambda i: (self._validation(i), i), default=None)
+
+    def _differences(self, pairs: Sequence[tuple[FrozenTrial, FrozenTrial]], point: str) -> dict[str, Difference]:
+        found = {}
+        for measure in _measures(pairs[0][0], point):
+            ours_SK, theirs_SK = (
+                np.array([_documents(pair[side], point, measure)[0] for pair in pairs]) for side in (0, 1)
+            )
+            tokens_K = np.array(_documents(pairs[0][0], point, measure)[1])
+            found[measure] = difference(ours_SK, theirs_SK, tokens_K, self._how.confidence)
+        return found
+
+
+def _measures(run: FrozenTrial, point: str) -> list[str]:
+    """The measures that documents enough have tokens of."""
+    read = run.user_attrs["test"][point]
+    names = [*read["test"], *(["general_loss"] if "general" in read else [])]
+    return [name for name in names if sum(n > 0 for n in _documents(run, point, name)[1]) >= _FEWEST]
+
+
+def _documents(run: FrozenTrial, point: str, measure: str) -> tuple[list[float], list[float]]:
+    """A measure's sums and counts for each document of the test split, or of the general one."""
+    read = run.user_attrs["test"][point]
+    values = read["general"]["loss"] if measure == "general_loss" else read["test"][measure]
+    return values["sums"], values["counts"]
+
+
+def test_losses(run: FrozenTrial, point: str) -> dict[str, float]:
+    """What a run read of the test split: for each measure the mean over all documents, in nats; NaN without any token.
+
+    Args:
+        point: one of POINTS.
+    """
+
+    def mean(measure: str) -> float:
+        sums, counts = _documents(run, point, measure)
+        return sum(sums) / sum(counts) if sum(counts) else math.nan
+
+    return {measure: mean(measure) for measure in _measures(run, point)}
+
+
+def _means(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
+    read = [test_losses(run, point) for run in runs]
+    return {measure: statistics.fmean(losses[measure] for losses in read) for measure in read[0]}
+
+
+def sentence(comparisons: Mapping[str, Comparison], chosen: str, point: str, confidence: float) -> str:
+    """What to use, and how sure that is.
+
+    Args:
+        point: of the objective.
+    """
+    best = comparisons[chosen]
+    named = f"trial {best.contestant.trial} ({chosen})" if best.contestant.trial is not None else chosen
+    found = best.differences[point]["high_entropy_loss"]
+    interval = f"{found.mean:+.4f} nats, {100 * confidence:g}% interval {found.low:+.4f} to {found.high:+.4f}"
+    against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds"
+    match found.verdict:
+        case Verdict.BETTER:
+            return f"use {named}: {found.verdict} ({against})"
+        case Verdict.WORSE:
+            return f"use no dropout: {named} is {found.verdict} ({against})"
+    return f"use no dropout, or {named}: {found.verdict} ({against})"

@@ -1,0 +1,165 @@
+"""The trials of one Optuna study in the journal: what they have reported, and their true states."""
+
+import hashlib
+import statistics
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from trainables.config.models import slug
+from trainables.settings import Settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def objective_value(objective: str, losses: Sequence[float]) -> float:
+    """The value of a trial with these losses, one for each evaluation so far, in nats."""
+    reduce: dict[str, Callable[[Sequence[float]], float]] = {
+        "best": min,
+        "final": lambda values: values[-1],
+        "mean": statistics.fmean,
+    }
+    return reduce[objective](losses)
+
+
+def hashed(*what: object) -> int:
+    """32 bits that look random and depend on `what` alone."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=4).digest())
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial to run.
+
+    Attributes:
+        number: in its study.
+        test: whether it reads the test split at its end.
+    """
+
+    number: int
+    arm: str
+    settings: Settings
+    parameters: dict[str, Any]
+    test: bool = False
+
+
+class Ledger(ABC):
+    """What all studies of a search share.
+
+    Attributes:
+        name: of the study.
+        model: that its trials train.
+        slug: the study's name as a part of a file's name.
+        study: the Optuna study, the only state.
+    """
+
+    def __init__(self, journal: Path, name: str, model: str, objective: str) -> None:
+        self.name, self.model, self.objective = name, model, objective
+        self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
+
+    @property
+    @abstractmethod
+    def planned(self) -> int:
+        """Trials that are still expected to run, and those that have."""
+
+    @property
+    @abstractmethod
+    def exhausted(self) -> bool:
+        """True when no further trial will begin."""
+
+    @abstractmethod
+    def ask(self) -> Candidate | None:
+        """The next trial, those that an interruption left running first; None when there is none."""
+
+    @abstractmethod
+    def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
+        """Records an evaluation. Returns why the trial is to be stopped early, if it is."""
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _begun(self) -> int:
+        return sum(t.state != TrialState.WAITING for t in self._trials())
+
+    @property
+    def ended(self) -> bool:
+        """True when all trials have ended."""
+        return self.exhausted and not self.trials(TrialState.RUNNING)
+
+    @property
+    def full_tokens(self) -> int | None:
+        """The budget of a trial that is not stopped early, in tokens."""
+        tokens: int | None = self.study.user_attrs.get("full_tokens")
+        return tokens
+
+    def prepared(self, full_tokens: int) -> None:
+        """Sets the budget of a full trial, in tokens."""
+        self.study.set_user_attr("full_tokens", full_tokens)
+
+    def conclude(self, number: int, test: Mapping[str, Any]) -> None:
+        """Keeps what a trial read of the test split; see `trainables.train.Run.test`."""
+        self.annotate(number, "test", dict(test))
+
+    def tested(self, number: int) -> dict[str, dict[str, float]]:
+        """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
+        return {}
+
+    def annotate(self, number: int, key: str, value: Any) -> None:
+        self._running(number).set_user_attr(key, value)
+
+    def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
+        """The one place where a trial's state changes.
+
+        Args:
+            state: COMPLETE, PRUNED or FAIL.
+            reason: why it was pruned or failed.
+        """
+        if reason is not None:
+            self.annotate(number, "reason", reason)
+        value = self.value(number) if state == TrialState.COMPLETE else None
+        self.study.tell(number, value, state=state)
+
+    def value(self, number: int) -> float:
+        """The objective of the trial's losses so far, in nats."""
+        return objective_value(self.objective, self.losses(number))
+
+    def losses(self, number: int) -> list[float]:
+        """High-entropy losses of the trial, in the order of its evaluations, in nats."""
+        return losses_of(self._trials()[number])
+
+    def tokens(self, number: int) -> int:
+        """Tokens that the trial has trained on up to its last evaluation."""
+        return max(self._trials()[number].intermediate_values, default=0)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return [t for t in self._trials() if t.state in states]
+
+    def _begin(self, parameters: FrozenTrial, **attributes: Any) -> optuna.Trial:
+        """A new running trial with the parameters of another one, in one line of the journal."""
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parameters.params,
+            distributions=parameters.distributions,
+            user_attrs=attributes,
+        )
+        self.study.add_trial(trial)
+        return self._running(len(self._trials()) - 1)
+
+    def _running(self, number: int) -> optuna.Trial:
+        return optuna.trial.Trial(self.study, self._trials()[number]._trial_id)
+
+
+def losses_of(trial: FrozenTrial) -> list[float]:
+    """High-entropy losses in the order of the evaluations, in nats."""
+    return [loss for _, loss in sorted(trial.intermediate_values.items())]

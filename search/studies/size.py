@@ -1,0 +1,241 @@
+"""The search of one model size: what to try next in which arm, when to stop, and what came out."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.arms import BASELINE
+from search.space import Space
+from search.studies.arms import Arm, arms_of, middle, suggested
+from search.studies.extrapolation import CurvePruner
+from search.studies.ledger import Candidate, Ledger, hashed, losses_of, objective_value
+from search.studies.sampling import Sampling
+from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, plateaued
+from trainables.config.build import fixed, settings_of
+
+SHAPE = "curriculum.shape"
+
+
+class SizeStudy(Ledger):
+    """The search of one model size.
+
+    Args:
+        smaller: the study of the size before this one, whose best settings are tried first.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        model: str,
+        space: Space,
+        smaller: "SizeStudy | None" = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(journal, model, model, space.objective)
+        self._space, self._smaller, self._clock = space, smaller, clock
+        self.arms = {arm.name: arm for arm in arms_of(space)}
+        self._began: dict[int, float] = {}
+        self._first_began: float | None = None
+        self._elapsed_before = float(self.study.user_attrs.get("elapsed_s", 0.0))
+        self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
+        for trial in self._trials():
+            self._sampling[trial.user_attrs["arm"]].suggest(trial.number, trial.params)
+            if trial.state.is_finished():
+                self._learn(trial.number)
+
+    def _sampling_of(self, arm: Arm) -> Sampling:
+        sampler, schedule = self._space.sampler, arm.space.schedule
+        shapes = [shape.shape for shape in schedule.curriculum] if schedule is not None else []
+        return Sampling(
+            sampler.name,
+            sampler.startup_trials,
+            hashed("sampler", self._space.seed, self.model, arm.name) // 2,
+            partial(suggested, arm.space, prefix=self._prefix(arm)),
+            [{self._prefix(arm) + SHAPE: shape} for shape in shapes] or [{}],
+            len(self._space.objectives),
+        )
+
+    def _prefix(self, arm: Arm) -> str:
+        # Two arms may search the same setting in different ranges, which in one study are different parameters.
+        return "" if self._space.arms is None else f"{arm.name}."
+
+    @property
+    def planned(self) -> int:
+        return sum(arm.trials for arm in self.arms.values())
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._interrupted and self._next_arm() is None
+
+    def _next_arm(self) -> Arm | None:
+        """Of the arms that have budget left, the one that has used the least of it."""
+        budget = self._space.budget
+        if budget.hours is not None and self.elapsed_s >= 3600 * budget.hours:
+            return None
+        if budget.device_hours is not None and self._device_s() >= 3600 * budget.device_hours:
+            return None
+        used = {name: self._used(name) for name in self.arms}
+        left = [arm for arm in self.arms.values() if self._count(arm.name) < arm.trials]
+        if budget.tokens is not None and (full := self.full_tokens) is not None:
+            left = [arm for arm in left if used[arm.name] * full < budget.tokens]
+        return min(left, key=lambda arm: used[arm.name], default=None)
+
+    def _of(self, arm: str) -> list[FrozenTrial]:
+        return [t for t in self._trials() if t.user_attrs.get("arm") == arm]
+
+    def _count(self, arm: str) -> int:
+        return len(self._of(arm))
+
+    def _used(self, arm: str) -> float:
+        """What an arm has used of its budget, in full trials; a running trial counts as a full one."""
+        full = self.full_tokens
+        return sum(
+            1.0 if full is None or not t.state.is_finished() else max(t.intermediate_values, default=0) / full
+            for t in self._of(arm)
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the size's first trial began, without those between an interruption and its end."""
+        return self._elapsed_before + (self._clock() - self._first_began if self._first_began is not None else 0.0)
+
+    def _device_s(self) -> float:
+        return float(sum(t.user_attrs.get("device_s", 0.0) for t in self._trials()))
+
+    def ask(self) -> Candidate | None:
+        if self._first_began is None:
+            self._first_began = self._clock()
+        if self._interrupted:
+            number = self._interrupted.pop(0)
+            return self._candidate(self._running(number))
+        if (arm := self._next_arm()) is None:
+            return None
+        number, guesses = self._begun(), self._guesses(arm)
+        begun = self._count(arm.name)
+        suggested = self._sampling[arm.name].suggest(number, guesses[begun] if begun < len(guesses) else None)
+        return self._candidate(self._begin(suggested, arm=arm.name))
+
+    def _guesses(self, arm: Arm) -> list[dict[str, Any]]:
+        """What an arm tries first: what did best for the smaller size, or the middle of what is searched."""
+        transfer = self._space.transfer
+        if self._smaller is not None and transfer and (best := self._smaller.ranked(arm.name)[:transfer]):
+            return [trial.params for trial in best]
+        return [{self._prefix(arm) + name: value for name, value in middle(arm.space).items()}]
+
+    def _candidate(self, trial: optuna.Trial) -> Candidate:
+        arm = self.arms[trial.user_attrs["arm"]]
+        # Suggesting again gives back what the trial was given when it began.
+        parameters = suggested(arm.space, trial, self._prefix(arm))
+        self._began[trial.number] = self._clock()
+        return Candidate(trial.number, arm.name, settings_of(fixed(arm.space, parameters)), parameters)
+
+    def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
+        """Records an evaluation. Returns why the trial is to be stopped early, if it is; the baseline never is."""
+        trial = self._running(number)
+        trial.report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
+        for measure in self._space.objectives[1:]:
+            values = self._trials()[number].user_attrs.get(measure, [])
+            trial.set_user_attr(measure, [*values, metrics[measure]])
+        frozen = self._trials()[number]
+        if frozen.user_attrs["arm"] == BASELINE or "audit" in frozen.user_attrs:
+            return None
+        reason = self._reason_to_stop(frozen)
+        stopping = self._space.early_stopping
+        if reason is not None and audited(stopping.audit, self._space.seed, self.name, number):
+            trial.set_user_attr("audit", {"reason": reason, "tokens": int(metrics["tokens"])})
+            return None
+        return reason
+
+    def _reason_to_stop(self, trial: FrozenTrial) -> str | None:
+        stopping, space = self._space.early_stopping, self._space
+        full = self.full_tokens
+        if stopping.pruner == "none" or full is None or max(trial.intermediate_values) >= full:
+            return None
+        if space.objective == "best" and all(
+            plateaued(values, stopping.patience) for values in self._measured(trial).values()
+        ):
+            return PLATEAU
+        # Of several objectives a trial may win one although it is behind in the other.
+        if len(space.objectives) > 1:
+            return None
+        pruner: optuna.pruners.BasePruner
+        if stopping.pruner == "curves":
+            pruner = CurvePruner(stopping.first_rung, stopping.chance, full, space.objective)
+        else:
+            pruner = RungPruner(stopping.first_rung, stopping.reduction_factor, full, space.objective)
+        return LOSING if pruner.prune(self.study, trial) else None
+
+    def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
+        """Each objective's losses in the order of the evaluations, in nats."""
+        others: dict[str, list[float]] = {m: trial.user_attrs.get(m, []) for m in self._space.objectives[1:]}
+        return {"high_entropy_loss": losses_of(trial), **others}
+
+    def values(self, trial: FrozenTrial) -> list[float]:
+        """The trial's objectives, in nats: with `best`, all are those of the evaluation of least high-entropy loss."""
+        measured = list(self._measured(trial).values())
+        if self.objective != "best":
+            return [objective_value(self.objective, losses) for losses in measured]
+        best = measured[0].index(min(measured[0]))
+        return [losses[best] for losses in measured]
+
+    def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
+        if number in self._began:
+            resources = self._space.resources
+            devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+            before = self._trials()[number].user_attrs.get("device_s", 0.0)
+            self.annotate(number, "device_s", before + devices * (self._clock() - self._began.pop(number)))
+            self.study.set_user_attr("elapsed_s", self.elapsed_s)
+        super().tell(number, state, reason)
+        self._learn(number)
+
+    def _learn(self, number: int) -> None:
+        trial = self._trials()[number]
+        sampling = self._sampling[trial.user_attrs["arm"]]
+        if trial.state == TrialState.FAIL:
+            sampling.learn_failure(number)
+        else:
+            stopped = trial.user_attrs.get("reason") == LOSING
+            sampling.learn(number, self.values(trial), trial.intermediate_values if stopped else None)
+
+    def baseline(self) -> FrozenTrial | None:
+        """The best trial of the baseline, if one ran to its end."""
+        return next(iter(self.ranked(BASELINE)), None)
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the least objective of those that have it, the baseline apart."""
+        found = [trial for name in self.arms if name != BASELINE for trial in self.ranked(name)]
+        return min(found, key=lambda t: (self.values(t)[0], t.number), default=None)
+
+    def ranked(self, arm: str) -> list[FrozenTrial]:
+        """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
+        stopped because their best evaluation lay behind them."""
+        known = [t for t in self._of(arm) if t.state == TrialState.COMPLETE or t.user_attrs.get("reason") == PLATEAU]
+        return sorted(known, key=lambda t: (self.values(t)[0], t.number))
+
+    def pareto_front(self) -> list[FrozenTrial]:
+        """The trials whose objective is known and that no other one beats in all objectives, by the first one."""
+        known = [trial for name in self.arms for trial in self.ranked(name)]
+
+        def beaten(trial: FrozenTrial) -> bool:
+            own = self.values(trial)
+            return any(
+                all(a <= b for a, b in zip(other, own, strict=True)) and other != own
+                for other in map(self.values, known)
+            )
+
+        return sorted((t for t in known if not beaten(t)), key=lambda t: (self.values(t)[0], t.number))
+
+    def parameters(self, trial: FrozenTrial) -> dict[str, Any]:
+        """All settings of a trial that its arm can search, also those that are fixed."""
+        arm = self.arms[trial.user_attrs["arm"]]
+        return suggested(arm.space, optuna.trial.FixedTrial(trial.params), self._prefix(arm))
+
+    def space_of(self, trial: FrozenTrial) -> Space:
+        """The space with the settings of a trial, in which nothing is searched."""
+        return fixed(self.arms[trial.user_attrs["arm"]].space, self.parameters(trial))

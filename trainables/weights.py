@@ -1,0 +1,167 @@
+"""From a model's name to a folder with its weights (safetensors) and its tokenizer.
+
+Names: builtin/nano, hub:owner/name@revision, package:name, or the path of a folder or of a GGUF file.
+"""
+
+import contextlib
+import importlib.util
+import math
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trainables.builtin import ARCHITECTURES, base_folder, unweighted
+from trainables.cache import cached, digest, file_hash
+from trainables.documents import DataError
+
+BUILTIN = tuple(ARCHITECTURES)
+_HUB, _PACKAGE = "hub:", "package:"
+_WEIGHTS = "*.safetensors"
+_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+class ModelError(DataError):
+    """A model that cannot be used."""
+
+
+def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lambda _: None) -> Path:
+    """The folder with a model's weights (safetensors) and tokenizer.
+
+    Args:
+        name: builtin/nano or builtin/micro; `hub:owner/name` or `hub:owner/name@revision`; `package:name` (the GGUF
+            file inside an installed Python package); or the path of a folder or of a GGUF file.
+        progress: called with the share of the work that is done.
+
+    Raises:
+        ModelError: no such model, no safetensors, or a GGUF file of an architecture that transformers cannot read.
+    """
+    if name in BUILTIN:
+        return base_folder(name, cache, progress)
+    if name.startswith(_HUB):
+        return _from_hub(name)
+    path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)
+    if path.suffix.lower() == ".gguf":
+        return _from_gguf(path, cache)
+    if not path.is_dir():
+        raise ModelError("models", name, "a folder or a GGUF file that exists")
+    if not (path / "config.json").is_file():
+        raise ModelError("models", name, "a folder with a model's config.json")
+    if not any(path.glob(_WEIGHTS)):
+        others = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
+        given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
+        raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
+    return path
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.removeprefix(_HUB).partition("@")
+    patterns = [_WEIGHTS, *_TEXTS]
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError("models", name, f"a model on the hub, or in its local cache ({reason})") from None
+    if not any(folder.glob(_WEIGHTS)):
+        raise ModelError("models", f"{name}, which has no safetensors", "a model with weights as safetensors")
+    return folder
+
+
+def _in_package(name: str) -> Path:
+    package = name.removeprefix(_PACKAGE)
+    # Finding a package does not run its code; finding a part of one would.
+    spec = None
+    with contextlib.suppress(ValueError):
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise ModelError("models", name, f"an installed Python package (pip install {package.replace('_', '-')})")
+    files = sorted(path for folder in folders for path in folder.rglob("*.gguf"))
+    if len(files) != 1:
+        raise ModelError("models", f"{name}, which has {len(files)} GGUF files", "a package with one GGUF file")
+    return files[0]
+
+
+def _from_gguf(path: Path, cache: Path) -> Path:
+    """The weights of a GGUF file in full precision, as safetensors, in the cache."""
+    if not path.is_file():
+        raise ModelError("models", str(path), "a GGUF file that exists")
+    key = {"gguf": file_hash(path), "transformers": version("transformers")}
+
+    def build(entry: Path) -> None:
+        from transformers import GgufConfig
+
+        source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **source
+            )
+        # The reader of GGUF files raises what it likes: KeyError, ValueError, struct.error, NotImplementedError ...
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelError("models", str(path), f"a GGUF file that transformers can read ({reason})") from error
+        model.save_pretrained(entry)
+        tokenizer.save_pretrained(entry)
+
+    return cached(cache, "models", key, build)
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over a model's weights, configuration and tokenizer."""
+    names = sorted(path for pattern in (_WEIGHTS, *_TEXTS) for path in folder.glob(pattern))
+    return digest({path.name: file_hash(path) for path in names})
+
+
+def parameters_of(folder: Path) -> int:
+    """Parameters of the model in `folder`, from the headers of its safetensors; tied ones are counted once."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob(_WEIGHTS):
+        with safe_open(path, framework="pt") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def model_size(name: str) -> int | None:
+    """Parameters of the model of this name, without loading or downloading its weights; None if that cannot be told.
+
+    Raises:
+        ModelError: no such package.
+    """
+    if name in BUILTIN:
+        return sum(p.numel() for p in unweighted(name)[0].parameters())
+    if name.startswith(_HUB):
+        return _size_on_hub(name)
+    path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)
+    if path.suffix.lower() == ".gguf":
+        from gguf import GGUFReader
+
+        try:
+            return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+        # The reader raises what it likes; what is wrong with the file is told when it is converted.
+        except Exception:
+            return None
+    return parameters_of(path) or None
+
+
+def _size_on_hub(name: str) -> int | None:
+    from huggingface_hub import HfApi, snapshot_download
+
+    repository, _, revision = name.removeprefix(_HUB).partition("@")
+    try:
+        metadata = HfApi().get_safetensors_metadata(repository, revision=revision or None)
+        return sum(metadata.parameter_count.values())
+    # Whatever the hub or its client raises: the weights may be in the local cache.
+    except Exception:
+        with contextlib.suppress(Exception):
+            folder = snapshot_download(repository, revision=revision or None, local_files_only=True)
+            return parameters_of(Path(folder)) or None
+    return None
