@@ -68,7 +68,7 @@ def checked(arms: list[ArmBlock]) -> list[ArmBlock]:
     """The arms, if their names differ and the baseline is one of them.
 
     Raises:
-        PydanticCustomError: they do not, or it is not, or it regularizes.
+        PydanticCustomError: they do not, or it is not, or is the only one, or it regularizes.
     """
     names = [arm.name for arm in arms]
     for index, name in enumerate(names):
@@ -77,6 +77,8 @@ def checked(arms: list[ArmBlock]) -> list[ArmBlock]:
     if BASELINE not in names:
         given = f"the arms {', '.join(names)}, without a baseline to compare with"
         raise wrong((), given, f"a list with {{name: {BASELINE}, schedule: null}}")
+    if names == [BASELINE]:
+        raise wrong((), f"the arm {BASELINE} alone", "an arm beside it, to compare with it")
     index = names.index(BASELINE)
     baseline = arms[index]
     if baseline.schedule is not None:

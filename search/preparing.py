@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from search.scoring import THREADS, score_spread
 from search.space import Space
+from search.studies.arms import arms_of
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.documents import DataError, Splits
@@ -49,7 +51,8 @@ class Preparing:
     """
 
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
-        what = preparation_of(space, splits, default_root())
+        needs = any(a.space.schedule is not None and a.space.schedule.needs_mask_token for a in arms_of(space))
+        what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs)
         self._actor = _Preparer.remote(space, what)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 

@@ -56,9 +56,9 @@ class Budget(RunBudget):
 
 
 class EarlyStopping(Block):
-    pruner: Literal["rungs", "curves", "none"] = "rungs"
-    """How trials are stopped early: rungs (the worse ones stop at each rung), curves (those whose extrapolated
-    objective is hardly below the best one), or none."""
+    pruner: Literal["curves", "rungs", "none"] = "curves"
+    """How trials are stopped early: curves (those whose extrapolated objective is hardly below the best one), rungs
+    (the worse ones stop at each rung), or none."""
     patience: Count = 3
     """With the objective best, evaluations without improvement after which a trial stops: an integer of at least 1."""
     first_rung: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -165,15 +165,24 @@ class Space(RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _arms_change_a_schedule(self) -> Self:
+        for index, arm in enumerate(self.arms or ()):
+            if self.schedule is None and arm.schedule is not None and "schedule" in arm.model_fields_set:
+                allowed = "null, as the space's schedule is, so that there is none to change"
+                raise wrong(("arms", index, "schedule"), "a schedule", allowed)
+        return self
+
+    @model_validator(mode="after")
     def _can_be_confirmed(self) -> Self:
         if (how := self.confirmation) is None:
             return self
         most = self.budget.trials - (self.arms is None)
-        if how.best > max(most, 1) and "best" in how.model_fields_set:
+        most = max(most, 1)
+        if how.best > most and "best" in how.model_fields_set:
             allowed = f"at most {most}, the trials of an arm that can end"
             raise wrong(("confirmation", "best"), shown(how.best), allowed)
         if self.data.test < (fewest := fewest_documents(how.confidence)):
-            allowed = f"at least {fewest}, for an interval of {how.confidence:.0%}; or confirmation: null"
+            allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(self.data.test), allowed)
         return self
 

@@ -150,6 +150,9 @@ class Conductor:
         if result["failure"] is not None:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
             return False
+        if not all(math.isfinite(result[name]) for name in study.objectives):
+            self._end(running, TrialState.FAIL, "nan", f"{' or '.join(study.objectives)} is not finite")
+            return False
         tokens = int(result["tokens"])
         reason = None
         # A trial that goes on after an interruption first repeats what the study already has.
@@ -193,6 +196,7 @@ METRICS = (
     "tokens",
     "epoch",
     "tokens_per_s",
+    "seconds",
 )
 
 

@@ -18,8 +18,9 @@ SPACE = {
     "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
     "budget": {"trials": 6, "epochs": 6},
     "training": {"batch_size": 2},
-    "early_stopping": {"patience": 1, "first_rung": 0.4},
+    "early_stopping": {"pruner": "rungs", "patience": 3, "first_rung": 0.4},
     "sampler": {"startup_trials": 2},
+    "confirmation": {"best": 1, "seeds": 2},
 }
 
 
@@ -53,12 +54,12 @@ class Searches:
             assert time.monotonic() < deadline, "the search reported nothing"
             time.sleep(0.05)
 
-    def study(self, output: str) -> optuna.Study:
+    def study(self, output: str, name: str = "builtin/nano") -> optuna.Study:
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / output / "study.journal")))
-        return optuna.load_study(storage=storage, study_name="builtin/nano")
+        return optuna.load_study(storage=storage, study_name=name)
 
-    def table(self, output: str) -> list[Any]:
-        trials = self.study(output).trials
+    def table(self, output: str, name: str = "builtin/nano") -> list[Any]:
+        trials = self.study(output, name).trials
         return [(t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in trials]
 
     def summary(self, output: str) -> dict[str, Any]:

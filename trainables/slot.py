@@ -50,9 +50,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
     A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint" and "test". A result has the
-    metrics of `Run.advance`, and "failure", "detail", "test" and "data_error" of its trainables.mailbox.Answer. A
-    trial's first result has "overhead_s", the seconds from the end of the trial before it to its own first training
-    step; a slot's first has "slot_start_s" instead.
+    metrics of `Run.advance`, the "seconds" that these took, and "failure", "detail", "test" and "data_error" of its
+    trainables.mailbox.Answer. A trial's first result has "overhead_s", the seconds from the end of the trial before it
+    to its own first training step; a slot's first has "slot_start_s" instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -110,10 +110,12 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         self._evaluations += 1
         self._number += 1
+        began = time.time()
         ray.get(self._mailbox.put_order.remote(Order(self._number, self._assignment, self._evaluations)))
         answer = self._await_answer()
         result: dict[str, Any] = {
             **answer.metrics,
+            "seconds": time.time() - max(began, answer.first_step_at or began),
             "failure": answer.failure,
             "detail": answer.detail,
             # Tune flattens mappings.

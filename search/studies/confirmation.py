@@ -5,8 +5,7 @@ The setting of each arm and its stopping point are chosen on the validation spli
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,20 +73,12 @@ class Comparison:
 
 
 class Confirmation(Ledger):
-    """The confirmation of one size's search, which begins when the search has ended.
+    """The confirmation of one size's search, which begins when the search has ended."""
 
-    Args:
-        clock: seconds.
-    """
-
-    def __init__(
-        self, journal: Path, searched: SizeStudy, space: Space, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__(journal, f"{searched.model}/confirmation", searched.model, space.objective)
+    def __init__(self, journal: Path, searched: SizeStudy, space: Space) -> None:
+        super().__init__(journal, f"{searched.model}/confirmation", searched.model, space)
         assert space.confirmation is not None
-        self._searched, self._space, self._how = searched, space, space.confirmation
-        self._clock = clock
-        self._began_at: dict[int, float] = {}
+        self._searched, self._how = searched, space.confirmation
 
     @property
     def contestants(self) -> list[Contestant]:
@@ -165,19 +156,13 @@ class Confirmation(Ledger):
         contestant = self.contestants[attributes["contestant"]]
         settings = replace(Settings.from_json(contestant.settings), seed=attributes["seed"])
         parameters = {**contestant.parameters, "seed": settings.seed}
-        self._began_at[number] = self._clock()
         return Candidate(number, contestant.arm, settings, parameters, test=True)
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
         """Records an evaluation; no trial is stopped."""
         self._running(number).report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
+        self._took(number, metrics)
         return None
-
-    def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
-        if number in self._began_at:
-            seconds = self._clock() - self._began_at.pop(number)
-            self.annotate(number, "device_s", self._space.resources.devices * seconds)
-        super().tell(number, state, reason)
 
     def tested(self, number: int) -> dict[str, dict[str, float]]:
         trial = self._trials()[number]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy import stats
 
 from search.studies.ledger import losses_of, objective_value
-from search.studies.stopping import losses_up_to, of_the_same_arm
+from search.studies.stopping import is_known, losses_up_to, of_the_same_arm
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ _FEWEST_DEGREES = 2
 
 class CurvePruner(optuna.pruners.BasePruner):
     """Predicts a trial's objective at its end from its losses so far, by linear regression over the trials of its arm
-    that ran to their end (Baker et al., arXiv 1705.10823).
+    whose objective is known (Baker et al., arXiv 1705.10823).
 
     Args:
         first: share of the budget before which no trial is stopped.
@@ -35,7 +35,7 @@ class CurvePruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         tokens = max(trial.intermediate_values)
-        ended = [t for t in of_the_same_arm(study, trial) if t.state == TrialState.COMPLETE]
+        ended = [t for t in of_the_same_arm(study, trial) if is_known(t) and max(t.intermediate_values) >= tokens]
         if tokens < self._first_tokens or not ended:
             return False
         feature_NF = np.array([self._features(losses_up_to(other, tokens)) for other in ended])

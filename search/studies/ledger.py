@@ -13,6 +13,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from search.space import Space
 from trainables.config.models import slug
 from trainables.settings import Settings
 
@@ -55,14 +56,17 @@ class Ledger(ABC):
     """What all studies of a search share.
 
     Attributes:
+        objectives: the losses that every trial must have.
         name: of the study.
         model: that its trials train.
         slug: the study's name as a part of a file's name.
         study: the Optuna study, the only state.
     """
 
-    def __init__(self, journal: Path, name: str, model: str, objective: str) -> None:
-        self.name, self.model, self.objective = name, model, objective
+    def __init__(self, journal: Path, name: str, model: str, space: Space) -> None:
+        self.name, self.model, self.objective = name, model, space.objective
+        self.objectives = space.objectives
+        self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
@@ -114,6 +118,12 @@ class Ledger(ABC):
     def tested(self, number: int) -> dict[str, dict[str, float]]:
         """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
         return {}
+
+    def _took(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Adds an evaluation's seconds to the device time of its trial, which so outlives an interruption."""
+        if (seconds := metrics.get("seconds")) is not None:
+            before = self._trials()[number].user_attrs.get("device_s", 0.0)
+            self.annotate(number, "device_s", before + self._space.resources.devices * seconds)
 
     def annotate(self, number: int, key: str, value: Any) -> None:
         self._running(number).set_user_attr(key, value)

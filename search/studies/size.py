@@ -15,7 +15,7 @@ from search.studies.arms import Arm, arms_of, middle, suggested
 from search.studies.extrapolation import CurvePruner
 from search.studies.ledger import Candidate, Ledger, hashed, losses_of, objective_value
 from search.studies.sampling import Sampling
-from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, plateaued
+from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, is_known, plateaued
 from trainables.config.build import fixed, settings_of
 
 SHAPE = "curriculum.shape"
@@ -37,10 +37,9 @@ class SizeStudy(Ledger):
         smaller: "SizeStudy | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(journal, model, model, space.objective)
-        self._space, self._smaller, self._clock = space, smaller, clock
+        super().__init__(journal, model, model, space)
+        self._smaller, self._clock = smaller, clock
         self.arms = {arm.name: arm for arm in arms_of(space)}
-        self._began: dict[int, float] = {}
         self._first_began: float | None = None
         self._elapsed_before = float(self.study.user_attrs.get("elapsed_s", 0.0))
         self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
@@ -132,13 +131,13 @@ class SizeStudy(Ledger):
         arm = self.arms[trial.user_attrs["arm"]]
         # Suggesting again gives back what the trial was given when it began.
         parameters = suggested(arm.space, trial, self._prefix(arm))
-        self._began[trial.number] = self._clock()
         return Candidate(trial.number, arm.name, settings_of(fixed(arm.space, parameters)), parameters)
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
         """Records an evaluation. Returns why the trial is to be stopped early, if it is; the baseline never is."""
         trial = self._running(number)
         trial.report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
+        self._took(number, metrics)
         for measure in self._space.objectives[1:]:
             values = self._trials()[number].user_attrs.get(measure, [])
             trial.set_user_attr(measure, [*values, metrics[measure]])
@@ -185,12 +184,7 @@ class SizeStudy(Ledger):
         return [losses[best] for losses in measured]
 
     def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
-        if number in self._began:
-            resources = self._space.resources
-            devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
-            before = self._trials()[number].user_attrs.get("device_s", 0.0)
-            self.annotate(number, "device_s", before + devices * (self._clock() - self._began.pop(number)))
-            self.study.set_user_attr("elapsed_s", self.elapsed_s)
+        self.study.set_user_attr("elapsed_s", self.elapsed_s)
         super().tell(number, state, reason)
         self._learn(number)
 
@@ -215,8 +209,7 @@ class SizeStudy(Ledger):
     def ranked(self, arm: str) -> list[FrozenTrial]:
         """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
         stopped because their best evaluation lay behind them."""
-        known = [t for t in self._of(arm) if t.state == TrialState.COMPLETE or t.user_attrs.get("reason") == PLATEAU]
-        return sorted(known, key=lambda t: (self.values(t)[0], t.number))
+        return sorted(filter(is_known, self._of(arm)), key=lambda t: (self.values(t)[0], t.number))
 
     def pareto_front(self) -> list[FrozenTrial]:
         """The trials whose objective is known and that no other one beats in all objectives, by the first one."""

@@ -21,6 +21,11 @@ def plateaued(losses: Sequence[float], patience: int) -> bool:
     return len(losses) > patience and min(losses[:-patience]) <= min(losses[-patience:])
 
 
+def is_known(trial: FrozenTrial) -> bool:
+    """Whether the trial's objective is known: it ran to its end, or it stopped with its best evaluation behind it."""
+    return trial.state == TrialState.COMPLETE or trial.user_attrs.get("reason") == PLATEAU
+
+
 def rungs(first: float, factor: int, full_tokens: int) -> list[int]:
     """Tokens of each rung: `first` of the budget, then `factor` times as many, below the budget."""
     found = []

@@ -1,11 +1,13 @@
 """The real command on a very small budget, in processes of its own; and what it leaves behind."""
 
 import json
+import shutil
 import signal
 
 import psutil
 import pytest
 
+from search.studies.stopping import LOSING, PLATEAU, is_known
 from tests.searches import Searches
 
 pytestmark = pytest.mark.integration
@@ -33,16 +35,19 @@ def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str])
     for trial in study.trials:
         evaluations = len(trial.intermediate_values)
         assert evaluations == 6 if trial.state.name == "COMPLETE" else 0 < evaluations < 6
+        assert trial.user_attrs.get("reason") in ([None] if trial.state.name == "COMPLETE" else [PLATEAU, LOSING])
         if trial.state.name == "COMPLETE":
             assert trial.value == min(trial.intermediate_values.values())
 
 
 def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) -> None:
+    states = {"COMPLETE": "complete", "PRUNED": "pruned"}
     summary, study = searches.summary("whole"), searches.study("whole")
     model = summary["models"]["builtin/nano"]
     assert model["baseline"]["high_entropy_loss"] == study.trials[0].value
     best = model["best"]
-    assert best["high_entropy_loss"] == min(t.value for t in study.trials[1:] if t.state.name == "COMPLETE")
+    known = [t for t in study.trials[1:] if is_known(t)]
+    assert best["high_entropy_loss"] == min(min(t.intermediate_values.values()) for t in known)
     assert best["params"]["curriculum"]["shape"] == study.trials[best["trial"]].params["curriculum.shape"]
     assert sum(model["trials"].values()) == 6
     assert set(model["trials"]) == {"complete", "pruned", "failed"}
@@ -51,6 +56,8 @@ def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) ->
     assert model["tokens"] == {"trained": trained, "saved": 6 * full - trained}
     assert set(summary["timing"]) == {"wall_s", "prepare_s", "slot_start_s", "trial_overhead_s"}
     assert 0 < summary["timing"]["trial_overhead_s"] < 5
+    assert [row["state"] for row in model["trials_table"]] == [states[t.state.name] for t in study.trials]
+    assert 0 < model["device_s"] == pytest.approx(sum(row["device_s"] for row in model["trials_table"]))
     for hash_name in ("data_hash", "evaluation_hash"):
         assert len(model[hash_name]) == 64
 
@@ -65,7 +72,12 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     parent = next(r for r in runs if r.data.tags.get("kind") == "search" and r.info.run_name == "tiny")
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     study, summary = searches.study("whole"), searches.summary("whole")
-    assert {r.info.run_id for r in children} == {t.user_attrs["mlflow_run_id"] for t in study.trials}
+    searched = [r for r in children if r.data.tags["stage"] == "search"]
+    assert {r.info.run_id for r in searched} == {t.user_attrs["mlflow_run_id"] for t in study.trials}
+    confirming = [r for r in children if r.data.tags["stage"] == "confirmation"]
+    assert len(confirming) == 4
+    assert all(r.data.metrics["test.best.high_entropy_loss"] > 0 for r in confirming)
+    assert not any(name.startswith("test.") for r in searched for name in r.data.metrics)
     best = summary["models"]["builtin/nano"]["best"]
     assert best["mlflow_run_id"] == study.trials[best["trial"]].user_attrs["mlflow_run_id"]
     for trial in study.trials:
@@ -81,6 +93,10 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
             assert float(run.data.params["mask_ratio"]) == trial.params["mask_ratio"]
     assert parent.data.metrics["builtin-nano.best.high_entropy_loss"] == best["high_entropy_loss"]
     assert parent.data.params["builtin-nano.data_hash"] == summary["models"]["builtin/nano"]["data_hash"]
+    confirmation = summary["models"]["builtin/nano"]["confirmation"]
+    assert parent.data.tags["builtin-nano.verdict"] == confirmation["verdict"]
+    found = confirmation["arms"]["entrodrop"]["against_none"]["best"]["high_entropy_loss"]
+    assert parent.data.metrics["builtin-nano.test.best.difference.low"] == found["low"]
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png"} <= artifacts
 
@@ -90,12 +106,32 @@ def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) 
     assert not any(ord(c) < 32 and c != "\n" for c in out)
     assert "Traceback" not in "".join(whole)
     assert "builtin/nano trial 0 no dropout: complete" in out
-    assert "without dropout" in out
+    assert "high-entropy test loss against no dropout" in out
+    assert "to confirm" in out
     assert f"mlflow ui --backend-store-uri sqlite:///{searches.folder}/mlflow.db" in out
     assert not (searches.folder / "whole" / "checkpoints").exists()
     assert not (searches.folder / "whole" / "ray").exists()
     events = [json.loads(line) for line in (searches.folder / "whole" / "events.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events].count("trial_ended") == 6
+    ended = [e["stage"] for e in events if e["event"] == "trial_ended"]
+    assert (ended.count("search"), ended.count("confirmation")) == (6, 4)
+
+
+def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them(
+    searches: Searches, whole: tuple[str, str]
+) -> None:
+    confirmation = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]
+    runs = searches.study("whole", "builtin/nano/confirmation").trials
+    assert {t.state.name for t in runs} == {"COMPLETE"}
+    assert [t.user_attrs["seed"] for t in runs] == [1, 1, 2, 2]
+    assert {t.user_attrs["trial"] for t in runs if t.user_attrs["arm"] == "none"} == {0}
+    assert all(len(t.intermediate_values) == 6 for t in runs)
+    assert set(confirmation["arms"]) == {"none", "entrodrop"}
+    ours, none = (confirmation["arms"][arm]["test"]["best"]["high_entropy_loss"] for arm in ("entrodrop", "none"))
+    found = confirmation["arms"]["entrodrop"]["against_none"]["best"]["high_entropy_loss"]
+    assert found["mean"] == pytest.approx(ours - none)
+    assert found["low"] < found["mean"] < found["high"]
+    assert confirmation["verdict"] in whole[0]
+    assert confirmation["verdict"] in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
 
 
 def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole: tuple[str, str]) -> None:
@@ -110,6 +146,8 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
     assert any(row[1] == "RUNNING" for row in before.values())
     searches.run("interrupted", "--resume")
     assert searches.table("interrupted") == searches.table("whole")
+    confirmations = (searches.table(o, "builtin/nano/confirmation") for o in ("interrupted", "whole"))
+    assert next(confirmations) == next(confirmations)
     for row in searches.table("interrupted"):
         if row[0] in before and before[row[0]][1] in ("COMPLETE", "PRUNED"):
             assert before[row[0]] == row
@@ -127,13 +165,13 @@ def test_a_killed_worker_costs_no_trial(searches: Searches, whole: tuple[str, st
 
 
 def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:
-    best = searches.summary("whole")["models"]["builtin/nano"]["best"]
+    confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
     two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
-    searches.run("again", *two, space=schedule)
+    searches.run("again", *two, "--set", "confirmation=null", space=schedule)
     again = searches.summary("again")["models"]["builtin/nano"]
-    assert again["best"]["params"] == best["params"]
-    before, after = (searches.study(o).trials[n] for o, n in (("whole", best["trial"]), ("again", 1)))
+    assert again["best"]["params"] == confirmed["params"]
+    before, after = (searches.study(o).trials[n] for o, n in (("whole", confirmed["trial"]), ("again", 1)))
     assert after.intermediate_values == pytest.approx(before.intermediate_values, abs=1e-4)
     baselines = (searches.study(o).trials[0].intermediate_values for o in ("whole", "again"))
     assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
@@ -147,3 +185,27 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_its_reason(searches: Sea
     assert searches.summary("nan")["models"]["builtin/nano"]["trials"]["failed"] == 3
     assert "failed (nan" in out
     assert "Traceback" not in err
+
+
+def test_a_larger_budget_goes_on_and_confirms_what_it_finds(searches: Searches, whole: tuple[str, str]) -> None:
+    shutil.copytree(searches.folder / "whole", searches.folder / "grown")
+    searches.run("grown", "--resume", "--set", "budget.trials=8")
+    assert searches.table("grown")[:6] == searches.table("whole")
+    assert len(searches.table("grown")) == 8
+    runs = searches.study("grown", "builtin/nano/confirmation").trials
+    before = searches.study("whole", "builtin/nano/confirmation").trials
+    assert [t.user_attrs for t in runs[: len(before)]] == [t.user_attrs for t in before]
+    best = searches.summary("grown")["models"]["builtin/nano"]["best"]["trial"]
+    assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
+
+
+def test_arms_are_compared_in_a_table(searches: Searches) -> None:
+    decay = "{name: decay, schedule: null, training: {weight_decay: 1.0}}"
+    arms = f"arms=[{{name: none, schedule: null}}, {{name: entrodrop}}, {decay}]"
+    out, _ = searches.run("arms", "--set", arms, "--set", "budget.trials=2", "--set", "budget.epochs=2")
+    assert [t.user_attrs["arm"] for t in searches.study("arms").trials].count("entrodrop") == 2
+    confirmation = searches.summary("arms")["models"]["builtin/nano"]["confirmation"]
+    assert set(confirmation["arms"]) == {"none", "entrodrop", "decay"}
+    row = next(line for line in out.splitlines() if "decay" in line and " to " in line and "confirmed" not in line)
+    assert f"{confirmation['arms']['decay']['test']['best']['high_entropy_loss']:.4f}" in row
+    assert (searches.folder / "arms" / "verdict.png").stat().st_size > 10_000

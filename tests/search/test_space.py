@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.space import Space, json_schema, load
+from search.space import Space, fewest_documents, json_schema, load
 from tests.configs import FILES, MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
 from trainables.config.file import ConfigError, ConfigFile
@@ -150,12 +150,54 @@ WRONG_VALUES = [
         9,
         "training.accumulation: given 8; allowed: training.batch_size (4) divisible",
     ),
+    ("budget: {hours: 0}", 8, "budget.hours: given 0; allowed: a number above 0"),
+    ("budget: {device_hours: -1.5}", 8, "budget.device_hours: given -1.5; allowed: a number above 0"),
+    ("budget: {tokens: 0}", 8, "budget.tokens: given 0; allowed: an integer of at least 1"),
+    ("early_stopping: {audit: 1.5}", 8, "early_stopping.audit: given 1.5; allowed: a number from 0 to 1"),
+    ("early_stopping: {audit: -0.1}", 8, "early_stopping.audit: given -0.1; allowed: a number from 0 to 1"),
+    ("early_stopping: {patience: 0}", 8, "early_stopping.patience: given 0; allowed: an integer of at least 1"),
+    ("early_stopping: {reduction_factor: 1}", 8, "reduction_factor: given 1; allowed: an integer of at least 2"),
+    ("objectives: [loss, high_entropy_loss]", 8, "objectives.0: given 'loss'; allowed: high_entropy_loss, the first"),
+    ("objectives: [high_entropy_loss, los]", 8, "objectives.1: given 'los'; allowed: high_entropy_loss, loss, "),
+    (
+        "objectives: [high_entropy_loss, general_loss]",
+        8,
+        "objectives.1: given general_loss; allowed: losses that are measured: there is no general split",
+    ),
+    ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2"),
+    ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: a number from 0.5 to 0.999"),
+    (
+        "budget: {trials: 4}\nconfirmation: {best: 4}",
+        9,
+        "confirmation.best: given 4; allowed: at most 3, the trials of an arm that can end",
+    ),
+    ("transfer: -1", 8, "transfer: given -1; allowed: an integer of at least 0"),
 ]
 
 
 @pytest.mark.parametrize(("text", "line", "message"), WRONG_VALUES, ids=[text[:50] for text, _, _ in WRONG_VALUES])
 def test_a_wrong_value_is_told_with_its_line(write: Any, text: str, line: int, message: str) -> None:
     tells(write(MINIMAL + text + "\n"), line, message, Space)
+
+
+def test_too_few_test_documents_for_the_interval_are_told(write: Any) -> None:
+    few = MINIMAL.replace("test: 20", "test: 5")
+    tells(
+        write(few), 7, "data.test: given 5; allowed: at least 6, for an interval of 95%; or confirmation: null", Space
+    )
+    assert load(write(few + "confirmation: null\n")).config.confirmation is None
+    assert load(write(few + "confirmation: {confidence: 0.9}\n")).config.data.test == 5
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
+def test_documents_that_agree_by_chance_are_too_few(confidence: float) -> None:
+    fewest = fewest_documents(confidence)
+    assert 2 * 0.5**fewest <= 1 - confidence + 1e-12 < 2 * 0.5 ** (fewest - 1)
+
+
+def test_what_cannot_be_confirmed_by_default_is_no_mistake(write: Any) -> None:
+    # One setting beside the baseline, although two are confirmed by default.
+    assert load(write(MINIMAL), ["budget.trials=2"]).config.budget.trials == 2
 
 
 def test_the_first_of_many_problems_is_told(write: Any) -> None:

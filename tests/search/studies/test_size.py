@@ -76,7 +76,7 @@ def test_parameters_belong_to_their_shape(tmp_path: Path) -> None:
 
 
 def test_states_are_true(tmp_path: Path) -> None:
-    opened = study(tmp_path, early_stopping={"patience": 8, "first_rung": 0.25, "audit": 0.0})
+    opened = study(tmp_path, early_stopping={"pruner": "rungs", "patience": 8, "audit": 0.0})
     assert run(opened, opened.ask().number, curve(5.0, 5.4)) == "complete"  # type: ignore[union-attr]
     assert run(opened, opened.ask().number, curve(5.0, 5.2)) == "complete"  # type: ignore[union-attr]
     assert run(opened, opened.ask().number, curve(5.5, 6.5)) == LOSING  # type: ignore[union-attr]

@@ -1,0 +1,290 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search.arms import BASELINE
+from search.studies.confirmation import Confirmation, sentence
+from search.studies.ledger import Candidate
+from search.studies.size import SizeStudy
+from search.verdict import Verdict
+from tests.studies import ask, fail, run, run_all, search, space
+from trainables.settings import Settings
+
+ARMS: list[dict[str, Any]] = [
+    {"name": "none", "schedule": None, "training": {"weight_decay": [0.0, 0.1, 0.2]}},
+    {"name": "entrodrop"},
+    {"name": "random", "schedule": {"tokens": "random"}},
+]
+# How hard each document of the test split is, in nats.
+HARD = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.3)
+
+Loss = Callable[[Candidate], float]
+
+
+def validation(candidate: Candidate) -> float:
+    """The search's losses: without dropout the worst, then the better the larger the number."""
+    return 5.0 if candidate.arm == BASELINE else 4.0 - candidate.number / 100
+
+
+def searched(folder: Path, **changes: Any) -> tuple[SizeStudy, Confirmation]:
+    """A search that has ended, and what confirms it."""
+    study = search(folder, **changes)
+    run_all(study, validation, 2)
+    return study, Confirmation(folder / "study.journal", study, space(**changes))
+
+
+def measured(loss: float, seed: int, documents: int = 6) -> dict[str, Any]:
+    """Sums over ten tokens of each document, which differ a little from seed to seed."""
+    sums = [10 * (loss + hard + seed / 1000) for hard in HARD[:documents]]
+    return {"sums": sums, "counts": [10.0] * documents}
+
+
+def read(best: float, final: float, seed: int) -> dict[str, Any]:
+    """As `trainables.train.Run.test` gives it."""
+    return {
+        point: {"test": {"high_entropy_loss": measured(loss, seed), "loss": measured(loss / 2, seed)}}
+        for point, loss in (("best", best), ("final", final))
+    }
+
+
+def confirm(
+    confirmation: Confirmation,
+    test: Loss = lambda candidate: 5.0 if candidate.arm == BASELINE else 4.0,
+    loss: Loss = lambda candidate: 5.0 if candidate.arm == BASELINE else 4.0,
+    fails: Callable[[Candidate], bool] = lambda candidate: False,
+    runs: int = 100,
+) -> list[Candidate]:
+    """Runs the confirmation as far as `runs`, with these losses on the two splits."""
+    done: list[Candidate] = []
+    while len(done) < runs and (candidate := confirmation.ask()) is not None:
+        done.append(candidate)
+        if fails(candidate):
+            fail(confirmation, candidate)
+            continue
+        on_test = test(candidate)
+        confirmation.conclude(candidate.number, read(on_test, on_test + 1, candidate.settings.seed))
+        assert run(confirmation, candidate, [loss(candidate)] * 2) == "complete"
+    return done
+
+
+def setting(candidate: Candidate) -> Any:
+    return candidate.parameters.get("mask_ratio")
+
+
+# Who is trained again.
+
+
+def test_the_best_settings_and_the_baseline_are_trained_again(tmp_path: Path) -> None:
+    study, confirmation = searched(tmp_path)
+    assert [(c.arm, c.trial) for c in confirmation.contestants] == [("none", 0), ("entrodrop", 7), ("entrodrop", 6)]
+    assert confirmation.planned == 3 * 3
+    for contestant in confirmation.contestants:
+        assert contestant.trial is not None
+        assert contestant.parameters == study.parameters(study.study.trials[contestant.trial])
+
+
+def test_of_each_arm_the_best_settings_and_the_baseline_once(tmp_path: Path) -> None:
+    _, confirmation = searched(
+        tmp_path, arms=ARMS, budget={"trials": 3, "epochs": 8}, confirmation={"best": 2, "seeds": 4}
+    )
+    assert [c.arm for c in confirmation.contestants] == ["none", *["entrodrop"] * 2, *["random"] * 2]
+    assert confirmation.planned == 5 * 4
+
+
+def test_a_searched_learning_rate_is_given_to_the_baseline_as_well(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
+    study = search(tmp_path, **changes)
+    confirmation = Confirmation(tmp_path / "study.journal", study, space(**changes))
+    planned = confirmation.planned
+    run_all(study, validation, 2)
+    own, best, _, tuned = confirmation.contestants
+    assert (own.arm, best.arm, tuned.arm, tuned.trial) == (BASELINE, "entrodrop", BASELINE, None)
+    assert tuned.settings["learning_rate"] == best.settings["learning_rate"] != own.settings["learning_rate"]
+    assert tuned.settings["entrodrop"] is None
+    assert confirmation.planned == planned == 4 * 3
+
+
+def test_nothing_is_confirmed_before_the_search_has_ended(tmp_path: Path) -> None:
+    study = search(tmp_path)
+    confirmation = Confirmation(tmp_path / "study.journal", study, space())
+    assert confirmation.contestants == []
+    assert not confirmation.exhausted
+    run_all(study, validation, 2)
+    assert len(confirmation.contestants) == 3
+
+
+@pytest.mark.parametrize("failed", [range(8), range(1), range(1, 8)])
+def test_without_a_setting_or_a_baseline_there_is_nothing_to_confirm(tmp_path: Path, failed: range) -> None:
+    study = search(tmp_path)
+    while (candidate := study.ask()) is not None:
+        if candidate.number in failed:
+            fail(study, candidate)
+        else:
+            run(study, candidate, [5.0] * 2)
+    confirmation = Confirmation(tmp_path / "study.journal", study, space())
+    assert (confirmation.contestants, confirmation.planned, confirmation.ended) == ([], 0, True)
+    assert confirmation.ask() is None
+    assert (confirmation.comparisons(), confirmation.chosen()) == ({}, None)
+
+
+# How they are trained.
+
+
+def test_seeds_are_fresh_and_nothing_else_differs(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path, seed=7)
+    runs = confirm(confirmation)
+    assert [(candidate.settings.seed, candidate.arm) for candidate in runs] == [
+        (seed, arm) for seed in (8, 9, 10) for arm in ("none", "entrodrop", "entrodrop")
+    ]
+    for candidate in runs:
+        contestant = confirmation.contestants[candidate.number % 3]
+        given = Settings.from_json(contestant.settings)
+        assert given.seed == 7
+        assert candidate.settings.to_json() == given.to_json() | {"seed": candidate.settings.seed}
+    assert all(candidate.test for candidate in runs)
+    assert confirmation.ended
+
+
+def test_an_interrupted_confirmation_goes_on_under_the_same_numbers(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    _, uninterrupted = searched(tmp_path / "whole")
+    whole = confirm(uninterrupted)
+
+    study, confirmation = searched(tmp_path)
+    begun = confirm(confirmation, runs=4)
+    left = ask(confirmation)
+    confirmation.report(left.number, {"tokens": 100, "high_entropy_loss": 4.0})
+    reopened = Confirmation(tmp_path / "study.journal", search(tmp_path), space())
+    assert reopened.contestants == confirmation.contestants
+    assert not reopened.ended
+    rest = confirm(reopened)
+    assert rest[0] == left
+    assert [*begun, *rest] == whole
+    assert reopened.comparisons() == uninterrupted.comparisons()
+    assert study.study.trials == search(tmp_path).study.trials
+
+
+# What comes of it.
+
+
+def test_the_choice_is_made_on_the_validation_split_alone(tmp_path: Path) -> None:
+    # On the test split the order is the opposite, and the baseline is the best of all.
+    _, confirmation = searched(tmp_path, arms=ARMS, budget={"trials": 3, "epochs": 8})
+    losses = dict(zip(range(5), (5.0, 4.2, 4.1, 4.4, 4.3), strict=True))
+    confirm(
+        confirmation,
+        test=lambda candidate: 9.0 - losses[candidate.number % 5],
+        loss=lambda candidate: losses[candidate.number % 5],
+    )
+    comparisons = confirmation.comparisons()
+    assert [comparisons[arm].contestant for arm in ("entrodrop", "random")] == [
+        confirmation.contestants[2],
+        confirmation.contestants[4],
+    ]
+    assert [comparisons[arm].validation for arm in ("entrodrop", "random")] == pytest.approx([4.1, 4.3])
+    assert confirmation.chosen() == "entrodrop"
+    assert comparisons["entrodrop"].differences["best"]["high_entropy_loss"].verdict == Verdict.WORSE
+
+
+@pytest.mark.parametrize(("objective", "chosen"), [("best", 1), ("final", 2)])
+def test_the_choice_goes_by_the_objective(tmp_path: Path, objective: str, chosen: int) -> None:
+    _, confirmation = searched(tmp_path, objective=objective)
+    while (candidate := confirmation.ask()) is not None:
+        losses = ([5.0] * 2, [3.0, 5.0], [4.0] * 2)[candidate.number % 3]
+        confirmation.conclude(candidate.number, read(4.0, 5.0, candidate.settings.seed))
+        run(confirmation, candidate, losses)
+    assert confirmation.comparisons()["entrodrop"].contestant == confirmation.contestants[chosen]
+
+
+def test_losses_and_differences_are_of_the_test_split(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation)
+    comparisons = confirmation.comparisons()
+    assert list(comparisons) == ["none", "entrodrop"]
+    assert comparisons["none"].differences == {}
+    found = comparisons["entrodrop"]
+    # The documents add 0.05 in the mean, the seeds 1, 2 and 3 add 0.002.
+    assert found.losses["best"]["high_entropy_loss"] == pytest.approx(4.052)
+    assert found.losses["final"]["high_entropy_loss"] == pytest.approx(5.052)
+    assert found.losses["best"]["loss"] == pytest.approx(2.052)
+    assert comparisons["none"].losses["best"]["high_entropy_loss"] == pytest.approx(5.052)
+    assert found.differences["best"]["high_entropy_loss"].mean == pytest.approx(-1.0)
+    assert found.differences["best"]["high_entropy_loss"].verdict == Verdict.BETTER
+    assert found.seeds == 3
+    assert [run.user_attrs["seed"] for run in confirmation.runs_of("entrodrop")] == [1, 2, 3]
+
+
+def test_a_failed_run_leaves_its_seed_out_of_the_pairs(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation, fails=lambda candidate: candidate.number == 3)
+    # Run 3 is the baseline with the second seed.
+    assert [trial.user_attrs["seed"] for trial in confirmation.trials(TrialState.FAIL)] == [2]
+    assert {arm: found.seeds for arm, found in confirmation.comparisons().items()} == {"none": 2, "entrodrop": 2}
+
+
+def test_a_setting_with_one_run_left_is_not_chosen(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    # Contestant 2 would win, but two of its runs fail.
+    confirm(
+        confirmation,
+        loss=lambda candidate: (5.0, 4.0, 3.0)[candidate.number % 3],
+        fails=lambda candidate: candidate.number in (5, 8),
+    )
+    found = confirmation.comparisons()["entrodrop"]
+    assert (found.contestant, found.seeds) == (confirmation.contestants[1], 3)
+
+
+def test_without_two_runs_of_the_baseline_there_is_no_comparison(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation, fails=lambda candidate: candidate.number in (0, 3))
+    assert (confirmation.comparisons(), confirmation.chosen()) == ({}, None)
+
+
+def test_the_baseline_that_does_better_is_the_one_to_beat(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path, training={"weight_decay": [0.0, 0.1, 0.2]})
+    confirm(confirmation, loss=lambda candidate: (5.0, 4.0, 4.1, 4.5)[candidate.number % 4])
+    assert confirmation.comparisons()["none"].contestant == confirmation.contestants[3]
+
+
+def test_one_general_document_is_no_measure(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    while (candidate := confirmation.ask()) is not None:
+        seed = candidate.settings.seed
+        values = read(4.0, 5.0, seed)
+        for point in values.values():
+            point["general"] = {"loss": measured(3.0, seed, documents=1 if point is values["best"] else 2)}
+        confirmation.conclude(candidate.number, values)
+        run(confirmation, candidate, [4.0] * 2)
+    found = confirmation.comparisons()["entrodrop"]
+    assert list(found.differences["best"]) == ["high_entropy_loss", "loss"]
+    assert list(found.differences["final"]) == ["high_entropy_loss", "loss", "general_loss"]
+    assert found.losses["final"]["general_loss"] == pytest.approx(2.852)
+
+
+# In words.
+
+
+@pytest.mark.parametrize(
+    ("loss", "begins", "interval"),
+    [
+        (4.0, "use trial 7 (entrodrop): confirmed better (high-entropy", "-1.0000 nats, 95% interval -1.0000 to -1."),
+        (6.0, "use no dropout: trial 7 (entrodrop) is worse (high-entropy", "+1.0000 nats, 95% interval +1."),
+        (5.0, "use no dropout, or trial 7 (entrodrop): no difference shown (", "+0.0000 nats, 95% interval +0."),
+    ],
+)
+def test_the_verdict_is_one_sentence(tmp_path: Path, loss: float, begins: str, interval: str) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation, test=lambda candidate: 5.0 if candidate.arm == BASELINE else loss)
+    told = sentence(confirmation.comparisons(), "entrodrop", "best", 0.95)
+    assert told.startswith(begins)
+    assert interval in told
+    assert told.endswith(", 3 seeds)")
+
+
+def test_the_confidence_is_not_rounded(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation)
+    assert "99.9% interval" in sentence(confirmation.comparisons(), "entrodrop", "best", 0.999)
