@@ -1,0 +1,76 @@
+"""What the best settings of a smaller model buy in the search of a larger one, replayed on measured learning curves.
+
+    python -m tests.benchmarks.transfer [--json FILE]
+
+50 times with other seeds: this project's search of builtin/nano, then that of builtin/micro, with the first one's best
+settings as its first trials and without (cold); each spends the tokens of 16 full trials. See tests.benchmarks.replay.
+
+Keys, for the objective best, and under "all" for each objective: tokens_with, tokens_cold (medians of the tokens until
+the regret that the cold search ends with), ratio (of these), reached (share of the searches with transfer that get
+there), regret_with, regret_cold (medians at the end, in nats).
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from tests.benchmarks.curves.make import space
+from tests.benchmarks.curves.table import Table
+from tests.benchmarks.replay import OBJECTIVES, Trace, run, settings
+from tests.benchmarks.searchers import ours
+
+FULL_TRIALS = 16
+
+
+def searches(objective: str, seed: int) -> tuple[Trace, Trace]:
+    """The larger model's search with transfer, and without."""
+    small, large = space().models
+    own = settings(objective, seed)
+    first, second = Table(small), Table(large)
+    budget = FULL_TRIALS * second.full_tokens
+    with ours(first, small, own) as (searcher, studied):
+        run(searcher, first, objective, FULL_TRIALS * first.full_tokens)
+        with ours(second, large, own, studied) as (warm, _), ours(second, large, own) as (cold, _):
+            return run(warm, second, objective, budget), run(cold, second, objective, budget)
+
+
+def compared(found: list[tuple[Trace, Trace]]) -> dict[str, Any]:
+    goals = [cold.regret[-1] for _, cold in found]
+    tokens_with = [warm.tokens_to(goal) for (warm, _), goal in zip(found, goals, strict=True)]
+    tokens_cold = [cold.tokens_to(goal) for (_, cold), goal in zip(found, goals, strict=True)]
+    return {
+        "tokens_with": statistics.median(tokens_with),
+        "tokens_cold": statistics.median(tokens_cold),
+        "ratio": statistics.median(tokens_with) / statistics.median(tokens_cold),
+        "reached": statistics.fmean(tokens < float("inf") for tokens in tokens_with),
+        "regret_with": statistics.median(warm.regret[-1] for warm, _ in found),
+        "regret_cold": statistics.median(goals),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    results = {}
+    with get_context("spawn").Pool(options.processes) as pool:
+        for objective in OBJECTIVES:
+            found = pool.imap(partial(searches, objective), range(options.seeds))
+            results[objective] = compared(list(track(found, objective, options.seeds)))
+            print(objective, json.dumps(results[objective], indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(results["best"] | {"all": results}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

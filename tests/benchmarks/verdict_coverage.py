@@ -1,0 +1,107 @@
+"""How often the verdict is wrong, and how often it finds a difference that is there, on resampled test losses.
+
+    python -m tests.benchmarks.verdict_coverage [--json FILE]
+
+tests/benchmarks/curves/seeds.parquet has the test losses of three settings with 24 seeds each, by document. A try draws
+20 documents with replacement, and for each side n seeds of one setting, no seed twice (n = 3, as in a space that says
+nothing of it). Both sides are then equal in truth, but for what is added to one of them. About three minutes.
+
+Keys: false_positive_rate (share of 1,000 tries with equal sides that are called different; the goal is at most 0.05),
+power (share of 1,000 tries that find 0.6 nats at the last epoch, which is what EntroDrop gained on SmolLM2-135M and
+GSM8K: LOG.md, "The rebound on a real model"; the goal is at least 0.8), seeds_for_80 (the fewest seeds that find it in
+80 %), cases (for the best and the last evaluation: the rate with equal sides, and the same two figures for the
+difference between this table's own baseline and its best setting, in nats; null if 12 seeds are not enough).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.progress import track
+
+from search.verdict import Verdict, difference
+from tests.benchmarks.curves.make import SEEDS
+
+Array = NDArray[np.float64]
+
+TRIES, DOCUMENTS, DEFAULT_SEEDS = 1000, 20, 3
+REAL_DIFFERENCE = 0.6  # nats
+_SEEDS = (2, 3, 4, 5, 6, 8, 10, 12)
+_TRIES_FOR_SEEDS = 400
+
+
+class Population:
+    """Test losses of the settings at one point ("best" or "final"): for each an array of its seeds by documents."""
+
+    def __init__(self, point: str) -> None:
+        rows = [row for row in pq.read_table(SEEDS).to_pylist() if row["point"] == point]
+        self.tokens_K = np.array(rows[0]["counts"])
+        numbers = sorted({row["setting"] for row in rows})
+        self.loss_SK = {n: np.array([row["sums"] for row in rows if row["setting"] == n]) for n in numbers}
+
+    def mean(self, setting: int) -> float:
+        """In nats."""
+        return float(self.loss_SK[setting].mean(axis=0).sum() / self.tokens_K.sum())
+
+
+def called(population: Population, settings: list[int], shift: float, seeds: int, tries: int, say: str) -> float:
+    """The share of tries whose sides, equal but for `shift` nats, are called different in the right direction, or, with
+    no shift, in any."""
+    generator = np.random.default_rng(0)
+    found = 0
+    for number in track(range(tries), say):
+        loss_SK = population.loss_SK[settings[number % len(settings)]]
+        drawn = generator.permutation(len(loss_SK))[: 2 * seeds]
+        documents = generator.integers(len(population.tokens_K), size=DOCUMENTS)
+        tokens_K = population.tokens_K[documents]
+        ours_SK = loss_SK[drawn[:seeds]][:, documents] - shift * tokens_K
+        theirs_SK = loss_SK[drawn[seeds:]][:, documents]
+        verdict = difference(ours_SK, theirs_SK, tokens_K, seed=number).verdict
+        found += verdict == Verdict.BETTER or (shift == 0 and verdict == Verdict.WORSE)
+    return found / tries
+
+
+def seeds_for_80(population: Population, settings: list[int], shift: float) -> int | None:
+    for seeds in _SEEDS:
+        if called(population, settings, shift, seeds, _TRIES_FOR_SEEDS, f"{shift:.3f} nats, {seeds} seeds") >= 0.8:
+            return seeds
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    cases: dict[str, Any] = {}
+    for point in ("best", "final"):
+        population = Population(point)
+        settings = sorted(population.loss_SK)
+        best = min(settings, key=population.mean)
+        own = population.mean(0) - population.mean(best)
+        cases[point] = {
+            "false_positive_rate": called(population, settings, 0.0, DEFAULT_SEEDS, TRIES, f"{point}, equal"),
+            "difference": own,
+            "power": called(population, settings, own, DEFAULT_SEEDS, TRIES, f"{point}, {own:.3f} nats"),
+            "seeds_for_80": seeds_for_80(population, settings, own) if own > 0 else None,
+        }
+    final = Population("final")
+    settings = sorted(final.loss_SK)
+    result = {
+        "false_positive_rate": max(case["false_positive_rate"] for case in cases.values()),
+        "power": called(final, settings, REAL_DIFFERENCE, DEFAULT_SEEDS, TRIES, f"final, {REAL_DIFFERENCE} nats"),
+        "seeds_for_80": seeds_for_80(final, settings, REAL_DIFFERENCE),
+        "cases": cases,
+    }
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
