@@ -6,7 +6,7 @@ from functools import cached_property
 from search.space import Space
 from search.studies.confirmation import Comparison, Confirmation
 from search.studies.size import SizeStudy
-from search.verdict import Verdict
+from search.verdict import Difference, Verdict
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,13 @@ class Size:
         """The arm that the confirmation chose."""
         return self.confirmed.chosen() if self.comparisons and self.confirmed is not None else None
 
+    @cached_property
+    def verdict(self) -> dict[str, Difference]:
+        """For each point the difference that the verdict is about; empty if nothing was confirmed."""
+        if self.chosen is None or self.confirmed is None:
+            return {}
+        return self.confirmed.verdict(self.chosen)
+
 
 def point_of(space: Space) -> str:
     """The evaluation that the verdict is about."""
@@ -43,6 +50,4 @@ def point_of(space: Space) -> str:
 
 def verdict_of(size: Size, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
-    if size.chosen is None:
-        return None
-    return size.comparisons[size.chosen].differences[point_of(space)]["high_entropy_loss"].verdict
+    return size.verdict[point_of(space)].verdict if size.verdict else None

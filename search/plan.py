@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from search.arms import BASELINE
 from search.record import curriculum_name, flat
-from search.space import Budget, Space
+from search.space import Budget, Space, check_tokens
 from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
@@ -95,6 +95,8 @@ def _size(model: str, space: Space, splits: Splits) -> tuple[list[str], _Cost]:
         study = SizeStudy(journal, model, space)
         train, trial_s = _measure(model, space, splits)
         trial = _Cost(train.tokens * space.budget.epochs, trial_s * space.resources.devices)
+        if space.budget.tokens is not None:
+            check_tokens(space.budget.tokens, trial.tokens, model)
         most = _most(space, study, trial)
         lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
         if space.arms is not None:

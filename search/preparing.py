@@ -10,7 +10,7 @@ import ray
 import torch
 
 from search.scoring import THREADS, score_spread
-from search.space import Space
+from search.space import Space, check_tokens
 from search.studies.arms import arms_of
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
@@ -81,6 +81,5 @@ def _check_budget(space: Space, prepared: Prepared) -> None:
     if space.evaluation.per_epoch > steps:
         allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
         raise DataError("evaluation.per_epoch", str(space.evaluation.per_epoch), allowed)
-    full = prepared.train_tokens * space.budget.epochs
-    if space.budget.tokens is not None and space.budget.tokens < full:
-        raise DataError("budget.tokens", str(space.budget.tokens), f"at least {full}, one trial of {prepared.model}")
+    if space.budget.tokens is not None:
+        check_tokens(space.budget.tokens, prepared.train_tokens * space.budget.epochs, prepared.model)

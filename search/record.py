@@ -82,11 +82,9 @@ class Record:
                     metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
                     parameters |= flat(entry[name]["params"], f"{short}.{name}.")
             if (confirmation := entry.get("confirmation")) is not None and confirmation["chosen"] is not None:
-                chosen = confirmation["arms"][confirmation["chosen"]]
                 tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
-                for point, found in chosen["against_none"].items():
-                    for bound in ("mean", "low", "high"):
-                        metrics[f"{short}.test.{point}.difference.{bound}"] = found["high_entropy_loss"][bound]
+                for point, found in confirmation["difference"].items():
+                    metrics |= {f"{short}.test.{point}.difference.{bound}": value for bound, value in found.items()}
         self._tracker.end_search(status, parameters, metrics, tags, files)
         self.event("search_ended", status=status)
 

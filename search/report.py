@@ -4,6 +4,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from search.pictures import write_pictures
 from search.record import flat
 from search.space import Space
 from search.studies.confirmation import sentence
-from search.studies.ledger import losses_of
+from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
 from search.trend import trend
 from search.verdict import Verdict
 from search.whole import write_whole
+from trainables.config.build import fixed
 
 
 def summarize(
@@ -110,7 +112,10 @@ def _summary_of(size: Size, space: Space, run_id: Callable[[str, int], str | Non
         summary["confirmation"] = {
             "chosen": size.chosen,
             "verdict": verdict_of(size, space),
+            "difference": {point: asdict(found) for point, found in size.verdict.items()},
+            "among": size.confirmed.among,
             "arms": {arm: comparison.to_json() for arm, comparison in size.comparisons.items()},
+            "failures": {str(t.number): t.user_attrs.get("reason") for t in size.confirmed.trials(TrialState.FAIL)},
             **confirming,
         }
     return summary
@@ -142,39 +147,50 @@ _FEWEST_FOR_IMPORTANCES = 6
 def last_words(size: Size, space: Space) -> str:
     """One sentence on what to use."""
     study = size.searched
-    if size.chosen is not None:
+    if size.chosen is not None and size.confirmed is not None:
         assert space.confirmation is not None
-        return sentence(size.comparisons, size.chosen, point_of(space), space.confirmation.confidence)
+        found, how = size.verdict[point_of(space)], space.confirmation
+        return sentence(size.chosen, size.comparisons[size.chosen], found, size.confirmed.among, how.confidence)
     best, baseline = study.best(), study.baseline()
     if best is None:
-        reasons = Counter(t.user_attrs.get("reason") for t in study.trials(TrialState.FAIL))
-        told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-        return f"no trial but the baseline ran to its end{f'; failed: {told}' if told else ''}"
+        what = "no trial ran to its end" if baseline is None else "no trial but the baseline ran to its end"
+        return f"{what}{_failed(study)}"
     losses = losses_of(best)
     text = f"trial {best.number}, high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
     if baseline is None:
-        return f"{text}; there is no baseline to compare with"
+        return f"{text}; there is no baseline to compare with{_failed(study)}"
     without = losses_of(baseline)
-    return f"{text}; without dropout {min(without):.4f} and {without[-1]:.4f}; not confirmed"
+    why = _failed(size.confirmed) if size.confirmed is not None else ""
+    return f"{text}; without dropout {min(without):.4f} and {without[-1]:.4f}; not confirmed{why}"
+
+
+def _failed(ledger: Ledger) -> str:
+    """Why trials of a study failed, as the end of a sentence; nothing if none did."""
+    reasons = Counter(t.user_attrs.get("reason") for t in ledger.trials(TrialState.FAIL))
+    told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    return f"; failed: {told}" if told else ""
 
 
 def best_schedule(size: Size, space: Space) -> str | None:
     """A space, as YAML, in which every setting has the value that did best; None if no trial has an objective.
 
-    After a confirmation that is the setting that it chose, or no dropout if that was worse.
+    After a confirmation that is the setting that it chose, or, if that was worse, the baseline that beat it.
     """
-    study = size.searched
-    verdict, trial = verdict_of(size, space), study.best()
-    if (chosen := size.chosen) is not None:
-        number = size.comparisons[chosen].contestant.trial
-        trial = (
-            study.baseline()
-            if verdict == Verdict.WORSE
-            else next(t for t in study.ranked(chosen) if t.number == number)
-        )
-    if trial is None:
-        return None
-    resolved = study.space_of(trial).model_dump(mode="json")
+    study, verdict = size.searched, verdict_of(size, space)
+    against: float | None
+    if size.chosen is not None:
+        comparison = size.comparisons[BASELINE if verdict == Verdict.WORSE else size.chosen]
+        contestant = comparison.contestant
+        own, number = fixed(study.arms[contestant.arm].space, contestant.parameters), contestant.trial
+        value, against = comparison.validation, size.comparisons[BASELINE].validation
+        of = ", mean over the seeds of the confirmation"
+    else:
+        if (trial := study.best()) is None:
+            return None
+        own, number, value, of = study.space_of(trial), trial.number, study.values(trial)[0], ""
+        baseline = study.baseline()
+        against = study.values(baseline)[0] if baseline is not None else None
+    resolved = own.model_dump(mode="json")
     resolved["models"] = [study.model]
     resolved["name"] = f"{space.name}-best"
     # Trial 0 is always the baseline; trial 1 is this schedule.
@@ -182,12 +198,13 @@ def best_schedule(size: Size, space: Space) -> str | None:
     resolved["arms"] = None
     if resolved["confirmation"] is not None:
         resolved["confirmation"]["best"] = 1
-    baseline = study.baseline()
-    against = f"; without dropout {study.values(baseline)[0]:.4f}" if baseline is not None else ""
+    what = f"Trial {number}" if number is not None else "No dropout, with the best trial's learning rate,"
+    without = f"; without dropout {against:.4f}" if against is not None else ""
+    words = last_words(size, space)
     comment = [
-        f"# Trial {trial.number} of {study.model} in the search {space.name}.",
-        f"# {space.objective.capitalize()} validation high-entropy loss {study.values(trial)[0]:.4f} nats{against}.",
-        f"# {last_words(size, space).capitalize()}." if verdict is not None else "# It has not been confirmed.",
+        f"# {what} of {study.model} in the search {space.name}.",
+        f"# {space.objective.capitalize()} validation high-entropy loss {value:.4f} nats{of}{without}.",
+        f"# {words[0].upper()}{words[1:]}." if verdict is not None else "# It has not been confirmed.",
     ]
     return "\n".join([*comment, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)])
 

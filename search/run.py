@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from search.arms import BASELINE
 from search.machine import local_resources
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
@@ -38,13 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.dry_run:
             _check_output(space_file, output, options.resume)
         splits = _splits(space_file)
+        _check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
         if not os.environ.get("RAY_ADDRESS"):
             _check_resources(space_file, local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0))
         if options.dry_run:
             from search.plan import plan
+            from trainables.documents import DataError
 
-            print("\n".join(plan(space_file.config, splits, _resources(space_file))))
+            try:
+                lines = plan(space_file.config, splits, _resources(space_file))
+            except DataError as error:
+                raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
+            print("\n".join(lines))
             return 0
         from search.session import run_session
 
@@ -120,6 +127,19 @@ def _splits(space_file: ConfigFile[Space]) -> "Splits":
         return splits_of(space_file.config)
     except DataError as error:
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
+
+
+def _check_contestants(space_file: ConfigFile[Space]) -> None:
+    """Raises ConfigError if more settings are asked to be confirmed than any arm has trials."""
+    from search.studies.arms import arms_of
+
+    space = space_file.config
+    if space.confirmation is None or "best" not in space.confirmation.model_fields_set:
+        return
+    most = max(1, *(arm.trials for arm in arms_of(space) if arm.name != BASELINE))
+    if space.confirmation.best > most:
+        allowed = f"at most {most}, the trials of an arm: where nothing is searched there is one"
+        raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
 def _resources(space_file: ConfigFile[Space]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from trainables.config.errors import shown
 from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
+from trainables.documents import DataError
 
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
 HIGH: Objective = "high_entropy_loss"
@@ -47,8 +48,8 @@ class Budget(RunBudget):
     """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout. With arms, for each arm
     in which something is searched."""
     tokens: Count | None = None
-    """Tokens to train on in the search of each model, and with arms of each arm: an integer of at least one trial's;
-    null for no limit."""
+    """Tokens to train on in the search of each model, for each arm (without arms: for the baseline, and for the
+    schedule): an integer of at least one trial's; null for no limit."""
     hours: Positive | None = None
     """Wall time for the search of each model, in hours: above 0; null for no limit."""
     device_hours: Positive | None = None
@@ -185,6 +186,12 @@ class Space(RunConfig):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(self.data.test), allowed)
         return self
+
+
+def check_tokens(budget: int, full: int, model: str) -> None:
+    """Raises DataError if the tokens to spend are less than those of one trial."""
+    if budget < full:
+        raise DataError("budget.tokens", str(budget), f"at least {full}, one trial of {model}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainables.documents import DataError
+
 _MANIFEST = "manifest.json"
 
 
@@ -30,11 +32,17 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
     Args:
         key: everything that the content depends on, as JSON.
         build: writes its files into the folder that it is given.
+
+    Raises:
+        DataError: `root` cannot be written.
     """
     folder = root / kind / digest(key)[:32]
     if _intact(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError("ENTRODROP_CACHE", str(root), f"a folder that can be written ({error.strerror})") from None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
         made = Path(scratch) / "entry"
         made.mkdir()

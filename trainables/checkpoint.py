@@ -1,6 +1,6 @@
 """The exact state of a run on disk: written by all ranks, read by any number of them, whole or not at all.
 
-A checkpoint is a folder: `manifest.json` (what was saved and the hashes of all files) and a folder of
+A checkpoint is a folder: `manifest.json` (what was saved, and the hashes of all files and of itself) and a folder of
 torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
 """
 
@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_distribu
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from trainables import parallel
-from trainables.cache import file_hash
+from trainables.cache import digest, file_hash
 
 _MANIFEST = "manifest.json"
 
@@ -46,7 +46,8 @@ def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, a
     parallel.barrier()
     if parallel.rank() == 0:
         files = {path.name: file_hash(path) for path in sorted(part.iterdir())}
-        manifest = {"identity": identity, "state": part.name, "files": files, "about": about}
+        content = {"identity": identity, "state": part.name, "files": files, "about": about}
+        manifest = {**content, "hash": digest(content)}
         scratch = folder / f".{_MANIFEST}.{os.getpid()}.tmp"
         scratch.write_text(json.dumps(manifest), encoding="utf-8")
         scratch.replace(folder / _MANIFEST)
@@ -65,6 +66,8 @@ def load(folder: Path, tensors: dict[str, Tensor], identity: str) -> dict[str, A
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         part = folder / manifest["state"]
+        if manifest.pop("hash") != digest(manifest):
+            raise ValueError(f"{_MANIFEST} is damaged")
         for name, expected in manifest["files"].items():
             if file_hash(part / name) != expected:
                 raise ValueError(f"{name} is damaged")

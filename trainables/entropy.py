@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from trainables import parallel
 from trainables.evaluate import ROWS
 from trainables.forward import Forward
-from trainables.models import check_forward, load_model
+from trainables.models import check_forward, embeddings_of, load_model
 from trainables.packing import Packed
+from trainables.weights import ModelError
 
 
 @torch.no_grad()
@@ -70,10 +71,18 @@ class FolderModel:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_model(folder, self._device)
         check_forward(model, packed=not one_document_a_row)
+        self._folder, self._words = folder, embeddings_of(model)
         self._forward = Forward(model)
 
     def score(self, packed: Packed, progress: Callable[[float], None] = lambda _: None) -> tuple[Tensor, Tensor]:
-        """See `score`."""
+        """See `score`.
+
+        Raises:
+            ModelError: the rows have tokens that the model does not know.
+        """
+        if int(packed.token_RT.max()) >= self._words:
+            given = f"{self._folder}, whose tokenizer has tokens above the {self._words} of its embedding"
+            raise ModelError("models", given, "a model with its own tokenizer")
         return score(self._forward, packed.to(self._device), progress=progress)
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = options.output or Path("finetuned") / recipe.config.name
         _check_output(output, options.resume)
         with _Ranks() as ranks:
-            return _finetune(recipe, output, options.resume, ranks.device)
+            return _finetune(recipe, output, options.resume and _has_evaluated(output), ranks.device)
     except ConfigError as error:
         if _rank() == 0:
             print(error, file=sys.stderr)
@@ -71,8 +71,14 @@ def _check_output(output: Path, resume: bool) -> None:
             f"--output: given {output}, which already holds something; allowed: a new folder, "
             "or --resume to go on with the run in it"
         )
-    if resume and not (output / "checkpoint").is_dir():
+    is_new = (output / "resolved.yaml").is_file() and not _has_evaluated(output)
+    if resume and not is_new and not (output / "checkpoint").is_dir():
         raise ConfigError(f"--resume: given {output}, which holds no run to go on with; allowed: the folder of one")
+
+
+def _has_evaluated(output: Path) -> bool:
+    """Whether the run in `output` came to its first evaluation; one that did not goes on from its beginning."""
+    return (output / "checkpoint" / "manifest.json").is_file() or (output / "losses.json").is_file()
 
 
 class _Ranks(AbstractContextManager["_Ranks"]):

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trainables import parallel
-from trainables.models import load_tokenizer
+from trainables.models import context_length, load_tokenizer
 from trainables.prepare import Prepared
 from trainables.settings import ExactMatch
 
@@ -19,16 +19,22 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
     """The share of validation questions whose greedily generated answer equals the expected one, over all ranks."""
     model.eval()
     tokenizer = load_tokenizer(prepared.folder)
+    longest = context_length(prepared.folder)
     questions = prepared.questions[: how.questions]
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
     # One question at a time: without padding, what is generated does not depend on its neighbours.
     for question in questions[parallel.rank() :: parallel.size()]:
         token_1T = tokenizer(question.prompt, return_tensors="pt")["input_ids"].to(model.device)
+        room = how.max_new_tokens if longest is None else min(how.max_new_tokens, longest - token_1T.shape[1])
+        if room < 1:
+            # A question that the model cannot read is not answered.
+            counts[1] += 1
+            continue
         with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
             answer_1T = model.generate(  # type: ignore[operator]
                 token_1T,
                 attention_mask=torch.ones_like(token_1T),
-                max_new_tokens=how.max_new_tokens,
+                max_new_tokens=room,
                 do_sample=False,
                 pad_token_id=tokenizer.eos_token_id,
             )

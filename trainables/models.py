@@ -5,7 +5,9 @@ Shapes: B rows, T positions, D hidden width, V vocabulary.
 
 import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +18,52 @@ from trainables.loss import Logits
 from trainables.settings import Lora
 from trainables.weights import ModelError
 
+# Files of a tokenizer.
+_TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
+
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
-    """The model in `folder`, in float32, without running code from it, and without any dropout of its own."""
+    """The model in `folder`, in float32, without running code from it, and without any dropout of its own.
+
+    Raises:
+        ModelError: it cannot be read, or some of its weights are missing.
+    """
     logging.disable_progress_bar()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
+    # What it warns of is refused here.
+    logging.set_verbosity_error()
+    with _readable(folder, "a folder with a causal language model that transformers can read"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    model: PreTrainedModel
+    model, report = loaded
+    unread = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if unread:
+        given = f"{folder}, where {len(unread)} weights are missing or have another shape"
+        raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
     model.to(device)  # type: ignore[arg-type]
     set_attention_dropout(model, 0.0)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
+
+
+@contextlib.contextmanager
+def _readable(folder: Path, allowed: str) -> Iterator[None]:
+    """Turns what transformers raises of a folder into one line."""
+    try:
+        yield
+    # The readers of configurations, weights and tokenizers raise what they like: KeyError, SafetensorError ...
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError("models", str(folder), f"{allowed} ({reason})") from error
 
 
 def use_varlen(model: PreTrainedModel, precision: torch.dtype) -> None:
@@ -114,21 +145,26 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none, or it has no end-of-sequence token.
     """
-    try:
+    # Without any file of one, transformers makes up a tokenizer that knows no text.
+    if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
+        raise ModelError("models", f"{folder}, which has no tokenizer", "a folder with a tokenizer")
+    with _readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError("models", str(folder), f"a folder with a tokenizer ({reason})") from None
     if tokenizer.eos_token_id is None:
         raise ModelError("models", f"{folder}, whose tokenizer has no end-of-sequence token", "one that has it")
     return tokenizer
 
 
 def context_length(folder: Path) -> int | None:
-    """The longest sequence that the model in `folder` was made for, in tokens; None if it does not say."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    """The longest sequence that the model in `folder` was made for, in tokens; None if it does not say.
+
+    Raises:
+        ModelError: its configuration cannot be read, or needs code from the folder.
+    """
+    with _readable(folder, "a folder with the configuration of a model that transformers can read"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length
 
@@ -137,6 +173,13 @@ def embed(model: PreTrainedModel, token_BT: Tensor) -> Tensor:
     """Input embeddings, BTD."""
     embeddings: Tensor = model.get_input_embeddings()(token_BT)
     return embeddings
+
+
+def embeddings_of(model: PreTrainedModel) -> int:
+    """How many tokens the model has embeddings of."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return len(weight)
 
 
 def output_matrix(model: PreTrainedModel) -> Tensor:

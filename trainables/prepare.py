@@ -19,7 +19,7 @@ from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.models import context_length, load_tokenizer
 from trainables.packing import Packed, pack
-from trainables.weights import model_digest, model_folder
+from trainables.weights import ModelError, model_digest, model_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -165,10 +165,14 @@ def prepare(
     tokens = tokens_of(model)
     own = entropies(model, tokens)
     if what.reference is not None:
-        if content_digest(tokens_of(what.reference)) != content_digest(tokens):
-            given = f"{what.reference}, which has another tokenizer than {model}"
-            raise DataError("schedule.reference", given, f"a model with the tokenizer of {model}")
-        reference = judged_by = entropies(what.reference, tokens)
+        try:
+            if content_digest(tokens_of(what.reference)) != content_digest(tokens):
+                given = f"{what.reference}, which has another tokenizer than {model}"
+                raise DataError("schedule.reference", given, f"a model with the tokenizer of {model}")
+            reference = judged_by = entropies(what.reference, tokens)
+        except ModelError as error:
+            field = error.field.replace("models", "schedule.reference")
+            raise DataError(field, error.given, error.allowed, error.nearest) from error
     else:
         reference = own
         alike = (n for n in models if content_digest(tokens_of(n)) == content_digest(tokens))
@@ -247,9 +251,9 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
                 layout=what.layout,
                 train_on_prompt=what.train_on_prompt,
             )
-            if not bool((packed.label_RT >= 0).any()):
+            if not bool(packed.droppable_RT.any()):
                 field = "general.documents" if split == "general" else f"data.{split}"
-                raise DataError(field, "documents of at most one token", "documents of two tokens or more")
+                raise DataError(field, *_too_short(what))
             tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
         save_file(tensors, entry / "tokens.safetensors")
         special = set(tokenizer.all_special_ids)
@@ -272,6 +276,14 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         given = "input_mask_token, and a tokenizer without a mask token"
         raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
     return entry
+
+
+def _too_short(what: Preparation) -> tuple[str, str]:
+    """What is said of a split none of whose documents has a token to predict but its end: what it is, and is not."""
+    if what.train_on_prompt:
+        return "documents of at most one token", "documents of two tokens or more"
+    length = what.sequence_length
+    return f"documents whose prompts fill the {length} tokens of a row", "a longer training.sequence_length"
 
 
 def _mask_token(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int | None:

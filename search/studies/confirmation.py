@@ -100,7 +100,7 @@ class Confirmation(Ledger):
             return []
         found = []
         for name in searched.arms:
-            for trial in searched.ranked(name)[: 1 if name == BASELINE else self._how.best]:
+            for trial in searched.best_settings(name, 1 if name == BASELINE else self._how.best):
                 settings = settings_of(searched.space_of(trial))
                 found.append(Contestant(name, trial.number, searched.parameters(trial), settings.to_json()))
         return [*found, *self._without_dropout(found)]
@@ -184,14 +184,27 @@ class Confirmation(Ledger):
             pairs = [(ours[seed], theirs[seed]) for seed in seeds]
             if "high_entropy_loss" not in _measures(pairs[0][0], POINTS[0]):
                 continue
-            found[arm] = Comparison(
-                self.contestants[choice],
-                self._validation(choice),
-                {point: _means([run for run, _ in pairs], point) for point in POINTS},
-                {} if arm == BASELINE else {point: self._differences(pairs, point) for point in POINTS},
-                len(seeds),
-            )
+            means = {point: _means([run for run, _ in pairs], point) for point in POINTS}
+            among = sum(c.arm == arm for c in self.contestants)
+            differences = {} if arm == BASELINE else {p: self._differences(pairs, p, among) for p in POINTS}
+            found[arm] = Comparison(self.contestants[choice], self._validation(choice), means, differences, len(seeds))
         return found if BASELINE in found else {}
+
+    @property
+    def among(self) -> int:
+        """The settings that the chosen one was chosen among."""
+        return sum(contestant.arm != BASELINE for contestant in self.contestants)
+
+    def verdict(self, chosen: str) -> dict[str, Difference]:
+        """For each point the chosen arm's difference in high-entropy test loss to no dropout. Its interval holds for
+        all the settings together that it was chosen among (Bonferroni): a seed that is lucky on the validation split,
+        and so decides the choice, is lucky on the test split as well."""
+        baseline, choice = self._choice(BASELINE), self._choice(chosen)
+        assert baseline is not None
+        assert choice is not None
+        theirs, ours = self._runs(baseline), self._runs(choice)
+        pairs = [(ours[seed], theirs[seed]) for seed in sorted(theirs.keys() & ours.keys())]
+        return {p: self._differences(pairs, p, self.among, ("high_entropy_loss",))["high_entropy_loss"] for p in POINTS}
 
     def chosen(self) -> str | None:
         """The arm of the best setting, the baseline apart, by the validation split."""
@@ -210,21 +223,34 @@ class Confirmation(Ledger):
         return {t.user_attrs["seed"]: t for t in done if "test" in t.user_attrs}
 
     def _validation(self, contestant: int) -> float:
-        return statistics.fmean(self.value(run.number) for run in self._runs(contestant).values())
+        """The mean objective over the seeds that all contestants have, if there are any: one that lost a bad seed must
+        not gain by it."""
+        every = [self._runs(i) for i in range(len(self.contestants))]
+        common = set.intersection(*(set(runs) for runs in every if len(runs) >= _FEWEST))
+        runs = self._runs(contestant)
+        return statistics.fmean(self.value(runs[seed].number) for seed in common or runs)
 
     def _choice(self, arm: str) -> int | None:
         """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
         known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i)) >= _FEWEST]
         return min(known, key=lambda i: (self._validation(i), i), default=None)
 
-    def _differences(self, pairs: Sequence[tuple[FrozenTrial, FrozenTrial]], point: str) -> dict[str, Difference]:
+    def _differences(
+        self,
+        pairs: Sequence[tuple[FrozenTrial, FrozenTrial]],
+        point: str,
+        among: int,
+        measures: Sequence[str] | None = None,
+    ) -> dict[str, Difference]:
+        """Args: among: settings that this one was chosen among."""
+        confidence = 1 - (1 - self._how.confidence) / among
         found = {}
-        for measure in _measures(pairs[0][0], point):
+        for measure in measures or _measures(pairs[0][0], point):
             ours_SK, theirs_SK = (
                 np.array([_documents(pair[side], point, measure)[0] for pair in pairs]) for side in (0, 1)
             )
             tokens_K = np.array(_documents(pairs[0][0], point, measure)[1])
-            found[measure] = difference(ours_SK, theirs_SK, tokens_K, self._how.confidence)
+            found[measure] = difference(ours_SK, theirs_SK, tokens_K, confidence)
         return found
 
 
@@ -261,17 +287,17 @@ def _means(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
     return {measure: statistics.fmean(losses[measure] for losses in read) for measure in read[0]}
 
 
-def sentence(comparisons: Mapping[str, Comparison], chosen: str, point: str, confidence: float) -> str:
+def sentence(chosen: str, best: Comparison, found: Difference, among: int, confidence: float) -> str:
     """What to use, and how sure that is.
 
     Args:
-        point: of the objective.
+        found: the verdict's difference, at the point of the objective.
+        among: settings that this one was chosen among.
     """
-    best = comparisons[chosen]
     named = f"trial {best.contestant.trial} ({chosen})" if best.contestant.trial is not None else chosen
-    found = best.differences[point]["high_entropy_loss"]
     interval = f"{found.mean:+.4f} nats, {100 * confidence:g}% interval {found.low:+.4f} to {found.high:+.4f}"
-    against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds"
+    choice = f", best of {among} settings" if among > 1 else ""
+    against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds{choice}"
     match found.verdict:
         case Verdict.BETTER:
             return f"use {named}: {found.verdict} ({against})"

@@ -81,8 +81,10 @@ class SizeStudy(Ledger):
             return None
         used = {name: self._used(name) for name in self.arms}
         left = [arm for arm in self.arms.values() if self._count(arm.name) < arm.trials]
-        if budget.tokens is not None and (full := self.full_tokens) is not None:
-            left = [arm for arm in left if used[arm.name] * full < budget.tokens]
+        if budget.tokens is not None:
+            full = self.full_tokens
+            # Before the first report nobody knows what a trial takes, but that the budget is enough for one.
+            left = [a for a in left if (used[a.name] * full < budget.tokens if full else not self._runs(a.name))]
         return min(left, key=lambda arm: used[arm.name], default=None)
 
     def _of(self, arm: str) -> list[FrozenTrial]:
@@ -90,6 +92,9 @@ class SizeStudy(Ledger):
 
     def _count(self, arm: str) -> int:
         return len(self._of(arm))
+
+    def _runs(self, arm: str) -> bool:
+        return any(not trial.state.is_finished() for trial in self._of(arm))
 
     def _used(self, arm: str) -> float:
         """What an arm has used of its budget, in full trials; a running trial counts as a full one."""
@@ -115,15 +120,19 @@ class SizeStudy(Ledger):
             return self._candidate(self._running(number))
         if (arm := self._next_arm()) is None:
             return None
-        number, guesses = self._begun(), self._guesses(arm)
-        begun = self._count(arm.name)
-        suggested = self._sampling[arm.name].suggest(number, guesses[begun] if begun < len(guesses) else None)
+        suggested = self._sampling[arm.name].suggest(self._begun(), self._guess(arm))
         return self._candidate(self._begin(suggested, arm=arm.name))
+
+    def _guess(self, arm: Arm) -> dict[str, Any] | None:
+        """What the arm's next trial is given; None where the sampler chooses."""
+        guesses, tried = self._guesses(arm), [trial.params for trial in self._of(arm.name)]
+        # A smaller size that went on with a larger budget may rank its settings anew.
+        return next((g for g in guesses if g not in tried), None) if len(tried) < len(guesses) else None
 
     def _guesses(self, arm: Arm) -> list[dict[str, Any]]:
         """What an arm tries first: what did best for the smaller size, or the middle of what is searched."""
         transfer = self._space.transfer
-        if self._smaller is not None and transfer and (best := self._smaller.ranked(arm.name)[:transfer]):
+        if self._smaller is not None and transfer and (best := self._smaller.best_settings(arm.name, transfer)):
             return [trial.params for trial in best]
         return [{self._prefix(arm) + name: value for name, value in middle(arm.space).items()}]
 
@@ -210,6 +219,14 @@ class SizeStudy(Ledger):
         """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
         stopped because their best evaluation lay behind them."""
         return sorted(filter(is_known, self._of(arm)), key=lambda t: (self.values(t)[0], t.number))
+
+    def best_settings(self, arm: str, count: int) -> list[FrozenTrial]:
+        """The best trials of an arm, the best first, at most `count` and each with a setting of its own."""
+        found: list[FrozenTrial] = []
+        for trial in self.ranked(arm):
+            if all(trial.params != other.params for other in found):
+                found.append(trial)
+        return found[:count]
 
     def pareto_front(self) -> list[FrozenTrial]:
         """The trials whose objective is known and that no other one beats in all objectives, by the first one."""

@@ -4,6 +4,7 @@ import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from optuna.trial import TrialState
@@ -13,6 +14,7 @@ from search.costs import cost_line
 from search.outcome import Size
 from search.report import best_schedule, comparison_table, last_words, summarize, write_results
 from search.space import Space, load
+from search.studies.ledger import Candidate
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.verdict import Verdict
@@ -211,3 +213,49 @@ def test_all_result_files_are_written(asked: Space, size: Size, tmp_path: Path) 
     assert [path.name for path in written][:4] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_no_dropout_is_exported_as_it_beat_the_schedule(tmp_path: Path) -> None:
+    asked = space(arms=None, training={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
+
+    def losses(candidate: Candidate) -> list[float]:
+        # On the validation split the schedule does best, then the baseline with its learning rate.
+        better = 3.0 * (candidate.settings.learning_rate != 0.001) * (candidate.test or candidate.arm != "none")
+        return [loss - better for loss in curve(candidate)]
+
+    with mock.patch.dict(EFFECTS, entrodrop=0.4):
+        size = fed(tmp_path, asked, losses=losses)
+    beaten = size.comparisons["none"].contestant
+    assert beaten.trial is None
+    text = best_schedule(size, asked)
+    assert text is not None
+    assert text.startswith("# No dropout, with the best trial's learning rate, of builtin/nano in the search fed.\n")
+    (tmp_path / "best.yaml").write_text(text)
+    assert settings_of(load_recipe(tmp_path / "best.yaml").config).to_json() == beaten.settings
+
+
+def test_a_sentence_keeps_the_names_of_arms(tmp_path: Path) -> None:
+    asked = space(arms=[{"name": "none", "schedule": None}, {"name": "EntroDrop"}])
+    with mock.patch.dict(EFFECTS, EntroDrop=-0.3):
+        text = best_schedule(fed(tmp_path, asked), asked)
+    assert text is not None
+    assert " (EntroDrop): confirmed better" in text
+
+
+def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
+    asked = space()
+    size = fed(tmp_path, asked, confirm=False)
+    assert size.confirmed is not None
+    while (candidate := size.confirmed.ask()) is not None:
+        size.confirmed.tell(candidate.number, TrialState.FAIL, "out of memory")
+    assert last_words(size, asked).endswith("; not confirmed; failed: out of memory (9)")
+    confirmation = told(asked, size)["models"][MODEL]["confirmation"]
+    assert confirmation["failures"] == {str(number): "out of memory" for number in range(9)}
+
+
+def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
+    asked = space(confirmation=None)
+    study = SizeStudy(tmp_path / "study.journal", MODEL, asked)
+    while (candidate := study.ask()) is not None:
+        study.tell(candidate.number, TrialState.FAIL, "nan")
+    assert last_words(Size(study, None), asked) == "no trial ran to its end; failed: nan (8)"

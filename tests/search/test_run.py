@@ -42,6 +42,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str
         ("", ["resources.cpus_per_worker=64"], ["resources.cpus_per_worker", "at most 2"]),
         ("", ["resources.gpus_per_worker=1"], ["resources.gpus_per_worker", "at most 0"]),
         ("", ["data.train=100000"], ["data.train", "at most 20000 together"]),
+        ("", ["confirmation.best=3"], ["confirmation.best", "given 3", "at most 2"]),
+        ("schedule: null\n", ["budget.trials=8", "confirmation.best=2"], ["confirmation.best", "at most 1"]),
         ("", ["budget.trails=3"], ["budget.trails", "did you mean 'trials'"]),
         ("nonsense: 1\n", [], ["space.yaml:5", "nonsense"]),
     ],

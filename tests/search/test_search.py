@@ -95,7 +95,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     assert parent.data.params["builtin-nano.data_hash"] == summary["models"]["builtin/nano"]["data_hash"]
     confirmation = summary["models"]["builtin/nano"]["confirmation"]
     assert parent.data.tags["builtin-nano.verdict"] == confirmation["verdict"]
-    found = confirmation["arms"]["entrodrop"]["against_none"]["best"]["high_entropy_loss"]
+    found = confirmation["difference"]["best"]
     assert parent.data.metrics["builtin-nano.test.best.difference.low"] == found["low"]
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png"} <= artifacts

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainables.cache import cached, content_digest, default_root, digest
+from trainables.documents import DataError
 
 KEY = {"a": 1, "b": [2, "three"]}
 
@@ -83,6 +84,12 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     build = Build()
     cached(tmp_path, "kind", KEY, build)
     assert build.calls == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"^ENTRODROP_CACHE: given .*/file; allowed: a folder that can be written"):
+        cached(tmp_path / "file", "kind", KEY, Build())
 
 
 def test_an_entry_shows_only_when_it_is_whole(tmp_path: Path) -> None:

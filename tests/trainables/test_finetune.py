@@ -123,6 +123,16 @@ def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[s
     assert all(map(torch.equal, ours.parameters(), whole.parameters()))
 
 
+def test_a_run_interrupted_before_its_first_evaluation_goes_on() -> None:
+    assert main(["tiny.yaml", "--output", "whole"]) == 0
+    with mock.patch.object(Run, "progress", property(mock.Mock(side_effect=KeyboardInterrupt))):
+        assert main(["tiny.yaml", "--output", "half"]) == 130
+    assert sorted(path.name for path in Path("half").iterdir()) == ["resolved.yaml"]
+    assert main(["tiny.yaml", "--output", "half", "--resume"]) == 0
+    assert losses("half") == losses("whole")
+    assert main(["tiny.yaml", "--output", "half", "--resume"]) == 2, "it has ended"
+
+
 def cut_short(folder: Path) -> None:
     (folder / "checkpoint" / "manifest.json").unlink()
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests import tiny
 from trainables.documents import Document
 from trainables.generate import answers_agree, exact_match
 from trainables.models import load_tokenizer
+from trainables.prepare import Question
 from trainables.settings import ExactMatch, ModelSettings
 from trainables.train import Run
 from trainables.warm import WarmModel
@@ -70,6 +72,22 @@ def test_the_share_of_right_answers_equals_a_slow_count(cache: Path) -> None:
         right += tokenizer.decode(said).split()[:2] == question.answer.split()[:2]
     assert right > 0
     assert exact_match(warm.model, warm.prepared, how, torch.float32) == pytest.approx(right / 7)
+
+
+def test_an_answer_ends_where_the_model_does(cache: Path) -> None:
+    warm = questions(cache)
+    longest = warm.model.config.max_position_embeddings
+    how = ExactMatch(questions=1, max_new_tokens=10 * longest)
+    with mock.patch.object(warm.model.generation_config, "eos_token_id", None):
+        for words, room in ((3, longest - 3), (longest, 0)):
+            asked = [Question("anna " * words, "ben")]
+            said = mock.Mock(wraps=warm.model.generate)
+            with (
+                mock.patch.object(type(warm.prepared), "questions", asked),
+                mock.patch.object(warm.model, "generate", said),
+            ):
+                assert exact_match(warm.model, warm.prepared, how, torch.float32) == 0
+            assert [call.kwargs["max_new_tokens"] for call in said.call_args_list] == ([room] if room else [])
 
 
 def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:

@@ -1,8 +1,10 @@
 """Where models come from, and that each architecture's forward pass here equals its own: one suite, a list joins it."""
 
+import json
 import re
+import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MT5Config,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -37,8 +40,10 @@ from trainables.forward import Forward
 from trainables.models import (
     add_lora,
     check_forward,
+    context_length,
     embed,
     load_model,
+    load_tokenizer,
     output_matrix,
     save_model,
 )
@@ -239,6 +244,78 @@ class TestBadModels:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         assert "hub:nobody/nothing" in self.refused("hub:nobody/nothing@main", tmp_path)
+
+
+def configured(**changes: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+REMOTE = configured(model_type="mine", auto_map={"AutoConfig": "code.A", "AutoModelForCausalLM": "code.B"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "config.json").write_text("{"), "transformers can read (It looks like"),
+        (configured(model_type="frobnicate"), "transformers can read (The checkpoint"),
+        (REMOTE, "transformers can read (The repository"),
+        (lambda folder: MT5Config().save_pretrained(folder), "causal language model that transformers can read (Unrec"),
+        (cut_weights, "causal language model that transformers can read (Error while deserializing header"),
+        (
+            configured(num_hidden_layers=3, layer_types=["full_attention"] * 3),
+            "where 11 weights are missing or have another shape",
+        ),
+        (configured(intermediate_size=64), "where 6 weights are missing or have another shape"),
+    ],
+)
+def test_a_folder_that_cannot_be_loaded_is_told_in_a_line(
+    damage: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    damage(folder)
+
+    def load() -> None:
+        context_length(folder)
+        load_model(folder, tiny.CPU)
+
+    with pytest.raises(ModelError) as caught:
+        load()
+    assert str(caught.value).startswith(f"models: given {folder}")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "model, which has no tokenizer"),
+        ('{"version":', "a folder with a tokenizer ("),
+        ('{"version": "1.0", "model": {"type": "none"}}', "a folder with a tokenizer ("),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_loaded_is_told_in_a_line(content: str | None, told: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    for path in [] if content else folder.glob("tokenizer*"):
+        path.unlink()
+    if content is not None:
+        (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(folder)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from trainables.models import load_model, load_tokenizer
 from trainables.packing import pack
 from trainables.prepare import SPLITS, Prepared
 from trainables.warm import WarmModel
+from trainables.weights import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,48 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, kind: str) -> None:
     assert tiny.prepared(tmp_path) == first
     content[-1] ^= 1
     assert damaged.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("split", "prompt", "told"),
+    [
+        ("train", "", "data.train: given documents of at most one token; allowed: documents of two"),
+        ("validation", "", "data.validation: given documents of at most one token; allowed: documents of two"),
+        ("general", "", "general.documents: given documents of at most one token; allowed: documents of two"),
+        ("test", "ben has 3 " * 20, "data.test: given documents whose prompts fill the 48 tokens of a row; allowed: a"),
+    ],
+)
+def test_documents_without_a_token_to_predict_are_told(cache: Path, split: str, prompt: str, told: str) -> None:
+    documents = tuple(Document(word, word, prompt) for word in ("anna", "ben", "carla"))
+    with pytest.raises(DataError, match=f"^{told}"):
+        tiny.prepared(cache, splits=replace(tiny.splits(), **{split: documents}), train_on_prompt=not prompt)
+
+
+def test_a_tokenizer_of_a_larger_model_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["anna"] = 1300
+    path.write_text(json.dumps(content))
+    with (
+        mock.patch.object(module, "model_folder", return_value=folder),
+        pytest.raises(ModelError, match="whose tokenizer has tokens above the 58 of its embedding"),
+    ):
+        module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path))
+
+
+def test_what_is_wrong_with_a_reference_is_told_of_the_reference(tmp_path: Path) -> None:
+    def folder(name: str, *how: object) -> Path:
+        if name == "tiny":
+            return tiny.folder("tiny", tmp_path)
+        raise ModelError("models", name, "one that exists")
+
+    with (
+        mock.patch.object(module, "model_folder", folder),
+        pytest.raises(DataError, match=r"^schedule.reference: given none; allowed: one that exists"),
+    ):
+        module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path, reference="none"))
 
 
 def test_padded_documents_lose_the_same(cache: Path, prepared: Prepared) -> None:

@@ -278,6 +278,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing": shutil.rmtree,
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
+    "manifest changed": lambda folder: (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace('"steps": ', '"steps": 1')
+    ),
     "no checkpoint": lambda folder: (folder / "manifest.json").write_text("[1]"),
     "no shards": lambda folder: shards(folder).unlink(),
     "cut short": lambda folder: shards(folder).write_bytes(shards(folder).read_bytes()[:-2000]),

@@ -16,7 +16,7 @@ from trainables.config.training import Evaluation, Training
 
 
 class RunBudget(Block):
-    epochs: Count = 16
+    epochs: Count = 12
     """Passes over the training documents in a run that is not stopped early: an integer of at least 1."""
 
 

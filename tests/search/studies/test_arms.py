@@ -199,3 +199,39 @@ def test_a_size_of_which_nothing_is_known_hands_on_nothing(tmp_path: Path) -> No
         fail(smaller, candidate)
     larger = search(tmp_path, "builtin/micro", smaller)
     assert [ask(larger).parameters for _ in range(2)][1]["mask_ratio"] == 0.5
+
+
+def test_the_same_setting_is_not_handed_on_twice(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"schedule": NOTHING_SEARCHED | {"mask_ratio": [0.2, 0.5]}}
+    smaller = search(tmp_path, **changes)
+    run_all(smaller, lambda candidate: 5.0 - candidate.parameters.get("mask_ratio", 0.0), 1)
+    assert [t.params["mask_ratio"] for t in smaller.ranked("entrodrop")[:2]] == [0.5, 0.5]
+    assert [t.params["mask_ratio"] for t in smaller.best_settings("entrodrop", 2)] == [0.5, 0.2]
+    larger = search(tmp_path, "builtin/micro", smaller, **changes)
+    assert [ask(larger).parameters.get("mask_ratio") for _ in range(3)] == [None, 0.5, 0.2]
+
+
+def test_what_a_larger_budget_found_is_handed_on_as_well(tmp_path: Path) -> None:
+    def searched(trials: int) -> SizeStudy:
+        study = search(tmp_path, budget={"trials": trials, "epochs": 8})
+        run_all(study, lambda candidate: 5.0 - candidate.number / 100, 1)
+        return study
+
+    larger = search(tmp_path, "builtin/micro", searched(4))
+    for _ in range(2):
+        run(larger, ask(larger), [5.0])
+    smaller = searched(8)
+    resumed = search(tmp_path, "builtin/micro", smaller)
+    number = ask(resumed).number
+    assert resumed.study.trials[number].params == smaller.ranked("entrodrop")[0].params
+
+
+def test_tokens_are_kept_to_before_a_trials_are_known(tmp_path: Path) -> None:
+    limited = space(budget={"trials": 8, "epochs": 8, "tokens": FULL_TOKENS})
+    study = SizeStudy(tmp_path / "study.journal", MODEL, limited)
+    begun = [ask(study), ask(study)]
+    assert [candidate.arm for candidate in begun] == ["none", "entrodrop"]
+    assert study.ask() is None
+    # What failed before it reported anything leaves its place to another one.
+    fail(study, begun[1])
+    assert ask(study).arm == "entrodrop"

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -9,7 +10,7 @@ from search.arms import BASELINE
 from search.studies.confirmation import Confirmation, sentence
 from search.studies.ledger import Candidate
 from search.studies.size import SizeStudy
-from search.verdict import Verdict
+from search.verdict import Verdict, difference
 from tests.studies import ask, fail, run, run_all, search, space
 from trainables.settings import Settings
 
@@ -264,7 +265,38 @@ def test_one_general_document_is_no_measure(tmp_path: Path) -> None:
     assert found.losses["final"]["general_loss"] == pytest.approx(2.852)
 
 
+def test_the_verdict_allows_for_the_choice_among_all_settings(tmp_path: Path) -> None:
+    arms = [{"name": "none", "schedule": None}, *({"name": name} for name in "abcd")]
+    _, confirmation = searched(tmp_path, arms=arms, confirmation={"best": 1, "seeds": 3})
+    confirm(confirmation, test=lambda candidate: 5.0 + candidate.settings.seed % 2 / 10 * (candidate.arm != BASELINE))
+    assert confirmation.among == 4
+    own = confirmation.comparisons()["a"].differences["best"]["high_entropy_loss"]
+    together = confirmation.verdict("a")["best"]
+    assert together.mean == own.mean
+    assert together.low < own.low
+    assert own.high < together.high
+
+
+def test_equal_settings_are_seldom_called_better_although_the_luckiest_is_chosen() -> None:
+    # A seed moves the losses on both splits alike, so that the best of six on one is ahead on the other.
+    generator = np.random.default_rng(0)
+    among, tries, better = 6, 300, 0
+    for number in range(tries):
+        luck_MS = generator.normal(scale=0.1, size=(among, 3))
+        chosen = luck_MS.mean(axis=1).argmin()
+        noise_2SK = generator.normal(scale=0.05, size=(2, 3, 20))
+        ours_SK = 5.0 + luck_MS[chosen][:, None] + noise_2SK[0]
+        found = difference(ours_SK, 5.0 + noise_2SK[1], np.ones(20), 1 - 0.05 / among, seed=number)
+        better += found.verdict == Verdict.BETTER
+    assert better / tries <= 0.05
+
+
 # In words.
+
+
+def words(confirmation: Confirmation, confidence: float) -> str:
+    best, found = confirmation.comparisons()["entrodrop"], confirmation.verdict("entrodrop")["best"]
+    return sentence("entrodrop", best, found, confirmation.among, confidence)
 
 
 @pytest.mark.parametrize(
@@ -278,13 +310,21 @@ def test_one_general_document_is_no_measure(tmp_path: Path) -> None:
 def test_the_verdict_is_one_sentence(tmp_path: Path, loss: float, begins: str, interval: str) -> None:
     _, confirmation = searched(tmp_path)
     confirm(confirmation, test=lambda candidate: 5.0 if candidate.arm == BASELINE else loss)
-    told = sentence(confirmation.comparisons(), "entrodrop", "best", 0.95)
+    told = words(confirmation, 0.95)
     assert told.startswith(begins)
     assert interval in told
-    assert told.endswith(", 3 seeds)")
+    assert told.endswith(", 3 seeds, best of 2 settings)")
 
 
 def test_the_confidence_is_not_rounded(tmp_path: Path) -> None:
     _, confirmation = searched(tmp_path)
     confirm(confirmation)
-    assert "99.9% interval" in sentence(confirmation.comparisons(), "entrodrop", "best", 0.999)
+    assert "99.9% interval" in words(confirmation, 0.999)
+
+
+def test_the_same_setting_is_not_confirmed_twice(tmp_path: Path) -> None:
+    schedule = {"entropy_threshold": {"quantile": 0.5}, "mask_ratio": [0.2, 0.5], "curriculum": {"shape": "linear"}}
+    study = search(tmp_path, schedule=schedule)
+    run_all(study, lambda candidate: 5.0 - candidate.parameters.get("mask_ratio", 0.0), 1)
+    confirmation = Confirmation(tmp_path / "study.journal", study, space(schedule=schedule))
+    assert [c.parameters.get("mask_ratio") for c in confirmation.contestants] == [None, 0.5, 0.2]

@@ -48,7 +48,7 @@ def test_a_fixed_schedule_is_the_trainers(write: Any) -> None:
         presentation="input_mask_token",
         refresh_epochs=2,
     )
-    assert (settings.neftune_alpha, settings.lr_schedule, settings.epochs, settings.seed) == (5.0, "wsd", 16, 3)
+    assert (settings.neftune_alpha, settings.lr_schedule, settings.epochs, settings.seed) == (5.0, "wsd", 12, 3)
     assert settings_of(config(write, "schedule: null\n")).entrodrop is None
 
 
