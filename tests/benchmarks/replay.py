@@ -11,7 +11,8 @@ The first keys are for builtin/nano and the objective best, the defaults; under 
 objective: tokens_ratio (the tokens in which this project's search gets to the median regret that OptunaSearch with ASHA
 ends with, over the tokens that this one spent; median over the seeds, null if most never get there; the goal is at most
 0.5), wrong_stop_share (of the stops of this project's search; the goal is below 0.1), final_regret (for each searcher
-the median, in nats), wrong_stop_shares, trials (medians, for each searcher).
+the median, in nats), wrong_stop_shares, trials (medians, for each searcher), rank_correlations (Spearman's, over the
+settings of the table, between the objective so far and that at the end, for each evaluation).
 """
 
 import argparse
@@ -29,8 +30,10 @@ from typing import Any
 import numpy as np
 import optuna
 from rich.progress import track
+from scipy import stats
 
 from search.space import Space
+from search.studies.ledger import objective_value
 from tests.benchmarks.curves.make import space
 from tests.benchmarks.curves.table import Curve, Table
 from tests.benchmarks.searchers import Optuna, Searcher, Stock, ours
@@ -141,6 +144,15 @@ def compared(traces: dict[str, list[Trace]]) -> dict[str, Any]:
     }
 
 
+def rank_correlations(table: Table, objective: str) -> list[float]:
+    """How well the order of the settings at each evaluation foretells their order at the end."""
+    curves = table.curves.values()
+    end = [curve.value(objective) for curve in curves]
+    evaluations = len(table.curves[0].losses)
+    so_far = [[objective_value(objective, c.losses[:count]) for c in curves] for count in range(1, evaluations + 1)]
+    return [float(stats.spearmanr(values, end).statistic) for values in so_far]
+
+
 def draw(panel: Any, traces: dict[str, list[Trace]], title: str, full_tokens: int) -> None:
     at = np.linspace(1, FULL_TRIALS, 200) * full_tokens
     for what, colour in COLOURS.items():
@@ -175,10 +187,13 @@ def main() -> int:
                 for what in (*COLOURS, *PRUNERS):
                     found = pool.imap(partial(search, what, model, objective), range(options.seeds))
                     traces[what] = list(track(found, f"{model}, {objective}: {what}", options.seeds))
-                results[f"{model}, {objective}"] = compared(traces)
-                drawn.append((traces, f"{model}, objective {objective}", Table(model).full_tokens))
+                table = Table(model)
+                correlations = {"rank_correlations": rank_correlations(table, objective)}
+                results[f"{model}, {objective}"] = compared(traces) | correlations
+                drawn.append((traces, f"{model}, objective {objective}", table.full_tokens))
     for name, result in results.items():
         print(f"\n{name}: tokens ratio {result['tokens_ratio']}, wrong stops {result['wrong_stop_share']}")
+        print("  rank correlation with the end:", *(f"{r:.2f}" for r in result["rank_correlations"]))
         for what, regret in result["final_regret"].items():
             wrong = result["wrong_stop_shares"].get(what)
             print(f"  {what:20} regret {regret:.4f}, {result['trials'][what]:.0f} trials, wrong stops {wrong}")

@@ -34,6 +34,7 @@ def test_its_values_are_the_defaults(write: Any) -> None:
     default = load(write(MINIMAL, "math.yaml"), ["models=[builtin/nano, builtin/micro]"]).config.model_dump()
     assert given.pop("tracking") == {"experiment": "entrodrop-math", "uri": None}
     assert default.pop("tracking") == {"experiment": "entrodrop", "uri": None}
+    assert (given["confirmation"].pop("best"), default["confirmation"].pop("best")) == (1, 2)
     assert given == default
 
 

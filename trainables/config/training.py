@@ -24,7 +24,7 @@ class LoraAdapters(Block):
 
 
 class Training(Block):
-    learning_rate: Searchable[Positive] = 0.002
+    learning_rate: Searchable[Positive] = 0.003
     """AdamW's peak learning rate: above 0."""
     lr_schedule: Literal["constant", "cosine", "wsd"] = "constant"
     """The learning rate after the warm-up: constant, cosine (to 0), or wsd (constant, then linear to 0)."""

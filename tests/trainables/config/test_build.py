@@ -66,7 +66,7 @@ def test_choosing_fixes_all_that_is_searched(write: Any) -> None:
         "curriculum": {"shape": "sigmoid", "midpoint": 0.8, "steepness": 30.0},
         "tokens": "random",
         "refresh_epochs": 4,
-        "learning_rate": 0.002,
+        "learning_rate": 0.003,
         "weight_decay": 0.01,
         "label_smoothing": 0.2,
     }
