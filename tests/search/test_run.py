@@ -140,6 +140,7 @@ def tokens(line: str) -> int:
     return int(re.findall(r"([\d,]+) tokens, ", line)[0].replace(",", ""))
 
 
+@pytest.mark.integration
 def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + ARMS)
     plan = planned(capsys)
@@ -158,6 +159,7 @@ def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) 
     assert "confirm" not in planned(capsys, "confirmation=null")
 
 
+@pytest.mark.integration
 def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + ARMS)
     trial = tokens(planned(capsys, "confirmation=null")["a"])
@@ -174,6 +176,7 @@ def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixtur
         assert 3 <= int(found[1]) <= 60
 
 
+@pytest.mark.integration
 def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert planned(capsys)["confirm"].startswith("9 runs; ")
@@ -181,6 +184,7 @@ def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys
     assert planned(capsys, rate)["confirm"].startswith("12 runs; ")
 
 
+@pytest.mark.integration
 def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     trial = tokens(planned(capsys)["a"])

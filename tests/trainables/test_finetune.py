@@ -62,6 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], code: 
     return err.strip()
 
 
+@pytest.mark.integration
 def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tiny.yaml", *REBOUND]) == 0
     output = Path("finetuned/tiny")
@@ -102,6 +103,7 @@ def test_general_documents_are_measured(capsys: pytest.CaptureFixture[str]) -> N
     assert ", general " in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tiny.yaml", "--output", "whole"]) == 0
     advance = Run.advance
@@ -123,6 +125,7 @@ def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[s
     assert all(map(torch.equal, ours.parameters(), whole.parameters()))
 
 
+@pytest.mark.integration
 def test_a_run_interrupted_before_its_first_evaluation_goes_on() -> None:
     assert main(["tiny.yaml", "--output", "whole"]) == 0
     with mock.patch.object(Run, "progress", property(mock.Mock(side_effect=KeyboardInterrupt))):

@@ -11,9 +11,10 @@ from search.studies.sampling import Sampling
 from search.studies.size import SizeStudy
 from tests.studies import FULL_TOKENS, MODEL, ask, fail, run, space
 
-SAMPLERS = ["tpe", "gp", "random", "qmc"]
+# Fitting Gaussian processes takes a second a test.
+SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.integration), "random", "qmc"]
 # Those that learn, and trials in which it shows.
-LEARNING = [("tpe", 60), ("gp", 11)]
+LEARNING = [("tpe", 60), pytest.param("gp", 11, marks=pytest.mark.integration)]
 SHAPES = [{"shape": "linear"}, {"shape": "step"}]
 
 Define = Callable[[optuna.Trial], object]
