@@ -12,6 +12,7 @@ there), regret_with, regret_cold (medians at the end, in nats).
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from functools import partial
@@ -45,12 +46,14 @@ def compared(found: list[tuple[Trace, Trace]]) -> dict[str, Any]:
     goals = [cold.regret[-1] for _, cold in found]
     tokens_with = [warm.tokens_to(goal) for (warm, _), goal in zip(found, goals, strict=True)]
     tokens_cold = [cold.tokens_to(goal) for (_, cold), goal in zip(found, goals, strict=True)]
+    warm, cold = statistics.median(tokens_with), statistics.median(tokens_cold)
     return {
-        "tokens_with": statistics.median(tokens_with),
-        "tokens_cold": statistics.median(tokens_cold),
-        "ratio": statistics.median(tokens_with) / statistics.median(tokens_cold),
-        "reached": statistics.fmean(tokens < float("inf") for tokens in tokens_with),
-        "regret_with": statistics.median(warm.regret[-1] for warm, _ in found),
+        # Infinite if most searches do not get there.
+        "tokens_with": warm if math.isfinite(warm) else None,
+        "tokens_cold": cold,
+        "ratio": warm / cold if math.isfinite(warm) else None,
+        "reached": statistics.fmean(map(math.isfinite, tokens_with)),
+        "regret_with": statistics.median(trace.regret[-1] for trace, _ in found),
         "regret_cold": statistics.median(goals),
     }
 
