@@ -28,10 +28,6 @@ class Arm:
     space: Space
     trials: int
 
-    @property
-    def searched(self) -> bool:
-        return bool(dimensions(self.space))
-
 
 def arms_of(space: Space) -> list[Arm]:
     """The arms of a space; the baseline first, unless the space lists them in another order.

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from search.arms import BASELINE
-from search.studies.arms import arms_of
+from search.studies.arms import arms_of, dimensions
 from search.studies.size import SizeStudy
 from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ask, fail, run, run_all, search, space
 from trainables.config.training import REGULARIZERS
@@ -47,7 +47,7 @@ def test_the_baseline_drops_nothing_and_has_no_regularizer() -> None:
     changes = {"training": {"hidden_dropout": [0.0, 0.3], "label_smoothing": 0.1, "weight_decay": 0.2}}
     for given in (space(**changes), space(arms=ARMS, **changes)):
         baseline = arms_of(given)[0]
-        assert (baseline.name, baseline.space.schedule, baseline.searched) == (BASELINE, None, False)
+        assert (baseline.name, baseline.space.schedule, dimensions(baseline.space)) == (BASELINE, None, [])
         assert [getattr(baseline.space.training, name) for name in REGULARIZERS] == [0.0] * 4
         assert baseline.space.training.weight_decay == 0.2
 
