@@ -93,12 +93,13 @@ def _tested(job: tuple[int, Settings]) -> list[dict[str, Any]]:
 
 
 def measured_curves(what: Space, models: list[str], count: int, processes: int) -> list[dict[str, Any]]:
-    """The rows of curves.parquet, after measuring those of models that it does not have."""
+    """The rows of curves.parquet, after measuring those of the models' settings that it does not have."""
     rows: list[dict[str, Any]] = pq.read_table(CURVES).to_pylist() if CURVES.exists() else []
     params = drawn(what, count)
-    jobs = [(number, settings_for(what, number, values)) for number, values in enumerate(params)]
     for model in models:
-        if any(row["model"] == model for row in rows):
+        held = {row["setting"] for row in rows if row["model"] == model}
+        jobs = [(n, settings_for(what, n, values)) for n, values in enumerate(params) if n not in held]
+        if not jobs:
             continue
         with _pool(what, model, processes) as pool:
             for row in track(pool.imap(_curve, jobs), model, len(jobs)):
