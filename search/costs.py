@@ -6,14 +6,14 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.record import STATES
-from search.studies.ledger import Ledger
+from search.studies.ledger import Ledger, device_s_of
 from search.studies.size import SizeStudy
 
 
 def spent(ledger: Ledger) -> dict[str, Any]:
     """The runs of a study that have ended, their tokens, and their device seconds; None if those were not measured."""
     ended = ledger.trials(*STATES)
-    measured = [t.user_attrs["device_s"] for t in ended if "device_s" in t.user_attrs]
+    measured = [device_s for t in ended if (device_s := device_s_of(t)) is not None]
     return {
         "runs": len(ended),
         "tokens": sum(ledger.tokens(t.number) for t in ended),
@@ -30,8 +30,8 @@ def saved(study: SizeStudy) -> dict[str, Any]:
         trained = study.tokens(trial.number)
         left = (study.full_tokens or trained) - trained
         tokens += left
-        if "device_s" in trial.user_attrs and trained:
-            device_s += left * trial.user_attrs["device_s"] / trained
+        if (took := device_s_of(trial)) is not None and trained:
+            device_s += left * took / trained
         else:
             known = False
     return {"tokens": tokens, "device_s": device_s if known else None}
@@ -48,7 +48,7 @@ def trials_table(study: SizeStudy) -> list[dict[str, Any]]:
             "state": STATES.get(trial.state, "running"),
             "reason": trial.user_attrs.get("reason"),
             "tokens": study.tokens(trial.number),
-            "device_s": trial.user_attrs.get("device_s"),
+            "device_s": device_s_of(trial),
             "objective": known.get(trial.number),
         }
         for trial in study.trials(*STATES, TrialState.RUNNING)

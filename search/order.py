@@ -19,15 +19,23 @@ class _Trial:
 
 @dataclass
 class ReportOrder:
-    """Handles reports of up to `slots` trials in an order that only depends on what was handled before."""
+    """Handles reports of up to `slots` trials in an order that only depends on what was handled before.
+
+    Attributes:
+        now: the clock; a resumed search goes on with what it was.
+    """
 
     slots: int
-    _now: int = 0
+    now: int = 0
     _trials: dict[int, _Trial] = field(default_factory=dict)
 
-    def start(self, trial: int) -> None:
-        """A trial begins; trials are numbered in the order in which they begin."""
-        self._trials[trial] = _Trial(started=self._now)
+    def start(self, trial: int, started: int | None = None, handled: int = 0) -> None:
+        """A trial begins; trials are numbered in the order in which they begin.
+
+        Args:
+            started, handled: of a trial that goes on: when it began, and its reports that will not come again.
+        """
+        self._trials[trial] = _Trial(self.now if started is None else started, handled)
 
     def report(self, trial: int) -> None:
         """The trial has evaluated and waits for a decision."""
@@ -55,7 +63,8 @@ class ReportOrder:
         due, trial = min((t.started + t.handled + 1, number) for number, t in self._trials.items())
         if not self._trials[trial].waiting:
             return None
-        self._now = due
+        # A resumed trial repeats its last report.
+        self.now = max(self.now, due)
         self._trials[trial].handled += 1
         self._trials[trial].waiting = False
         return trial

@@ -61,9 +61,10 @@ class Preparing:
         news: str = ray.get(self._actor.news.remote())
         return news
 
-    def wait(self) -> None:
-        """Waits for all models' data, or for what is wrong with it."""
-        ray.wait(list(self.prepared.values()), num_returns=len(self.prepared))
+    def ready(self, timeout: float) -> bool:
+        """Whether all models' data is prepared, or what is wrong with it known, within `timeout` seconds."""
+        ready, _ = ray.wait(list(self.prepared.values()), num_returns=len(self.prepared), timeout=timeout)
+        return len(ready) == len(self.prepared)
 
     def result(self, model: str) -> Prepared:
         """Waits for a model's data.

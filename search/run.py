@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from search.arms import BASELINE
+from search.lock import NAME as LOCK
 from search.machine import local_resources
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
@@ -84,7 +85,7 @@ def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> 
     """An output folder is new, or it holds this search and the person wants to go on with it."""
     resolved = output / "resolved.yaml"
     if not resume:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if output.exists() and (not output.is_dir() or any(path.name != LOCK for path in output.iterdir())):
             raise ConfigError(
                 f"--output: given {output}, which already holds something; allowed: a new folder, "
                 "or --resume to go on with the search in it"
@@ -145,9 +146,9 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
 def _resources(space_file: ConfigFile[Space]) -> dict[str, float]:
     """What there is on the cluster that the search would run on."""
     if os.environ.get("RAY_ADDRESS"):
-        from search.session import cluster_resources
+        from search.cluster import resources
 
-        there = cluster_resources()
+        there = resources()
         _check_resources(space_file, there)
         return there
     return local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0)

@@ -5,14 +5,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
+from search.cluster import joined, ray_environment
 from search.costs import cost_line
-from search.machine import local_cpus
+from search.interruption import EXIT_CODE, Interruption
+from search.lock import output_lock
 from search.outcome import Size
 from search.preparing import Preparing
 from search.progress import Progress
@@ -20,6 +23,7 @@ from search.record import Record
 from search.report import comparison_table, last_words, median, summarize, write_results
 from search.space import Space
 from search.studies.confirmation import Confirmation
+from search.studies.journal import JournalError
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.tracking import Tracker, mask_secrets
@@ -27,12 +31,13 @@ from search.whole import write_whole
 from trainables.config.build import model_settings_of
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.documents import DataError, Splits
+from trainables.mailbox import Bell
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 from trainables.weights import model_size
 
 # Seconds that the end of a search waits for MLflow to take the last records.
-_FLUSH_TIMEOUT = 60.0
+_FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 60.0, 3.0
 _NEWS_INTERVAL = 10.0
 
 
@@ -46,101 +51,135 @@ def run_session(
     """Runs a search, or goes on with the one in `output`. Returns the exit code.
 
     Raises:
-        ConfigError: what only the cluster or the tokenizer could tell.
+        ConfigError: what only the cluster or the tokenizer could tell, or another search in `output`.
     """
+    space = space_file.config
+    environment = ray_environment(space.resources.slots)
+    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
+    console = Console()
+    with output_lock(output), Interruption() as interruption:
+        try:
+            with joined(output) as there:
+                # Ray has a handler of its own for SIGTERM.
+                interruption.listen()
+                check_resources(there)
+                if interruption.asked:
+                    raise KeyboardInterrupt
+                found = _search(space_file, splits, output, console, interruption)
+        except DataError as error:
+            raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
+        except JournalError as error:
+            raise ConfigError(
+                f"--resume: given {output}; allowed: the folder of a search that is whole ({error})"
+            ) from None
+        except OSError as error:
+            # Such as a disk that is full: what is written is whole, and the search can go on.
+            print(f"the search cannot go on: {error}; then go on with: {resume_command}", file=sys.stderr)
+            return 1
+    _tell(found, console, space)
+    if found.interrupted:
+        print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
+        return EXIT_CODE
+    console.print(f"\nresults: {output}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
+    console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
+    return 1 if any(size.searched.best() is None for size in found.sizes) else 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What came of a search, so far if it was interrupted."""
+
+    sizes: list[Size]
+    summary: dict[str, Any]
+    files: list[Path]
+    interrupted: bool
+    tracking_uri: str
+
+
+def _search(
+    space_file: ConfigFile[Space], splits: Splits, output: Path, console: Console, interruption: Interruption
+) -> _Found:
+    from search.tuner import Conductor, run_trials
+
     began = time.perf_counter()
     space = space_file.config
-    console = Console()
-    import ray
+    resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
+    write_whole(output / "space.yaml", space_file.text)
+    write_whole(output / "resolved.yaml", resolved)
+    parameters = {model: model_size(model) for model in space.models}
+    models = _small_to_large(parameters)
+    sizes = _sizes(output / "study.journal", space, models)
+    studies = [study for size in sizes for study in _studies(size)]
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment)
+    with Progress(console, {study.name: study.planned for study in studies}) as progress:
+        interruption.tell = progress.note
+        record = Record(progress, tracker, output / "events.jsonl")
+        record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
+        preparing = Preparing(space, splits, models)
+        watch = _Watch(preparing, progress, models)
+        told: set[str] = set()
 
-    from search.tuner import Conductor, ray_environment, run_trials
+        def full_tokens(model: str) -> int:
+            prepared = preparing.result(model)
+            if prepared.cut and model not in told:
+                told.add(model)
+                progress.note(f"{model}: {_cut(prepared)}")
+            return prepared.train_tokens * space.budget.epochs
 
-    os.environ.update({k: v for k, v in ray_environment(space.resources.slots).items() if k not in os.environ})
-    _start_ray()
-    try:
-        check_resources(ray.cluster_resources())
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            write_whole(output / "space.yaml", space_file.text)
-        except OSError as error:
-            reason = error.strerror
-            raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
-        resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
-        write_whole(output / "resolved.yaml", resolved)
-        parameters = {model: model_size(model) for model in space.models}
-        models = _small_to_large(parameters)
-        sizes = _sizes(output / "study.journal", space, models)
-        studies = [study for size in sizes for study in _studies(size)]
-        tracker = Tracker(space.tracking.uri, space.tracking.experiment)
-        with Progress(console, {study.name: study.planned for study in studies}) as progress:
-            record = Record(progress, tracker, output / "events.jsonl")
-            record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
-            preparing = Preparing(space, splits, models)
-            watch = _Watch(preparing, progress, models)
-            told: set[str] = set()
-
-            def full_tokens(model: str) -> int:
-                prepared = preparing.result(model)
-                if prepared.cut and model not in told:
-                    told.add(model)
-                    progress.note(f"{model}: {_cut(prepared)}")
-                return prepared.train_tokens * space.budget.epochs
-
-            conductor = Conductor(studies, space.resources.slots, full_tokens, record)
-            slot = SlotConfig(
-                workers=space.resources.workers,
-                cpus=space.resources.cpus_per_worker,
-                gpus=space.resources.gpus_per_worker,
-                prepared=preparing.prepared,
-                how=model_settings_of(space),
-                storage=(output / "ray").absolute(),
-            )
-            if space.resources.gpus_per_worker:
-                # The slots will hold the GPUs, which the entropies are computed on.
-                preparing.wait()
-            run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
-            watch.stop()
-        if conductor.error is not None:
-            raise conductor.error
-        interrupted = not all(study.ended for study in studies)
-        timing = {
-            "wall_s": time.perf_counter() - began,
-            "prepare_s": watch.prepare_s,
-            "slot_start_s": median(conductor.slot_start_s),
-            "trial_overhead_s": median(conductor.overhead_s),
-        }
-        summary = summarize(sizes, space, parameters, timing, record.run_id)
-        if not interrupted:
-            for model in models:
-                prepared = preparing.result(model)
-                summary["models"][model] |= {
-                    "base": prepared.base_losses,
-                    "data_hash": prepared.data_hash,
-                    "evaluation_hash": prepared.evaluation_hash,
-                }
-        files = write_results(output, space, sizes, summary)
-        record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
-        delivered = tracker.close(_FLUSH_TIMEOUT)
-        record.close()
-    except DataError as error:
-        raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
-    finally:
-        ray.shutdown()
+        conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption)
+        slot = SlotConfig(
+            workers=space.resources.workers,
+            cpus=space.resources.cpus_per_worker,
+            gpus=space.resources.gpus_per_worker,
+            prepared=preparing.prepared,
+            how=model_settings_of(space),
+            storage=(output / "ray").absolute(),
+            bell=Bell.remote(),  # type: ignore[attr-defined]
+            restarts=space.faults.restarts,
+            hang_s=60 * space.faults.hang_minutes,
+        )
+        if space.resources.gpus_per_worker:
+            # The slots will hold the GPUs, which the entropies are computed on.
+            while not preparing.ready(timeout=1.0) and not interruption.asked:
+                pass
+        run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
+        watch.stop()
+    if conductor.error is not None:
+        raise conductor.error
+    interrupted = not all(study.ended for study in studies)
+    timing = {
+        "wall_s": time.perf_counter() - began,
+        "prepare_s": watch.prepare_s,
+        "slot_start_s": median(conductor.slot_start_s),
+        "trial_overhead_s": median(conductor.overhead_s),
+    }
+    summary = summarize(sizes, space, parameters, timing, record.run_id)
+    if not interrupted:
+        for model in models:
+            prepared = preparing.result(model)
+            summary["models"][model] |= {
+                "base": prepared.base_losses,
+                "data_hash": prepared.data_hash,
+                "evaluation_hash": prepared.evaluation_hash,
+            }
+    files = write_results(output, space, sizes, summary)
+    record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
+    delivered = tracker.close(_HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT)
+    record.close()
     if not delivered:
         print(f"MLflow did not take {tracker.undelivered} records: {tracker.last_error}", file=sys.stderr)
-    if space.arms is not None and any(size.confirmed is not None for size in sizes):
-        console.print(comparison_table(sizes, space))
-    for size in sizes:
+    return _Found(sizes, summary, files, interrupted, tracker.tracking_uri)
+
+
+def _tell(found: _Found, console: Console, space: Space) -> None:
+    """The last words."""
+    if space.arms is not None and any(size.confirmed is not None for size in found.sizes):
+        console.print(comparison_table(found.sizes, space))
+    for size in found.sizes:
         console.print(f"{size.model}: {last_words(size, space)}", highlight=False, soft_wrap=True)
-    for size in sizes:
-        cost = cost_line(summary["models"][size.model])
+    for size in found.sizes:
+        cost = cost_line(found.summary["models"][size.model])
         console.print(f"{size.model}: {cost}", highlight=False, soft_wrap=True)
-    if interrupted:
-        print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
-        return 130
-    console.print(f"\nresults: {output}/ ({', '.join(file.name for file in files)})", highlight=False, soft_wrap=True)
-    console.print(f"all trials: {_ui_command(tracker.tracking_uri)}", highlight=False, soft_wrap=True)
-    return 1 if any(size.searched.best() is None for size in sizes) else 0
 
 
 def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
@@ -167,44 +206,6 @@ def _studies(size: Size) -> list[Ledger]:
 def _cut(prepared: Prepared) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
     return f"cut at training.sequence_length: {counts} documents"
-
-
-def cluster_resources() -> dict[str, float]:
-    """What the cluster that RAY_ADDRESS names has.
-
-    Raises:
-        ConfigError: it cannot be joined.
-    """
-    import ray
-
-    _start_ray()
-    try:
-        resources: dict[str, float] = ray.cluster_resources()
-    finally:
-        ray.shutdown()
-    return resources
-
-
-def _start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, reachable from it alone."""
-    import ray
-
-    if address := os.environ.get("RAY_ADDRESS"):
-        try:
-            ray.init(log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(
-                f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
-            ) from None
-        return
-    ray.init(
-        address="local",
-        num_cpus=local_cpus(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
 
 
 class _Watch:

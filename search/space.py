@@ -104,6 +104,14 @@ class Resources(Block):
         return self.workers * (self.gpus_per_worker or self.cpus_per_worker)
 
 
+class Faults(Block):
+    restarts: Annotated[int, Field(ge=0)] = 2
+    """Times that a trial may lose its workers, and times that it may lose its slot, before it fails: an integer of at
+    least 0. Nodes that the cluster takes away are not counted."""
+    hang_minutes: Positive = 30
+    """Minutes without a forward pass after which a trial fails: above 0."""
+
+
 class Tracking(Block):
     experiment: Text = "entrodrop"
     """MLflow experiment that the search is recorded in."""
@@ -135,6 +143,8 @@ class Space(RunConfig):
     """How the best settings are tested, with fresh seeds and on the test split; null not to."""
     resources: Resources = Resources()
     """What a slot gets; a slot trains one trial at a time."""
+    faults: Faults = Faults()
+    """When a trial that is in trouble is given up."""
     tracking: Tracking = Tracking()
     """Where the search is recorded."""
 

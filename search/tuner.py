@@ -9,6 +9,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from search.interruption import Interrupted, Interruption
 from search.order import ReportOrder
 from search.studies.ledger import Candidate, Ledger
+from trainables.mailbox import Reference
 from trainables.slot import Slot, SlotConfig
 
 
@@ -41,6 +44,8 @@ class _Running:
     study: Ledger
     candidate: Candidate
     index: int
+    handled: bool = False
+    waits: bool = False
     tune_trial: Trial | None = None
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +61,7 @@ class Conductor:
         studies: in their order; one starts when the one before it has ended.
         slots: trials that run at the same time.
         full_tokens: tokens of a trial of a model that is not stopped early; waits until the data is prepared.
+        interruption: ends the search; its trials are left as they are.
     """
 
     def __init__(
@@ -64,11 +70,13 @@ class Conductor:
         slots: int,
         full_tokens: Callable[[str], int],
         observer: Observer,
+        interruption: Interruption,
     ) -> None:
         self._studies = list(studies)
         self._full_tokens = full_tokens
         self._observer = observer
-        self._order = ReportOrder(slots)
+        self.interruption = interruption
+        self._order = ReportOrder(slots, max((study.clock for study in studies), default=0))
         self._running: dict[str, _Running] = {}
         self._begun = 0
         self._ready: set[str] = set()
@@ -92,17 +100,26 @@ class Conductor:
     @property
     def finished(self) -> bool:
         """True when no further trial will begin."""
-        return self.error is not None or (len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
+        return self._ends or (len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
+
+    @property
+    def _ends(self) -> bool:
+        return self.error is not None or self.interruption.asked
+
+    @property
+    def saved(self) -> bool:
+        """True when all running trials have saved their state, or have evaluated, which saves it, and wait."""
+        return all(running.waits for running in self._running.values())
 
     def begin(self, tune_id: str) -> Candidate | None:
         """The next trial, if a slot is free and a study has one."""
-        if self.error is not None or not self._order.has_room or (study := self._study) is None:
+        if self._ends or not self._order.has_room or (study := self._study) is None:
             return None
         # A budget of hours may have been used up since.
-        if (candidate := study.ask()) is None:
+        if (candidate := study.ask(self._order.now)) is None:
             return None
         self._running[tune_id] = _Running(study, candidate, self._begun)
-        self._order.start(self._begun)
+        self._order.start(self._begun, candidate.clock, self.done(tune_id))
         self._begun += 1
         self._observer.trial_started(study, candidate)
         return candidate
@@ -111,20 +128,33 @@ class Conductor:
         """The study of a running trial."""
         return self._running[tune_id].study
 
-    def report(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Takes in a result; it is acted upon in `decisions`."""
+    def done(self, tune_id: str) -> int:
+        """The evaluations of a trial that it need not repeat. One that goes on after an interruption repeats its last,
+        which may not have been acted upon."""
+        running = self._running[tune_id]
+        return max(0, len(running.study.losses(running.candidate.number)) - 1)
+
+    def report(self, trial: Trial, result: dict[str, Any]) -> bool:
+        """Takes in a result, to be acted upon in `decisions`. Returns False for one that has been: a slot that was lost
+        and came back repeats them."""
         running = self._running[trial.trial_id]
-        running.tune_trial, running.result = trial, result
+        if result["interrupted"]:
+            running.waits = True
+            return True
+        if running.handled and result.get("tokens", math.inf) <= running.study.tokens(running.candidate.number):
+            return False
+        running.tune_trial, running.result, running.waits = trial, result, True
         for name, record in (("slot_start_s", self.slot_start_s), ("overhead_s", self.overhead_s)):
             if name in result:
                 record.append(result[name])
         self._order.report(running.index)
+        return True
 
     def decisions(self) -> "list[tuple[Trial, bool]]":
         """The trials whose turn it is, each with whether it goes on."""
         decided = []
         # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
-        while not (self._order.has_room and self._study is not None and self.error is None):
+        while not (self._order.has_room and self._study is not None and not self._ends):
             index = self._order.next()
             if index is None:
                 break
@@ -136,6 +166,7 @@ class Conductor:
 
     def _handle(self, running: _Running) -> bool:
         study, candidate, result = running.study, running.candidate, running.result
+        running.handled, running.waits = True, False
         if study.name not in self._ready:
             try:
                 study.prepared(self._full_tokens(study.model))
@@ -143,9 +174,9 @@ class Conductor:
                 self.error = error
                 return False
             self._ready.add(study.name)
-        if result["data_error"] is not None:
+        if result["fatal"] is not None:
             # No other setting will do better: the search ends, and says what is to be mended.
-            self.error = result["data_error"]
+            self.error = result["fatal"]
             return False
         if result["failure"] is not None:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
@@ -153,13 +184,13 @@ class Conductor:
         if not all(math.isfinite(result[name]) for name in study.objectives):
             self._end(running, TrialState.FAIL, "nan", f"{' or '.join(study.objectives)} is not finite")
             return False
-        tokens = int(result["tokens"])
-        reason = None
-        # A trial that goes on after an interruption first repeats what the study already has.
-        if tokens > study.tokens(candidate.number):
+        if int(result["tokens"]) > study.tokens(candidate.number):
             metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
-            reason = study.report(candidate.number, metrics)
+            # The observer first: what is recorded twice is found, what the study alone holds would never be recorded.
             self._observer.trial_report(study, candidate, metrics)
+            reason = study.report(candidate.number, metrics)
+        else:
+            reason = study.decision(candidate.number)
         if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
             if result["test"] is not None:
                 study.conclude(candidate.number, json.loads(result["test"]))
@@ -219,6 +250,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "settings": candidate.settings.to_json(),
             "checkpoint": str(self._checkpoints / study.slug / str(candidate.number)),
             "test": candidate.test,
+            "done": self._conductor.done(trial_id),
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -239,22 +271,29 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
     """
 
-    def __init__(self, conductor: Conductor, slots: int) -> None:
+    def __init__(self, conductor: Conductor, slots: int, bell: Reference) -> None:
         super().__init__()
-        self._conductor, self._slots = conductor, slots
+        self._conductor, self._slots, self._bell = conductor, slots, bell
         self._keeps_slots = False
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._conductor.report(trial, result)
-        action: str = TrialScheduler.NOOP
+        held = self._conductor.report(trial, result)
+        action: str = TrialScheduler.NOOP if held else TrialScheduler.CONTINUE
         return action
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._conductor.fail(trial.trial_id, str(trial.get_error() or "the slot's process died"))
+        # A trial that goes on, on a slot that comes back, has been stopped with an error by now.
+        if trial.status != Trial.ERROR:
+            self._conductor.fail(trial.trial_id, str(trial.get_error() or "the slot's process died"))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Called once in each turn of Tune's loop, after it has asked for new trials.
         controller = tune_controller._tune_controller
+        if self._conductor.interruption.asked:
+            self._bell.ring.remote()
+            if self._conductor.saved or self._conductor.interruption.overdue:
+                raise Interrupted
+            return None
         for trial, goes_on in self._conductor.decisions():
             if goes_on:
                 controller._schedule_trial_train(trial)
@@ -281,34 +320,24 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
             num_samples=-1,
             reuse_actors=True,
             search_alg=_StudySearcher(conductor, checkpoints),
-            scheduler=_StudyScheduler(conductor, slots),
+            scheduler=_StudyScheduler(conductor, slots, slot.bell),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(slot.storage), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(slot.storage),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=slot.restarts),
+        ),
     )
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    tuner.fit()
+    # After an interruption the slots end with Ray.
+    with suppress(Interrupted):
+        tuner.fit()
     shutil.rmtree(slot.storage, ignore_errors=True)
     for folder in (*checkpoints.glob("*"), checkpoints):
         # What an interrupted search needs stays: only empty folders go.
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def ray_environment(slots: int) -> dict[str, str]:
-    """Environment variables that Ray reads, to be set before it is imported."""
-    return {
-        # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        # The old output engine is silent at verbosity 0; the new one prints a banner.
-        "RAY_AIR_NEW_OUTPUT": "0",
-        # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
-        "RAY_worker_maximum_startup_concurrency": "8",
-        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    }

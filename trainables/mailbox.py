@@ -1,13 +1,12 @@
 """What a slot and its workers say to one another: one order at a time, and its answer."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-
-from trainables.documents import DataError
 
 Reference = Any  # a ray.ObjectRef
 
@@ -48,12 +47,13 @@ class Answer:
     """How the order `number` went.
 
     Attributes:
-        metrics: of the evaluation that was ordered; empty if the run failed.
+        metrics: of the evaluation that was ordered; empty if the run failed or was interrupted.
         failure: None, or why the run cannot go on.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
-        data_error: what no run of this search can be trained on, such as a model.
-        received_at, first_step_at: when a new assignment reached the workers, and when they began to train it, in
-            seconds since the epoch; None in the answers that follow.
+        fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
+        interrupted: whether the run has saved its state before the evaluation, because the search ends.
+        busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
+            None if the order did not begin a run.
     """
 
     number: int
@@ -61,9 +61,37 @@ class Answer:
     failure: str | None = None
     detail: str = ""
     test: dict[str, Any] | None = None
-    data_error: DataError | None = None
-    received_at: float | None = None
-    first_step_at: float | None = None
+    fatal: Exception | None = None
+    interrupted: bool = False
+    busy_s: float = 0.0
+    setup_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the order at hand is going.
+
+    Attributes:
+        groups_lost: worker groups that were lost in the assignment.
+        silent_s: seconds without a forward pass; None while no worker trains: it starts, or waits for the data.
+    """
+
+    groups_lost: int
+    silent_s: float | None
+
+
+@ray.remote(num_cpus=0)
+class Bell:
+    """Rung when the search is interrupted."""
+
+    def __init__(self) -> None:
+        self._rung = False
+
+    def ring(self) -> None:
+        self._rung = True
+
+    def rung(self) -> bool:
+        return self._rung
 
 
 @ray.remote(num_cpus=0)
@@ -78,12 +106,16 @@ class Mailbox:
         self._answer: Answer | None = None
         self._starts_expected, self._groups_lost = 1, 0
         self._changed = asyncio.Condition()
+        self._workers: dict[int, Reference] = {}
+        self._passes: int | None = None
+        self._moved_at = 0.0
+        self._interrupted = False
 
     async def put_order(self, order: Order) -> None:
         async with self._changed:
             if self._order is None or self._order.assignment != order.assignment:
                 self._groups_lost = 0
-            self._order = order
+            self._order, self._passes = order, None
             self._changed.notify_all()
 
     async def next_order(self, after: int) -> Order:
@@ -97,7 +129,7 @@ class Mailbox:
                 await self._changed.wait()
 
     async def put_answer(self, answer: Answer, group_ends: bool = False) -> None:
-        """Args: group_ends: the worker group ends itself after this answer, so that its next start is no loss."""
+        """Args: group_ends: the worker group ends after this answer, so that its next start is no loss."""
         async with self._changed:
             # Several ranks may say so of one order; their group starts again once.
             if group_ends and (self._answer is None or self._answer.number != answer.number):
@@ -117,14 +149,48 @@ class Mailbox:
                 return None
             return self._answer
 
-    async def group_started(self) -> None:
-        """Says that a worker group has started; one that nobody expected means that the one before was lost."""
-        async with self._changed:
+    async def worker_started(self, rank: int, worker: Reference) -> None:
+        """Says that a worker has started; a group that nobody expected means that the one before was lost.
+
+        Args:
+            worker: handle of the worker's actor.
+        """
+        self._workers[rank] = worker
+        self._passes = None
+        if rank == 0:
             if self._starts_expected:
                 self._starts_expected -= 1
             else:
                 self._groups_lost += 1
 
-    async def groups_lost(self) -> int:
-        """Worker groups lost in the assignment at hand."""
-        return self._groups_lost
+    async def workers(self) -> list[Reference]:
+        return list(self._workers.values())
+
+    async def group_failed(self, memory: str | None, preempted: bool) -> None:
+        """What Ray knows of a worker group that was lost.
+
+        Args:
+            memory: None, or the words in which Ray says that it ended a worker for want of memory.
+            preempted: whether the cluster took a node away, which is no failure of the trial.
+        """
+        if memory is not None and self._order is not None:
+            await self.put_answer(Answer(self._order.number, {}, "out of memory", memory), group_ends=True)
+        elif preempted:
+            self._starts_expected += 1
+
+    async def pulse(self, passes: int | None) -> bool:
+        """A worker's sign of life. Returns whether it is to save its run and answer.
+
+        Args:
+            passes: forward passes so far; None while it does not train.
+        """
+        if passes != self._passes:
+            self._passes, self._moved_at = passes, time.monotonic()
+        return self._interrupted
+
+    async def interrupt(self) -> None:
+        self._interrupted = True
+
+    async def health(self) -> Health:
+        silent_s = time.monotonic() - self._moved_at if self._passes is not None else None
+        return Health(self._groups_lost, silent_s)

@@ -1,10 +1,15 @@
 """The processes that train one model together: one alone, or all ranks of the default process group."""
 
 import math
+import time
 from collections.abc import Iterator
+from functools import cache
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_AGREE_EVERY_S = 1.0
 
 
 def rank() -> int:
@@ -25,6 +30,35 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 def barrier() -> None:
     if size() > 1:
         dist.barrier()
+
+
+class Agreement:
+    """What rank 0 wishes, told to all ranks at the same step: about once in a second, so that it costs no time."""
+
+    def __init__(self) -> None:
+        self._steps, self._left = 0, 0
+        self._agreed_at = time.monotonic()
+
+    def __call__(self, wish: bool) -> bool:
+        """Every rank calls this after each step; True at the same step on all of them."""
+        if size() == 1:
+            return wish
+        self._steps += 1
+        if self._left:
+            self._left -= 1
+            return False
+        now = time.monotonic()
+        pace = self._steps / max(now - self._agreed_at, 1e-3)
+        said = torch.tensor([wish, max(0, int(pace * _AGREE_EVERY_S) - 1)])
+        dist.broadcast(said, src=0, group=_cpu_group())
+        self._left, self._steps, self._agreed_at = int(said[1]), 0, now
+        return bool(said[0])
+
+
+@cache
+def _cpu_group() -> dist.ProcessGroup | None:
+    """A group that needs no GPU, which a broadcast would have to wait for; None: the default group is one."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 def parts(total: int, rows: int) -> Iterator[tuple[slice, bool]]:

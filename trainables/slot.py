@@ -8,19 +8,20 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 
-from trainables.mailbox import Answer, Assignment, Mailbox, Order, Reference
+from trainables.mailbox import Answer, Assignment, Health, Mailbox, Order, Reference
 from trainables.settings import ModelSettings
 
-# How often a waiting slot looks whether its Ray Train run is still alive, in seconds.
-_LOOK = 5.0
+# How often a waiting slot looks how its workers are, in seconds.
+_LOOK = 1.0
 _END_TIMEOUT = 20.0
 
 
@@ -34,7 +35,9 @@ class SlotConfig:
         prepared: for each model, the reference to its `Prepared`.
         how: how the workers build a model.
         storage: folder for Ray Train's own files.
+        bell: the search's `trainables.mailbox.Bell`.
         restarts: worker groups that a trial may lose before it fails.
+        hang_s: seconds without a forward pass after which a trial fails.
     """
 
     workers: int
@@ -43,20 +46,23 @@ class SlotConfig:
     prepared: dict[str, Reference]
     how: ModelSettings
     storage: Path
+    bell: Reference
     restarts: int = 2
+    hang_s: float = 1800.0
 
 
 class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
-    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint" and "test". A result has the
-    metrics of `Run.advance`, the "seconds" that these took, and "failure", "detail", "test" and "data_error" of its
-    trainables.mailbox.Answer. A trial's first result has "overhead_s", the seconds from the end of the trial before it
-    to its own first training step; a slot's first has "slot_start_s" instead.
+    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", and "done", the
+    evaluations that are not to be reported again. A result has the metrics of `Run.advance`, the "seconds" that these
+    took, and "failure", "detail", "test", "fatal" and "interrupted" of its trainables.mailbox.Answer; "accumulation",
+    if the trial went on with smaller micro-batches. A trial's first result has "overhead_s", the seconds from the end
+    of the trial before it to its own first training step; a slot's first has "slot_start_s" instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
-        self._idle_since = time.time()
+        self._idle_since = time.monotonic()
         self._started = False
         self._slot = slot
         self._number = 0
@@ -90,6 +96,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                     storage_path=str(self._slot.storage),
                     # Workers may die again and again over a slot's life; how often in one trial is counted here.
                     failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
+                    callbacks=[_Losses(self._mailbox)],
                 ),
             ).fit()
         except BaseException as error:
@@ -104,45 +111,75 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             Path(new_config["checkpoint"]),
             new_config["test"],
         )
-        self._evaluations = 0
+        self._given: dict[str, Any] = new_config["settings"]
+        self._evaluations: int = new_config["done"]
+        self._begins = True
         return True
 
     def step(self) -> dict[str, Any]:
         self._evaluations += 1
-        self._number += 1
-        began = time.time()
-        ray.get(self._mailbox.put_order.remote(Order(self._number, self._assignment, self._evaluations)))
-        answer = self._await_answer()
+        answer = self._ordered()
+        if answer.failure == "out of memory" and (smaller := self._smaller()) is not None:
+            self._assignment = smaller
+            answer = self._ordered()
         result: dict[str, Any] = {
             **answer.metrics,
-            "seconds": time.time() - max(began, answer.first_step_at or began),
+            "seconds": answer.busy_s - (answer.setup_s or 0.0),
             "failure": answer.failure,
             "detail": answer.detail,
             # Tune flattens mappings.
             "test": answer.test and json.dumps(answer.test),
-            "data_error": answer.data_error,
+            "fatal": answer.fatal,
+            "interrupted": answer.interrupted,
         }
-        if not self._started and answer.received_at is not None:
-            result["slot_start_s"] = answer.received_at - self._idle_since
-        elif self._evaluations == 1 and answer.first_step_at is not None:
-            result["overhead_s"] = answer.first_step_at - self._idle_since
-        self._started = True
-        self._idle_since = time.time()
+        if self._assignment.settings != self._given:
+            result["accumulation"] = self._assignment.settings["accumulation"]
+        if answer.setup_s is not None:
+            # What is neither the workers' own time nor the slot's idle time is what an order takes to reach them.
+            reached_s = time.monotonic() - self._idle_since - answer.busy_s
+            if not self._started:
+                result["slot_start_s"] = reached_s
+            elif self._begins:
+                result["overhead_s"] = reached_s + answer.setup_s
+        self._started, self._begins = True, False
+        self._idle_since = time.monotonic()
         return result
 
-    def _await_answer(self) -> Answer:
+    def _smaller(self) -> Assignment | None:
+        """The assignment with micro-batches of half the rows, and the same batches; None if it has them already, or if
+        they cannot be halved."""
+        settings = self._assignment.settings
+        accumulation = 2 * settings["accumulation"]
+        if settings != self._given or settings["batch_size"] % (accumulation * self._slot.workers):
+            return None
+        return replace(self._assignment, settings={**settings, "accumulation": accumulation})
+
+    def _ordered(self) -> Answer:
+        """Orders the evaluation at hand, and waits for the answer."""
+        self._number += 1
+        ray.get(self._mailbox.put_order.remote(Order(self._number, self._assignment, self._evaluations)))
         while True:
             answer: Answer | None = ray.get(self._mailbox.answer.remote(self._number, _LOOK))
             if answer is not None:
                 return answer
             if not self._run.is_alive():
                 raise RuntimeError(f"the slot's worker group ended: {self._error}")
-            lost = ray.get(self._mailbox.groups_lost.remote())
-            if lost > self._slot.restarts:
-                answer = Answer(self._number, {}, "worker lost", f"{lost} worker groups lost")
+            health: Health = ray.get(self._mailbox.health.remote())
+            if ray.get(self._slot.bell.rung.remote()):
+                if health.silent_s is None:
+                    return Answer(self._number, {}, interrupted=True)
+                ray.get(self._mailbox.interrupt.remote())
+            elif health.groups_lost > self._slot.restarts:
                 # The next group must not take this order up again.
-                ray.get(self._mailbox.put_answer.remote(answer))
-                return answer
+                self._give_up("worker lost", f"{health.groups_lost} worker groups lost", group_ends=False)
+            elif health.silent_s is not None and health.silent_s > self._slot.hang_s:
+                self._give_up("hang", f"no progress for {health.silent_s:.0f} s", group_ends=True)
+                for worker in ray.get(self._mailbox.workers.remote()):
+                    ray.kill(worker)
+
+    def _give_up(self, failure: str, detail: str, group_ends: bool) -> None:
+        """Answers in the workers' place, so that a group that starts anew waits for the next order."""
+        ray.get(self._mailbox.put_answer.remote(Answer(self._number, {}, failure, detail), group_ends))
 
     def cleanup(self) -> None:
         """Ends the workers and waits until Ray Train has given back what they held."""
@@ -154,3 +191,18 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: the worker reads it itself."""
+
+
+class _Losses(UserCallback):  # type: ignore[misc]
+    """Tells the mailbox what Ray knows of a worker that died."""
+
+    def __init__(self, mailbox: Reference) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        # Ray Train wraps the error of a worker that does not answer.
+        errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
+        deaths = [error for error in errors if isinstance(error, RayActorError)]
+        memory = next((str(error) for error in deaths if "memory" in str(error)), None)
+        preempted = any(error.preempted for error in deaths)
+        ray.get(self._mailbox.group_failed.remote(memory, preempted))

@@ -51,6 +51,8 @@ class Run:
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
+        # This rank's summed loss, labels and dropped tokens since the last evaluation.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=warm.device)
         self._parameters = {name: p for name, p in warm.model.named_parameters() if p.requires_grad}
         self._best = {name: p.detach().clone() for name, p in self._parameters.items()} if keep_best else {}
         parameters = list(self._parameters.values())
@@ -90,7 +92,7 @@ class Run:
         """Trains up to the next evaluation, evaluates, and appends the metrics to `history`.
 
         Args:
-            stepped: called after each optimizer step.
+            stepped: called after each optimizer step. If it raises, the run can be saved there, and goes on from there.
 
         Returns:
             loss, high_entropy_loss, low_entropy_loss (validation, nats), high_entropy_accuracy (share of these tokens),
@@ -102,18 +104,18 @@ class Run:
             NonFiniteLossError: a training or validation loss is NaN or infinite; the same on every rank.
         """
         began, tokens_before = time.perf_counter(), self._tokens
-        sums = torch.zeros(3, dtype=torch.float64, device=self.warm.device)
         with self._noise:
             for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
                 self._refresh()
-                sums += self._optimizer_step()
+                self._sums += self._optimizer_step()
                 stepped()
         losses = self._evaluate()
-        loss_sum, labels, dropped = parallel.sum_over_ranks(sums).tolist()
+        loss_sum, labels, dropped = parallel.sum_over_ranks(self._sums).tolist()
+        self._sums.zero_()
         train_loss = loss_sum / max(labels, 1)
         if not all(map(math.isfinite, [train_loss, *losses.values()])):
             raise NonFiniteLossError(f"loss {train_loss} after {self._tokens:,} tokens")
-        seen = self._tokens - tokens_before
+        seen = self._tokens - int(self.history[-1]["tokens"] if self.history else 0)
         self.history.append(
             {
                 **losses,
@@ -122,7 +124,7 @@ class Run:
                 "learning_rate": self._optimizer.param_groups[0]["lr"],
                 "tokens": float(self._tokens),
                 "epoch": self._steps / self._steps_per_epoch,
-                "tokens_per_s": seen / (time.perf_counter() - began),
+                "tokens_per_s": (self._tokens - tokens_before) / (time.perf_counter() - began),
             }
         )
         if losses["high_entropy_loss"] <= min(metrics["high_entropy_loss"] for metrics in self.history):
@@ -263,10 +265,11 @@ class Run:
             yield slice(start, start + size)
 
     def identity(self) -> str:
-        """SHA-256 of all that the run's result depends on, the number of ranks and how they share the model apart."""
+        """SHA-256 of all that the run's result depends on, apart from how many ranks share it, and in which parts."""
         warm, prepared = self.warm, self.warm.prepared
+        settings = {name: value for name, value in self.settings.to_json().items() if name != "accumulation"}
         hashes = [prepared.base_hash, prepared.data_hash, prepared.evaluation_hash]
-        return digest([self.settings.to_json(), prepared.model, *hashes, warm.how.identity(), bool(self._best)])
+        return digest([settings, prepared.model, *hashes, warm.how.identity(), bool(self._best)])
 
     def _state(self) -> dict[str, Tensor]:
         """The weights in training, the optimizer's moments and the entropies: what a checkpoint holds.
@@ -288,7 +291,8 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Writes the run's exact state, whole or not at all; every rank calls this."""
-        about = {"steps": self._steps, "tokens": self._tokens, "history": self.history}
+        sums = parallel.sum_over_ranks(self._sums.clone()).tolist()
+        about = {"steps": self._steps, "tokens": self._tokens, "history": self.history, "sums": sums}
         checkpoint.save(folder, self._state(), self.identity(), self._steps, about)
 
     def restore(self, folder: Path) -> None:
@@ -300,6 +304,9 @@ class Run:
         state = self._state()
         about: dict[str, Any] = checkpoint.load(folder, state, self.identity())
         self._steps, self._tokens, self.history = about["steps"], about["tokens"], about["history"]
+        self._sums.zero_()
+        if parallel.rank() == 0:
+            self._sums += torch.tensor(about["sums"], dtype=torch.float64)
         if "entropy" in state:
             self._set_entropies(state["entropy"])
 

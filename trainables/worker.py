@@ -1,7 +1,12 @@
 """What a Ray Train worker does: waits for a run, trains it to the next evaluation, answers, waits again."""
 
+import errno
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,11 +17,23 @@ import torch
 from trainables import parallel
 from trainables.checkpoint import CheckpointError
 from trainables.documents import DataError
-from trainables.mailbox import Answer, Assignment, Order
+from trainables.mailbox import Answer, Assignment, Order, Reference
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
+
+_PULSE = 1.0
+# What the file system says when no checkpoint can be written, whichever the run.
+_NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class StorageError(OSError):
+    """Checkpoints cannot be written."""
+
+
+class _Interrupted(Exception):
+    """The search ends; the run is between two optimizer steps."""
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -28,34 +45,43 @@ def serve(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
-    if parallel.rank() == 0:
-        ray.get(mailbox.group_started.remote())
+    ray.get(mailbox.worker_started.remote(parallel.rank(), ray.get_runtime_context().current_actor))
+    pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}
     run: Run | None = None
+    agreement = parallel.Agreement()
     name, done = "", -1
+
+    def stepped() -> None:
+        if agreement(pulse.interrupted):
+            raise _Interrupted
+
     while True:
         order: Order = ray.get(mailbox.next_order.remote(done))
         if order.assignment is None:
             return
-        received_at = first_step_at = None
+        began, setup_s = time.monotonic(), None
         try:
-            if run is None or name != order.assignment.name:
-                received_at = time.time()
-                run, name = None, order.assignment.name
-                run = _start(order.assignment, config["how"], warm, device)
-                first_step_at = time.time()
-            answer = _advance(order, run)
+            with pulse.training():
+                if run is None or name != order.assignment.name:
+                    run, name = None, order.assignment.name
+                    with pulse.waiting():
+                        prepared: Prepared = ray.get(order.assignment.prepared)
+                    run = _start(order.assignment, prepared, config["how"], warm, device, pulse)
+                    agreement = parallel.Agreement()
+                    setup_s = time.monotonic() - began
+                answer = _advance(order, run, stepped)
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             answer = Answer(order.number, {}, "nan", str(error))
-        except DataError as error:
-            answer = Answer(order.number, {}, "error", str(error), data_error=error)
+        except (DataError, StorageError) as error:
+            answer = Answer(order.number, {}, "error", str(error), fatal=error)
         except Exception as error:
             answer = Answer(order.number, {}, _reason(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
         group_ends = answer.failure not in (None, "nan") and parallel.size() > 1
         if parallel.rank() == 0 or group_ends:
-            answer = replace(answer, received_at=received_at, first_step_at=first_step_at)
+            answer = replace(answer, busy_s=time.monotonic() - began, setup_s=setup_s)
             ray.get(mailbox.put_answer.remote(answer, group_ends))
         if group_ends:
             raise RuntimeError(answer.detail)
@@ -65,6 +91,47 @@ def serve(config: dict[str, Any]) -> None:
         done = order.number
 
 
+class _Pulse:
+    """Tells the mailbox, from a thread of its own, that this worker gets on; hears of it that the search ends.
+
+    Attributes:
+        interrupted: whether the run is to be saved and left.
+    """
+
+    def __init__(self, mailbox: Reference) -> None:
+        self.interrupted = False
+        self._mailbox = mailbox
+        self._passes = 0
+        self._trains = threading.Event()
+        if parallel.rank() == 0:
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while True:
+            passes = self._passes if self._trains.is_set() else None
+            self.interrupted = ray.get(self._mailbox.pulse.remote(passes))
+            time.sleep(_PULSE)
+
+    def count(self, *_: object) -> None:
+        """A forward pass begins."""
+        self._passes += 1
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        self._passes += 1
+        self._trains.set()
+        try:
+            yield
+        finally:
+            self._trains.clear()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._trains.clear()
+        yield
+        self._trains.set()
+
+
 def _reason(error: Exception) -> str:
     """Why a run failed, in the words that the study keeps."""
     # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
@@ -72,12 +139,21 @@ def _reason(error: Exception) -> str:
     return "out of memory" if memory else "error"
 
 
-def _start(assignment: Assignment, how: ModelSettings, warm: dict[str, WarmModel], device: torch.device) -> Run:
-    prepared: Prepared = ray.get(assignment.prepared)
+def _start(
+    assignment: Assignment,
+    prepared: Prepared,
+    how: ModelSettings,
+    warm: dict[str, WarmModel],
+    device: torch.device,
+    pulse: _Pulse,
+) -> Run:
     if prepared.model not in warm:
         # One model at a time: sizes follow one another, and a slot's memory is planned for one.
         warm.clear()
-        warm[prepared.model] = WarmModel(prepared, device, how)
+        model = warm[prepared.model] = WarmModel(prepared, device, how)
+        # Generation passes through the model alone.
+        for module in (model.forward, model.model):
+            module.register_forward_pre_hook(pulse.count)
     settings = Settings.from_json(assignment.settings)
     run = Run(warm[prepared.model], settings, keep_best=assignment.test)
     if assignment.checkpoint.exists():
@@ -90,10 +166,24 @@ def _start(assignment: Assignment, how: ModelSettings, warm: dict[str, WarmModel
     return run
 
 
-def _advance(order: Order, run: Run) -> Answer:
+def _advance(order: Order, run: Run, stepped: Callable[[], None]) -> Answer:
     assert order.assignment is not None
-    while len(run.history) < order.evaluations:
-        run.advance()
-        run.save(order.assignment.checkpoint)
+    folder = order.assignment.checkpoint
+    try:
+        while len(run.history) < order.evaluations:
+            run.advance(stepped)
+            _save(run, folder)
+    except _Interrupted:
+        _save(run, folder)
+        return Answer(order.number, {}, interrupted=True)
     test = run.test() if order.assignment.test and run.finished else None
     return Answer(order.number, run.history[order.evaluations - 1], test=test)
+
+
+def _save(run: Run, folder: Path) -> None:
+    try:
+        run.save(folder)
+    except OSError as error:
+        if error.errno in _NO_STORAGE:
+            raise StorageError(error.errno, error.strerror, str(folder)) from error
+        raise

@@ -5,7 +5,7 @@ The setting of each arm and its stopping point are chosen on the validation spli
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,14 +141,15 @@ class Confirmation(Ledger):
         pairs = ((index, seed) for seed in seeds for index in range(len(self.contestants)))
         return next((pair for pair in pairs if pair not in begun), None)
 
-    def ask(self) -> Candidate | None:
+    def ask(self, clock: int = 0) -> Candidate | None:
         if self._interrupted:
             return self._candidate(self._interrupted.pop(0))
         if not self._searched.ended or (pair := self._next()) is None:
             return None
         number, (index, seed) = self._begun(), pair
         contestant = self.contestants[index]
-        self._begin(create_trial(value=0.0), arm=contestant.arm, contestant=index, seed=seed, trial=contestant.trial)
+        attributes = {"arm": contestant.arm, "contestant": index, "seed": seed, "trial": contestant.trial}
+        self._begin(create_trial(value=0.0), **attributes, clock=clock)
         return self._candidate(number)
 
     def _candidate(self, number: int) -> Candidate:
@@ -156,13 +157,10 @@ class Confirmation(Ledger):
         contestant = self.contestants[attributes["contestant"]]
         settings = replace(Settings.from_json(contestant.settings), seed=attributes["seed"])
         parameters = {**contestant.parameters, "seed": settings.seed}
-        return Candidate(number, contestant.arm, settings, parameters, test=True)
+        return Candidate(number, contestant.arm, settings, parameters, attributes.get("clock", 0), test=True)
 
-    def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
-        """Records an evaluation; no trial is stopped."""
-        self._running(number).report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
-        self._took(number, metrics)
-        return None
+    def _reason_to_stop(self, number: int) -> None:
+        """None: every run goes on to its end."""
 
     def tested(self, number: int) -> dict[str, dict[str, float]]:
         trial = self._trials()[number]

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
+from search.studies.journal import opened
 from trainables.config.models import slug
 from trainables.settings import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+# What was decided after a trial's last evaluation: its tokens, the reason to stop, the device seconds up to then.
+_DECIDED = "decided"
 
 
 def objective_value(objective: str, losses: Sequence[float]) -> float:
@@ -42,6 +45,7 @@ class Candidate:
 
     Attributes:
         number: in its study.
+        clock: when it began, as `search.order` counts.
         test: whether it reads the test split at its end.
     """
 
@@ -49,6 +53,7 @@ class Candidate:
     arm: str
     settings: Settings
     parameters: dict[str, Any]
+    clock: int = 0
     test: bool = False
 
 
@@ -68,8 +73,9 @@ class Ledger(ABC):
         self.objectives = space.objectives
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        self.study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self.study = optuna.create_study(
+            storage=opened(journal), study_name=name, direction="minimize", load_if_exists=True
+        )
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
 
     @property
@@ -83,12 +89,46 @@ class Ledger(ABC):
         """True when no further trial will begin."""
 
     @abstractmethod
-    def ask(self) -> Candidate | None:
-        """The next trial, those that an interruption left running first; None when there is none."""
+    def ask(self, clock: int = 0) -> Candidate | None:
+        """The next trial, those that an interruption left running first; None when there is none.
+
+        Args:
+            clock: when a new one begins, as `search.order` counts.
+        """
 
     @abstractmethod
+    def _reason_to_stop(self, number: int) -> str | None:
+        """Why the trial is to be stopped after its last evaluation, if it is."""
+
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
         """Records an evaluation. Returns why the trial is to be stopped early, if it is."""
+        self._running(number).report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
+        return self.decision(number, metrics.get("seconds"))
+
+    def decision(self, number: int, seconds: float | None = None) -> str | None:
+        """Why the trial is to be stopped after its last evaluation, if it is.
+
+        It is decided once, and kept with the trial's device time: what a resumed search decides must not depend on what
+        other trials have reported since.
+
+        Args:
+            seconds: that the evaluation took.
+        """
+        trial, tokens = self._trials()[number], self.tokens(number)
+        before = trial.user_attrs.get(_DECIDED)
+        if before is None or before["tokens"] != tokens:
+            device_s = device_s_of(trial)
+            if seconds is not None:
+                device_s = (device_s or 0.0) + self._space.resources.devices * seconds
+            before = {"tokens": tokens, "reason": self._reason_to_stop(number), "device_s": device_s}
+            self.annotate(number, _DECIDED, before)
+        reason: str | None = before["reason"]
+        return reason
+
+    @property
+    def clock(self) -> int:
+        """When the last thing happened in the study, as `search.order` counts."""
+        return max((_clock(trial) for trial in self.trials(*TrialState) if "clock" in trial.user_attrs), default=0)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -118,12 +158,6 @@ class Ledger(ABC):
     def tested(self, number: int) -> dict[str, dict[str, float]]:
         """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
         return {}
-
-    def _took(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Adds an evaluation's seconds to the device time of its trial, which so outlives an interruption."""
-        if (seconds := metrics.get("seconds")) is not None:
-            before = self._trials()[number].user_attrs.get("device_s", 0.0)
-            self.annotate(number, "device_s", before + self._space.resources.devices * seconds)
 
     def annotate(self, number: int, key: str, value: Any) -> None:
         self._running(number).set_user_attr(key, value)
@@ -173,3 +207,15 @@ class Ledger(ABC):
 def losses_of(trial: FrozenTrial) -> list[float]:
     """High-entropy losses in the order of the evaluations, in nats."""
     return [loss for _, loss in sorted(trial.intermediate_values.items())]
+
+
+def device_s_of(trial: FrozenTrial) -> float | None:
+    """Device seconds that the trial has taken; None if they were not measured."""
+    device_s: float | None = trial.user_attrs.get(_DECIDED, {}).get("device_s")
+    return device_s
+
+
+def _clock(trial: FrozenTrial) -> int:
+    # A trial fails in place of an evaluation.
+    evaluations = len(trial.intermediate_values) + (trial.state == TrialState.FAIL)
+    return int(trial.user_attrs["clock"]) + evaluations

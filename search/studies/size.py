@@ -13,7 +13,7 @@ from search.arms import BASELINE
 from search.space import Space
 from search.studies.arms import Arm, arms_of, middle, suggested
 from search.studies.extrapolation import CurvePruner
-from search.studies.ledger import Candidate, Ledger, hashed, losses_of, objective_value
+from search.studies.ledger import Candidate, Ledger, device_s_of, hashed, losses_of, objective_value
 from search.studies.sampling import Sampling
 from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, is_known, plateaued
 from trainables.config.build import fixed, settings_of
@@ -110,9 +110,9 @@ class SizeStudy(Ledger):
         return self._elapsed_before + (self._clock() - self._first_began if self._first_began is not None else 0.0)
 
     def _device_s(self) -> float:
-        return float(sum(t.user_attrs.get("device_s", 0.0) for t in self._trials()))
+        return sum(device_s_of(trial) or 0.0 for trial in self._trials())
 
-    def ask(self) -> Candidate | None:
+    def ask(self, clock: int = 0) -> Candidate | None:
         if self._first_began is None:
             self._first_began = self._clock()
         if self._interrupted:
@@ -121,7 +121,7 @@ class SizeStudy(Ledger):
         if (arm := self._next_arm()) is None:
             return None
         suggested = self._sampling[arm.name].suggest(self._begun(), self._guess(arm))
-        return self._candidate(self._begin(suggested, arm=arm.name))
+        return self._candidate(self._begin(suggested, arm=arm.name, clock=clock))
 
     def _guess(self, arm: Arm) -> dict[str, Any] | None:
         """What the arm's next trial is given; None where the sampler chooses."""
@@ -140,27 +140,30 @@ class SizeStudy(Ledger):
         arm = self.arms[trial.user_attrs["arm"]]
         # Suggesting again gives back what the trial was given when it began.
         parameters = suggested(arm.space, trial, self._prefix(arm))
-        return Candidate(trial.number, arm.name, settings_of(fixed(arm.space, parameters)), parameters)
+        settings = settings_of(fixed(arm.space, parameters))
+        return Candidate(trial.number, arm.name, settings, parameters, trial.user_attrs.get("clock", 0))
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
-        """Records an evaluation. Returns why the trial is to be stopped early, if it is; the baseline never is."""
-        trial = self._running(number)
-        trial.report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
-        self._took(number, metrics)
+        trial, evaluations = self._running(number), len(self.losses(number))
+        # Before what makes the evaluation count: a driver that is killed in between will do both again.
         for measure in self._space.objectives[1:]:
-            values = self._trials()[number].user_attrs.get(measure, [])
+            values = self._trials()[number].user_attrs.get(measure, [])[:evaluations]
             trial.set_user_attr(measure, [*values, metrics[measure]])
-        frozen = self._trials()[number]
-        if frozen.user_attrs["arm"] == BASELINE or "audit" in frozen.user_attrs:
+        return super().report(number, metrics)
+
+    def _reason_to_stop(self, number: int) -> str | None:
+        """The baseline is never stopped, nor is a trial that is audited."""
+        trial = self._trials()[number]
+        if trial.user_attrs["arm"] == BASELINE or "audit" in trial.user_attrs:
             return None
-        reason = self._reason_to_stop(frozen)
+        reason = self._reason(trial)
         stopping = self._space.early_stopping
         if reason is not None and audited(stopping.audit, self._space.seed, self.name, number):
-            trial.set_user_attr("audit", {"reason": reason, "tokens": int(metrics["tokens"])})
+            self.annotate(number, "audit", {"reason": reason, "tokens": self.tokens(number)})
             return None
         return reason
 
-    def _reason_to_stop(self, trial: FrozenTrial) -> str | None:
+    def _reason(self, trial: FrozenTrial) -> str | None:
         stopping, space = self._space.early_stopping, self._space
         full = self.full_tokens
         if stopping.pruner == "none" or full is None or max(trial.intermediate_values) >= full:

@@ -71,7 +71,7 @@ def test_each_trial_is_told_with_its_cost(asked: Space, size: Size) -> None:
     for row, trial in zip(table, study.study.trials, strict=True):
         assert list(row) == ["number", "arm", "state", "reason", "tokens", "device_s", "objective"]
         assert row["tokens"] == max(trial.intermediate_values)
-        assert row["device_s"] == trial.user_attrs["device_s"] > 0
+        assert row["device_s"] == trial.user_attrs["decided"]["device_s"] > 0
         lost = row["reason"] == LOSING
         assert row["objective"] == (None if lost else min(trial.intermediate_values.values()))
     assert entry["tokens"]["trained"] == sum(row["tokens"] for row in table)

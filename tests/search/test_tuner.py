@@ -1,22 +1,106 @@
 """What the conductor makes of results, without Ray."""
 
+import random
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from search.interruption import Interruption
+from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.tuner import Conductor
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 
+EVALUATIONS, TOKENS = 8, 100
 
-def conductor(folder: Path) -> tuple[Conductor, SizeStudy]:
+
+def conductor(
+    folder: Path, slots: int = 1, observer: Any = None, interruption: Interruption | None = None
+) -> tuple[Conductor, SizeStudy]:
+    folder.mkdir(exist_ok=True)
     study = SizeStudy(folder / "study.journal", MODEL, space())
-    return Conductor([study], 1, lambda _: 100, mock.Mock()), study
+    interruption = interruption or Interruption()
+    return Conductor([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    return {"failure": None, "detail": "", "test": None, "data_error": None, **changes}
+    return {"failure": None, "detail": "", "test": None, "fatal": None, "interrupted": False, **changes}
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _Fragile:
+    """Counts the lines of a journal, and breaks off before one of them or within it."""
+
+    def __init__(self, journal: Path, lines: int) -> None:
+        self._journal, self._left = journal, lines
+        self._append = JournalFileBackend.append_logs
+
+    def __call__(self, backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if not self._left:
+            with self._journal.open("a") as file:
+                file.write('{"op_code": 6, "wor'[: random.randrange(20)])
+            raise _Killed
+        self._left -= 1
+        self._append(backend, logs)
+
+
+class _Slots:
+    """What Tune and the slots do: each trial evaluates at once, and keeps the number of its evaluations on disk."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self.saved: dict[int, int] = {}
+        self.trained: list[tuple[int, int]] = []
+
+    def run(self, opened: Conductor, wall: random.Random) -> None:
+        training: dict[str, tuple[mock.Mock, int, int]] = {}
+        begun = 0
+        while True:
+            while len(training) < self._slots and (candidate := opened.begin(str(begun))) is not None:
+                trial = mock.Mock(trial_id=str(begun), number=candidate.number)
+                training[trial.trial_id] = trial, opened.done(trial.trial_id) + 1, 0
+                begun += 1
+            if not training:
+                return
+            # Slots finish their intervals in any order.
+            for key in wall.sample(list(training), len(training)):
+                trial, evaluation, reported = training[key]
+                if evaluation > reported:
+                    self._evaluate(trial.number, evaluation)
+                    metrics = {"tokens": TOKENS * evaluation, "high_entropy_loss": _loss(trial.number, evaluation)}
+                    opened.report(trial, result(**metrics, seconds=1.0))
+                    training[key] = trial, evaluation, evaluation
+            for trial, goes_on in opened.decisions():
+                _, evaluation, reported = training.pop(trial.trial_id)
+                if goes_on:
+                    training[trial.trial_id] = trial, evaluation + 1, reported
+
+    def _evaluate(self, number: int, evaluation: int) -> None:
+        for done in range(self.saved.get(number, 0) + 1, evaluation + 1):
+            self.trained.append((number, done))
+            self.saved[number] = done
+
+
+def _loss(number: int, evaluation: int) -> float:
+    """Curves that cross: some are stopped for a plateau, some because they will not win."""
+    draw = random.Random(number)
+    return 5 + draw.random() + abs(evaluation - draw.randint(2, 7)) * draw.uniform(0.01, 0.2)
+
+
+def table(study: Ledger) -> list[Any]:
+    """All but the device time, of which the last evaluation's is lost with the driver."""
+    rows = []
+    for t in study.study.trials:
+        decided = {name: value for name, value in t.user_attrs["decided"].items() if name != "device_s"}
+        rows.append((t.number, t.state, t.params, t.intermediate_values, {**t.user_attrs, "decided": decided}))
+    return rows
 
 
 def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -35,10 +119,66 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     opened.begin("a")
     trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
-    opened.report(trial, result(failure="error", detail=str(error), data_error=error))
+    opened.report(trial, result(failure="error", detail=str(error), fatal=error))
     assert opened.decisions() == [(trial, False)]
     assert opened.error is error
     assert opened.finished
     assert opened.begin("b") is None
     # The trial is left as it is: mended, the search goes on with it.
     assert study.study.trials[0].state.name == "RUNNING"
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path, slots: int) -> None:
+    whole, study = conductor(tmp_path / "whole", slots)
+    _Slots(slots).run(whole, random.Random(0))
+    draw, kept = random.Random(slots), _Slots(slots)
+    killed = 0
+    while True:
+        fragile = _Fragile(tmp_path / "killed" / "study.journal", draw.randint(1, 25))
+        resumed, again = conductor(tmp_path / "killed", slots)
+        try:
+            with mock.patch.object(JournalFileBackend, "append_logs", lambda *call, f=fragile: f(*call)):
+                kept.run(resumed, draw)
+            break
+        except _Killed:
+            killed += 1
+    assert killed > 3
+    assert {state.name for _, state, *_ in table(study)} >= {"COMPLETE", "PRUNED"}
+    assert table(again) == table(study)
+    # Nothing is trained twice.
+    assert len(kept.trained) == len(set(kept.trained))
+
+
+def test_a_lost_slot_repeats_what_was_acted_upon(tmp_path: Path) -> None:
+    observer = mock.Mock()
+    opened, study = conductor(tmp_path, observer=observer)
+    opened.begin("a")
+    trial = mock.Mock(trial_id="a")
+    for tokens in (100, 200):
+        assert opened.report(trial, result(tokens=tokens, high_entropy_loss=5.0))
+        assert opened.decisions() == [(trial, True)]
+    assert not opened.report(trial, result(tokens=100, high_entropy_loss=5.0))
+    assert not opened.report(trial, result(tokens=200, high_entropy_loss=5.0))
+    assert opened.decisions() == []
+    assert opened.report(trial, result(tokens=300, high_entropy_loss=5.0))
+    assert opened.decisions() == [(trial, True)]
+    assert study.losses(0) == [5.0] * 3
+    assert observer.trial_report.call_count == 3
+
+
+def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:
+    interruption = Interruption()
+    opened, study = conductor(tmp_path, slots=2, interruption=interruption)
+    opened.begin("a")
+    opened.begin("b")
+    interruption._asked_at = 0.0
+    assert opened.finished
+    assert opened.begin("c") is None
+    assert not opened.saved
+    # One evaluates just then, which saves it as well.
+    opened.report(mock.Mock(trial_id="a"), result(tokens=100, high_entropy_loss=5.0))
+    assert not opened.saved
+    opened.report(mock.Mock(trial_id="b"), result(interrupted=True))
+    assert opened.saved
+    assert [t.state.name for t in study.study.trials] == ["RUNNING", "RUNNING"]

@@ -47,6 +47,7 @@ class RecipeConfig(RunConfig):
     early_stopping: Ignored = None
     """Of a search; ignored."""
     sampler: Ignored = None
+    faults: Ignored = None
     """Of a search; ignored."""
     transfer: Ignored = None
     """Of a search; ignored."""

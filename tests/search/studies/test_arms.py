@@ -5,6 +5,7 @@ import pytest
 
 from search.arms import BASELINE
 from search.studies.arms import arms_of, dimensions
+from search.studies.ledger import device_s_of
 from search.studies.size import SizeStudy
 from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ask, fail, run, run_all, search, space
 from trainables.config.training import REGULARIZERS
@@ -166,7 +167,7 @@ def test_device_hours_count_what_each_trial_holds(tmp_path: Path, resources: dic
     run_for(1790 / devices)
     run_for(30 / devices)
     assert study.ask() is None
-    assert [trial.user_attrs["device_s"] for trial in study.study.trials] == pytest.approx([1790, 1790, 30])
+    assert [device_s_of(trial) for trial in study.study.trials] == pytest.approx([1790, 1790, 30])
 
 
 # From one size to the next.

@@ -1,0 +1,101 @@
+"""The Ray that a search runs on: a cluster that RAY_ADDRESS names, or one of its own on this machine."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search.machine import local_cpus
+from trainables.config.file import ConfigError
+
+
+@contextmanager
+def joined(output: Path) -> Iterator[dict[str, float]]:
+    """Joins the cluster, or starts Ray, reachable from this machine alone; leaves nothing of it behind. Gives the
+    resources that there are.
+
+    Args:
+        output: of the search, which has one Ray at a time.
+
+    Raises:
+        ConfigError: the cluster cannot be joined.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    folder = None if address else _temporary(output)
+    try:
+        if address:
+            _join(address)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=local_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                _temp_dir=str(folder),
+            )
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def resources() -> dict[str, float]:
+    """What the cluster that RAY_ADDRESS names has.
+
+    Raises:
+        ConfigError: it cannot be joined.
+    """
+    with joined(Path()) as there:
+        return there
+
+
+def ray_environment(slots: int) -> dict[str, str]:
+    """Environment variables that Ray reads, to be set before the search joins it."""
+    return {
+        # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # The old output engine is silent at verbosity 0; the new one prints a banner.
+        "RAY_AIR_NEW_OUTPUT": "0",
+        # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
+        "RAY_worker_maximum_startup_concurrency": "8",
+        # search/interruption.py listens.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
+        ) from None
+
+
+def _temporary(output: Path) -> Path:
+    """A new folder for Ray's own files, in the place of one that a killed search of `output` left."""
+    name = hashlib.blake2b(str(output.absolute()).encode(), digest_size=6).hexdigest()
+    # Short: Ray's sockets are in it, and the path of a socket has at most 107 bytes.
+    folder = Path(tempfile.gettempdir()) / f"ray-{name}"
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    return folder

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: the first lets the running trials save their state, the second ends the search at once."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Self
+
+EXIT_CODE = 130
+# Seconds that the running trials have to save their state.
+_GRACE = 8.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The search was interrupted, and its running trials have had their time to save; no error that Tune may catch."""
+
+
+class Interruption:
+    """Listens to SIGINT and SIGTERM while it is entered; called in the main thread.
+
+    Attributes:
+        asked: whether the search is to end.
+
+    Args:
+        tell: is given a line for the person.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
+        self.tell = tell
+        self._asked_at: float | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Listens again, after another library has set handlers of its own."""
+        for number in _SIGNALS:
+            signal.signal(number, self._heard)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def asked(self) -> bool:
+        return self._asked_at is not None
+
+    @property
+    def overdue(self) -> bool:
+        """True when trials that have not saved yet are no longer waited for."""
+        return self._asked_at is not None and time.monotonic() - self._asked_at > _GRACE
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            # Whatever hangs cannot hold this up. Ray's processes on this machine end with the one that started them.
+            os._exit(EXIT_CODE)
+        self._asked_at = time.monotonic()
+        self.tell("interrupted: the running trials save their state; once more ends the search at once")

@@ -1,0 +1,35 @@
+"""One search at a time in an output folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from trainables.config.file import ConfigError
+
+NAME = ".lock"
+
+
+@contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Holds the folder `output`, which is made if it does not exist; the lock ends with the process that holds it.
+
+    Raises:
+        ConfigError: another search runs in it, or it cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output / NAME)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"--output: given {output}, where another search is running; allowed: another folder"
+        ) from None
+    except OSError as error:
+        reason = error.strerror
+        raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
+    try:
+        yield
+    finally:
+        lock.release()
