@@ -135,6 +135,8 @@ class Record:
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
         name = STATES[state]
         tags = {"state": name, "reason": reason or ""}
+        if (accumulation := study.annotation(candidate.number, "accumulation")) is not None:
+            tags["retried"] = f"out of memory, went on with accumulation {accumulation}"
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)
         if (run_id := self._tracker.run_id(key, _RUN_ID_TIMEOUT)) is not None:

@@ -22,14 +22,16 @@ from search.lock import NAME as LOCK
 from search.machine import local_resources
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
+from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
     from trainables.documents import Splits
 
-# What a search that goes on may have more of than it began with.
+# What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
 _MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
+_MAY_CHANGE = ("resources", "faults", "tracking")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,27 +99,24 @@ def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> 
         yaml.safe_load(resolved.read_text(encoding="utf-8")),
         space_file.config.model_dump(mode="json"),
     )
-    for changed in _changes(before, now):
+    for changed, was, given in _changes(before, now):
+        if changed.partition(".")[0] in _MAY_CHANGE:
+            continue
         if changed not in _MAY_GROW:
-            raise space_file.error(
-                changed,
-                "another value than the search in the output folder began with",
-                f"with --resume, only {', '.join(_MAY_GROW)} may change",
-            )
-        key = changed.removeprefix("budget.")
-        was, given = before["budget"][key], now["budget"][key]
+            allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
+            raise space_file.error(changed, shown(given), f"{allowed}, and {', '.join(_MAY_CHANGE)} may change")
         # null is no limit.
         if given is not None and (was is None or given < was):
             allowed = "null, as it was" if was is None else f"at least {was}"
             raise space_file.error(changed, given, f"with --resume, {allowed}")
 
 
-def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """Dotted paths of the values that differ."""
+def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted paths of the values that differ, each with what it was and what it is."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
         return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
-    return [] if before == now else [path]
+    return [] if before == now else [(path, before, now)]
 
 
 def _splits(space_file: ConfigFile[Space]) -> "Splits":

@@ -39,13 +39,20 @@ class Observer(Protocol):
 
 @dataclass
 class _Running:
-    """A trial on a slot, under the name that Tune has for it."""
+    """A trial on a slot, under the name that Tune has for it.
+
+    Attributes:
+        handled: whether a report has been acted upon.
+        waits: whether one waits to be, or the trial has saved its state because the search ends.
+        smaller: whether it ran out of memory and goes on with smaller micro-batches.
+    """
 
     study: Ledger
     candidate: Candidate
     index: int
     handled: bool = False
     waits: bool = False
+    smaller: bool = False
     tune_trial: Trial | None = None
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -178,6 +185,9 @@ class Conductor:
             # No other setting will do better: the search ends, and says what is to be mended.
             self.error = result["fatal"]
             return False
+        if "accumulation" in result and not running.smaller:
+            running.smaller = True
+            study.annotate(candidate.number, "accumulation", result["accumulation"])
         if result["failure"] is not None:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
             return False

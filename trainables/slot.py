@@ -23,6 +23,8 @@ from trainables.settings import ModelSettings
 # How often a waiting slot looks how its workers are, in seconds.
 _LOOK = 1.0
 _END_TIMEOUT = 20.0
+# How Ray says that its memory monitor ended a worker.
+_LOW_MEMORY = "running low on memory"
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,6 @@ class _Losses(UserCallback):  # type: ignore[misc]
         # Ray Train wraps the error of a worker that does not answer.
         errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
         deaths = [error for error in errors if isinstance(error, RayActorError)]
-        memory = next((str(error) for error in deaths if "memory" in str(error)), None)
+        memory = next((str(error) for error in deaths if _LOW_MEMORY in str(error)), None)
         preempted = any(error.preempted for error in deaths)
         ray.get(self._mailbox.group_failed.remote(memory, preempted))

@@ -28,7 +28,7 @@ def opened(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     # Optuna replays the lines: one that is damaged can be no JSON, or name what does not exist.
-    except (ValueError, LookupError, TypeError, optuna.exceptions.OptunaError) as error:
+    except (ValueError, LookupError, TypeError, AssertionError, optuna.exceptions.OptunaError) as error:
         raise JournalError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 

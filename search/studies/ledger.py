@@ -162,6 +162,10 @@ class Ledger(ABC):
     def annotate(self, number: int, key: str, value: Any) -> None:
         self._running(number).set_user_attr(key, value)
 
+    def annotation(self, number: int, key: str) -> Any:
+        """What was annotated; None if nothing was."""
+        return self._trials()[number].user_attrs.get(key)
+
     def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
         """The one place where a trial's state changes.
 

@@ -104,8 +104,10 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
     resolved = load("space.yaml").config.model_dump(mode="json")
     (output / "resolved.yaml").write_text(json.dumps(resolved))
     line = refused(capsys, ["space.yaml", "--resume", "--set", "budget.epochs=3"])
+    assert "given 3; allowed: 2, as it was" in line
+    assert "resources, faults, tracking may change" in line
     assert "budget.epochs" in line
-    assert "only budget.trials, budget.tokens, budget.hours, budget.device_hours may change" in line
+    assert "only budget.trials, budget.tokens, budget.hours, budget.device_hours may grow" in line
     assert "at least 3" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.trials=2"])
     # null was no limit: any number is less.
     assert "null, as it was" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.tokens=1000000"])

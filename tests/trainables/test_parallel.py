@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from trainables.curriculum import Linear
 from trainables.entropy import score
+from trainables.parallel import Agreement
 from trainables.prepare import Prepared
 from trainables.settings import Lora, ModelSettings
 from trainables.train import Run
@@ -54,6 +57,20 @@ def finish(run: Run, folder: Path, name: str, stop: int | None = None) -> None:
         save_file(untied, folder / f"{name}.safetensors")
 
 
+class _Stop(Exception):
+    pass
+
+
+def _stopping(rank: int) -> Callable[[], None]:
+    agreement = Agreement()
+
+    def stepped() -> None:
+        if agreement(rank == 0):
+            raise _Stop
+
+    return stepped
+
+
 def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
@@ -66,6 +83,12 @@ def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
         entropy_RT, _ = score(warm.forward, warm.train[: len(warm.tokens_R)])
         if rank == 0:
             save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
+        # A third, stopped between two evaluations when rank 0 wishes it.
+        stopped = Run(warm, tiny.settings(**changes), keep_best=True)
+        stopped.advance()
+        with suppress(_Stop):
+            stopped.advance(_stopping(rank))
+        stopped.save(folder / f"{name}, stopped" / "checkpoint")
         # One process began, two go on.
         alone = Run(warm, tiny.settings(**changes), keep_best=True)
         alone.restore(folder / f"{name}, alone" / "checkpoint")
@@ -137,6 +160,19 @@ def test_one_process_goes_on_where_two_stopped(folder: Path, prepared: Prepared,
     assert len(run.history) == 2
     finish(run, folder, f"{name}, resumed by one")
     agree(folder, f"{name}, resumed by one", f"{name}, one")
+
+
+@each_run
+def test_one_process_goes_on_where_two_stopped_between_two_evaluations(
+    folder: Path, prepared: Prepared, name: str
+) -> None:
+    changes, how = RUNS[name]
+    run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes), keep_best=True)
+    run.restore(folder / f"{name}, stopped" / "checkpoint")
+    assert len(run.history) == 1
+    assert run.progress > 1 / run.settings.evaluations
+    finish(run, folder, f"{name}, stopped, resumed by one")
+    agree(folder, f"{name}, stopped, resumed by one", f"{name}, one")
 
 
 @each_run

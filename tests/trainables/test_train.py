@@ -227,6 +227,41 @@ def test_a_resumed_run_has_the_same_bits(
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", f"state-{interrupted_steps}"]
 
 
+class _Stop(Exception):
+    pass
+
+
+def stopping(steps: int) -> Callable[[], None]:
+    """Stops a run after so many optimizer steps."""
+    left = iter(range(steps - 1, -1, -1))
+
+    def stepped() -> None:
+        if next(left) == 0:
+            raise _Stop
+
+    return stepped
+
+
+@pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
+def test_a_run_that_was_stopped_between_two_evaluations_has_the_same_bits(
+    warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = tiny.settings(**changes)
+    expected, last = trained(warm, **changes)
+    interrupted = Run(warm, settings)
+    interrupted.advance()
+    with pytest.raises(_Stop):
+        interrupted.advance(stopping(2))
+    interrupted.save(tmp_path / "run")
+    fresh = WarmModel(prepared, tiny.CPU)
+    resumed = Run(fresh, settings)
+    resumed.restore(tmp_path / "run")
+    assert len(resumed.history) == 1
+    assert resumed.progress == interrupted.progress > 1 / settings.epochs
+    assert untimed(finish(resumed)) == expected
+    assert same(weights(fresh), last)
+
+
 def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmModel) -> None:
     # So fast that it overfits at once.
     run = Run(warm, tiny.settings(learning_rate=0.05, epochs=6), keep_best=True)

@@ -1,0 +1,45 @@
+"""Signals of a process of its own: the second one ends it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import time
+from search.interruption import Interruption
+with Interruption() as interruption:
+    interruption.tell = lambda line: print(line, flush=True)
+    print("listening", flush=True)
+    while not (interruption.asked and {gives_up}):
+        time.sleep(0.01)
+print("ended well", flush=True)
+"""
+
+
+def started(gives_up: bool) -> subprocess.Popen[str]:
+    code = SCRIPT.format(gives_up=gives_up)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "listening\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_the_search_end(number: signal.Signals) -> None:
+    process = started(gives_up=True)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert "once more ends the search at once" in out
+    assert "ended well" in out
+    assert process.returncode == 0
+
+
+def test_the_second_signal_ends_whatever_hangs() -> None:
+    process = started(gives_up=False)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert "once more" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 130

@@ -1,0 +1,219 @@
+"""A slot in Ray whose trials and workers come to grief: what it answers, and that it goes on."""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import ray
+import torch
+
+from search.cluster import joined, ray_environment
+from tests import tiny
+from trainables.mailbox import Bell
+from trainables.prepare import Prepared
+from trainables.settings import ModelSettings
+from trainables.slot import Slot, SlotConfig
+from trainables.train import Run
+from trainables.warm import WarmModel
+from trainables.worker import StorageError, serve
+
+pytestmark = pytest.mark.integration
+
+MODEL, EPOCHS = "tiny", 3
+HANG_S = 10.0
+# The seed of a run says what becomes of it in its second epoch.
+WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, HANGS, DIES_ONCE, DIES, NO_SPACE, SLOW = range(9)
+
+
+def faulty(marks: Path, config: dict[str, Any]) -> None:
+    """`trainables.worker.serve`, with runs that come to grief."""
+    advance, save = Run.advance, Run.save
+
+    def advancing(run: Run, stepped: Callable[[], object]) -> dict[str, float]:
+        seed = run.settings.seed
+        mark = marks / str(seed)
+        if run.history:
+            if seed == RAISES:
+                raise ZeroDivisionError("by zero")
+            if seed == NEVER_ENOUGH_MEMORY or (seed == SHORT_OF_MEMORY and run.settings.accumulation == 1):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            if seed == HANGS:
+                time.sleep(3600)
+            if seed == DIES or (seed == DIES_ONCE and not mark.exists()):
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if seed == SLOW:
+                return advance(run, lambda: (stepped(), time.sleep(0.5)))
+        return advance(run, stepped)
+
+    def saving(run: Run, folder: Path) -> None:
+        if run.settings.seed == NO_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(run, folder)
+
+    with mock.patch.object(Run, "advance", advancing), mock.patch.object(Run, "save", saving):
+        serve(config)
+
+
+@pytest.fixture(scope="module")
+def data(cluster: None, prepared: Prepared) -> Any:
+    return ray.put(prepared)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    environment = {name: value for name, value in ray_environment(1).items() if name not in os.environ}
+    # Both slots hold their CPUs, whether or not there are as many.
+    cpus = mock.patch("search.cluster.local_cpus", return_value=4)
+    with cpus, mock.patch.dict(os.environ, environment), joined(tmp_path_factory.mktemp("output")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def slot(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
+    with opened(data, 1, tmp_path_factory.mktemp("slot")) as slot:
+        yield slot
+
+
+@pytest.fixture(scope="module")
+def pair(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
+    """A slot with two workers."""
+    with opened(data, 2, tmp_path_factory.mktemp("pair")) as slot:
+        yield slot
+
+
+@contextmanager
+def opened(data: Any, workers: int, folder: Path) -> Iterator[Slot]:
+    bell = Bell.remote()  # type: ignore[attr-defined]
+    # Tune would call setup in an actor.
+    slot: Slot = object.__new__(Slot)
+    with mock.patch("trainables.worker.serve", partial(faulty, folder)):
+        slot.setup(
+            trial(folder, WELL), SlotConfig(workers, 1, 0, {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S)
+        )
+        yield slot
+    slot.cleanup()
+
+
+def trial(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
+    settings = tiny.settings(seed=seed, epochs=EPOCHS).to_json()
+    common = {"name": str(seed), "model": MODEL, "settings": settings, "test": False, "done": 0}
+    return {**common, "checkpoint": str(folder / f"run-{seed}"), **changes}
+
+
+def train(slot: Slot, folder: Path, seed: int, **changes: Any) -> list[dict[str, Any]]:
+    """The results of a trial up to its end or failure."""
+    slot.reset_config(trial(folder, seed, **changes))
+    results: list[dict[str, Any]] = []
+    while len(results) < EPOCHS and not (results and (results[-1]["failure"] or results[-1]["fatal"])):
+        results.append(slot.step())
+    return results
+
+
+def expected(warm: WarmModel, seed: int) -> list[float]:
+    run = Run(warm, tiny.settings(seed=seed, epochs=EPOCHS))
+    return [run.advance()["high_entropy_loss"] for _ in range(EPOCHS)]
+
+
+def losses(results: list[dict[str, Any]]) -> Any:
+    return pytest.approx([result["high_entropy_loss"] for result in results], rel=1e-5)
+
+
+def goes_on(slot: Slot, folder: Path, warm: WarmModel) -> bool:
+    """Whether the next trial on the slot trains as ever."""
+    return bool(expected(warm, WELL) == losses(train(slot, folder, WELL, name=f"after {folder.name}")))
+
+
+def test_times_are_told(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    began = time.monotonic()
+    results = train(slot, tmp_path, WELL)
+    assert [("overhead_s" in result or "slot_start_s" in result) for result in results] == [True, False, False]
+    assert 0 < sum(result["seconds"] for result in results) < time.monotonic() - began
+
+
+def test_an_exception_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    *_, last = train(slot, tmp_path, RAISES)
+    assert (last["failure"], last["detail"]) == ("error", "ZeroDivisionError: by zero")
+    assert goes_on(slot, tmp_path, warm)
+
+
+def test_out_of_memory_is_tried_again_with_half_the_micro_batch(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    results = train(slot, tmp_path, SHORT_OF_MEMORY)
+    assert [result.get("accumulation") for result in results] == [None, 2, 2]
+    # The global batch is as it was, and so are the losses.
+    assert expected(warm, SHORT_OF_MEMORY) == losses(results)
+
+
+def test_out_of_memory_twice_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    *_, last = train(slot, tmp_path, NEVER_ENOUGH_MEMORY)
+    assert (last["failure"], last["accumulation"]) == ("out of memory", 2)
+    assert goes_on(slot, tmp_path, warm)
+
+
+def test_a_hang_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    began = time.monotonic()
+    *_, last = train(slot, tmp_path, HANGS)
+    assert last["failure"] == "hang"
+    assert HANG_S < time.monotonic() - began < HANG_S + 60
+    assert goes_on(slot, tmp_path, warm)
+
+
+def test_a_trial_goes_on_after_its_worker_died(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    assert expected(warm, DIES_ONCE) == losses(train(slot, tmp_path, DIES_ONCE))
+
+
+def test_a_trial_whose_workers_die_again_and_again_fails(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    *_, last = train(slot, tmp_path, DIES)
+    assert (last["failure"], last["detail"]) == ("worker lost", "2 worker groups lost")
+    assert goes_on(slot, tmp_path, warm)
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    *_, last = train(slot, tmp_path, NO_SPACE)
+    assert isinstance(last["fatal"], StorageError)
+    assert str(tmp_path) in str(last["fatal"])
+
+
+def test_a_trial_that_is_resumed_repeats_only_its_last_evaluation(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    slot.reset_config(trial(tmp_path, WELL))
+    first = [slot.step(), slot.step()]
+    train(slot, tmp_path, RAISES)
+    slot.reset_config(trial(tmp_path, WELL, done=1))
+    again = slot.step()
+    assert again["high_entropy_loss"] == first[1]["high_entropy_loss"]
+    assert expected(warm, WELL) == losses([*first, slot.step()])
+
+
+def test_two_workers_go_on_after_one_died_and_one_raised(pair: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    assert expected(warm, DIES_ONCE) == losses(train(pair, tmp_path, DIES_ONCE))
+    *_, last = train(pair, tmp_path, RAISES)
+    assert (last["failure"], last["detail"]) == ("error", "ZeroDivisionError: by zero")
+    assert goes_on(pair, tmp_path, warm)
+    _interrupted(pair, tmp_path, warm)
+
+
+def test_an_interrupted_trial_saves_its_state_between_evaluations(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    _interrupted(slot, tmp_path, warm)
+
+
+def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    slot.reset_config(trial(tmp_path, SLOW))
+    slot.step()
+    # In the second epoch each step takes half a second, and there are six.
+    slot._slot.bell.ring.remote()
+    assert slot.step()["interrupted"]
+    run = Run(warm, tiny.settings(seed=SLOW, epochs=EPOCHS))
+    run.restore(tmp_path / f"run-{SLOW}")
+    assert len(run.history) == 1
+    assert run.progress > 1 / EPOCHS
+    while not run.finished:
+        run.advance()
+    assert expected(warm, SLOW) == pytest.approx([metrics["high_entropy_loss"] for metrics in run.history], rel=1e-5)
