@@ -71,10 +71,10 @@ def run_session(
         models = _small_to_large(parameters)
         sizes = _sizes(output / "study.journal", space, models)
         studies = [study for size in sizes for study in _studies(size)]
-        tracker = Tracker(space.tracking.uri, space.tracking.experiment)
+        tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / "mlflow.outbox")
         with Progress(console, {study.name: study.planned for study in studies}) as progress:
             record = Record(progress, tracker, output / "events.jsonl")
-            record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
+            record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved})
             preparing = Preparing(space, splits, models)
             watch = _Watch(preparing, progress, models)
             told: set[str] = set()
@@ -109,6 +109,8 @@ def run_session(
             "slot_start_s": median(conductor.slot_start_s),
             "trial_overhead_s": median(conductor.overhead_s),
         }
+        # The summary names runs, and is itself kept in MLflow: what came before is delivered first.
+        tracker.flush(_FLUSH_TIMEOUT)
         summary = summarize(sizes, space, parameters, timing, record.run_id)
         if not interrupted:
             for model in models:
