@@ -22,6 +22,7 @@ from search.space import Space
 from search.studies.confirmation import Confirmation
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
+from search.sync import sync_command, undelivered
 from search.tracking import Tracker, mask_secrets
 from search.whole import write_whole
 from trainables.config.build import model_settings_of
@@ -129,7 +130,7 @@ def run_session(
     finally:
         ray.shutdown()
     if not delivered:
-        print(f"MLflow did not take {tracker.undelivered} records: {tracker.last_error}", file=sys.stderr)
+        print(f"{undelivered(tracker)}; deliver them later: {sync_command(output)}", file=sys.stderr)
     if space.arms is not None and any(size.confirmed is not None for size in sizes):
         console.print(comparison_table(sizes, space))
     for size in sizes:
