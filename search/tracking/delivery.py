@@ -94,7 +94,7 @@ class Delivery:
                 else:
                     delay = min(2 * delay, _LAST_DELAY)
             else:
-                if not waiting:
+                if not (waiting or self._stopped.is_set()):
                     self._news.wait()
 
     def _deliver(self, group: Sequence[Waiting]) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from search.tracking.outbox import Outbox
+from search.tracking.passwords import mask_secrets
 from search.tracking.records import SEARCH, End, Files, Start, Values, Waiting
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000
 _ENTITIES_PER_BATCH = 100
+# Files in which a password may stand, as in the tracking.uri of a best schedule.
+_TEXTS = (".yaml", ".json")
 # The tag by which a run is found again.
 TAG = "search.key"
 # MLflow's code for a run that it does not have.
@@ -101,8 +104,12 @@ class Runs:
         client, _ = self._connect()
         for name, text in files.texts.items():
             client.log_text(run_id, text, name)
-        for path in files.paths:
-            client.log_artifact(run_id, str(self._outbox.path.parent / path))
+        for name in files.paths:
+            path = self._outbox.path.parent / name
+            if path.suffix in _TEXTS:
+                client.log_text(run_id, mask_secrets(path.read_text(encoding="utf-8")), path.name)
+            else:
+                client.log_artifact(run_id, str(path))
 
     def end(self, run_id: str, key: str, end: End) -> None:
         client, _ = self._connect()

@@ -352,6 +352,17 @@ def test_files_are_found_in_an_output_folder_that_was_moved(tmp_path: Path, monk
     assert client.runs["run0"]["files"] == {"summary.json": "before/summary.json", "elsewhere.txt": "elsewhere.txt"}
 
 
+def test_passwords_in_files_are_masked(tmp_path: Path) -> None:
+    schedule = tmp_path / "best_schedule.builtin-nano.yaml"
+    schedule.write_text("tracking: {uri: 'http://me:pw@host'}\nname: é\n", encoding="utf-8")
+    client = Client()
+    written = tracker(client, tmp_path)
+    written.start_search("math", {}, {}, {})
+    written.end_search("FINISHED", {}, {}, {}, [schedule])
+    assert written.close(10)
+    assert client.runs["run0"]["files"] == {schedule.name: "tracking: {uri: 'http://me:***@host'}\nname: é\n"}
+
+
 def test_where_the_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def uri(given: str | None) -> str:
         return Tracker(given, "e", tmp_path / "mlflow.outbox", lambda uri: Client()).tracking_uri
