@@ -17,8 +17,6 @@ from search.studies.ledger import Candidate, Ledger
 from search.tracking import Tracker
 from trainables.config.models import slug
 
-# Seconds that the end of a trial waits for MLflow to name its run, so that the study can hold the name.
-_RUN_ID_TIMEOUT = 2.0
 # What a person reads of a trial that has ended.
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -58,16 +56,15 @@ class Record:
         self._events.write(json.dumps(line) + "\n")
         self._events.flush()
 
-    def search_started(self, space: Space, texts: Mapping[str, str], first: Ledger) -> None:
+    def search_started(self, space: Space, texts: Mapping[str, str]) -> None:
         """Opens the parent run, or the one that an earlier part of this search began."""
-        self._first = first
         parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
         tags = {"kind": "search", "models": " ".join(space.models)}
         if (commit := _git_commit()) is not None:
             tags["git.commit"] = commit
-        run_id = first.study.user_attrs.get("mlflow_run_id")
-        self._tracker.start_search(space.name, parameters, tags, texts, run_id)
-        self.event("search_started", name=space.name, models=space.models, resumed=run_id is not None)
+        self._tracker.start_search(space.name, parameters, tags, texts)
+        # An earlier part of this search has left its events.
+        self.event("search_started", name=space.name, models=space.models, resumed=self._events.tell() > 0)
 
     def search_ended(self, status: str, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Puts the best values and params, and the hashes of the data, on the parent run."""
@@ -104,12 +101,8 @@ class Record:
         }
         if "curriculum" in candidate.parameters:
             tags["curriculum.shape"] = candidate.parameters["curriculum"]["shape"]
-        if (parent := self._tracker.run_id()) is not None and "mlflow_run_id" not in self._first.study.user_attrs:
-            self._first.study.set_user_attr("mlflow_run_id", parent)
-        known = study.trials(TrialState.RUNNING)
-        run_id = next((t.user_attrs.get("mlflow_run_id") for t in known if t.number == candidate.number), None)
         parameters = {"model": study.model, "arm": candidate.arm, **flat(candidate.parameters)}
-        self._tracker.start_trial(key, f"{key} {name}", parameters, tags, run_id)
+        self._tracker.start_trial(key, f"{key} {name}", parameters, tags)
         self._progress.trials_planned(study.name, study.planned)
         budget, done = study.full_tokens or 0, study.tokens(candidate.number)
         self._progress.trial_started(study.name, candidate.number, name, budget, done)
@@ -139,8 +132,6 @@ class Record:
             tags["retried"] = f"out of memory, went on with accumulation {accumulation}"
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)
-        if (run_id := self._tracker.run_id(key, _RUN_ID_TIMEOUT)) is not None:
-            study.annotate(candidate.number, "mlflow_run_id", run_id)
         objective = study.value(candidate.number) if losses else None
         self._progress.trial_ended(study.name, candidate.number, name, reason, objective)
         self.event("trial_ended", **self._place(study, candidate), state=name, reason=reason)

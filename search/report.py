@@ -39,7 +39,7 @@ def summarize(
 
     Args:
         parameters: how many each model has, where that is known.
-        run_id: the MLflow run of a study's trial.
+        run_id: the MLflow run of a study's trial; None if MLflow has not named it yet.
     """
     summary = {"models": {size.model: _summary_of(size, space, run_id) for size in sizes}, "timing": timing}
     summary["trend"] = trend(
@@ -83,7 +83,7 @@ def _summary_of(size: Size, space: Space, run_id: Callable[[str, int], str | Non
             "high_entropy_loss": study.values(trial)[0],
             "best_high_entropy_loss": min(losses),
             "final_high_entropy_loss": losses[-1],
-            "mlflow_run_id": trial.user_attrs.get("mlflow_run_id") or run_id(study.name, trial.number),
+            "mlflow_run_id": run_id(study.name, trial.number),
         }
 
     pruned, failed = study.trials(TrialState.PRUNED), study.trials(TrialState.FAIL)

@@ -26,6 +26,7 @@ from search.studies.confirmation import Confirmation
 from search.studies.journal import JournalError
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
+from search.sync import sync_command, undelivered
 from search.tracking import Tracker, mask_secrets
 from search.whole import write_whole
 from trainables.config.build import model_settings_of
@@ -37,7 +38,7 @@ from trainables.slot import SlotConfig
 from trainables.weights import model_size
 
 # Seconds that the end of a search waits for MLflow to take the last records.
-_FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 60.0, 3.0
+_FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 60.0, 2.0
 _NEWS_INTERVAL = 10.0
 
 
@@ -110,11 +111,11 @@ def _search(
     models = _small_to_large(parameters)
     sizes = _sizes(output / "study.journal", space, models)
     studies = [study for size in sizes for study in _studies(size)]
-    tracker = Tracker(space.tracking.uri, space.tracking.experiment)
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / "mlflow.outbox")
     with Progress(console, {study.name: study.planned for study in studies}) as progress:
         interruption.tell = progress.note
         record = Record(progress, tracker, output / "events.jsonl")
-        record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved}, studies[0])
+        record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved})
         preparing = Preparing(space, splits, models)
         watch = _Watch(preparing, progress, models)
         told: set[str] = set()
@@ -153,6 +154,9 @@ def _search(
         "slot_start_s": median(conductor.slot_start_s),
         "trial_overhead_s": median(conductor.overhead_s),
     }
+    flush_timeout = _HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT
+    # The summary names runs, and is itself kept in MLflow: what came before is delivered first.
+    tracker.flush(flush_timeout)
     summary = summarize(sizes, space, parameters, timing, record.run_id)
     if not interrupted:
         for model in models:
@@ -164,10 +168,10 @@ def _search(
             }
     files = write_results(output, space, sizes, summary)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
-    delivered = tracker.close(_HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT)
+    delivered = tracker.close(flush_timeout)
     record.close()
     if not delivered:
-        print(f"MLflow did not take {tracker.undelivered} records: {tracker.last_error}", file=sys.stderr)
+        print(f"{undelivered(tracker)}; deliver them later: {sync_command(output)}", file=sys.stderr)
     return _Found(sizes, summary, files, interrupted, tracker.tracking_uri)
 
 

@@ -12,6 +12,8 @@ import optuna
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
+from search.tracking.outbox import Outbox
+
 SPACE = {
     "name": "tiny",
     "models": ["builtin/nano"],
@@ -61,6 +63,11 @@ class Searches:
     def table(self, output: str, name: str = "builtin/nano") -> list[Any]:
         trials = self.study(output, name).trials
         return [(t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in trials]
+
+    def run_ids(self, output: str, trials: int, name: str = "builtin/nano") -> list[str | None]:
+        """The MLflow runs of the first `trials` trials of a study."""
+        outbox = Outbox(self.folder / output / "mlflow.outbox")
+        return [outbox.run_id(f"{name}/{number}") for number in range(trials)]
 
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())

@@ -73,15 +73,16 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     study, summary = searches.study("whole"), searches.summary("whole")
     searched = [r for r in children if r.data.tags["stage"] == "search"]
-    assert {r.info.run_id for r in searched} == {t.user_attrs["mlflow_run_id"] for t in study.trials}
+    run_ids = searches.run_ids("whole", len(study.trials))
+    assert sorted(r.info.run_id for r in searched) == sorted(run_ids)
     confirming = [r for r in children if r.data.tags["stage"] == "confirmation"]
     assert len(confirming) == 4
     assert all(r.data.metrics["test.best.high_entropy_loss"] > 0 for r in confirming)
     assert not any(name.startswith("test.") for r in searched for name in r.data.metrics)
     best = summary["models"]["builtin/nano"]["best"]
-    assert best["mlflow_run_id"] == study.trials[best["trial"]].user_attrs["mlflow_run_id"]
+    assert best["mlflow_run_id"] == run_ids[best["trial"]]
     for trial in study.trials:
-        run = client.get_run(trial.user_attrs["mlflow_run_id"])
+        run = client.get_run(run_ids[trial.number])
         history = client.get_metric_history(run.info.run_id, "high_entropy_loss")
         assert {m.step: m.value for m in history} == pytest.approx(trial.intermediate_values)
         for name in ("loss", "low_entropy_loss", "mask_rate", "learning_rate", "tokens_per_s"):

@@ -1,0 +1,102 @@
+"""Delivers to MLflow what a search recorded while MLflow was away.
+
+    python -m search.sync runs/math
+    python -m search.sync runs/math --timeout 3600      waits up to an hour for MLflow to come back
+
+To be started where the search was started, if its space names no tracking.uri, and with the same MLFLOW_TRACKING_URI.
+
+Exit codes: 0 nothing is left, 1 MLflow is still away or refused something, 2 something in the arguments is wrong,
+130 interrupted.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from search.space import Tracking
+from search.tracking import Tracker, mask_secrets
+from trainables.config.file import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        return _deliver(options.folder, options.timeout)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{options.folder}: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: {sync_command(options.folder)}", file=sys.stderr)
+        return 130
+
+
+def sync_command(output: Path) -> str:
+    """The command that delivers what the search in `output` has left."""
+    return shlex.join(["python", "-m", "search.sync", str(output)])
+
+
+def undelivered(tracker: Tracker) -> str:
+    """What MLflow has not taken, and why."""
+    return f"MLflow has not taken {_records(tracker.undelivered)}: {tracker.last_error or 'it has not answered yet'}"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.sync",
+        description="Delivers to MLflow what a search recorded while MLflow was away.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the output folder of the search")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=60.0,
+        help="how long to wait for MLflow to take the next record (default: %(default)g)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError
+    return seconds
+
+
+def _deliver(folder: Path, timeout: float) -> int:
+    resolved, outbox = folder / "resolved.yaml", folder / "mlflow.outbox"
+    if not (resolved.is_file() and outbox.is_file()):
+        raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")
+    tracking = _tracking(resolved)
+    tracker = Tracker(tracking.uri, tracking.experiment, outbox)
+    left = before = tracker.undelivered
+    while not tracker.flush(timeout, away=timeout) and tracker.undelivered < left:
+        left = tracker.undelivered
+    delivered = tracker.close(0)
+    print(f"delivered {_records(before - tracker.undelivered)} to {mask_secrets(tracker.tracking_uri)}")
+    if not delivered:
+        print(undelivered(tracker), file=sys.stderr)
+    return 0 if delivered else 1
+
+
+def _tracking(resolved: Path) -> Tracking:
+    try:
+        return Tracking.model_validate(yaml.safe_load(resolved.read_text(encoding="utf-8"))["tracking"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
+        raise ConfigError(f"{resolved}: given no block tracking; allowed: the file as a search wrote it") from None
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

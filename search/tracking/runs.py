@@ -1,0 +1,180 @@
+"""The runs of one search as MLflow has them: how a record becomes requests, each of which may be repeated.
+
+MLflow's SQL store leaves out a metric that it has with the same time, step and value, and params, tags and artifacts
+have names. Only making a run is not repeatable: each has a tag of its own, by which it is found again.
+"""
+
+import logging
+import os
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.tracking.outbox import Outbox
+from search.tracking.passwords import mask_secrets
+from search.tracking.records import SEARCH, End, Files, Start, Values, Waiting
+
+# MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
+_METRICS_PER_BATCH = 1000
+_ENTITIES_PER_BATCH = 100
+# Files in which a password may stand, as in the tracking.uri of a best schedule.
+_TEXTS = (".yaml", ".json")
+# The tag by which a run is found again.
+TAG = "search.key"
+# MLflow's code for a run that it does not have.
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+
+
+def new_client(uri: str) -> Any:
+    """An MLflow client; importing mlflow takes seconds, so the thread does it."""
+    # MLflow's own retries would hold up the queue for minutes without saying so, and make a run twice.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # With a server, MLflow prints the address of each run that ends, into the live table.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    # Importing mlflow sets these levels.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def error_code(error: Exception) -> str | None:
+    """MLflow's name for what went wrong."""
+    return getattr(error, "error_code", None)
+
+
+class Runs:
+    """Args: see Tracker. Every method raises whatever MLflow raises."""
+
+    def __init__(self, uri: str, experiment: str, outbox: Outbox, make_client: Callable[[str], Any]) -> None:
+        self._uri, self._experiment, self._outbox, self._make_client = uri, experiment, outbox, make_client
+        self._connected: tuple[Any, str] | None = None
+        self._params: dict[str, dict[str, str]] = {}  # of each run, as MLflow holds them
+        self._made_again: set[str] = set()
+
+    def open(self, record: Waiting, start: Start) -> str:
+        """The run of `record`: the one that it had, set running again, or a new one."""
+        client, experiment_id = self._connect()
+        known = self._outbox.run_id(record.key)
+        if known is not None and self._reopened(known):
+            return known
+        if record.tried:
+            if found := self._found(record.key):
+                return found[0]
+            # A request that was given up can still be under way: see `_remove_twins`.
+            self._made_again.add(record.key)
+        self._outbox.trying(record)
+        tags = {TAG: self._tag(record.key)}
+        if record.key != SEARCH and (parent := self._outbox.run_id(SEARCH)) is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = client.create_run(experiment_id, start_time=start.time_ms, tags=tags, run_name=start.name)
+        run_id = str(run.info.run_id)
+        self._params[run_id] = {}
+        return run_id
+
+    def log(self, run_id: str, group: Sequence[Values]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, _ = self._connect()
+        new_params: dict[str, str] = {}
+        new_tags: dict[str, str] = {}
+        for values in group:
+            new_tags |= values.tags
+            for name, value in values.params.items():
+                # MLflow refuses to change a param, as a resumed search with a larger budget would: the new
+                # value becomes a tag of that name.
+                kept = self.params(run_id).setdefault(name, value) == value
+                (new_params if kept else new_tags)[name] = value
+        params = [Param(name, value) for name, value in new_params.items()]
+        tags = [RunTag(name, value) for name, value in new_tags.items()]
+        metrics = []
+        for values in group:
+            metrics += [Metric(name, value, values.time_ms, values.step) for name, value in values.metrics.items()]
+        for start in range(0, len(params), _ENTITIES_PER_BATCH):
+            client.log_batch(run_id, params=params[start : start + _ENTITIES_PER_BATCH])
+        for start in range(0, len(tags), _ENTITIES_PER_BATCH):
+            client.log_batch(run_id, tags=tags[start : start + _ENTITIES_PER_BATCH])
+        for start in range(0, len(metrics), _METRICS_PER_BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+
+    def keep(self, run_id: str, files: Files) -> None:
+        client, _ = self._connect()
+        for name, text in files.texts.items():
+            client.log_text(run_id, text, name)
+        for name in files.paths:
+            path = self._outbox.path.parent / name
+            if path.suffix in _TEXTS:
+                client.log_text(run_id, mask_secrets(path.read_text(encoding="utf-8")), path.name)
+            else:
+                client.log_artifact(run_id, str(path))
+
+    def end(self, run_id: str, key: str, end: End) -> None:
+        client, _ = self._connect()
+        client.set_terminated(run_id, end.status, end.time_ms)
+        if key in self._made_again:
+            self._remove_twins(run_id, key)
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """The params of a run, as MLflow holds them."""
+        if run_id not in self._params:
+            client, _ = self._connect()
+            self._params[run_id] = dict(client.get_run(run_id).data.params)
+        return self._params[run_id]
+
+    def ping(self, run_id: str) -> None:
+        """Raises if MLflow does not answer."""
+        client, _ = self._connect()
+        client.get_run(run_id)
+
+    def _connect(self) -> tuple[Any, str]:
+        """The client and the id of the experiment, which is made if it does not exist."""
+        if self._connected is None:
+            client = self._make_client(self._uri)
+            self._connected = client, self._find_experiment(client)
+        return self._connected
+
+    def _find_experiment(self, client: Any) -> str:
+        found = client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self._uri.startswith("sqlite:///"):
+            # Beside the database, so that the artifacts are found from whichever folder the UI is started in.
+            database = Path(self._uri.removeprefix("sqlite:///"))
+            location = (database.parent / "mlartifacts").as_uri()
+        return str(client.create_experiment(self._experiment, artifact_location=location))
+
+    def _reopened(self, run_id: str) -> bool:
+        """Sets a run running again; False if it has been deleted, or is another server's."""
+        client, _ = self._connect()
+        try:
+            run = client.get_run(run_id)
+        except Exception as error:
+            if error_code(error) == MISSING:
+                return False
+            raise
+        if run.info.lifecycle_stage != "active":
+            return False
+        client.update_run(run_id, status="RUNNING")
+        self._params[run_id] = dict(run.data.params)
+        return True
+
+    def _tag(self, key: str) -> str:
+        # No quotation mark of a model's name gets into the filter.
+        return urllib.parse.quote(f"{self._outbox.search_id}/{key}")
+
+    def _found(self, key: str) -> list[str]:
+        """The runs that were made for `key`, always in the same order."""
+        client, experiment_id = self._connect()
+        runs = client.search_runs([experiment_id], f"tags.`{TAG}` = '{self._tag(key)}'")
+        return sorted(str(run.info.run_id) for run in runs)
+
+    def _remove_twins(self, run_id: str, key: str) -> None:
+        """Deletes the empty runs of requests whose answer came too late, after another run had been made."""
+        client, _ = self._connect()
+        for twin in self._found(key):
+            if twin != run_id:
+                client.delete_run(twin)

@@ -1,0 +1,112 @@
+"""python -m search.sync: its exit codes and lines."""
+
+from pathlib import Path
+
+import pytest
+
+# Takes seconds on a busy machine, and must not count against the timeouts.
+from search.sync import main
+from search.tracking import Tracker
+from tests.search.tracking.memory import Client
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.tracking.delivery._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("search.tracking.delivery._LAST_DELAY", 0.05)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client()
+
+    def connected(uri: str | None, experiment: str, outbox: Path) -> Tracker:
+        assert experiment == "mine"
+        return Tracker(uri, experiment, outbox, lambda uri: client)
+
+    monkeypatch.setattr("search.sync.Tracker", connected)
+    return client
+
+
+@pytest.fixture
+def searched(tmp_path: Path, client: Client) -> Path:
+    """The folder of a search during which MLflow was away."""
+    folder = tmp_path / "math"
+    folder.mkdir()
+    uri = "http://user:secret@host"
+    (folder / "resolved.yaml").write_text(f"name: math\ntracking: {{experiment: mine, uri: '{uri}'}}\n")
+    client.away.set()
+    tracker = Tracker(uri, "mine", folder / "mlflow.outbox", lambda uri: client)
+    tracker.start_search("math", {"seed": 0}, {}, {})
+    tracker.start_trial("nano/0", "nano 0", {}, {})
+    tracker.evaluation("nano/0", {"loss": 6.0}, tokens=100)
+    assert not tracker.close(0.05)
+    return folder
+
+
+def test_what_is_left_is_delivered_once(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    client.away.clear()
+    assert main([str(searched)]) == 0
+    assert capsys.readouterr() == ("delivered 6 records to http://user:***@host\n", "")
+    assert main([str(searched)]) == 0
+    assert capsys.readouterr() == ("delivered 0 records to http://user:***@host\n", "")
+    assert [run["name"] for run in client.runs.values()] == ["math", "nano 0"]
+    assert client.history("run1", "loss") == [(100, 6.0)]
+
+
+def test_mlflow_is_still_away(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(searched), "--timeout", "0.2"]) == 1
+    error = "ConnectionError: no answer from http://user:***@host/"
+    assert capsys.readouterr() == (
+        "delivered 0 records to http://user:***@host\n",
+        f"MLflow has not taken 6 records: {error}\n",
+    )
+
+
+def test_mlflow_refuses_a_record(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    client.away.clear()
+    client.artifact_store_works = False
+    tracker = Tracker(None, "mine", searched / "mlflow.outbox", lambda uri: client)
+    tracker.end_search("FINISHED", {}, {}, {}, [searched / "resolved.yaml"])
+    assert not tracker.close(10)
+    assert tracker.undelivered == 1
+    assert main([str(searched)]) == 1
+    assert capsys.readouterr() == (
+        "delivered 0 records to http://user:***@host\n",
+        "MLflow has not taken 1 record: OSError: no space left on device\n",
+    )
+
+
+def test_a_folder_that_holds_no_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none")]) == 2
+    allowed = "allowed: the output folder of one"
+    assert capsys.readouterr() == ("", f"DIR: given {tmp_path}/none, which holds no search; {allowed}\n")
+
+
+@pytest.mark.parametrize("content", ["", "name: math", "tracking: {uri: 1}", "a: [", "- tracking"])
+def test_a_search_whose_space_is_damaged(searched: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (searched / "resolved.yaml").write_text(content)
+    assert main([str(searched)]) == 2
+    allowed = "allowed: the file as a search wrote it"
+    assert capsys.readouterr() == ("", f"{searched}/resolved.yaml: given no block tracking; {allowed}\n")
+
+
+def test_a_damaged_outbox(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (searched / "mlflow.outbox").write_text("no database\n" * 1000)
+    assert main([str(searched)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"{searched}/mlflow.outbox is damaged; delete it")
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "soon"])
+def test_a_timeout_that_is_none(searched: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([str(searched), f"--timeout={given}"])
+    assert raised.value.code == 2
+    assert "argument --timeout" in capsys.readouterr().err
+
+
+def test_an_endless_timeout_is_one(searched: Path, client: Client) -> None:
+    client.away.clear()
+    assert main([str(searched), "--timeout=inf"]) == 0

@@ -1,0 +1,136 @@
+"""An MLflow client in memory, which can be away, refuse, and lose its answers."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from search.tracking import Tracker
+
+
+class RefusedError(Exception):
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class MissingError(Exception):
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class LockedError(Exception):
+    error_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class Client:
+    """Attributes:
+    away: while set, no request is answered.
+    lost: how many of the next answers are lost, by method: what was asked has been done.
+    asked: requests so far, by method.
+    """
+
+    def __init__(self) -> None:
+        self.away = threading.Event()
+        self.lost: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.error: Callable[[str], Exception] = ConnectionError
+        self.artifact_store_works = True
+        self.runs: dict[str, dict[str, Any]] = {}
+
+    def _request(self, method: str) -> None:
+        self.asked[method] += 1
+        if self.away.is_set():
+            raise self.error("no answer from http://user:secret@host/")
+
+    def _answer(self, method: str) -> None:
+        if self.lost[method]:
+            self.lost[method] -= 1
+            raise ConnectionError("the answer was lost")
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        self._request("get_experiment_by_name")
+        return SimpleNamespace(experiment_id="1")
+
+    def create_run(self, experiment_id: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
+        self._request("create_run")
+        if run_name == "refused":
+            raise RefusedError("the experiment is deleted")
+        run_id = f"run{len(self.runs)}"
+        self.runs[run_id] = {
+            "name": run_name,
+            "tags": dict(tags),
+            "params": {},
+            "metrics": [],
+            "files": {},
+            "ids": set(),
+        }
+        self._answer("create_run")
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+
+    def search_runs(self, experiment_ids: list[str], filter_string: str) -> Any:
+        self._request("search_runs")
+        assert filter_string.startswith("tags.`search.key` = '")
+        wanted = filter_string.split("'")[1]
+        found = [r for r in self.runs if self.runs[r]["tags"]["search.key"] == wanted and not self.deleted(r)]
+        return [SimpleNamespace(info=SimpleNamespace(run_id=run_id)) for run_id in found]
+
+    def delete_run(self, run_id: str) -> None:
+        self.runs[run_id]["deleted"] = True
+
+    def deleted(self, run_id: str) -> bool:
+        return "deleted" in self.runs[run_id]
+
+    def get_run(self, run_id: str) -> Any:
+        self._request("get_run")
+        if run_id not in self.runs:
+            raise MissingError(f"Run with id={run_id} not found")
+        info = SimpleNamespace(lifecycle_stage="deleted" if self.deleted(run_id) else "active")
+        return SimpleNamespace(info=info, data=SimpleNamespace(params=dict(self.runs[run_id]["params"])))
+
+    def update_run(self, run_id: str, status: str) -> None:
+        self._request("update_run")
+        self.runs[run_id]["status"] = status
+
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        self._request("log_batch")
+        assert len(metrics) <= 1000
+        assert len(params) <= 100
+        assert len(tags) <= 100
+        run = self.runs[run_id]
+        if any(run["params"].get(p.key, p.value) != p.value for p in params):
+            raise RefusedError("Changing param values is not allowed")
+        if any(m.value is None for m in metrics):
+            raise RefusedError("Missing value")
+        for metric in metrics:
+            # As MLflow's SQL store does.
+            if (identity := (metric.key, metric.timestamp, metric.step, metric.value)) not in run["ids"]:
+                run["ids"].add(identity)
+                run["metrics"].append((metric.step, metric.key, metric.value))
+        run["params"] |= {p.key: p.value for p in params}
+        run["tags"] |= {t.key: t.value for t in tags}
+        self._answer("log_batch")
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        self._request("log_text")
+        if not self.artifact_store_works:
+            raise OSError("no space left on device")
+        self.runs[run_id]["files"][name] = text
+
+    def log_artifact(self, run_id: str, path: str) -> None:
+        self.log_text(run_id, Path(path).read_text(), Path(path).name)
+
+    def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
+        self._request("set_terminated")
+        self.runs[run_id]["status"] = status
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run, but for the one by which it is found again."""
+        return {name: value for name, value in self.runs[run_id]["tags"].items() if name != "search.key"}
+
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        return [(step, value) for step, key, value in self.runs[run_id]["metrics"] if key == name]
+
+
+def tracker(client: Client, folder: Path) -> Tracker:
+    """A tracker whose outbox is in `folder`."""
+    return Tracker("http://user:secret@host", "e", folder / "mlflow.outbox", lambda uri: client)
