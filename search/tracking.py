@@ -7,13 +7,14 @@ again.
 import logging
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from trainables.config.secrets import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000
@@ -64,13 +65,6 @@ class _End:
 
 
 _Item = _Start | _Values | _Files | _End
-
-
-def mask_secrets(text: str) -> str:
-    """`text` with the passwords in its URLs masked."""
-    # Up to the last @ of the word: no odd character in a password lets a part of it through.
-    text = re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(?i)([?&](?:password|token|secret)=)[^&\s]+", r"\1***", text)
 
 
 def _client(uri: str) -> Any:
