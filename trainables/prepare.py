@@ -261,7 +261,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
             "cut": cut,
             "vocabulary": {
                 "ordinary": [i for i in range(len(tokenizer)) if i not in special],
-                "mask_token": _mask_token(tokenizer, what.mask_token),
+                "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token),
             },
             "questions": [
                 {"prompt": d.prompt, "answer": d.answer} for d in what.splits.validation if d.answer is not None
@@ -270,11 +270,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
     entry = cached(what.cache, "tokens", key, build)
-    if what.needs_mask_token and _about(entry)["vocabulary"]["mask_token"] is None:
-        if what.mask_token is not None:
-            raise DataError("schedule.mask_token", what.mask_token, "one token of the model's vocabulary")
-        given = "input_mask_token, and a tokenizer without a mask token"
-        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
+    _check_mask_token(_about(entry)["vocabulary"]["mask_token"], what.mask_token, what.needs_mask_token)
     return entry
 
 
@@ -286,9 +282,25 @@ def _too_short(what: Preparation) -> tuple[str, str]:
     return f"documents whose prompts fill the {length} tokens of a row", "a longer training.sequence_length"
 
 
-def _mask_token(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int | None:
+def mask_token_of(tokenizer: PreTrainedTokenizerBase, text: str | None, needed: bool) -> int | None:
+    """The id of the token with this text, or if that is None of the tokenizer's own mask token.
+
+    Raises:
+        DataError: there is no token with this text; or none at all, and one is needed.
+    """
     found: int | None = tokenizer.mask_token_id if text is None else tokenizer.get_vocab().get(text)
+    _check_mask_token(found, text, needed)
     return found
+
+
+def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None:
+    if found is not None:
+        return
+    if text is not None:
+        raise DataError("schedule.mask_token", text, "one token of the model's vocabulary")
+    if needed:
+        given = "input_mask_token, and a tokenizer without a mask token"
+        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
 
 
 def _entropies(
