@@ -16,6 +16,7 @@ from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.tracking import Tracker
 from trainables.config.models import slug
+from trainables.config.secrets import mask_secrets
 
 # Seconds that the end of a trial waits for MLflow to name its run, so that the study can hold the name.
 _RUN_ID_TIMEOUT = 2.0
@@ -133,7 +134,7 @@ class Record:
             final["objective"] = study.value(candidate.number)
         for point, read in study.tested(candidate.number).items():
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
-        name = STATES[state]
+        name, reason = STATES[state], mask_secrets(reason) if reason else reason
         tags = {"state": name, "reason": reason or ""}
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)

@@ -18,7 +18,7 @@ from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
 from search.report import comparison_table, last_words, median, summarize, write_results
-from search.space import Space
+from search.space import Space, to_store
 from search.studies.confirmation import Confirmation
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
@@ -61,11 +61,11 @@ def run_session(
         check_resources(ray.cluster_resources())
         try:
             output.mkdir(parents=True, exist_ok=True)
-            write_whole(output / "space.yaml", space_file.text)
+            write_whole(output / "space.yaml", mask_secrets(space_file.text))
         except OSError as error:
             reason = error.strerror
             raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
-        resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
+        resolved = yaml.safe_dump(to_store(space), sort_keys=False)
         write_whole(output / "resolved.yaml", resolved)
         parameters = {model: model_size(model) for model in space.models}
         models = _small_to_large(parameters)

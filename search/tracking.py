@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.config.secrets import mask_secrets
+from trainables.config.secrets import mask_secrets as mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000

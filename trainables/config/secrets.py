@@ -1,7 +1,6 @@
 """Credentials have no place in what is shown, logged or recorded."""
 
 import re
-from typing import Any
 
 # What is given as key=value, as in ?token=... or password=...; mask_token is a setting.
 _NAMED = re.compile(r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key)=)[^&\s]+")
@@ -19,15 +18,3 @@ def mask_secrets(text: str) -> str:
     text = _ALONE.sub("://***@", text)
     text = _WITHOUT_SCHEME.sub(r"\1:***@", text)
     return _NAMED.sub(r"\1***", text)
-
-
-def without_secrets(value: Any) -> Any:
-    """A JSON value with the secrets in its texts masked."""
-    match value:
-        case str():
-            return mask_secrets(value)
-        case dict():
-            return {key: without_secrets(inner) for key, inner in value.items()}
-        case list():
-            return [without_secrets(inner) for inner in value]
-    return value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.config.secrets import mask_secrets, without_secrets
+from trainables.config.secrets import mask_secrets
 
 HIDDEN = [
     "http://user:hunter2@host",
@@ -40,7 +40,6 @@ def test_a_secret_is_masked(text: str) -> None:
     assert "hunter2" not in mask_secrets(text)
     assert "***" in mask_secrets(text)
     assert mask_secrets(mask_secrets(text)) == mask_secrets(text)
-    assert "hunter2" not in str(without_secrets({"a": [text, 1], "b": {"c": text}}))
 
 
 @pytest.mark.parametrize("text", SHOWN)
