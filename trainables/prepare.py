@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, content_digest, digest, file_hash
+from trainables.cache import cached, content_digest
 from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.models import context_length, load_tokenizer
 from trainables.packing import Packed, pack
+from trainables.sealed import digest, file_hash
 from trainables.weights import ModelError, model_digest, model_folder
 
 SPLITS = ("train", "validation", "test")

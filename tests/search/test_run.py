@@ -190,7 +190,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: p
     space = {"models": ["models/larger"], "data": data, "training": {"sequence_length": 32}}
     Path("space.yaml").write_text(json.dumps(space))
     capsys.readouterr()
-    assert "this one has tokens above the 55 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
+    assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
 
 
 def test_the_command_to_go_on_hides_a_password() -> None:
