@@ -23,7 +23,7 @@ from trainables.entropy import check_words
 from trainables.forward import Forward
 from trainables.models import embeddings_of, load_model, load_tokenizer
 from trainables.packing import Packed, pack
-from trainables.prepare import mask_token_of
+from trainables.prepare import check_length, mask_token_of
 from trainables.settings import PRECISIONS
 from trainables.weights import model_folder
 
@@ -165,6 +165,8 @@ def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space))
     training = space.training
+    longest = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    check_length(training.sequence_length, longest, model)
     how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
     train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
     held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)

@@ -235,10 +235,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         "train_on_prompt": what.train_on_prompt,
         "mask_token": what.mask_token,
     }
-    longest = context_length(folder)
-    if longest is not None and what.sequence_length > longest:
-        allowed = f"at most {longest}, the longest that {name} was made for"
-        raise DataError("training.sequence_length", str(what.sequence_length), allowed)
+    check_length(what.sequence_length, context_length(folder), name)
 
     def build(entry: Path) -> None:
         tokenizer = load_tokenizer(folder)
@@ -273,6 +270,13 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     entry = cached(what.cache, "tokens", key, build)
     _check_mask_token(_about(entry)["vocabulary"]["mask_token"], what.mask_token, what.needs_mask_token)
     return entry
+
+
+def check_length(length: int, longest: int | None, model: str) -> None:
+    """Raises DataError if rows of so many tokens are longer than the model was made for, where that is known."""
+    if longest is not None and length > longest:
+        allowed = f"at most {longest}, the longest that {model} was made for"
+        raise DataError("training.sequence_length", str(length), allowed)
 
 
 def _too_short(what: Preparation) -> tuple[str, str]:
