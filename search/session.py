@@ -186,7 +186,7 @@ def cluster_resources() -> dict[str, float]:
 
 
 def _start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, reachable from it alone."""
+    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine, reachable with its token alone."""
     import ray
 
     if address := os.environ.get("RAY_ADDRESS"):
