@@ -12,15 +12,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from search.arms import BASELINE
 from search.record import curriculum_name, flat
 from search.space import Budget, Space, check_tokens
+from search.studies.arms import needs_mask_token
 from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.cache import default_root
 from trainables.config.data import split_sizes
 from trainables.documents import Splits
+from trainables.entropy import check_words
 from trainables.forward import Forward
-from trainables.models import load_model, load_tokenizer
+from trainables.models import embeddings_of, load_model, load_tokenizer
 from trainables.packing import Packed, pack
+from trainables.prepare import check_length, mask_token_of
 from trainables.settings import PRECISIONS
 from trainables.weights import model_folder
 
@@ -159,10 +162,16 @@ def _network(model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
     """The packed training split, and the seconds of a full trial by one timed step."""
     network, tokenizer = _network(model)
+    if space.schedule is not None:
+        mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space))
     training = space.training
+    longest = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    check_length(training.sequence_length, longest, model)
     how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
     train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
     held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
+    for packed in (train, held_out):
+        check_words(packed, embeddings_of(network), model)
     rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // space.resources.workers)))
     part, forward = train[rows], Forward(network)
     threads = torch.get_num_threads()

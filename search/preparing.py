@@ -11,7 +11,7 @@ import torch
 
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
-from search.studies.arms import arms_of
+from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.documents import DataError, Splits
@@ -51,8 +51,7 @@ class Preparing:
     """
 
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
-        needs = any(a.space.schedule is not None and a.space.schedule.needs_mask_token for a in arms_of(space))
-        what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs)
+        what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
         self._actor = _Preparer.remote(space, what)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 

@@ -16,6 +16,7 @@ from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.tracking import Tracker
 from trainables.config.models import slug
+from trainables.config.secrets import mask_secrets
 
 # What a person reads of a trial that has ended.
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -126,7 +127,7 @@ class Record:
             final["objective"] = study.value(candidate.number)
         for point, read in study.tested(candidate.number).items():
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
-        name = STATES[state]
+        name, reason = STATES[state], mask_secrets(reason) if reason else reason
         tags = {"state": name, "reason": reason or ""}
         if (accumulation := study.annotation(candidate.number, "accumulation")) is not None:
             tags["retried"] = f"out of memory, went on with accumulation {accumulation}"

@@ -18,7 +18,7 @@ from search.costs import saved, spent, trials_table
 from search.outcome import Size, point_of, verdict_of
 from search.pictures import write_pictures
 from search.record import flat
-from search.space import Space
+from search.space import Space, to_store
 from search.studies.confirmation import sentence
 from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
@@ -196,6 +196,9 @@ def best_schedule(size: Size, space: Space) -> str | None:
     # Trial 0 is always the baseline; trial 1 is this schedule.
     resolved["budget"]["trials"] = 2
     resolved["arms"] = None
+    # A file to hand on: where a password is needed, MLFLOW_TRACKING_URI says where to record.
+    if to_store(space)["tracking"] != resolved["tracking"]:
+        resolved["tracking"]["uri"] = None
     if resolved["confirmation"] is not None:
         resolved["confirmation"]["best"] = 1
     what = f"Trial {number}" if number is not None else "No dropout, with the best trial's learning rate,"

@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from search.arms import BASELINE
 from search.lock import NAME as LOCK
 from search.machine import local_resources
-from search.space import Space, load
+from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
-from trainables.config.errors import shown
+from trainables.config.errors import one_line, shown
 from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.yaml_lines import YamlError, read
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
@@ -85,30 +84,63 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:
     """An output folder is new, or it holds this search and the person wants to go on with it."""
-    resolved = output / "resolved.yaml"
     if not resume:
-        if output.exists() and (not output.is_dir() or any(path.name != LOCK for path in output.iterdir())):
+        try:
+            holds_something = output.exists() and (
+                not output.is_dir() or any(path.name != LOCK for path in output.iterdir())
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"--output: given {one_line(str(output))}; allowed: a folder ({error.strerror})"
+            ) from None
+        if holds_something:
             raise ConfigError(
                 f"--output: given {output}, which already holds something; allowed: a new folder, "
                 "or --resume to go on with the search in it"
             )
         return
-    if not resolved.is_file():
-        raise ConfigError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
-    before, now = (
-        yaml.safe_load(resolved.read_text(encoding="utf-8")),
-        space_file.config.model_dump(mode="json"),
-    )
+    before, now = _began_with(output), to_store(space_file.config)
     for changed, was, given in _changes(before, now):
         if changed.partition(".")[0] in _MAY_CHANGE:
             continue
         if changed not in _MAY_GROW:
             allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
             raise space_file.error(changed, shown(given), f"{allowed}, and {', '.join(_MAY_CHANGE)} may change")
+        if was is not None and not isinstance(was, int | float):
+            path = output / "resolved.yaml"
+            raise ConfigError(f"--resume: {path}: {changed}: given {one_line(shown(was))}; allowed: a number or null")
         # null is no limit.
         if given is not None and (was is None or given < was):
             allowed = "null, as it was" if was is None else f"at least {was}"
             raise space_file.error(changed, given, f"with --resume, {allowed}")
+
+
+def _began_with(output: Path) -> dict[str, Any]:
+    """The space that the search in `output` began with, as resolved.yaml has it: without secrets.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    path = output / "resolved.yaml"
+    try:
+        there = path.is_file()
+        text = path.read_text(encoding="utf-8") if there else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        given = one_line(str(path))
+        raise ConfigError(f"--resume: given {given}; allowed: a file that can be read ({reason})") from None
+    if not there:
+        raise ConfigError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
+    try:
+        before, _ = read(text)
+    except YamlError as error:
+        given = one_line(error.given)
+        raise ConfigError(
+            f"--resume: {path}:{error.line}: given {given}; allowed: the file as the search wrote it"
+        ) from None
+    if not isinstance(before, dict) or not isinstance(before.get("budget"), dict):
+        raise ConfigError(f"--resume: given {path}, which holds no space; allowed: the file as the search wrote it")
+    return before
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -21,7 +21,7 @@ from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
 from search.report import comparison_table, last_words, median, summarize, write_results
-from search.space import Space
+from search.space import Space, to_store
 from search.studies.confirmation import Confirmation
 from search.studies.journal import JournalError
 from search.studies.ledger import Ledger
@@ -104,8 +104,8 @@ def _search(
 
     began = time.perf_counter()
     space = space_file.config
-    resolved = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
-    write_whole(output / "space.yaml", space_file.text)
+    resolved = yaml.safe_dump(to_store(space), sort_keys=False)
+    write_whole(output / "space.yaml", mask_secrets(space_file.text))
     write_whole(output / "resolved.yaml", resolved)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)

@@ -22,6 +22,7 @@ from trainables.config.errors import shown
 from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
+from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError
 
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
@@ -196,6 +197,14 @@ class Space(RunConfig):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(self.data.test), allowed)
         return self
+
+
+def to_store(space: Space) -> dict[str, Any]:
+    """The space as JSON values, without the secrets in its tracking URI."""
+    values = space.model_dump(mode="json")
+    if space.tracking.uri is not None:
+        values["tracking"]["uri"] = mask_secrets(space.tracking.uri)
+    return values
 
 
 def check_tokens(budget: int, full: int, model: str) -> None:

@@ -3,13 +3,15 @@
     python -m search.sync runs/math
     python -m search.sync runs/math --timeout 3600      waits up to an hour for MLflow to come back
 
-To be started where the search was started, if its space names no tracking.uri, and with the same MLFLOW_TRACKING_URI.
+To be started where the search was started, if its space names no tracking.uri, and with the same MLFLOW_TRACKING_URI;
+with MLFLOW_TRACKING_URI as well if tracking.uri held a password, which the folder does not keep.
 
 Exit codes: 0 nothing is left, 1 MLflow is still away or refused something, 2 something in the arguments is wrong,
 130 interrupted.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,15 +20,20 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from search.lock import output_lock
 from search.space import Tracking
 from search.tracking import Tracker, mask_secrets
 from trainables.config.file import ConfigError
+
+_RESOLVED, _OUTBOX = "resolved.yaml", "mlflow.outbox"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
-        return _deliver(options.folder, options.timeout)
+        _check(options.folder)
+        with output_lock(options.folder):
+            return _deliver(options.folder, options.timeout)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -71,12 +78,21 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _deliver(folder: Path, timeout: float) -> int:
-    resolved, outbox = folder / "resolved.yaml", folder / "mlflow.outbox"
-    if not (resolved.is_file() and outbox.is_file()):
+def _check(folder: Path) -> None:
+    if not all((folder / name).is_file() for name in (_RESOLVED, _OUTBOX)):
         raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")
+
+
+def _deliver(folder: Path, timeout: float) -> int:
+    resolved, outbox = folder / _RESOLVED, folder / _OUTBOX
     tracking = _tracking(resolved)
-    tracker = Tracker(tracking.uri, tracking.experiment, outbox)
+    uri = tracking.uri
+    if uri is not None and "***" in uri:
+        # The folder holds no password.
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            raise ConfigError(f"MLFLOW_TRACKING_URI: given nothing; allowed: {tracking.uri} with its password")
+    tracker = Tracker(uri, tracking.experiment, outbox)
     left = before = tracker.undelivered
     while not tracker.flush(timeout, away=timeout) and tracker.undelivered < left:
         left = tracker.undelivered

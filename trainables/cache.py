@@ -1,7 +1,5 @@
 """Folders cached by content hash: made once, written whole or not at all, checked each time they are opened."""
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -10,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.documents import DataError
-
-_MANIFEST = "manifest.json"
+from trainables.sealed import MANIFEST, DamagedError, check_files, digest, manifest_of, read_manifest
 
 
 def default_root() -> Path:
@@ -19,11 +16,6 @@ def default_root() -> Path:
     if chosen := os.environ.get("ENTRODROP_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "entrodrop-search"
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -37,7 +29,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         DataError: `root` cannot be written.
     """
     folder = root / kind / digest(key)[:32]
-    if _intact(folder):
+    if _intact(folder, key):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,30 +39,31 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         made = Path(scratch) / "entry"
         made.mkdir()
         build(made)
-        hashes = {path.name: file_hash(path) for path in sorted(made.iterdir())}
-        (made / _MANIFEST).write_text(json.dumps({"key": dict(key), "files": hashes}, indent=1))
+        (made / MANIFEST).write_text(manifest_of(made, {"key": dict(key)}), encoding="utf-8")
         # Another process may have built the same entry meanwhile: then its copy serves as well.
-        if folder.exists() and not _intact(folder):
-            shutil.rmtree(folder)
-        if not folder.exists():
+        if not _intact(folder, key):
+            _remove(folder)
             made.rename(folder)
     return folder
 
 
 def content_digest(folder: Path) -> str:
     """SHA-256 over the hashes of an entry's files."""
-    return digest(json.loads((folder / _MANIFEST).read_text())["files"])
+    return digest(read_manifest(folder / MANIFEST)["files"])
 
 
-def _intact(folder: Path) -> bool:
+def _intact(folder: Path, key: Mapping[str, Any]) -> bool:
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return all(file_hash(folder / name) == expected for name, expected in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = read_manifest(folder / MANIFEST)
+        check_files(folder, manifest["files"])
+    except (DamagedError, KeyError):
         return False
+    # An entry that was put in the place of another is whole, but not what was asked for.
+    return digest(manifest.get("key")) == digest(key)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

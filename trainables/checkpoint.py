@@ -4,8 +4,8 @@ A checkpoint is a folder: `manifest.json` (what was saved, and the hashes of all
 torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
 """
 
-import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -13,15 +13,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from trainables import parallel
-from trainables.cache import digest, file_hash
+from trainables.sealed import MANIFEST, DamagedError, check_files, manifest_of, read_manifest
 
-_MANIFEST = "manifest.json"
+# What the metadata of a checkpoint of tensors is made of, beside the types of numbers.
+_METADATA = {
+    ("pathlib", "PosixPath"),
+    ("torch", "Size"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "Metadata"),
+    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
+    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
+    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
+    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+    ("torch.serialization", "_get_layout"),
+}
 
 
 class CheckpointError(ValueError):
@@ -45,12 +61,10 @@ def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, a
         save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
     parallel.barrier()
     if parallel.rank() == 0:
-        files = {path.name: file_hash(path) for path in sorted(part.iterdir())}
-        content = {"identity": identity, "state": part.name, "files": files, "about": about}
-        manifest = {**content, "hash": digest(content)}
-        scratch = folder / f".{_MANIFEST}.{os.getpid()}.tmp"
-        scratch.write_text(json.dumps(manifest), encoding="utf-8")
-        scratch.replace(folder / _MANIFEST)
+        manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
+        scratch = folder / f".{MANIFEST}.{os.getpid()}.tmp"
+        scratch.write_text(manifest, encoding="utf-8")
+        scratch.replace(folder / MANIFEST)
         for other in folder.glob("state-*"):
             if other != part:
                 shutil.rmtree(other, ignore_errors=True)
@@ -64,22 +78,38 @@ def load(folder: Path, tensors: dict[str, Tensor], identity: str) -> dict[str, A
         CheckpointError: cut short, damaged, or of another run.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        part = folder / manifest["state"]
-        if manifest.pop("hash") != digest(manifest):
-            raise ValueError(f"{_MANIFEST} is damaged")
-        for name, expected in manifest["files"].items():
-            if file_hash(part / name) != expected:
-                raise ValueError(f"{name} is damaged")
+        manifest = read_manifest(folder / MANIFEST)
+        part = folder / Path(manifest["state"]).name
+        check_files(part, manifest["files"])
         about: dict[str, Any] = manifest["about"]
         other = manifest["identity"] != identity
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
+        reader = _Reader(part)
+    except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{folder} cannot be read: {error}") from error
     if other:
         raise CheckpointError(f"{folder} belongs to another run")
     with _alone():
-        load_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
+        load_distributed(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     return about
+
+
+class _Reader(FileSystemReader):
+    """Reads the metadata of a checkpoint, which is a pickle, without running any code that it may name."""
+
+    def __init__(self, part: Path) -> None:
+        super().__init__(part)
+        with (part / ".metadata").open("rb") as file:
+            self._metadata: Metadata = _MetadataUnpickler(file).load()
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        return self._metadata
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _METADATA or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint's metadata")
 
 
 @contextmanager

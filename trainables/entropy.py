@@ -57,6 +57,17 @@ def score(
     return entropy_RT.masked_fill(~predicted_RT, torch.inf).cpu(), loss_RT.cpu()
 
 
+def check_words(packed: Packed, words: int, model: object) -> None:
+    """Raises ModelError if rows have tokens that a model with embeddings of so many words does not know.
+
+    Args:
+        model: its name or its folder, for the error.
+    """
+    if int(packed.token_RT.max()) >= words:
+        allowed = f"a model with its own tokenizer: this one has tokens above the {words} of the embedding"
+        raise ModelError("models", str(model), allowed)
+
+
 class FolderModel:
     """The model in a folder, on a GPU if there is one, to score with.
 
@@ -80,9 +91,7 @@ class FolderModel:
         Raises:
             ModelError: the rows have tokens that the model does not know.
         """
-        if int(packed.token_RT.max()) >= self._words:
-            given = f"{self._folder}, whose tokenizer has tokens above the {self._words} of its embedding"
-            raise ModelError("models", given, "a model with its own tokenizer")
+        check_words(packed, self._words, self._folder)
         return score(self._forward, packed.to(self._device), progress=progress)
 
 

@@ -5,6 +5,7 @@ Shapes: B rows, T positions, D hidden width, V vocabulary.
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     # What it warns of is refused here.
     logging.set_verbosity_error()
     with _readable(folder, "a folder with a causal language model that transformers can read"):
+        kernels = _kernels(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if kernels:
+        allowed = f"a model without attention kernels of the hub, which are code (config.json names {kernels[0]})"
+        raise ModelError("models", str(folder), allowed)
+    with _readable(folder, "a folder with a causal language model that transformers can read"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -53,6 +59,15 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
+
+
+def _kernels(config: Any) -> list[str]:
+    """The hub's kernels, as in owner/name, that a configuration wants attention to be computed with: transformers would
+    download and run them."""
+    if not isinstance(config, dict):
+        return []
+    own = [json.dumps(value) for key, value in config.items() if "attn_implementation" in key and "/" in str(value)]
+    return own + [name for value in config.values() for name in _kernels(value)]
 
 
 @contextlib.contextmanager

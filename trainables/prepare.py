@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, content_digest, digest, file_hash
+from trainables.cache import cached, content_digest
 from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.models import context_length, load_tokenizer
 from trainables.packing import Packed, pack
+from trainables.sealed import digest, file_hash
 from trainables.weights import ModelError, model_digest, model_folder
 
 SPLITS = ("train", "validation", "test")
@@ -234,10 +235,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         "train_on_prompt": what.train_on_prompt,
         "mask_token": what.mask_token,
     }
-    longest = context_length(folder)
-    if longest is not None and what.sequence_length > longest:
-        allowed = f"at most {longest}, the longest that {name} was made for"
-        raise DataError("training.sequence_length", str(what.sequence_length), allowed)
+    check_length(what.sequence_length, context_length(folder), name)
 
     def build(entry: Path) -> None:
         tokenizer = load_tokenizer(folder)
@@ -261,7 +259,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
             "cut": cut,
             "vocabulary": {
                 "ordinary": [i for i in range(len(tokenizer)) if i not in special],
-                "mask_token": _mask_token(tokenizer, what.mask_token),
+                "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token),
             },
             "questions": [
                 {"prompt": d.prompt, "answer": d.answer} for d in what.splits.validation if d.answer is not None
@@ -270,12 +268,15 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
     entry = cached(what.cache, "tokens", key, build)
-    if what.needs_mask_token and _about(entry)["vocabulary"]["mask_token"] is None:
-        if what.mask_token is not None:
-            raise DataError("schedule.mask_token", what.mask_token, "one token of the model's vocabulary")
-        given = "input_mask_token, and a tokenizer without a mask token"
-        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
+    _check_mask_token(_about(entry)["vocabulary"]["mask_token"], what.mask_token, what.needs_mask_token)
     return entry
+
+
+def check_length(length: int, longest: int | None, model: str) -> None:
+    """Raises DataError if rows of so many tokens are longer than the model was made for, where that is known."""
+    if longest is not None and length > longest:
+        allowed = f"at most {longest}, the longest that {model} was made for"
+        raise DataError("training.sequence_length", str(length), allowed)
 
 
 def _too_short(what: Preparation) -> tuple[str, str]:
@@ -286,9 +287,25 @@ def _too_short(what: Preparation) -> tuple[str, str]:
     return f"documents whose prompts fill the {length} tokens of a row", "a longer training.sequence_length"
 
 
-def _mask_token(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int | None:
+def mask_token_of(tokenizer: PreTrainedTokenizerBase, text: str | None, needed: bool) -> int | None:
+    """The id of the token with this text, or if that is None of the tokenizer's own mask token.
+
+    Raises:
+        DataError: there is no token with this text; or none at all, and one is needed.
+    """
     found: int | None = tokenizer.mask_token_id if text is None else tokenizer.get_vocab().get(text)
+    _check_mask_token(found, text, needed)
     return found
+
+
+def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None:
+    if found is not None:
+        return
+    if text is not None:
+        raise DataError("schedule.mask_token", text, "one token of the model's vocabulary")
+    if needed:
+        given = "input_mask_token, and a tokenizer without a mask token"
+        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
 
 
 def _entropies(

@@ -15,7 +15,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import checkpoint, parallel
-from trainables.cache import digest
 from trainables.entropy import score, threshold
 from trainables.evaluate import evaluate, measure
 from trainables.generate import exact_match
@@ -24,6 +23,7 @@ from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_t
 from trainables.models import use_varlen
 from trainables.noise import Noise
 from trainables.packing import Packed
+from trainables.sealed import digest
 from trainables.settings import PRECISIONS, EntroDrop, Settings
 from trainables.sharding import reshard
 from trainables.warm import WarmModel

@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainables.builtin import ARCHITECTURES, base_folder, unweighted
-from trainables.cache import cached, digest, file_hash
+from trainables.cache import cached
 from trainables.documents import DataError
+from trainables.sealed import digest, file_hash
 
 BUILTIN = tuple(ARCHITECTURES)
 _HUB, _PACKAGE = "hub:", "package:"

@@ -48,6 +48,11 @@ def arms_of(space: Space) -> list[Arm]:
     return arms
 
 
+def needs_mask_token(space: Space) -> bool:
+    """Whether a mask token may be shown in any of the arms."""
+    return any(a.space.schedule is not None and a.space.schedule.needs_mask_token for a in arms_of(space))
+
+
 def _baseline(space: Space) -> Space:
     training = space.training.model_copy(update=dict.fromkeys(REGULARIZERS, 0.0))
     return space.model_copy(update={"schedule": None, "training": training})

@@ -5,7 +5,7 @@ sends it to MLflow, in order, whenever MLflow is there (delivery.py, runs.py); e
 when the search or MLflow was killed on the way.
 """
 
-from search.tracking.passwords import mask_secrets
 from search.tracking.tracker import Tracker
+from trainables.config.secrets import mask_secrets
 
 __all__ = ["Tracker", "mask_secrets"]

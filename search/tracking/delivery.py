@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 
 from search.tracking.outbox import Outbox
-from search.tracking.passwords import mask_secrets
 from search.tracking.records import End, Files, Start, Values, Waiting, groups
 from search.tracking.runs import MISSING, Runs, error_code
+from trainables.config.secrets import mask_secrets
 
 # Seconds between two tries after one that failed: doubled from the first to the last.
 _FIRST_DELAY, _LAST_DELAY = 0.5, 10.0

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from search.tracking.outbox import Outbox
-from search.tracking.passwords import mask_secrets
 from search.tracking.records import SEARCH, End, Files, Start, Values, Waiting
+from trainables.config.secrets import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000

@@ -8,9 +8,9 @@ from typing import Any
 
 from search.tracking.delivery import Delivery
 from search.tracking.outbox import Outbox
-from search.tracking.passwords import mask_secrets
 from search.tracking.records import SEARCH, Content, End, Files, Record, Start, Values
 from search.tracking.runs import Runs, new_client
+from trainables.config.secrets import mask_secrets
 
 _LONGEST_VALUE = 6000
 # Seconds that are waited for MLflow at most once it is known to be away.

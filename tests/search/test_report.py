@@ -175,6 +175,17 @@ def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Si
     assert f"use trial {number} (entrodrop): confirmed better" in last_words(size, asked)
 
 
+def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:
+    for uri, kept in (("http://me:hunter2@host", None), ("http://host:5000", "http://host:5000")):
+        asked = space(confirmation=None, tracking={"uri": uri})
+        (tmp_path / str(kept is None)).mkdir()
+        text = best_schedule(fed(tmp_path / str(kept is None), asked), asked)
+        assert text is not None
+        assert "hunter2" not in text
+        (tmp_path / "best.yaml").write_text(text)
+        assert load(tmp_path / "best.yaml").config.tracking.uri == kept
+
+
 def test_a_setting_that_turns_out_worse_is_not_recommended(tmp_path: Path) -> None:
     # On the validation split random tokens do best, on the test split they are worse than no dropout.
     asked = space(arms=ARMS)

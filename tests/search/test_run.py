@@ -1,13 +1,17 @@
 """The command line: what it refuses, and how."""
 
+import argparse
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from search.run import main
+from tests import tiny
+from trainables.config.command_line import resume_command
 
 SMALL = """
 models: [builtin/nano]
@@ -111,6 +115,88 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
     assert "at least 3" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.trials=2"])
     # null was no limit: any number is less.
     assert "null, as it was" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.tokens=1000000"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "which holds no space"),
+        (b"[1]", "which holds no space"),
+        (b"\xff", "allowed: a file that can be read (not UTF-8)"),
+        (b"budget: [", ":1: given broken YAML ("),
+        (b"budget: {trials: x}", "budget.trials: given 'x'; allowed: a number or null"),
+        (
+            b"a: 1\nb: !!python/object/apply:os.system ['touch ran']",
+            ":2: given the tag !!python/object/apply:os.system",
+        ),
+        (b"[" * 10_000, ":1: given more than 32 levels of nesting"),
+    ],
+)
+def test_a_damaged_record_of_the_space_is_told(content: bytes, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    resolved = Path("runs/space/resolved.yaml")
+    resolved.parent.mkdir(parents=True)
+    resolved.write_bytes(content)
+    line = refused(capsys, ["space.yaml", "--resume"])
+    assert line.startswith("--resume: ")
+    assert str(resolved) in line
+    assert told in line
+
+
+def test_where_a_search_is_recorded_may_change_when_it_goes_on() -> None:
+    from search.run import _check_output
+    from search.space import load, to_store
+
+    Path("space.yaml").write_text(SMALL + "tracking: {uri: 'http://me:hunter2@host'}\n")
+    stored = json.dumps(to_store(load("space.yaml").config))
+    assert "http://me:***@host" in stored
+    Path("resolved.yaml").write_text(stored)
+    _check_output(load("space.yaml", ["tracking.uri=http://me:other@host"]), Path(), resume=True)
+    _check_output(load("space.yaml", ["tracking.uri=http://elsewhere", "resources.slots=1"]), Path(), resume=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "/tmp/a", "..", ".", "", "a\\nb", "a\\0", "~", "-a", "a b", "a" * 101])
+def test_the_name_stays_in_the_folder_of_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL + f'name: "{name}"\n')
+    assert "name: given " in refused(capsys, ["space.yaml"])
+
+
+def test_an_output_that_is_no_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    assert "--output: given space.yaml, which already holds" in refused(
+        capsys, ["space.yaml", "--output", "space.yaml"]
+    )
+    assert "(File name too long)" in refused(capsys, ["space.yaml", "--output", "x" * 5000])
+    assert "(File name too long)" in refused(capsys, ["space.yaml", "--resume", "--output", "x" * 5000])
+
+
+@pytest.mark.parametrize("presentation", ["input", "input_mask_token"])
+def test_the_plan_knows_the_mask_token(presentation: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    given = ["schedule.mask_token=<none>", f"schedule.presentation={presentation}"]
+    line = refused(capsys, ["space.yaml", "--dry-run", *(f"--set={override}" for override in given)])
+    assert line.startswith("--set schedule.mask_token=<none>: schedule.mask_token: given <none>; allowed: one token of")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny.folder("tiny", tmp_path / "cache")
+    copy = tmp_path / "models" / "larger"
+    shutil.copytree(model, copy)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["more"] = 5000
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    Path("data.txt").write_text("".join(f"anna has {n} more\n" for n in range(20)))
+    data = {"source": "files", "path": "data.txt", "template": "{text}", "train": 4, "validation": 4, "test": 6}
+    space = {"models": ["models/larger"], "data": data, "training": {"sequence_length": 32}}
+    Path("space.yaml").write_text(json.dumps(space))
+    capsys.readouterr()
+    assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
+
+
+def test_the_command_to_go_on_hides_a_password() -> None:
+    options = argparse.Namespace(file="a.yaml", set=["tracking.uri=http://me:hunter2@host", "seed=1"], output=None)
+    command = resume_command(options, "search.run")
+    assert command == "python -m search.run a.yaml --set 'tracking.uri=http://me:***@host' --set seed=1 --resume"
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

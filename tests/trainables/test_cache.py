@@ -1,12 +1,15 @@
 """Cached folders: made once, whole or not at all, made again when damaged."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trainables.cache import cached, content_digest, default_root, digest
+from trainables.cache import cached, content_digest, default_root
 from trainables.documents import DataError
+from trainables.sealed import digest, file_hash, read_manifest
 
 KEY = {"a": 1, "b": [2, "three"]}
 
@@ -50,12 +53,49 @@ def flip_a_byte(folder: Path) -> None:
     (folder / "one.bin").write_bytes(content)
 
 
+def rewrite(folder: Path, old: str, new: str) -> None:
+    text = (folder / "manifest.json").read_text()
+    assert old in text
+    (folder / "manifest.json").write_text(text.replace(old, new))
+
+
+def swap(folder: Path) -> None:
+    """Puts a whole entry in the place of another."""
+
+    def build(entry: Path) -> None:
+        (entry / "one.bin").write_bytes(b"other")
+
+    other = cached(folder.parents[1], "others", {"c": 1}, build)
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
+def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path) -> None:
+    build = Build()
+    folder = cached(tmp_path, "kind", KEY, build)
+    (tmp_path / "outside").write_text("not the cache's")
+    content = read_manifest(folder / "manifest.json")
+    content["files"]["../../outside"] = file_hash(tmp_path / "outside")
+    (folder / "manifest.json").write_text(json.dumps({**content, "hash": digest(content)}, indent=1))
+    assert "../../outside" in read_manifest(folder / "manifest.json")["files"]
+    cached(tmp_path, "kind", KEY, build)
+    assert build.calls == 2
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "byte flipped": flip_a_byte,
     "cut short": lambda folder: (folder / "one.bin").write_bytes(bytes(range(200))),
     "file missing": lambda folder: (folder / "two.txt").unlink(),
     "manifest missing": lambda folder: (folder / "manifest.json").unlink(),
     "manifest cut short": lambda folder: (folder / "manifest.json").write_text('{"files": {"one.bin'),
+    "manifest with another hash": lambda folder: rewrite(folder, "three", "four"),
+    "a space more in the manifest": lambda folder: rewrite(folder, '"a": 1', '"a":  1'),
+    "manifest emptied": lambda folder: (folder / "manifest.json").write_text(""),
+    "deep manifest": lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
+    "a file more": lambda folder: (folder / "three.txt").touch(),
+    "a file in place of a folder": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+    "a folder in place of a file": lambda folder: ((folder / "two.txt").unlink(), (folder / "two.txt").mkdir()),
+    "another entry's files": lambda folder: swap(folder),
     "manifest is a list": lambda folder: (folder / "manifest.json").write_text("[]"),
 }
 

@@ -1,6 +1,7 @@
 """Where models come from, and that each architecture's forward pass here equals its own: one suite, a list joins it."""
 
 import json
+import pickle
 import re
 import shutil
 import struct
@@ -266,8 +267,15 @@ REMOTE = configured(model_type="mine", auto_map={"AutoConfig": "code.A", "AutoMo
     ("damage", "told"),
     [
         (lambda folder: (folder / "config.json").write_text("{"), "transformers can read (It looks like"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("{}"),
+            "language model that transformers can read (",
+        ),
         (configured(model_type="frobnicate"), "transformers can read (The checkpoint"),
         (REMOTE, "transformers can read (The repository"),
+        (configured(attn_implementation="a/kernel"), 'which are code (config.json names "a/kernel")'),
+        (configured(_attn_implementation={"": "a/kernel"}), "a model without attention kernels of the hub"),
+        (configured(text_config={"attn_implementation": "a/b@v1"}), "a model without attention kernels of the hub"),
         (lambda folder: MT5Config().save_pretrained(folder), "causal language model that transformers can read (Unrec"),
         (cut_weights, "causal language model that transformers can read (Error while deserializing header"),
         (
@@ -294,6 +302,39 @@ def test_a_folder_that_cannot_be_loaded_is_told_in_a_line(
     assert str(caught.value).startswith(f"models: given {folder}")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_pickled_weights_are_not_read_beside_others(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    torch.save({"a": Evil(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    (folder / "training_args.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    load_model(model_folder(str(folder), tmp_path), tiny.CPU)
+    load_tokenizer(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_runs_no_code_of_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass T: pass\n")
+    path = folder / "tokenizer_config.json"
+    changes = {
+        "auto_map": {"AutoTokenizer": ["code.T", "code.T"]},
+        "tokenizer_class": "T",
+        "chat_template": "{{ 1/0 }}",
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert load_tokenizer(folder).convert_tokens_to_ids("anna") > 0
     assert not (tmp_path / "ran").exists()
 
 

@@ -218,7 +218,7 @@ def test_a_tokenizer_of_a_larger_model_is_told(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with (
         mock.patch.object(module, "model_folder", return_value=folder),
-        pytest.raises(ModelError, match="whose tokenizer has tokens above the 58 of its embedding"),
+        pytest.raises(ModelError, match="tokens above the 58 of the embedding"),
     ):
         module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path))
 

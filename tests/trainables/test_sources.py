@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pickle
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -264,7 +266,16 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.jsonl", '{"problem": "a", "answer": "b"}', "data.template", "the column 'question'", "problem, answer"),
         ("a.jsonl", '{"question": null, "answer": "b"}', "data.template", "line 1 of", "with a value (the column"),
         ("a.jsonl", GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
-        ("a.jsonl", b"\xff\xfe\x00", "data.path", "a.jsonl", "UTF-8"),
+        ("a.jsonl", b"\xff\xfe\x00", "data.path", "line 1 of a.jsonl, with the byte 0xff", "UTF-8"),
+        ("a.csv", b"question\na\n\xe9\n", "data.path", "line 3 of a.csv, with the byte 0xe9", "UTF-8"),
+        ("a.txt", b"\n\xc3", "data.path", "line 2 of a.txt, with the byte 0xc3", "UTF-8"),
+        ("a.json", b'[{"a": "\xff"}]', "data.path", "line 1 of a.json, with the byte 0xff", "UTF-8"),
+        ("a.jsonl", GOOD + '{"question": "\0"}', "data.path", "line 2 of a.jsonl", "(Invalid control character"),
+        ("a.jsonl", GOOD + "\0" * 100, "data.path", "line 2 of a.jsonl", "a JSON object with columns ("),
+        ("a.jsonl", GOOD + '{"question": %s}' % ("9" * 10**5), "data.path", "line 2 of a.jsonl", "(Exceeds the limit"),
+        ("a.json", "[%s]" % ("9" * 10**5), "data.path", "a.json", "a JSON list of objects with columns (Exceeds the"),
+        ("a.json", "[" * 100_000, "data.path", "a.json", "objects with columns (maximum recursion depth exceeded"),
+        ("a.jsonl", '{"question": "\\ud800", "answer": "b"}', "data.template", "with line 1 of a", "is Unicode"),
         ("a.json", GOOD, "data.path", "a.json, which holds one dict", "a JSON list of objects"),
         ("a.json", "[{}", "data.path", "a.json", "a JSON list of objects with columns (Expecting"),
         ("a.json", f"[{GOOD}, 3]", "data.path", "record 2 of a.json", "a JSON object with columns"),
@@ -289,6 +300,64 @@ def test_files_say_what_is_wrong(
     assert given in caught.value.given
     assert allowed in caught.value.allowed
     assert str(tmp_path) not in caught.value.given
+
+
+def test_a_pipe_and_a_device_are_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "a.txt").symlink_to("/dev/zero")
+    for name in ("a.jsonl", "a.txt"):
+        with pytest.raises(DataError, match=f"data.path: given {name}; .* not a folder, a pipe or a device"):
+            files(tmp_path / name).splits(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", GOOD * 3 + '{"question": "' + "x" * 200, "line 4 of a.jsonl; allowed: at most 100 characters"),
+        ("a.csv", "question,answer\na,b\n" + "x" * 200, "line 3 of a.csv; allowed: at most 100 characters"),
+        ("a.csv", 'question,answer\na,b\n"' + "x\n" * 200, "what follows line 2 of a.csv; allowed: CSV (field larger"),
+        ("a.txt", "x" * 200, "a.txt, of 200 bytes; allowed: at most 150 bytes"),
+        ("a.json", "[" * 200, "a.json, of 200 bytes; allowed: at most 150 bytes"),
+    ],
+)
+def test_what_is_too_large_is_not_read_whole(
+    tmp_path: Path, name: str, content: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.sources.files.LONGEST_LINE", 100)
+    monkeypatch.setattr("trainables.sources.files.LARGEST_WHOLE", 150)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=re.escape(told)):
+        files(tmp_path / name, template="{question}").splits(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pyarrow.array([2**62], pyarrow.timestamp("us")), "date value out of range"),
+        (pyarrow.array([1], pyarrow.timestamp("us", tz="Nowhere/At_All")), "Nowhere/At_All"),
+        (pyarrow.array([2**62], pyarrow.duration("s")), "too large"),
+        (pyarrow.Array.from_buffers(pyarrow.string(), 1, pyarrow.array([b"\xff"]).buffers()), "can't decode byte 0xff"),
+    ],
+)
+def test_a_parquet_value_that_python_cannot_hold_is_told(tmp_path: Path, column: pyarrow.Array, told: str) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"data.path: given a.parquet; allowed: a Parquet file .*{told}"):
+        files(tmp_path / "a.parquet", template="{a}").splits(seed=0)
+
+
+def test_a_damaged_parquet_file_is_read_or_told(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", questions(30))
+    whole, dice = path.read_bytes(), random.Random(0)
+    told = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[dice.randrange(len(whole))] ^= dice.randrange(1, 256)
+        path.write_bytes(damaged[: dice.choice([None, dice.randrange(len(whole))])])
+        try:
+            files(path).splits(seed=0)
+        except DataError:
+            told += 1
+    assert told > 50
 
 
 def test_the_nearest_column_is_named(tmp_path: Path) -> None:

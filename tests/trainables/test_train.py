@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from trainables.evaluate import HeldOut, evaluate
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
+from trainables.sealed import manifest_of, read_manifest
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
@@ -333,6 +335,52 @@ def test_a_damaged_checkpoint_is_refused(warm: WarmModel, tmp_path: Path, damage
     damage(path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Run(warm, tiny.settings()).restore(path)
+
+
+def unlisted(folder: Path) -> None:
+    (next(folder.glob("state-*")) / "__1_0.distcp").write_bytes(b"more")
+
+
+def resealed(folder: Path, **changes: Any) -> None:
+    """Seals the manifest again, as a stranger could."""
+    manifest = read_manifest(folder / "manifest.json")
+    part = next(folder.glob("state-*"))
+    del manifest["files"]
+    (folder / "manifest.json").write_text(manifest_of(part, {**manifest, **changes}))
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(warm: WarmModel, tmp_path: Path) -> None:
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
+    unlisted(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match=r"cannot be read: __1_0.distcp is not in the manifest"):
+        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
+
+
+def test_a_manifest_names_nothing_outside_of_its_folder(warm: WarmModel, tmp_path: Path) -> None:
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
+    shutil.move(next((tmp_path / "checkpoint").glob("state-*")), tmp_path / "outside")
+    (tmp_path / "checkpoint" / "state-0").mkdir()
+    resealed(tmp_path / "checkpoint", state="../outside")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_of_a_stranger_runs_no_code(warm: WarmModel, tmp_path: Path) -> None:
+    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
+    part = next((tmp_path / "checkpoint").glob("state-*"))
+    (part / ".metadata").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    resealed(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match=r"cannot be read: pathlib.*touch is no part of a checkpoint"):
+        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"entrodrop": tiny.entrodrop()}])

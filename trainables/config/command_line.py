@@ -4,6 +4,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from trainables.config.secrets import mask_secrets
+
 
 def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs: str) -> argparse.ArgumentParser:
     """Adds the arguments `file`, `set`, `output` and `resume`.
@@ -22,10 +24,10 @@ def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs
 
 
 def resume_command(options: argparse.Namespace, module: str) -> str:
-    """The command that goes on where the one with these options was interrupted."""
+    """The command that goes on where the one with these options was interrupted, with secrets masked."""
     parts = ["python", "-m", module, options.file]
     for override in options.set:
-        parts += ["--set", override]
+        parts += ["--set", mask_secrets(override)]
     if options.output:
         parts += ["--output", str(options.output)]
     return shlex.join([*parts, "--resume"])

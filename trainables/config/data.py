@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
 def _has_columns(template: str) -> str:
     try:
-        columns = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise wrong((), shown(template), f"text with {{columns}} in braces; {{{{ for a brace ({error})") from None
-    # {} and {0} are positions, {a.b} an attribute: a column has a name.
-    if not columns or not all(re.match(r"[^\d.\[][^.]*$", name) for name in columns):
+    # {} and {0} are positions, {a.b} an attribute: a column has a name. A column of a column is {a[b]}.
+    if not parts or not all(re.fullmatch(r"[^\d.\[][^.\[]*(\[[^.\[\]]+\])*", name or "") for _, name, _, _ in parts):
         raise wrong((), shown(template), "text with at least one {column} of the data, each with its name")
+    # A width, as in {a:99999999999}, may take all memory.
+    for _, name, form, conversion in parts:
+        if form or conversion:
+            given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
+            raise wrong((), f"'{given}'", f"{{{name}}}: a column stands in its braces alone; {{{{ for a brace")
     return template
 
 
@@ -76,7 +81,13 @@ class _Hub(_Templates):
 
     source: Literal["hub"]
     """Where the documents come from: hub, files, or reasoning_gym."""
-    path: Text
+    path: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$",
+            json_schema_extra={"allowed": "owner/name of a data set, or the path of a folder, with a / in it"},
+        ),
+    ]
     """The data set: owner/name."""
     name: Text | None = None
     """The configuration of the data set; null for its default one."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from trainables.config.secrets import mask_secrets
 from trainables.config.yaml_lines import MAX_INTEGER, Place
 
 LONGEST = 80
@@ -37,10 +38,8 @@ class Problem:
 
 def one_line(text: str, longest: int = LONGEST) -> str:
     """`text` on one line of at most `longest` characters, without credentials."""
-    # All from the first colon to the last @: no odd character in a password lets a part of it through.
-    text = re.sub(r"(:/{0,2})(?!/).*@", r"\1***@", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"(?i)((password|token|secret)=)[^&\s]+", r"\1***", text)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # Escaped first: a password with a line break in it is masked whole.
+    text = mask_secrets("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 

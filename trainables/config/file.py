@@ -80,8 +80,9 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        # Opening a pipe would wait for its other end.
+        is_stream = path.exists() and not path.is_file() and not path.is_dir()
+        content = b"" if is_stream else _head(path)
     except FileNotFoundError:
         beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         nearest = nearest_word(path.name, [file.name for file in beside])
@@ -92,6 +93,8 @@ def _text(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         given = f"a file that cannot be read ({reason})"
         raise _error(path, {}, [Problem((), given, "a readable YAML file")]) from None
+    if is_stream:
+        raise _error(path, {}, [Problem((), "a pipe or a device", "a YAML file")])
     if len(content) > MAX_BYTES:
         raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes", "a smaller YAML file")])
     try:
@@ -100,6 +103,11 @@ def _text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         given = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"
         raise _error(path, {(): line}, [Problem((), given, "a UTF-8 text file")]) from None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str]) -> None:

@@ -74,12 +74,16 @@ def _broken(line: int, problem: str) -> YamlError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; refuses deep nesting before Python's own stack does."""
+    """Composes nodes; refuses deep nesting before Python's own stack does, and many values before they take seconds."""
 
-    depth = 0
+    depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
+        self.nodes += 1
+        # A value has a key at most.
+        if self.nodes > 2 * MAX_VALUES:
+            raise _too_many(self.line + 1, ())
         if self.depth > MAX_DEPTH:
             raise _too_deep(self.line + 1, ())
         try:
@@ -92,6 +96,10 @@ def _too_deep(line: int, place: Place) -> YamlError:
     return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH} levels")
 
 
+def _too_many(line: int, place: Place) -> YamlError:
+    return YamlError(line, place[:3], f"more than {MAX_VALUES} values", f"at most {MAX_VALUES} values")
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
@@ -99,7 +107,7 @@ def _line(node: yaml.Node) -> int:
 def _value(node: yaml.Node, place: Place, line: int, lines: dict[Place, int]) -> Any:
     lines[place] = line
     if len(lines) > MAX_VALUES:
-        raise YamlError(line, place[:3], f"more than {MAX_VALUES} values", f"at most {MAX_VALUES} values")
+        raise _too_many(line, place)
     # A recursive alias ends here too.
     if len(place) > MAX_DEPTH:
         raise _too_deep(line, place)

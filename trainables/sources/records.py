@@ -41,7 +41,8 @@ class Templates:
 
 def _filled(field: str, template: str, record: Mapping[str, Any], place: str, where: str) -> str:
     try:
-        return template.format_map(_Present(record))
+        text = template.format_map(_Present(record))
+        text.encode()
     except KeyError as error:
         column = str(error.args[0])
         close = get_close_matches(column, record, n=1)
@@ -51,8 +52,12 @@ def _filled(field: str, template: str, record: Mapping[str, Any], place: str, wh
             f"the columns of {where}: {', '.join(map(str, record))}",
             close[0] if close else None,
         ) from None
+    # JSON can hold half of a character, as in "\\ud800".
+    except UnicodeEncodeError:
+        raise DataError(f"data.{field}", f"{template} with {place}", "text that is Unicode") from None
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"data.{field}", f"{template} with {place}", f"columns with a value ({error})") from None
+    return text
 
 
 class _Present(dict[str, Any]):

@@ -124,6 +124,22 @@ def test_wrong_models_and_data_are_told(write: Any, text: str, old: str, new: st
     assert message in told
 
 
+@pytest.mark.parametrize("field", ["{a:99999999999}", "{a:>5}", "{a!r}", "{a:{b}}", "{a:{b.__class__}}", "{a!r:>9}"])
+def test_a_column_stands_in_its_braces_alone(write: Any, field: str) -> None:
+    told = failure(write(FILES.replace("{question}", field)))
+    assert f"data.template: given '{field}'; allowed: {{a}}: a column stands in its braces alone" in told
+
+
+@pytest.mark.parametrize("field", ["{a.b}", "{a[b].c}", "{a[b.c]}", "{a[b]c}", "{[a]}", "{a[]}", "{.a}", "{a[b]]}"])
+def test_no_attribute_of_a_value_is_reached(write: Any, field: str) -> None:
+    assert "data.template: given " in failure(write(FILES.replace("{question}", field)))
+
+
+@pytest.mark.parametrize("field", ["{a[b]}", "{a[0][content]}", "{a b}", "{{{a}}}", "{a:}"])
+def test_a_column_and_what_lies_within_it_may_be_named(write: Any, field: str) -> None:
+    assert load(write(FILES.replace("{question}", field)), (), RunConfig).config.data.source == "files"
+
+
 ANSWERED = FILES.replace('template: "{question}\\n{answer}"', 'template: "{answer}"\n  prompt: "{question}\\n"')
 
 
@@ -184,7 +200,9 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         (FILES, "data.path=[a, a]", "data.path.1: given 'a' a second time; allowed: each choice once"),
         (FILES, "data.sample_by=lines", "data.sample_by: given 'lines'; allowed: line, paragraph, document; did y"),
         (HUB, "data.sample_by=line", "data.sample_by: given 'sample_by' with source hub; allowed: "),
-        (HUB, "data.path=[a/b]", 'data.path: given ["a/b"]; allowed: one line of text'),
+        (HUB, "data.path=[a/b]", 'data.path: given ["a/b"]; allowed: owner/name of a data set'),
+        # datasets has loaders by such names, which read what lies in the current folder.
+        (HUB, "data.path=json", "data.path: given 'json'; allowed: owner/name of a data set"),
         (HUB, "data.splits=train", "data.splits: given an unknown key; allowed: "),
         (HUB, "data.template=", "data.template: given nothing; allowed: text with at least one {column}"),
         (GENERAL + MINIMAL, "general.documents=0", "general.documents: given 0; allowed: an integer of at least 1"),

@@ -1,6 +1,8 @@
 """From a file to a configuration: what YAML is read, and what is said about what is not."""
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,21 @@ def test_a_path_that_is_no_file_is_told(tmp_path: Path, write: Any) -> None:
     assert "cannot be read (File name too long)" in failure("a" * 5000)
     assert "cannot be read (embedded null byte)" in failure("a\0")
     assert failure("a\nb") == f"a\\nb: {missing}"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/dev/full", "pipe"])
+def test_a_pipe_or_a_device_is_told_and_not_waited_for(path: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    if path == "/dev/stdin" and not Path(path).is_char_device() and not Path(path).is_fifo():
+        pytest.skip("standard input is a file")
+    assert "given a pipe or a device; allowed: a YAML file" in failure(tmp_path / path)
+
+
+def test_a_long_list_is_refused_while_it_is_read(write: Any) -> None:
+    began = time.perf_counter()
+    assert ":1: given more than 10000 values; allowed: at most 10000 values" in failure(write("a: [" + "1," * 500_000))
+    # PyYAML takes twelve seconds for all of it.
+    assert time.perf_counter() - began < 6
 
 
 def test_aliases_do_not_explode(write: Any) -> None:

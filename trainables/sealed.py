@@ -1,0 +1,74 @@
+"""Files sealed by a manifest: their hashes, what they belong to, and its own hash. What differs is not read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+class DamagedError(ValueError):
+    """Files that differ from their manifest, or a manifest that differs from itself."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(part: Path, about: Mapping[str, Any]) -> str:
+    """The text of the manifest of all files in the folder `part`.
+
+    Args:
+        about: what else is sealed, as JSON.
+    """
+    return _text({**about, "files": {path.name: file_hash(path) for path in sorted(part.iterdir())}})
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps({**content, "hash": digest(content)}, indent=1)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The content of a manifest: what it was made with, and "files".
+
+    Raises:
+        DamagedError: it is missing, or not to the last byte as it was written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content: dict[str, Any] = json.loads(text)
+        content.pop("hash")
+        intact = text == _text(content)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path.name}: {type(error).__name__}: {error}") from error
+    if not intact:
+        raise DamagedError(f"{path.name} is damaged")
+    return content
+
+
+def check_files(part: Path, files: Mapping[str, str]) -> None:
+    """Compares the files in the folder `part` with a manifest's "files"; the manifest may lie among them.
+
+    Raises:
+        DamagedError: one is missing, differs, or is not in the manifest.
+    """
+    try:
+        there = {path.name for path in part.iterdir()} - {MANIFEST}
+        # No name leads out of the folder: each is that of a file that lies in it.
+        if others := sorted(there.symmetric_difference(files)):
+            raise DamagedError(f"{others[0]} is {'not in the manifest' if others[0] in there else 'missing'}")
+        for name, expected in files.items():
+            path = part / name
+            if not path.is_file() or file_hash(path) != expected:
+                raise DamagedError(f"{name} is damaged")
+    except (OSError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{type(error).__name__}: {error}") from error
