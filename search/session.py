@@ -32,8 +32,8 @@ from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 from trainables.weights import model_size
 
-# Seconds that the end of a search waits for MLflow to take the last records.
-_FLUSH_TIMEOUT = 60.0
+# Seconds that the end of a search waits for MLflow, once before and once after the results are written.
+_FLUSH_TIMEOUT = 30.0
 _NEWS_INTERVAL = 10.0
 
 
