@@ -37,8 +37,9 @@ from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 from trainables.weights import model_size
 
-# Seconds that the end of a search waits for MLflow to take the last records.
-_FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 60.0, 2.0
+# Seconds that the end of a search waits for MLflow, once before and once after the results are written; and the end of
+# one that was interrupted.
+_FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 30.0, 2.0
 _NEWS_INTERVAL = 10.0
 
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{options.folder}: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; go on with: {sync_command(options.folder)}", file=sys.stderr)
@@ -93,11 +93,11 @@ def _deliver(folder: Path, timeout: float) -> int:
         if uri is None:
             raise ConfigError(f"MLFLOW_TRACKING_URI: given nothing; allowed: {tracking.uri} with its password")
     tracker = Tracker(uri, tracking.experiment, outbox)
-    left = before = tracker.undelivered
+    left = tracker.left
     while not tracker.flush(timeout, away=timeout) and tracker.undelivered < left:
         left = tracker.undelivered
     delivered = tracker.close(0)
-    print(f"delivered {_records(before - tracker.undelivered)} to {mask_secrets(tracker.tracking_uri)}")
+    print(f"delivered {_records(tracker.left - tracker.undelivered)} to {mask_secrets(tracker.tracking_uri)}")
     if not delivered:
         print(undelivered(tracker), file=sys.stderr)
     return 0 if delivered else 1

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ SPACE = {
 class Searches:
     """Runs searches in one folder, with one cache."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, content: Mapping[str, Any] = SPACE) -> None:
         self.folder = folder
         self.space = folder / "tiny.yaml"
-        self.space.write_text(yaml.safe_dump(SPACE))
+        self.space.write_text(yaml.safe_dump(dict(content)))
 
     def start(self, output: str, *arguments: str, space: Path | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
@@ -41,9 +42,11 @@ class Searches:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
-    def run(self, output: str, *arguments: str, space: Path | None = None, code: int = 0) -> tuple[str, str]:
+    def run(
+        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 300
+    ) -> tuple[str, str]:
         process = self.start(output, *arguments, space=space)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=seconds)
         assert process.returncode == code, f"{out}\n{err}"
         return out, err
 

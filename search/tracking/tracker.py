@@ -32,6 +32,7 @@ class Tracker:
 
     Attributes:
         tracking_uri: where the runs are, as MLflow takes it: with its password, if it has one.
+        left: records that were in the outbox when it was opened.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Tracker:
         # Files that are recorded are found again from whichever folder a later process is started in.
         self._folder = outbox.parent.absolute()
         self._outbox = Outbox(self._folder / outbox.name)
+        self.left = self._outbox.count_undelivered()
         self._delivery = Delivery(self._outbox, Runs(self.tracking_uri, experiment, self._outbox, client))
 
     @property

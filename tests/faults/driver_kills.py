@@ -41,7 +41,7 @@ def ended(searches: Searches, output: str) -> dict[tuple[str, int], Any]:
         try:
             rows = searches.table(output, study)
         # Killed before the study was made, or within a line of the journal.
-        except (KeyError, ValueError):
+        except (FileNotFoundError, KeyError, ValueError):
             continue
         found |= {(study, row[0]): row for row in rows if row[1] in ENDED}
     return found

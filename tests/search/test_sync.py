@@ -99,6 +99,12 @@ def test_a_damaged_outbox(searched: Path, capsys: pytest.CaptureFixture[str]) ->
     assert err.startswith(f"{searched}/mlflow.outbox is damaged; delete it")
 
 
+def test_an_outbox_that_cannot_be_opened(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (searched / "mlflow.outbox-journal").mkdir()
+    assert main([str(searched)]) == 1
+    assert capsys.readouterr() == ("", f"{searched}/mlflow.outbox: disk I/O error\n")
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "soon"])
 def test_a_timeout_that_is_none(searched: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:

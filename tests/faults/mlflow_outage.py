@@ -1,0 +1,192 @@
+"""What a search loses, and how long it waits, while its MLflow server is away.
+
+    python -m tests.faults.mlflow_outage [--outages 4] [--seconds 30] [--lock 20] [--trials 240] [--json FILE]
+    python -m tests.faults.mlflow_outage --outages 1 --seconds 5 --lock 5 --trials 15        a short variant
+
+Two searches of the same trials record on an MLflow server of their own, which keeps its runs in SQLite. The first is
+left alone. In the second the server is killed (SIGKILL, with its workers) and started again, some seconds later, a few
+times; then its database is locked (BEGIN EXCLUSIVE) for some seconds. The trials run one at a time, on one core: the
+server, which takes seconds of CPU time to start, has another one.
+
+Keys: lost (metrics in the second search's events or study that MLflow lacks), duplicated (metrics and runs that MLflow
+has more than once), wall_ratio (second search to first, of the time from the first evaluation to the end of the last
+trial: the start of Ray and the wait for MLflow at the end are not training).
+"""
+
+import argparse
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.searches import SPACE, Searches
+
+# Seconds between two faults, in which the server takes what has been recorded.
+PAUSE = 10.0
+# Keys of an evaluation's line in events.jsonl that are not metrics.
+NOT_METRICS = {"time", "event", "model", "stage", "trial", "tokens"}
+# What a trial's run has at step 0.
+LAST_VALUES = ("best_high_entropy_loss", "final_high_entropy_loss", "objective")
+
+
+class Server:
+    """An MLflow server on this machine, in processes of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "server.db"
+        self._folder = folder
+        self._port = free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        store, artifacts = f"sqlite:///{self.database}", str(self._folder / "artifacts")
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts]
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "server.log").read_text()
+            assert time.monotonic() < deadline, "the MLflow server did not start"
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """Kills it and its workers."""
+        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+            process.kill()
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def locked(database: Path, seconds: float) -> None:
+    """Locks the database for some seconds."""
+    other = sqlite3.connect(database, timeout=60, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    time.sleep(seconds)
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def disturb(server: Server, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """The faults, one after the other. Returns when each began and ended."""
+    times = []
+    for number in range(options.outages + 1):
+        began = time.time()
+        if number < options.outages:
+            server.kill()
+            time.sleep(options.seconds)
+            server.start()
+        else:
+            locked(server.database, options.lock)
+        times.append((began, time.time()))
+        time.sleep(PAUSE)
+    return times
+
+
+def events(searches: Searches, output: str, kind: str) -> list[dict[str, Any]]:
+    lines = (searches.folder / output / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def training_s(searches: Searches, output: str) -> float:
+    """Seconds from the first evaluation to the end of the last trial."""
+    ended: float = events(searches, output, "trial_ended")[-1]["time"]
+    return ended - float(events(searches, output, "evaluation")[0]["time"])
+
+
+def compared(searches: Searches, output: str, server: Server) -> tuple[int, int]:
+    """Metrics of a search that MLflow lacks, and metrics and runs that it has too often."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{server.database}")
+    trials = searches.study(output).trials
+    run_ids = searches.run_ids(output, len(trials))
+    wanted: Counter[tuple[int, str, int, float]] = Counter()
+    for event in events(searches, output, "evaluation"):
+        place = event["trial"], int(event["tokens"])
+        wanted.update({(place[0], name, place[1], event[name]): 1 for name in event.keys() - NOT_METRICS})
+    for trial in trials:
+        losses = trial.intermediate_values.items()
+        # A metric that the study has and the events lack counts as well.
+        wanted |= Counter({(trial.number, "high_entropy_loss", tokens, loss): 1 for tokens, loss in losses})
+        best, final = min(trial.intermediate_values.values()), trial.intermediate_values[max(trial.intermediate_values)]
+        for name, value in zip(LAST_VALUES, (best, final, best), strict=True):
+            wanted[trial.number, name, 0, value] += 1
+    found: Counter[tuple[int, str, int, float]] = Counter()
+    for number, run_id in enumerate(run_ids):
+        if run_id is not None:
+            for name in client.get_run(run_id).data.metrics:
+                found.update((number, name, m.step, m.value) for m in client.get_metric_history(run_id, name))
+    experiment = client.get_experiment_by_name(output)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=10_000)
+    print(f"{wanted.total()} metrics recorded, {found.total()} in MLflow, in {len(runs)} runs of {len(trials)} trials")
+    return (wanted - found).total(), (found - wanted).total() + len(runs) - len(trials) - 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outages", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long each outage lasts")
+    parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
+    parser.add_argument("--trials", type=int, default=240, help="so many that the search outlasts its faults")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        searches = Searches(folder, SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None})
+        server = Server(folder)
+        arguments = [f"--set=budget.trials={options.trials}", "--set=resources.slots=1"]
+        arguments += [f"--set=tracking.uri={server.uri}"]
+        try:
+            searches.run("undisturbed", *arguments, "--set=tracking.experiment=undisturbed", seconds=1800)
+            undisturbed_s = training_s(searches, "undisturbed")
+            print(f"undisturbed: {undisturbed_s:.1f} s", flush=True)
+            faults_s = options.outages * (options.seconds + PAUSE) + options.lock
+            assert undisturbed_s > faults_s, f"a search of {undisturbed_s:.0f} s is too short: give it more --trials"
+            process = searches.start("disturbed", *arguments, "--set=tracking.experiment=disturbed")
+            searches.wait_for_evaluations("disturbed", 3, process)
+            times = disturb(server, options)
+            assert process.poll() is None, "the search was over before the faults: give it more --trials"
+            out, err = process.communicate(timeout=1800)
+            assert process.returncode == 0, f"{out}\n{err}"
+            disturbed_s = training_s(searches, "disturbed")
+            lost, duplicated = compared(searches, "disturbed", server)
+        finally:
+            server.kill()
+        told = [event["time"] for event in events(searches, "disturbed", "evaluation")]
+    for began, ended in times:
+        meanwhile = sum(began <= time <= ended for time in told)
+        print(f"away for {ended - began:.0f} s: {meanwhile / (ended - began):.2f} evaluations a second")
+    result = {"lost": lost, "duplicated": duplicated, "wall_ratio": disturbed_s / undisturbed_s}
+    print(f"disturbed: {disturbed_s:.1f} s, {len(told) / disturbed_s:.2f} evaluations a second")
+    print(f"lost {lost}, duplicated {duplicated}, wall ratio {result['wall_ratio']:.3f}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
