@@ -56,9 +56,18 @@ def resources() -> dict[str, float]:
         return there
 
 
+def set_environment(slots: int) -> None:
+    """Sets what Ray reads from the environment, where nobody has; to be called before Ray is imported."""
+    for name, value in ray_environment(slots).items():
+        os.environ.setdefault(name, value)
+
+
 def ray_environment(slots: int) -> dict[str, str]:
-    """Environment variables that Ray reads, to be set before the search joins it."""
+    """Environment variables that Ray reads, some of them when it is imported."""
+    # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
+    alone = {} if os.environ.get("RAY_ADDRESS") else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     return {
+        **alone,
         # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         # The old output engine is silent at verbosity 0; the new one prints a banner.

@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
             return 0
+        from search.cluster import set_environment
+
+        set_environment(space_file.config.resources.slots)
         from search.session import run_session
 
         return run_session(

@@ -1,6 +1,5 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
-import os
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from search.cluster import joined, ray_environment
+from search.cluster import joined
 from search.costs import cost_line
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
@@ -56,8 +55,6 @@ def run_session(
         ConfigError: what only the cluster or the tokenizer could tell, or another search in `output`.
     """
     space = space_file.config
-    environment = ray_environment(space.resources.slots)
-    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     console = Console()
     with output_lock(output), Interruption() as interruption:
         try:

@@ -14,7 +14,6 @@ groups and worker processes of our side that are still there after its last tria
 import argparse
 import json
 import logging
-import os
 import statistics
 import tempfile
 import time
@@ -35,13 +34,16 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.state import list_actors, list_placement_groups
 
+from search.cluster import set_environment
+from search.interruption import Interruption
 from search.preparing import Preparing
 from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
-from search.tuner import Conductor, ray_environment, run_trials
+from search.tuner import Conductor, run_trials
 from trainables.config.build import splits_of
+from trainables.mailbox import Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slot import SlotConfig
@@ -107,10 +109,11 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     preparing = Preparing(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
     before = census()
-    conductor = Conductor([study], 1, lambda _: prepared.train_tokens * space.budget.epochs, Silent())
-    run_trials(
-        conductor, SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray"), 1, folder / "checkpoints"
-    )
+    full = prepared.train_tokens * space.budget.epochs
+    conductor = Conductor([study], 1, lambda _: full, Silent(), Interruption())
+    bell = Bell.remote()  # type: ignore[attr-defined]
+    slot = SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray", bell)
+    run_trials(conductor, slot, 1, folder / "checkpoints")
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
     deadline = time.monotonic() + 20
@@ -184,7 +187,7 @@ def main() -> None:
     parser.add_argument("--recipe-trials", type=int, default=6)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    os.environ.update(ray_environment(1))
+    set_environment(1)
     # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
     try:

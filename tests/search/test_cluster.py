@@ -1,0 +1,46 @@
+"""Ray as a search starts it, in a process of its own: what it opens to others, and what it leaves behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from search.cluster import joined, set_environment
+set_environment(1)
+import psutil
+with joined(Path(sys.argv[1])) as there:
+    processes = psutil.Process().children(recursive=True)
+    for process in [psutil.Process(), *processes]:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                print("listens", connection.laddr.ip)
+    folders = [path for path in Path(sys.argv[2]).iterdir()]
+    print("folders", len(folders))
+gone, left = psutil.wait_procs(processes, timeout=10)
+print("left", len(left), "of", len(processes))
+"""
+
+
+def test_ray_listens_on_loopback_only_and_leaves_nothing(tmp_path: Path) -> None:
+    temporary = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    listens = {line.partition(" ")[2] for line in lines if line.startswith("listens")}
+    assert listens <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert listens
+    assert "folders 1" in lines
+    assert any(line.startswith("left 0 of ") and line != "left 0 of 0" for line in lines), lines
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()
