@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
-Reference = Any  # a ray.ObjectRef
+Reference = Any  # a ray.ObjectRef, or the handle of an actor
+# Seconds that a worker has to say that it is alive; one that is busy may not.
+_ALIVE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,26 @@ class Mailbox:
 
     async def put_answer(self, answer: Answer, group_ends: bool = False) -> None:
         """Args: group_ends: the worker group ends after this answer, so that its next start is no loss."""
+        # A rank whose peer dies fails as well; then there is no answer, but a group that was lost.
+        if group_ends and answer.failure == "error" and await self._one_died():
+            return
         async with self._changed:
-            # Several ranks may say so of one order; their group starts again once.
-            if group_ends and (self._answer is None or self._answer.number != answer.number):
-                self._starts_expected += 1
+            # Several ranks may answer one order: the first knows the cause, and their group starts again once.
+            if group_ends and self._answer is not None and self._answer.number == answer.number:
+                return
+            self._starts_expected += group_ends
             self._answer = answer
             self._changed.notify_all()
+
+    async def _one_died(self) -> bool:
+        for worker in self._workers.values():
+            try:
+                await asyncio.wait_for(worker.__ray_ready__.remote(), _ALIVE_TIMEOUT)
+            except RayActorError:
+                return True
+            except TimeoutError:
+                continue
+        return False
 
     async def answer(self, number: int, timeout: float) -> Answer | None:
         """The answer to the order `number`; None if there is none within `timeout` seconds."""
@@ -173,6 +190,8 @@ class Mailbox:
             memory: None, or the words in which Ray says that it ended a worker for want of memory.
             preempted: whether the cluster took a node away, which is no failure of the trial.
         """
+        # Until the next group trains, nothing hangs.
+        self._passes = None
         if memory is not None and self._order is not None:
             await self.put_answer(Answer(self._order.number, {}, "out of memory", memory), group_ends=True)
         elif preempted:

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_AGREE_EVERY_S = 1.0
+# How often the ranks agree: about once in a second, and at least once in so many steps, as steps may become slower.
+_AGREE_EVERY_S, _AGREE_EVERY_STEPS = 1.0, 16
 
 
 def rank() -> int:
@@ -49,7 +50,7 @@ class Agreement:
             return False
         now = time.monotonic()
         pace = self._steps / max(now - self._agreed_at, 1e-3)
-        said = torch.tensor([wish, max(0, int(pace * _AGREE_EVERY_S) - 1)])
+        said = torch.tensor([wish, max(0, min(int(pace * _AGREE_EVERY_S), _AGREE_EVERY_STEPS) - 1)])
         dist.broadcast(said, src=0, group=_cpu_group())
         self._left, self._steps, self._agreed_at = int(said[1]), 0, now
         return bool(said[0])

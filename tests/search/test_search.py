@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 
 import psutil
 import pytest
@@ -138,11 +139,18 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
 def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole: tuple[str, str]) -> None:
     process = searches.start("interrupted")
     searches.wait_for_evaluations("interrupted", 9, process)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    assert "another search is running" in searches.run("interrupted", "--resume", code=2)[1]
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
     assert process.returncode == 130, err
     assert "--resume" in err
+    assert "once more ends the search at once" in out
     assert "Traceback" not in err
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == []
     before = {row[0]: row for row in searches.table("interrupted")}
     assert any(row[1] == "RUNNING" for row in before.values())
     searches.run("interrupted", "--resume")
@@ -154,15 +162,39 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
             assert before[row[0]] == row
 
 
-def test_a_killed_worker_costs_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
+def test_killed_workers_and_slots_cost_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
     process = searches.start("killed")
-    searches.wait_for_evaluations("killed", 5, process)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
-    assert len(workers) == 2, [p.name() for p in psutil.Process(process.pid).children(recursive=True)]
-    workers[0].kill()
+    for evaluations, name in ((5, "RayTrainWorker"), (10, "ray::Slot")):
+        searches.wait_for_evaluations("killed", evaluations, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        found = [child for child in children if name in child.name()]
+        assert len(found) == 2, [child.name() for child in children]
+        found[0].kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, f"{out}\n{err}"
     assert searches.table("killed") == searches.table("whole")
+
+
+def test_a_full_disk_ends_the_search_and_a_larger_budget_goes_on(searches: Searches, whole: tuple[str, str]) -> None:
+    larger = ["--resume", "--set", "budget.trials=8"]
+    shutil.copytree(searches.folder / "whole", searches.folder / "grown")
+    events = searches.folder / "grown" / "events.jsonl"
+    events.rename(searches.folder / "events.jsonl")
+    events.symlink_to("/dev/full")
+    _, err = searches.run("grown", *larger, code=1)
+    assert err.count("\n") == 1
+    assert "No space left on device" in err
+    assert "--resume" in err
+    # Room was made: the search goes on, and confirms what it finds.
+    (searches.folder / "events.jsonl").replace(events)
+    searches.run("grown", *larger)
+    assert searches.table("grown")[:6] == searches.table("whole")
+    assert len(searches.table("grown")) == 8
+    runs = searches.study("grown", "builtin/nano/confirmation").trials
+    before = searches.study("whole", "builtin/nano/confirmation").trials
+    assert [t.user_attrs for t in runs[: len(before)]] == [t.user_attrs for t in before]
+    best = searches.summary("grown")["models"]["builtin/nano"]["best"]["trial"]
+    assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
 
 
 def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:
@@ -186,18 +218,6 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_its_reason(searches: Sea
     assert searches.summary("nan")["models"]["builtin/nano"]["trials"]["failed"] == 3
     assert "failed (nan" in out
     assert "Traceback" not in err
-
-
-def test_a_larger_budget_goes_on_and_confirms_what_it_finds(searches: Searches, whole: tuple[str, str]) -> None:
-    shutil.copytree(searches.folder / "whole", searches.folder / "grown")
-    searches.run("grown", "--resume", "--set", "budget.trials=8")
-    assert searches.table("grown")[:6] == searches.table("whole")
-    assert len(searches.table("grown")) == 8
-    runs = searches.study("grown", "builtin/nano/confirmation").trials
-    before = searches.study("whole", "builtin/nano/confirmation").trials
-    assert [t.user_attrs for t in runs[: len(before)]] == [t.user_attrs for t in before]
-    best = searches.summary("grown")["models"]["builtin/nano"]["best"]["trial"]
-    assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
 
 
 def test_arms_are_compared_in_a_table(searches: Searches) -> None:

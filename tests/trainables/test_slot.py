@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 MODEL, EPOCHS = "tiny", 3
 HANG_S = 10.0
-# The seed of a run says what becomes of it in its second epoch.
+# The seed of a run says what becomes of it, if nothing else in its second epoch.
 WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, HANGS, DIES_ONCE, DIES, NO_SPACE, SLOW = range(9)
 
 
@@ -50,8 +50,8 @@ def faulty(marks: Path, config: dict[str, Any]) -> None:
             if seed == DIES or (seed == DIES_ONCE and not mark.exists()):
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if seed == SLOW:
-                return advance(run, lambda: (stepped(), time.sleep(0.5)))
+        if seed == SLOW:
+            return advance(run, lambda: (stepped(), time.sleep(0.5)))
         return advance(run, stepped)
 
     def saving(run: Run, folder: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_interrupted_trial_saves_its_state_between_evaluations(slot: Slot, tm
 def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, SLOW))
     slot.step()
-    # In the second epoch each step takes half a second, and there are six.
+    # Each step takes half a second, and an epoch has six.
     slot._slot.bell.ring.remote()
     assert slot.step()["interrupted"]
     run = Run(warm, tiny.settings(seed=SLOW, epochs=EPOCHS))
