@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,11 +36,19 @@ class AllStop(SizeStudy):
 def census() -> dict[str, Any]:
     """What Ray has on this machine, its idle processes apart."""
     groups = ray.util.placement_group_table()
-    names = Counter(p.name() for p in psutil.Process().children(recursive=True) if p.name() != "ray::IDLE")
+    names: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        # It may end just now.
+        with suppress(psutil.NoSuchProcess):
+            names[process.name()] += 1
+    del names["ray::IDLE"]
+    resources = ray.available_resources()
     return {
         "processes": names,
         "placement groups": sum(group["state"] != "REMOVED" for group in groups.values()),
-        "resources": ray.available_resources(),
+        # Ray keeps some hundred bytes that say what a slot is.
+        "object store": round(resources.pop("object_store_memory") / 1e8),
+        "resources": resources,
         "shared memory": sum(1 for _ in Path("/dev/shm").iterdir()),
     }
 
