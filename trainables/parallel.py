@@ -37,22 +37,24 @@ class Agreement:
     """What rank 0 wishes, told to all ranks at the same step: about once in a second, so that it costs no time."""
 
     def __init__(self) -> None:
-        self._steps, self._left = 0, 0
+        self._every, self._left = 1, 0
         self._agreed_at = time.monotonic()
 
     def __call__(self, wish: bool) -> bool:
         """Every rank calls this after each step; True at the same step on all of them."""
         if size() == 1:
             return wish
-        self._steps += 1
         if self._left:
             self._left -= 1
             return False
         now = time.monotonic()
-        pace = self._steps / max(now - self._agreed_at, 1e-3)
-        said = torch.tensor([wish, max(0, min(int(pace * _AGREE_EVERY_S), _AGREE_EVERY_STEPS) - 1)])
+        pace = self._every / max(now - self._agreed_at, 1e-3)
+        # No faster than doubled: the first steps of a run tell little of the others.
+        every = max(1, min(int(pace * _AGREE_EVERY_S), 2 * self._every, _AGREE_EVERY_STEPS))
+        said = torch.tensor([wish, every])
         dist.broadcast(said, src=0, group=_cpu_group())
-        self._left, self._steps, self._agreed_at = int(said[1]), 0, now
+        self._every, self._agreed_at = int(said[1]), now
+        self._left = self._every - 1
         return bool(said[0])
 
 

@@ -34,14 +34,16 @@ class AllStop(SizeStudy):
 
 
 def census() -> dict[str, Any]:
-    """What Ray has on this machine, its idle processes apart."""
+    """What Ray has on this machine, apart from what it keeps."""
     groups = ray.util.placement_group_table()
     names: Counter[str] = Counter()
     for process in psutil.Process().children(recursive=True):
         # It may end just now.
         with suppress(psutil.NoSuchProcess):
             names[process.name()] += 1
-    del names["ray::IDLE"]
+    # Ray Train's coordinator is one for all runs on a cluster, and stays with it.
+    for kept in ("ray::IDLE", "ray::_AutoscalingCoordinatorActor"):
+        del names[kept]
     resources = ray.available_resources()
     return {
         "processes": names,

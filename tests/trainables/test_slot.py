@@ -51,7 +51,7 @@ def faulty(marks: Path, config: dict[str, Any]) -> None:
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         if seed == SLOW:
-            return advance(run, lambda: (stepped(), time.sleep(0.5)))
+            return advance(run, lambda: (stepped(), time.sleep(1)))
         return advance(run, stepped)
 
     def saving(run: Run, folder: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_interrupted_trial_saves_its_state_between_evaluations(slot: Slot, tm
 def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, SLOW))
     slot.step()
-    # Each step takes half a second, and an epoch has six.
+    # Each step takes a second, and an epoch has six.
     slot._slot.bell.ring.remote()
     assert slot.step()["interrupted"]
     run = Run(warm, tiny.settings(seed=SLOW, epochs=EPOCHS))
