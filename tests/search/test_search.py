@@ -212,51 +212,6 @@ def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Sea
     assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
 
 
-def test_a_full_disk_ends_the_search_and_a_larger_budget_goes_on(searches: Searches, whole: tuple[str, str]) -> None:
-    larger = ["--resume", "--set", "budget.trials=8"]
-    shutil.copytree(searches.folder / "whole", searches.folder / "grown")
-    events = searches.folder / "grown" / "events.jsonl"
-    events.rename(searches.folder / "events.jsonl")
-    events.symlink_to("/dev/full")
-    _, err = searches.run("grown", *larger, code=1)
-    assert err.count("\n") == 1
-    assert "No space left on device" in err
-    assert "--resume" in err
-    # Room was made: the search goes on, and confirms what it finds.
-    (searches.folder / "events.jsonl").replace(events)
-    searches.run("grown", *larger)
-    assert searches.table("grown")[:6] == searches.table("whole")
-    assert len(searches.table("grown")) == 8
-    runs = searches.study("grown", "builtin/nano/confirmation").trials
-    before = searches.study("whole", "builtin/nano/confirmation").trials
-    assert [t.user_attrs for t in runs[: len(before)]] == [t.user_attrs for t in before]
-    best = searches.summary("grown")["models"]["builtin/nano"]["best"]["trial"]
-    assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
-
-
-def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:
-    confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
-    schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
-    two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
-    searches.run("again", *two, "--set", "confirmation=null", space=schedule)
-    again = searches.summary("again")["models"]["builtin/nano"]
-    assert again["best"]["params"] == confirmed["params"]
-    before, after = (searches.study(o).trials[n] for o, n in (("whole", confirmed["trial"]), ("again", 1)))
-    assert after.intermediate_values == pytest.approx(before.intermediate_values, abs=1e-4)
-    baselines = (searches.study(o).trials[0].intermediate_values for o in ("whole", "again"))
-    assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
-
-
-def test_a_loss_that_is_not_finite_fails_the_trial_with_its_reason(searches: Searches) -> None:
-    out, err = searches.run("nan", "--set", "training.learning_rate=1.0e+30", "--set", "budget.trials=3", code=1)
-    study = searches.study("nan")
-    assert [t.state.name for t in study.trials] == ["FAIL"] * 3
-    assert {t.user_attrs["reason"] for t in study.trials} == {"nan"}
-    assert searches.summary("nan")["models"]["builtin/nano"]["trials"]["failed"] == 3
-    assert "failed (nan" in out
-    assert "Traceback" not in err
-
-
 def test_arms_are_compared_in_a_table_and_one_that_diverges_fails(searches: Searches) -> None:
     decay = "{name: decay, schedule: null, training: {weight_decay: 1.0}}"
     diverging = "{name: diverging, schedule: null, training: {learning_rate: 1.0e+30}}"
