@@ -125,7 +125,7 @@ def _search(
                 progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
-        conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption)
+        conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption, space.faults.restarts)
         slot = SlotConfig(
             workers=space.resources.workers,
             cpus=space.resources.cpus_per_worker,

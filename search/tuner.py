@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -42,7 +43,6 @@ class _Running:
     """A trial on a slot, under the name that Tune has for it.
 
     Attributes:
-        handled: whether a report has been acted upon.
         waits: whether one waits to be, or the trial has saved its state because the search ends.
         smaller: whether it ran out of memory and goes on with smaller micro-batches.
     """
@@ -50,7 +50,6 @@ class _Running:
     study: Ledger
     candidate: Candidate
     index: int
-    handled: bool = False
     waits: bool = False
     smaller: bool = False
     tune_trial: Trial | None = None
@@ -69,6 +68,7 @@ class Conductor:
         slots: trials that run at the same time.
         full_tokens: tokens of a trial of a model that is not stopped early; waits until the data is prepared.
         interruption: ends the search; its trials are left as they are.
+        restarts: times that a trial may lose its slot before it fails.
     """
 
     def __init__(
@@ -78,11 +78,14 @@ class Conductor:
         full_tokens: Callable[[str], int],
         observer: Observer,
         interruption: Interruption,
+        restarts: int = 2,
     ) -> None:
         self._studies = list(studies)
         self._full_tokens = full_tokens
         self._observer = observer
         self.interruption = interruption
+        self._restarts = restarts
+        self._losses: dict[tuple[str, int], int] = {}
         self._order = ReportOrder(slots, max((study.clock for study in studies), default=0))
         self._running: dict[str, _Running] = {}
         self._begun = 0
@@ -141,21 +144,17 @@ class Conductor:
         running = self._running[tune_id]
         return max(0, len(running.study.losses(running.candidate.number)) - 1)
 
-    def report(self, trial: Trial, result: dict[str, Any]) -> bool:
-        """Takes in a result, to be acted upon in `decisions`. Returns False for one that has been: a slot that was lost
-        and came back repeats them."""
+    def report(self, trial: Trial, result: dict[str, Any]) -> None:
+        """Takes in a result; it is acted upon in `decisions`."""
         running = self._running[trial.trial_id]
+        running.waits = True
         if result["interrupted"]:
-            running.waits = True
-            return True
-        if running.handled and result.get("tokens", math.inf) <= running.study.tokens(running.candidate.number):
-            return False
-        running.tune_trial, running.result, running.waits = trial, result, True
+            return
+        running.tune_trial, running.result = trial, result
         for name, record in (("slot_start_s", self.slot_start_s), ("overhead_s", self.overhead_s)):
             if name in result:
                 record.append(result[name])
         self._order.report(running.index)
-        return True
 
     def decisions(self) -> "list[tuple[Trial, bool]]":
         """The trials whose turn it is, each with whether it goes on."""
@@ -173,7 +172,7 @@ class Conductor:
 
     def _handle(self, running: _Running) -> bool:
         study, candidate, result = running.study, running.candidate, running.result
-        running.handled, running.waits = True, False
+        running.waits = False
         if study.name not in self._ready:
             try:
                 study.prepared(self._full_tokens(study.model))
@@ -211,15 +210,29 @@ class Conductor:
             return False
         return True
 
-    def fail(self, tune_id: str, detail: str) -> None:
-        """The slot of a trial broke down."""
-        if tune_id in self._running:
-            self._end(self._running[tune_id], TrialState.FAIL, "slot lost", detail)
+    def lost(self, tune_id: str, detail: str, counts: bool) -> None:
+        """The slot of a trial broke down: the trial goes on elsewhere, as after an interruption, or fails.
+
+        Args:
+            counts: whether the trial may have less of such losses from now on.
+        """
+        if (running := self._running.get(tune_id)) is None:
+            return
+        study, number = running.study, running.candidate.number
+        losses = self._losses[study.name, number] = self._losses.get((study.name, number), 0) + counts
+        if losses > self._restarts:
+            self._end(running, TrialState.FAIL, "slot lost", detail)
+        else:
+            study.put_back(number)
+            self._leave(running)
 
     def _end(self, running: _Running, state: TrialState, reason: str | None, detail: str = "") -> None:
         study, candidate = running.study, running.candidate
         self._observer.trial_ended(study, candidate, state, f"{reason}: {detail}" if detail else reason)
         study.tell(candidate.number, state, reason)
+        self._leave(running)
+
+    def _leave(self, running: _Running) -> None:
         self._order.end(running.index)
         self._running = {key: value for key, value in self._running.items() if value is not running}
 
@@ -287,14 +300,15 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._keeps_slots = False
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        held = self._conductor.report(trial, result)
-        action: str = TrialScheduler.NOOP if held else TrialScheduler.CONTINUE
+        self._conductor.report(trial, result)
+        action: str = TrialScheduler.NOOP
         return action
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        # A trial that goes on, on a slot that comes back, has been stopped with an error by now.
-        if trial.status != Trial.ERROR:
-            self._conductor.fail(trial.trial_id, str(trial.get_error() or "the slot's process died"))
+        # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
+        error = trial.get_error()
+        preempted = isinstance(error, RayActorError) and error.preempted
+        self._conductor.lost(trial.trial_id, str(error or "the slot's process died"), counts=not preempted)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Called once in each turn of Tune's loop, after it has asked for new trials.
@@ -334,12 +348,7 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(slot.storage),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=slot.restarts),
-        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(slot.storage), verbose=0),
     )
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -159,6 +159,10 @@ class Ledger(ABC):
         """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
         return {}
 
+    def put_back(self, number: int) -> None:
+        """The running trial is to be asked for again: it has lost its place."""
+        self._interrupted = sorted([*self._interrupted, number])
+
     def annotate(self, number: int, key: str, value: Any) -> None:
         self._running(number).set_user_attr(key, value)
 

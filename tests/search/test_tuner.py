@@ -150,21 +150,36 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
     assert len(kept.trained) == len(set(kept.trained))
 
 
-def test_a_lost_slot_repeats_what_was_acted_upon(tmp_path: Path) -> None:
+def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: Path) -> None:
     observer = mock.Mock()
     opened, study = conductor(tmp_path, observer=observer)
-    opened.begin("a")
-    trial = mock.Mock(trial_id="a")
-    for tokens in (100, 200):
-        assert opened.report(trial, result(tokens=tokens, high_entropy_loss=5.0))
-        assert opened.decisions() == [(trial, True)]
-    assert not opened.report(trial, result(tokens=100, high_entropy_loss=5.0))
-    assert not opened.report(trial, result(tokens=200, high_entropy_loss=5.0))
-    assert opened.decisions() == []
-    assert opened.report(trial, result(tokens=300, high_entropy_loss=5.0))
-    assert opened.decisions() == [(trial, True)]
-    assert study.losses(0) == [5.0] * 3
-    assert observer.trial_report.call_count == 3
+
+    def evaluated(tune_id: str, evaluations: range) -> None:
+        candidate = opened.begin(tune_id)
+        assert candidate is not None
+        assert candidate.number == 0
+        assert opened.done(tune_id) == evaluations[0] - 1
+        trial = mock.Mock(trial_id=tune_id)
+        for evaluation in evaluations:
+            opened.report(trial, result(tokens=100 * evaluation, high_entropy_loss=5.0))
+            assert opened.decisions() == [(trial, True)]
+
+    evaluated("a", range(1, 3))
+    # A node that the cluster takes away is no fault of the trial.
+    for tune_id in "bcd":
+        opened.lost(chr(ord(tune_id) - 1), "the node was taken away", counts=False)
+        # The last evaluation is repeated, and counts once.
+        evaluated(tune_id, range(2, 3))
+    for tune_id in "ef":
+        opened.lost(chr(ord(tune_id) - 1), "killed", counts=True)
+        evaluated(tune_id, range(2, 3))
+    assert observer.trial_report.call_count == 2
+    assert study.losses(0) == [5.0] * 2
+    opened.lost("f", "killed", counts=True)
+    assert study.study.trials[0].user_attrs["reason"] == "slot lost"
+    candidate = opened.begin("g")
+    assert candidate is not None
+    assert candidate.number == 1
 
 
 def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:
