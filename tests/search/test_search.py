@@ -163,15 +163,12 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
             assert before[row[0]] == row
 
 
-def test_killed_workers_and_slots_cost_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
+def test_a_killed_worker_costs_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
     process = searches.start("killed")
-    # An actor of Tune is called by its class, or by what it does.
-    for evaluations, names in ((5, ("ray::RayTrainWorker",)), (10, ("ray::Slot", "ray::ResourceTrainable"))):
-        searches.wait_for_evaluations("killed", evaluations, process)
-        children = psutil.Process(process.pid).children(recursive=True)
-        found = [child for child in children if child.name().startswith(names)]
-        assert len(found) == 2, [child.name() for child in children]
-        found[0].kill()
+    searches.wait_for_evaluations("killed", 5, process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in p.name()]
+    assert len(workers) == 2, [p.name() for p in psutil.Process(process.pid).children(recursive=True)]
+    workers[0].kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, f"{out}\n{err}"
     assert searches.table("killed") == searches.table("whole")
