@@ -26,10 +26,11 @@ from search.studies.journal import JournalError
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.sync import sync_command, undelivered
-from search.tracking import Tracker, mask_secrets
+from search.tracking import Tracker
 from search.whole import write_whole
 from trainables.config.build import model_settings_of
 from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError, Splits
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared

@@ -22,8 +22,9 @@ from pydantic import ValidationError
 
 from search.lock import output_lock
 from search.space import Tracking
-from search.tracking import Tracker, mask_secrets
+from search.tracking import Tracker
 from trainables.config.file import ConfigError
+from trainables.config.secrets import mask_secrets
 
 _RESOLVED, _OUTBOX = "resolved.yaml", "mlflow.outbox"
 

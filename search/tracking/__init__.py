@@ -6,6 +6,5 @@ when the search or MLflow was killed on the way.
 """
 
 from search.tracking.tracker import Tracker
-from trainables.config.secrets import mask_secrets
 
-__all__ = ["Tracker", "mask_secrets"]
+__all__ = ["Tracker"]

@@ -10,8 +10,9 @@ import mlflow.entities
 import pytest
 from mlflow import MlflowClient
 
-from search.tracking import Tracker, mask_secrets
+from search.tracking import Tracker
 from tests.search.tracking.memory import Client, LockedError, tracker
+from trainables.config.secrets import mask_secrets
 
 
 def a_search(into: Tracker, evaluations: int = 3) -> None:
