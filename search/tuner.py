@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from search.interruption import Interrupted, Interruption
 from search.order import ReportOrder
+from search.orphans import Orphans
 from search.studies.ledger import Candidate, Ledger
 from trainables.mailbox import Reference
 from trainables.slot import Slot, SlotConfig
@@ -109,8 +110,8 @@ class Conductor:
 
     @property
     def finished(self) -> bool:
-        """True when no further trial will begin."""
-        return self._ends or (len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
+        """True when no further trial will begin; while one runs, it may have to begin again."""
+        return self._ends or (not self._running and len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
 
     @property
     def _ends(self) -> bool:
@@ -298,6 +299,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._conductor, self._slots, self._bell = conductor, slots, bell
         self._keeps_slots = False
+        self._orphans = Orphans()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         self._conductor.report(trial, result)
@@ -309,10 +311,12 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         error = trial.get_error()
         preempted = isinstance(error, RayActorError) and error.preempted
         self._conductor.lost(trial.trial_id, str(error or "the slot's process died"), counts=not preempted)
+        self._orphans.expect()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Called once in each turn of Tune's loop, after it has asked for new trials.
         controller = tune_controller._tune_controller
+        self._orphans.look()
         if self._conductor.interruption.asked:
             self._bell.ring.remote()
             if self._conductor.saved or self._conductor.interruption.overdue:
