@@ -5,7 +5,6 @@ group the next trial takes a fraction of one.
 """
 
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -14,8 +13,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 
 from trainables.mailbox import Answer, Assignment, Health, Mailbox, Order, Reference
 from trainables.settings import ModelSettings
@@ -23,8 +20,6 @@ from trainables.settings import ModelSettings
 # How often a waiting slot looks how its workers are, in seconds.
 _LOOK = 1.0
 _END_TIMEOUT = 20.0
-# How Ray says that its memory monitor ended a worker.
-_LOW_MEMORY = "running low on memory"
 
 
 @dataclass(frozen=True)
@@ -75,32 +70,11 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def _fit(self) -> None:
-        # Importing torch here and not at the top lets the slot's process start its workers sooner.
-        from ray.train.torch import TorchConfig, TorchTrainer
+        # Imported here and not at the top: the slot's process begins its mailbox while it loads what is large.
+        from trainables.group import run_group
 
-        from trainables.worker import serve
-
-        resources: dict[str, float] = {"CPU": self._slot.cpus}
-        if self._slot.gpus:
-            resources["GPU"] = self._slot.gpus
         try:
-            TorchTrainer(
-                serve,
-                train_loop_config={"mailbox": self._mailbox, "threads": self._slot.cpus, "how": self._slot.how},
-                torch_config=TorchConfig(backend="nccl" if self._slot.gpus else "gloo"),
-                scaling_config=ScalingConfig(
-                    num_workers=self._slot.workers,
-                    use_gpu=self._slot.gpus > 0,
-                    resources_per_worker=resources,
-                ),
-                run_config=RunConfig(
-                    name=f"slot-{os.getpid()}",
-                    storage_path=str(self._slot.storage),
-                    # Workers may die again and again over a slot's life; how often in one trial is counted here.
-                    failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
-                    callbacks=[_Losses(self._mailbox)],
-                ),
-            ).fit()
+            run_group(self._slot, self._mailbox)
         except BaseException as error:
             self._error = error
 
@@ -193,18 +167,3 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: the worker reads it itself."""
-
-
-class _Losses(UserCallback):  # type: ignore[misc]
-    """Tells the mailbox what Ray knows of a worker that died."""
-
-    def __init__(self, mailbox: Reference) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        # Ray Train wraps the error of a worker that does not answer.
-        errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
-        deaths = [error for error in errors if isinstance(error, RayActorError)]
-        memory = next((str(error) for error in deaths if _LOW_MEMORY in str(error)), None)
-        preempted = any(error.preempted for error in deaths)
-        ray.get(self._mailbox.group_failed.remote(memory, preempted))

@@ -1,0 +1,46 @@
+"""What dead actors leave reserved in Ray, and that nothing else is given back."""
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
+
+from search.cluster import joined, ray_environment
+from search.orphans import Orphans, orphaned
+
+pytestmark = pytest.mark.integration
+
+
+@ray.remote(num_cpus=0)
+class Maker:
+    def make(self) -> PlacementGroup:
+        group = placement_group([{"CPU": 0.1}])
+        ray.get(group.ready())
+        return group
+
+
+def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ray_environment(1).items():
+        monkeypatch.setenv(name, value)
+    with joined(tmp_path):
+        dead, living = Maker.remote(), Maker.remote()  # type: ignore[attr-defined]
+        left, kept = ray.get([dead.make.remote(), living.make.remote()])
+        ours = placement_group([{"CPU": 0.1}])
+        orphans = Orphans()
+        assert orphaned() == []
+        ray.kill(dead)
+        deadline = time.monotonic() + 30
+        while not orphaned():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert orphaned() == [left]
+        # It looks only where something is expected.
+        orphans.look()
+        assert orphaned() == [left]
+        orphans.expect()
+        orphans.look()
+        states = [placement_group_table(group)["state"] for group in (left, kept, ours)]
+        assert states == ["REMOVED", "CREATED", "CREATED"]
+        assert orphaned() == []

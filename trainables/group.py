@@ -1,0 +1,82 @@
+"""A slot's Ray Train worker group."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+from trainables.mailbox import Reference
+
+if TYPE_CHECKING:
+    from trainables.slot import SlotConfig
+
+# How Ray says that its memory monitor ended a worker.
+_LOW_MEMORY = "running low on memory"
+
+
+def run_group(slot: "SlotConfig", mailbox: Reference) -> None:
+    """Keeps a worker group until the mailbox has an order without an assignment.
+
+    Raises:
+        ray.train.TrainingFailedError: the group cannot be started.
+    """
+    resources: dict[str, float] = {"CPU": slot.cpus}
+    if slot.gpus:
+        resources["GPU"] = slot.gpus
+    _Trainer(
+        _serve,
+        train_loop_config={"mailbox": mailbox, "threads": slot.cpus, "how": slot.how},
+        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=slot.workers,
+            use_gpu=slot.gpus > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=f"slot-{os.getpid()}",
+            storage_path=str(slot.storage),
+            # Workers may die again and again over a slot's life; how often in one trial is counted by the slot.
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
+            callbacks=[_Losses(mailbox)],
+        ),
+    ).fit()
+
+
+def _serve(config: dict[str, Any]) -> None:
+    """Only the workers load what they train with."""
+    from trainables.worker import serve
+
+    serve(config)
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Without two processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each.
+
+    One is for datasets of Ray Data, which are not used here. The other gives back what the workers of a dead controller
+    held, for which search/orphans.py needs no dashboard. The method is not public: pyproject.toml holds Ray to the
+    versions that it was tested with.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
+
+
+class _Losses(UserCallback):  # type: ignore[misc]
+    """Tells the mailbox what Ray knows of a worker that died."""
+
+    def __init__(self, mailbox: Reference) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        # Ray Train wraps the error of a worker that does not answer.
+        errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
+        deaths = [error for error in errors if isinstance(error, RayActorError)]
+        memory = next((str(error) for error in deaths if _LOW_MEMORY in str(error)), None)
+        preempted = any(error.preempted for error in deaths)
+        ray.get(self._mailbox.group_failed.remote(memory, preempted))
