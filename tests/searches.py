@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
@@ -35,10 +37,15 @@ class Searches:
         self.space = folder / "tiny.yaml"
         self.space.write_text(yaml.safe_dump(dict(content)))
 
-    def start(self, output: str, *arguments: str, space: Path | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, output: str, *arguments: str, space: Path | None = None, address: str | None = None
+    ) -> subprocess.Popen[str]:
+        """Args: address: of a Ray cluster to join."""
         command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
         environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
         environment.pop("RAY_ADDRESS", None)
+        if address is not None:
+            environment["RAY_ADDRESS"] = address
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -75,3 +82,20 @@ class Searches:
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
         return summary
+
+
+def workers_and_slots(search: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """The processes of a running search's Ray Train workers, and those of its slots.
+
+    Args:
+        search: id of its driver's process.
+    """
+    workers, slots = [], []
+    for process in psutil.Process(search).children(recursive=True):
+        # It may end just now. Linux cuts a name after 15 characters; Ray's says what an actor is doing.
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::RayTrainWo"):
+                workers.append(process)
+            elif process.name().startswith(("ray::Slot", "ray::ResourceTr")):
+                slots.append(process)
+    return workers, slots

@@ -4,6 +4,7 @@ A checkpoint is a folder: `manifest.json` (what was saved, and the hashes of all
 torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
 """
 
+import errno
 import os
 import pickle
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
@@ -51,14 +53,20 @@ def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, a
         identity: of the run; `load` compares it.
         number: of the checkpoint, different from the one before it.
         about: what else belongs to the state, as JSON.
+
+    Raises:
+        OSError: what the file system said.
     """
     part = folder / f"state-{number}"
     if parallel.rank() == 0:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     parallel.barrier()
-    with _alone():
-        save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
+    try:
+        with _alone():
+            save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
+    except CheckpointException as error:
+        raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
     parallel.barrier()
     if parallel.rank() == 0:
         manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
@@ -91,6 +99,24 @@ def load(folder: Path, tensors: dict[str, Tensor], identity: str) -> dict[str, A
     with _alone():
         load_distributed(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     return about
+
+
+def _cause(error: CheckpointException, part: Path, size: int) -> Exception:
+    """What went wrong, which torch hides in an exception that is not an `Exception`.
+
+    Args:
+        size: bytes that were to be written here.
+    """
+    for failure, _ in error.failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, OSError):
+                return cause
+            cause = cause.__cause__ or cause.__context__
+    # From other processes comes only the last link of the chain, in which torch's writer has lost count.
+    if shutil.disk_usage(part).free < size:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
+    return RuntimeError(str(error))
 
 
 class _Reader(FileSystemReader):

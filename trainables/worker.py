@@ -25,7 +25,7 @@ from trainables.warm import WarmModel
 
 _PULSE = 1.0
 # What the file system says when no checkpoint can be written, whichever the run.
-_NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class StorageError(OSError):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from search.studies.stopping import LOSING, PLATEAU, is_known
-from tests.searches import Searches
+from tests.searches import Searches, workers_and_slots
 
 pytestmark = pytest.mark.integration
 
@@ -166,20 +166,14 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
 def test_a_killed_worker_and_a_killed_slot_cost_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
     process = searches.start("killed")
     searches.wait_for_evaluations("killed", 5, process)
-    kill_one(process.pid, "RayTrainWorker", of=2)
+    workers, slots = workers_and_slots(process.pid)
+    assert len(workers) == len(slots) == 2
+    workers[0].kill()
     searches.wait_for_evaluations("killed", 9, process)
-    # Ray names the process of an actor after what it does.
-    kill_one(process.pid, "ray::Slot", "ray::ResourceTr", of=2)
+    slots[1].kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, f"{out}\n{err}"
     assert searches.table("killed") == searches.table("whole")
-
-
-def kill_one(search: int, *names: str, of: int) -> None:
-    children = psutil.Process(search).children(recursive=True)
-    found = [p for p in children if p.name().startswith(names) or p.name() == "ray::" + names[0]]
-    assert len(found) == of, [p.name() for p in children]
-    found[0].kill()
 
 
 def test_a_full_disk_ends_the_search_and_a_larger_budget_goes_on(searches: Searches, whole: tuple[str, str]) -> None:

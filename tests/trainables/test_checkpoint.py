@@ -1,0 +1,59 @@
+"""What a file system that does not take a checkpoint is told as."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+
+from trainables import checkpoint
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system takes no file above 64 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+def test_what_the_file_system_refuses_is_an_os_error(tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        checkpoint.save(tmp_path / "state", {"large": torch.ones(100_000)}, "run", 1, {})
+    assert not (tmp_path / "state" / "manifest.json").exists()
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path: Path, small_files: None) -> None:
+    folder = tmp_path / "state"
+    checkpoint.save(folder, {"small": torch.ones(3)}, "run", 1, {"steps": 1})
+    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        checkpoint.save(folder, {"small": torch.zeros(100_000)}, "run", 2, {"steps": 2})
+    read = {"small": torch.zeros(3)}
+    assert checkpoint.load(folder, read, "run") == {"steps": 1}
+    assert read["small"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100, OSError), (10**9, RuntimeError)])
+def test_the_cause_in_another_process_is_looked_for_on_the_disk(
+    tmp_path: Path, free: int, expected: type[Exception]
+) -> None:
+    # torch's writer says no more once the exception has come from another rank.
+    failure = CheckpointException("write", {1: (RuntimeError("unexpected pos 704 vs 598"), [])})
+    usage = namedtuple("usage", "free")(free)
+    with (
+        mock.patch.object(checkpoint, "save_distributed", side_effect=failure),
+        mock.patch.object(shutil, "disk_usage", return_value=usage),
+        pytest.raises(expected),
+    ):
+        checkpoint.save(tmp_path / "state", {"t": torch.ones(100)}, "run", 1, {})
