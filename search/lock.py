@@ -33,3 +33,17 @@ def output_lock(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(output: Path) -> bool:
+    """Whether a search runs in `output`, as far as this machine can tell."""
+    if not (output / NAME).exists():
+        return False
+    try:
+        with FileLock(output / NAME, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # A folder that may be read and not written: its search is another person's.
+        return True

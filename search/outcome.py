@@ -1,10 +1,13 @@
 """What came of one model size: its search, its confirmation, and the verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from search.space import Space
 from search.studies.confirmation import Comparison, Confirmation
+from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.verdict import Difference, Verdict
 
@@ -24,6 +27,11 @@ class Size:
     def model(self) -> str:
         return self.searched.model
 
+    @property
+    def studies(self) -> list[Ledger]:
+        """In the order in which they run."""
+        return [self.searched] if self.confirmed is None else [self.searched, self.confirmed]
+
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
         """Of the confirmation, each arm against no dropout; to be read when its runs have ended, as it is kept: the
@@ -41,6 +49,15 @@ class Size:
         if self.chosen is None or self.confirmed is None:
             return {}
         return self.confirmed.verdict(self.chosen)
+
+
+def sizes_of(journal: Path, space: Space, models: Sequence[str]) -> list[Size]:
+    """The sizes of a search, from small to large; their studies are made if the journal has none."""
+    sizes: list[Size] = []
+    for model in models:
+        searched = SizeStudy(journal, model, space, sizes[-1].searched if sizes else None)
+        sizes.append(Size(searched, Confirmation(journal, searched, space) if space.confirmation else None))
+    return sizes
 
 
 def point_of(space: Space) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.arms import BASELINE
-from search.record import curriculum_name, flat
+from search.curricula import curriculum_name
+from search.record import flat
 from search.space import Budget, Space, check_tokens
 from search.studies.arms import needs_mask_token
 from search.studies.confirmation import Confirmation
@@ -135,7 +135,7 @@ def _samples(study: SizeStudy, full_tokens: int) -> list[str]:
     study.prepared(full_tokens)
     while len(lines) < _SAMPLES and (candidate := study.ask()) is not None:
         settings = ", ".join(f"{name}={_short(value)}" for name, value in flat(candidate.parameters).items())
-        arm = "no dropout" if candidate.arm == BASELINE else curriculum_name(candidate)
+        arm = curriculum_name(candidate.arm, candidate.parameters)
         lines.append(f"    {candidate.number}: {arm} ({settings})")
     return lines
 

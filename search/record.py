@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.arms import BASELINE
+from search.curricula import curriculum_name
 from search.progress import Progress
 from search.space import Space
 from search.studies.ledger import Candidate, Ledger
@@ -18,6 +18,8 @@ from search.tracking import Tracker
 from trainables.config.models import slug
 from trainables.config.secrets import mask_secrets
 
+# The tag that MLflow's UI shows as a run's description.
+_DESCRIPTION = "mlflow.note.content"
 # What a person reads of a trial that has ended.
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -28,17 +30,6 @@ def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in parameters.items():
         result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return result
-
-
-def curriculum_name(candidate: Candidate) -> str:
-    """The curriculum in a few words, as in "step 0.3"."""
-    if candidate.arm == BASELINE:
-        return "no dropout"
-    if "curriculum" not in candidate.parameters:
-        return candidate.arm
-    shape, *parameters = candidate.parameters["curriculum"].values()
-    numbers = [number for value in parameters for number in (value if isinstance(value, list) else [value])]
-    return " ".join([shape, *(f"{number:.3g}" for number in numbers)])
 
 
 class Record:
@@ -57,21 +48,38 @@ class Record:
         self._events.write(json.dumps(line) + "\n")
         self._events.flush()
 
-    def search_started(self, space: Space, texts: Mapping[str, str]) -> None:
-        """Opens the parent run, or the one that an earlier part of this search began."""
+    def search_started(
+        self, space: Space, planned: Mapping[str, int], texts: Mapping[str, str], resume_command: str
+    ) -> None:
+        """Opens the parent run, or the one that an earlier part of this search began.
+
+        Args:
+            planned: trials of each study.
+        """
         parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
         tags = {"kind": "search", "models": " ".join(space.models)}
         if (commit := _git_commit()) is not None:
             tags["git.commit"] = commit
         self._tracker.start_search(space.name, parameters, tags, texts)
         # An earlier part of this search has left its events.
-        self.event("search_started", name=space.name, models=space.models, resumed=self._events.tell() > 0)
+        self.event(
+            "search_started",
+            name=space.name,
+            models=space.models,
+            planned=dict(planned),
+            resumed=self._events.tell() > 0,
+            resume_command=mask_secrets(resume_command),
+        )
 
-    def search_ended(self, status: str, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Puts the best values and params, and the hashes of the data, on the parent run."""
+    def search_ended(self, status: str, summary: Mapping[str, Any], words: str, files: Sequence[Path]) -> None:
+        """Puts the best values and params, and the hashes of the data, on the parent run.
+
+        Args:
+            words: what came of it, in markdown, as the run's description.
+        """
         parameters: dict[str, Any] = {}
         metrics: dict[str, float] = {}
-        tags = {"state": status.lower()}
+        tags = {"state": status.lower(), _DESCRIPTION: words}
         for model, entry in summary["models"].items():
             short = slug(model)
             parameters |= {f"{short}.{k}": entry[k] for k in ("data_hash", "evaluation_hash") if k in entry}
@@ -92,7 +100,7 @@ class Record:
 
     def trial_started(self, study: Ledger, candidate: Candidate) -> None:
         key = self._key(study, candidate)
-        name = curriculum_name(candidate)
+        name = curriculum_name(candidate.arm, candidate.parameters)
         tags = {
             "model": study.model,
             "arm": candidate.arm,
@@ -104,20 +112,23 @@ class Record:
             tags["curriculum.shape"] = candidate.parameters["curriculum"]["shape"]
         parameters = {"model": study.model, "arm": candidate.arm, **flat(candidate.parameters)}
         self._tracker.start_trial(key, f"{key} {name}", parameters, tags)
-        self._progress.trials_planned(study.name, study.planned)
-        budget, done = study.full_tokens or 0, study.tokens(candidate.number)
-        self._progress.trial_started(study.name, candidate.number, name, budget, done)
-        self.event("trial_started", **self._place(study, candidate), parameters=candidate.parameters)
+        self._happened(
+            "trial_started",
+            study,
+            candidate,
+            arm=candidate.arm,
+            parameters=candidate.parameters,
+            planned=study.planned,
+            full_tokens=study.full_tokens or 0,
+            tokens=study.tokens(candidate.number),
+        )
 
     def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None:
         tokens = int(metrics["tokens"])
         self._tracker.evaluation(
             self._key(study, candidate), {n: v for n, v in metrics.items() if n != "tokens"}, tokens
         )
-        self._progress.trial_report(
-            study.name, candidate.number, tokens, metrics["high_entropy_loss"], study.full_tokens
-        )
-        self.event("evaluation", **self._place(study, candidate), **metrics)
+        self._happened("evaluation", study, candidate, full_tokens=study.full_tokens or 0, **metrics)
 
     def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None:
         key = self._key(study, candidate)
@@ -134,12 +145,13 @@ class Record:
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)
         objective = study.value(candidate.number) if losses else None
-        self._progress.trial_ended(study.name, candidate.number, name, reason, objective)
-        self.event("trial_ended", **self._place(study, candidate), state=name, reason=reason)
+        self._happened("trial_ended", study, candidate, state=name, reason=reason, objective=objective)
 
-    @staticmethod
-    def _place(study: Ledger, candidate: Candidate) -> dict[str, Any]:
-        return {"model": study.model, "stage": _stage(candidate), "trial": candidate.number}
+    def _happened(self, kind: str, study: Ledger, candidate: Candidate, **values: Any) -> None:
+        """An event of a trial, for a person and for events.jsonl."""
+        values = {"study": study.name, "stage": _stage(candidate), "trial": candidate.number, **values}
+        self._progress.happened(kind, values)
+        self.event(kind, model=study.model, **values)
 
     @staticmethod
     def _key(study: Ledger, candidate: Candidate) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.arms import BASELINE
+from search.folder import RESOLVED
 from search.lock import NAME as LOCK
 from search.machine import local_resources
 from search.space import Space, load, to_store
@@ -110,7 +111,7 @@ def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> 
             allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
             raise space_file.error(changed, shown(given), f"{allowed}, and {', '.join(_MAY_CHANGE)} may change")
         if was is not None and not isinstance(was, int | float):
-            path = output / "resolved.yaml"
+            path = output / RESOLVED
             raise ConfigError(f"--resume: {path}: {changed}: given {one_line(shown(was))}; allowed: a number or null")
         # null is no limit.
         if given is not None and (was is None or given < was):
@@ -124,7 +125,7 @@ def _began_with(output: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    path = output / "resolved.yaml"
+    path = output / RESOLVED
     try:
         there = path.is_file()
         text = path.read_text(encoding="utf-8") if there else ""

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ from rich.console import Console
 
 from search.cluster import joined
 from search.costs import cost_line
+from search.evaluations import Evaluations
+from search.events import Events
+from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
-from search.outcome import Size
+from search.outcome import Size, sizes_of
+from search.page import write_page
 from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
-from search.report import comparison_table, last_words, median, summarize, write_results
+from search.reopened import Reopened
+from search.results import comparison_table, last_words, median, summarize, write_results
 from search.space import Space, to_store
-from search.studies.confirmation import Confirmation
 from search.studies.journal import JournalError
-from search.studies.ledger import Ledger
-from search.studies.size import SizeStudy
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from search.whole import write_whole
@@ -65,7 +67,7 @@ def run_session(
                 check_resources(there)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, output, console, interruption)
+                found = _search(space_file, splits, output, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
@@ -97,7 +99,12 @@ class _Found:
 
 
 def _search(
-    space_file: ConfigFile[Space], splits: Splits, output: Path, console: Console, interruption: Interruption
+    space_file: ConfigFile[Space],
+    splits: Splits,
+    output: Path,
+    console: Console,
+    interruption: Interruption,
+    resume_command: str,
 ) -> _Found:
     from search.tuner import Conductor, run_trials
 
@@ -105,16 +112,17 @@ def _search(
     space = space_file.config
     resolved = yaml.safe_dump(to_store(space), sort_keys=False)
     write_whole(output / "space.yaml", mask_secrets(space_file.text))
-    write_whole(output / "resolved.yaml", resolved)
+    write_whole(output / RESOLVED, resolved)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = _sizes(output / "study.journal", space, models)
-    studies = [study for size in sizes for study in _studies(size)]
-    tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / "mlflow.outbox")
-    with Progress(console, {study.name: study.planned for study in studies}) as progress:
+    sizes = sizes_of(output / JOURNAL, space, models)
+    studies = [study for size in sizes for study in size.studies]
+    tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
+    planned = {study.name: study.planned for study in studies}
+    with Progress(console, planned) as progress:
         interruption.tell = progress.note
-        record = Record(progress, tracker, output / "events.jsonl")
-        record.search_started(space, {"space.yaml": space_file.text, "resolved.yaml": resolved})
+        record = Record(progress, tracker, output / EVENTS)
+        record.search_started(space, planned, {"space.yaml": space_file.text, RESOLVED: resolved}, resume_command)
         preparing = Preparing(space, splits, models)
         watch = _Watch(preparing, progress, models)
         told: set[str] = set()
@@ -166,7 +174,11 @@ def _search(
                 "evaluation_hash": prepared.evaluation_hash,
             }
     files = write_results(output, space, sizes, summary)
-    record.search_ended("KILLED" if interrupted else "FINISHED", summary, files)
+    reopened = Reopened(output, space, sizes, summary, Evaluations(Events(output / EVENTS)), not interrupted)
+    write_page(output / REPORT, [reopened])
+    files.append(output / REPORT)
+    words = "\n".join(f"- **{size.model}**: {last_words(size, space)}" for size in sizes)
+    record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     delivered = tracker.close(flush_timeout)
     record.close()
     if not delivered:
@@ -191,19 +203,6 @@ def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
     if len(known) < len(parameters):
         return list(parameters)
     return sorted(parameters, key=lambda model: parameters[model] or 0)
-
-
-def _sizes(journal: Path, space: Space, models: Sequence[str]) -> list[Size]:
-    sizes: list[Size] = []
-    for model in models:
-        searched = SizeStudy(journal, model, space, sizes[-1].searched if sizes else None)
-        sizes.append(Size(searched, Confirmation(journal, searched, space) if space.confirmation else None))
-    return sizes
-
-
-def _studies(size: Size) -> list[Ledger]:
-    """A size's studies in the order in which they run."""
-    return [size.searched] if size.confirmed is None else [size.searched, size.confirmed]
 
 
 def _cut(prepared: Prepared) -> str:

@@ -1,10 +1,11 @@
 """The schema of a search space (spaces/*.yaml), and how one is loaded.
 
     python -m search.space --json-schema > space.schema.json
+    python -m search.space --reference > spaces/REFERENCE.md
 
-prints the JSON schema, which editors use to complete and to check a space. Each setting can be fixed; a
-`Searchable` one can also be searched: as a range {low, high, log} or as a list of choices. What a single run is
-stands in trainables.config.
+The JSON schema is what editors use to complete and to check a space; the reference is for people. Each setting can be
+fixed; a `Searchable` one can also be searched: as a range {low, high, log} or as a list of choices. What a single run
+is stands in trainables.config.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from search.arms import ArmBlock, checked
+from search.reference import reference
 from trainables.config import file
 from trainables.config.errors import shown
 from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
@@ -229,9 +231,11 @@ def json_schema() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m search.space", description="The schema of a search space.")
-    parser.add_argument("--json-schema", action="store_true", required=True, help="print the JSON schema")
-    parser.parse_args()
-    print(json.dumps(json_schema(), indent=2))
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--json-schema", action="store_true", help="print the JSON schema")
+    what.add_argument("--reference", action="store_true", help="print spaces/REFERENCE.md")
+    options = parser.parse_args()
+    print(json.dumps(json_schema(), indent=2) if options.json_schema else reference(json_schema()), end="")
 
 
 if __name__ == "__main__":

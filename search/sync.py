@@ -20,19 +20,18 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from search.folder import OUTBOX, RESOLVED, check_holds
 from search.lock import output_lock
 from search.space import Tracking
 from search.tracking import Tracker
 from trainables.config.file import ConfigError
 from trainables.config.secrets import mask_secrets
 
-_RESOLVED, _OUTBOX = "resolved.yaml", "mlflow.outbox"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
-        _check(options.folder)
+        check_holds(options.folder, RESOLVED, OUTBOX)
         with output_lock(options.folder):
             return _deliver(options.folder, options.timeout)
     except ConfigError as error:
@@ -79,13 +78,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _check(folder: Path) -> None:
-    if not all((folder / name).is_file() for name in (_RESOLVED, _OUTBOX)):
-        raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")
-
-
 def _deliver(folder: Path, timeout: float) -> int:
-    resolved, outbox = folder / _RESOLVED, folder / _OUTBOX
+    resolved, outbox = folder / RESOLVED, folder / OUTBOX
     tracking = _tracking(resolved)
     uri = tracking.uri
     if uri is not None and "***" in uri:

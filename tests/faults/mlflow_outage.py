@@ -33,7 +33,7 @@ from tests.searches import SPACE, Searches
 # Seconds between two faults, in which the server takes what has been recorded.
 PAUSE = 10.0
 # Keys of an evaluation's line in events.jsonl that are not metrics.
-NOT_METRICS = {"time", "event", "model", "stage", "trial", "tokens"}
+NOT_METRICS = {"time", "event", "model", "study", "stage", "trial", "tokens", "full_tokens"}
 # What a trial's run has at step 0.
 LAST_VALUES = ("best_high_entropy_loss", "final_high_entropy_loss", "objective")
 

@@ -1,10 +1,15 @@
 import re
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from search.progress import Progress
+from search.standing import Standing
+from search.view import View
+
+CURRICULUM = {"shape": "sigmoid", "midpoint": 0.45, "steepness": 11.0}
 
 
 class Clock:
@@ -14,22 +19,46 @@ class Clock:
         return self.now
 
 
-def three_trials(progress: Progress, clock: Clock) -> None:
+class Told:
+    """Tells a view, or what it shows, of one study's trials."""
+
+    def __init__(self, view: Progress | Standing, study: str = "m", full_tokens: int = 100) -> None:
+        self._view, self._study, self._full = view, study, full_tokens
+
+    def started(
+        self, trial: int, planned: int, curriculum: dict[str, Any] | None = None, arm: str = "entrodrop"
+    ) -> None:
+        parameters = {"curriculum": curriculum or {"shape": "linear"}} if arm == "entrodrop" else {}
+        values = {"arm": arm, "parameters": parameters, "planned": planned, "tokens": 0}
+        self._tell("trial_started", trial, full_tokens=self._full, **values)
+
+    def evaluated(self, trial: int, tokens: int, loss: float, **values: float) -> None:
+        losses = {"tokens": tokens, "epoch": tokens / 1000, "high_entropy_loss": loss, **values}
+        self._tell("evaluation", trial, full_tokens=self._full, **losses)
+
+    def ended(self, trial: int, state: str, reason: str | None = None, loss: float | None = None) -> None:
+        self._tell("trial_ended", trial, state=state, reason=reason, objective=loss)
+
+    def _tell(self, kind: str, trial: int, **values: Any) -> None:
+        self._view.happened(kind, {"study": self._study, "trial": trial, **values})
+
+
+def three_trials(view: Progress | Standing, clock: Clock) -> None:
     """One trial of 40 s, one stopped after 20 s, one running for 10 s; 1,000 tokens take 10 s."""
-    progress.note("base weights of builtin/micro: 43%")
+    told = Told(view, "builtin/nano", 4000)
     for trial, reports, state in ((0, 4, "complete"), (1, 2, "pruned"), (2, 1, None)):
-        progress.trial_started("builtin/nano", trial, "sigmoid 0.45 11", 4000)
+        told.started(trial, 4, CURRICULUM)
         for k in range(1, reports + 1):
             clock.now += 10
-            progress.trial_report("builtin/nano", trial, 1000 * k, 6.2 - 0.1 * k)
+            told.evaluated(trial, 1000 * k, 6.2 - 0.1 * k, seconds=8.0, tokens_per_s=125.0)
         if state is not None:
-            reason = "will not win" if state == "pruned" else None
-            progress.trial_ended("builtin/nano", trial, state, reason, 5.8)
+            told.ended(trial, state, "will not win" if state == "pruned" else None, 5.8)
 
 
 def test_plain_lines_without_a_terminal() -> None:
     text, clock = StringIO(), Clock()
     with Progress(Console(file=text, width=80), {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
+        progress.note("base weights of builtin/micro: 43%")
         three_trials(progress, clock)
     lines = text.getvalue().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
@@ -44,8 +73,9 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_a_reason_with_control_characters_stays_on_one_plain_line() -> None:
     text = StringIO()
     with Progress(Console(file=text, width=80), {"m": 1}) as progress:
-        progress.trial_started("m", 0, "linear", 100)
-        progress.trial_ended("m", 0, "failed", "\x1b[31mout of memory\r\nat step 3\x1b[0m", None)
+        told = Told(progress)
+        told.started(0, 1)
+        told.ended(0, "failed", "\x1b[31mout of memory\r\nat step 3\x1b[0m")
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
     assert not any(ord(c) < 32 for c in lines[1])
@@ -57,7 +87,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
     text = StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
     with Progress(console, {"m": 1}) as progress:
-        progress.trial_started("m", 0, "linear", 100)
+        Told(progress).started(0, 1)
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().endswith("m trial 0 linear: started\n")
 
@@ -66,8 +96,8 @@ def test_only_a_complete_trial_sets_the_best() -> None:
     text, clock = StringIO(), Clock()
     with Progress(Console(file=text, width=80), {"m": 3}, clock) as progress:
         for trial, state, loss in ((0, "pruned", 5.0), (1, "complete", 6.0), (2, "complete", 6.5)):
-            progress.trial_started("m", trial, "linear", 100)
-            progress.trial_ended("m", trial, state, None, loss)
+            Told(progress).started(trial, 3)
+            Told(progress).ended(trial, state, None, loss)
     ends = [line for line in text.getvalue().splitlines() if "started" not in line]
     assert [line.partition("(best ")[2][:6] for line in ends] == ["-); 1 ", "6.0000", "6.0000"]
 
@@ -75,41 +105,44 @@ def test_only_a_complete_trial_sets_the_best() -> None:
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
     text, clock = StringIO(), Clock()
     with Progress(Console(file=text, width=80), {"m": 1}, clock) as progress:
-        progress.trial_started("m", 0, "linear", 100)
+        Told(progress).started(0, 1)
         for k in range(100):
             clock.now += 0.1
-            progress.trial_report("m", 0, k, 6.0)
+            Told(progress).evaluated(0, k, 6.0)
     assert len(text.getvalue().splitlines()) == 2
 
 
 def test_time_left_goes_by_the_trials_that_ended() -> None:
     clock = Clock()
-    progress = Progress(Console(file=StringIO()), {"builtin/nano": 4, "builtin/micro": 4}, clock)
-    assert progress.time_left() is None
-    three_trials(progress, clock)
+    standing = Standing({"builtin/nano": 4, "builtin/micro": 4}, clock)
+    assert standing.time_left() is None
+    three_trials(standing, clock)
     # A trial has 3,000 tokens on average, 30 s. Of the first model a trial and three quarters are left; the
     # second model has not begun, and is taken to be like the first.
-    assert progress.time_left() == pytest.approx(30 * 1.75 + 30 * 4)
+    assert standing.time_left() == pytest.approx(30 * 1.75 + 30 * 4)
 
 
 def test_time_left_is_shared_by_trials_that_run_at_the_same_time() -> None:
     clock = Clock()
-    progress = Progress(Console(file=StringIO()), {"m": 5}, clock)
+    standing = Standing({"m": 5}, clock)
+    told = Told(standing, full_tokens=2000)
     for trial in (0, 1):
-        progress.trial_started("m", trial, "linear", 2000)
+        told.started(trial, 5)
     for tokens in (1000, 2000):
         clock.now += 10
         for trial in (0, 1):
-            progress.trial_report("m", trial, tokens, 6.0)
+            told.evaluated(trial, tokens, 6.0, seconds=9.0)
+    # Two slots have worked 9 s each of the 10 s since the first report, and the 9 s before it.
+    assert standing.busy() == pytest.approx(36 / (2 * 19))
     for trial in (0, 1):
-        progress.trial_ended("m", trial, "complete", None, 6.0)
+        told.ended(trial, "complete", None, 6.0)
     # 20 s a trial, three trials on two slots.
-    assert progress.time_left() == pytest.approx(20 * 3 / 2)
+    assert standing.time_left() == pytest.approx(20 * 3 / 2)
     for trial in (2, 3):
-        progress.trial_started("m", trial, "linear", 2000)
-        progress.trial_ended("m", trial, "failed", "NaN", None)
+        told.started(trial, 5)
+        told.ended(trial, "failed", "NaN")
     # One is left, and has one slot.
-    assert progress.time_left() == pytest.approx(20)
+    assert standing.time_left() == pytest.approx(20)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -118,13 +151,14 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     console = Console(file=text, width=width, height=24, force_terminal=True, color_system=None)
     with Progress(console, {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
         three_trials(progress, clock)
-        console.print(progress._view())
+        console.print(View(progress.standing))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
     for line in shown.splitlines():
         assert len(line.rstrip("\r")) <= width
-    for part in ("builtin/nano", "sigmoid 0.45", "25%", "6.1000", "5.8000", "2 of 4 trials"):
+    # The curriculum rises, the loss has one value.
+    for part in ("builtin/nano", "sigmoid 0.45", "▁▁▂▄▇███", "25%", "6.1000", "best 5.8000", "2 of 4 trials"):
         assert part in shown
-    assert "time left 2:52" in shown
+    assert "time left 2:52, 125 tokens/s, slots busy 82%" in shown
 
 
 def test_the_live_table_ends_cleanly_on_an_exception() -> None:
@@ -134,7 +168,7 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
 
     def interrupted() -> None:
         with progress:
-            progress.trial_started("m", 0, "a curriculum " * 20, 100)
+            Told(progress).started(0, 1, arm="an arm " * 40)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

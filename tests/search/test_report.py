@@ -1,272 +1,148 @@
-"""What a search says at its end: summary.json, the best schedule, tables and last words."""
+"""The report of a search: what it tells, and that a browser shows it."""
 
 import json
-from io import StringIO
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
+import yaml
 from optuna.trial import TrialState
-from rich.console import Console
 
-from search.costs import cost_line
 from search.outcome import Size
-from search.report import best_schedule, comparison_table, last_words, summarize, write_results
-from search.space import Space, load
-from search.studies.ledger import Candidate
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING
-from search.verdict import Verdict
-from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
-from trainables.config.build import settings_of
-from trainables.config.recipe import load_recipe
+from search.report import main
+from search.results import summarize
+from search.space import Space, to_store
+from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
-MODEL = "builtin/nano"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def told(asked: Space, *sizes: Size) -> dict[str, Any]:
-    parameters = {size.model: 10**6 * (number + 1) for number, size in enumerate(sizes)}
-    return summarize(sizes, asked, parameters, {"wall_s": 1.0}, lambda study, number: f"{study}#{number}")
-
-
-def shallow(better: str) -> Losses:
-    """All trials of an arm do best by far, and those of the others alike."""
-    return lambda candidate: [loss - 3.0 * (candidate.arm == better) for loss in curve(candidate)]
+def search_in(folder: Path, asked: Space, finished: bool = True) -> Size:
+    """A search of made-up losses, in `folder` as the search itself would leave it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = fed(folder, asked, confirm=finished)
+    (folder / "resolved.yaml").write_text(yaml.safe_dump(to_store(asked)))
+    planned = {study.name: study.planned for study in size.studies}
+    lines: list[dict[str, Any]] = [{"event": "search_started", "planned": planned, "resume_command": "again"}]
+    for study in size.studies:
+        for trial in study.trials(*TrialState):
+            for tokens, loss in trial.intermediate_values.items():
+                epoch = tokens / (FULL_TOKENS // EPOCHS)
+                common = {"event": "evaluation", "study": study.name, "trial": trial.number, "full_tokens": FULL_TOKENS}
+                losses = {"high_entropy_loss": loss, "low_entropy_loss": 9.0 - loss}
+                lines.append({**common, "tokens": tokens, "epoch": epoch, **losses})
+    (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **line}) + "\n" for line in lines))
+    if finished:
+        summary = summarize([size], asked, {size.model: 300_000}, {}, lambda study, number: None)
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return size
 
 
 @pytest.fixture(scope="module")
-def asked() -> Space:
-    return space(arms=ARMS)
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two searches: one that has finished, with arms, and one that has not."""
+    folder = tmp_path_factory.mktemp("searches")
+    search_in(folder / "one", space(arms=ARMS, budget={"trials": 14, "epochs": EPOCHS}))
+    search_in(folder / "two", space(name="<b>two</b>"[3:6]), finished=False)
+    path = folder / "both.html"
+    assert main([str(folder / "one"), str(folder / "two"), "--output", str(path)]) == 0
+    return path
 
 
-@pytest.fixture(scope="module")
-def size(asked: Space, tmp_path_factory: pytest.TempPathFactory) -> Size:
-    return fed(tmp_path_factory.mktemp("confirmed"), asked)
+def test_the_verdict_comes_first(written: Path) -> None:
+    text = written.read_text()
+    body = text[text.index("<main>") :]
+    assert "builtin/nano: confirmed better." in body
+    assert "Use trial" in body
+    assert body.index("confirmed better") < body.index("Is it better than no dropout?")
+    titles = ["The best curricula", "Does it overfit?", "The search", "What matters", "Settings: entrodrop"]
+    assert [title for title in titles if f"<h3>{title}</h3>" not in body] == []
 
 
-def test_the_summary_has_its_keys(asked: Space, size: Size) -> None:
-    summary = told(asked, size)
-    assert set(summary) == {"models", "timing", "trend"}
-    assert summary["trend"] is None
-    entry = summary["models"][MODEL]
-    best = size.searched.best()
-    assert best is not None
-    assert entry["best"]["trial"] == best.number
-    assert entry["best"]["mlflow_run_id"] == f"{MODEL}#{best.number}"
-    assert entry["baseline"]["arm"] == "none"
-    confirmation = entry["confirmation"]
-    assert confirmation["chosen"] == "entrodrop"
-    assert confirmation["verdict"] == Verdict.BETTER
-    assert list(confirmation["arms"]) == [arm["name"] for arm in ARMS]
-    assert confirmation["arms"]["entrodrop"]["test"]["best"]["high_entropy_loss"] == pytest.approx(4.7, abs=0.1)
-    json.loads(json.dumps(summary, allow_nan=False))
+def test_a_search_that_has_not_finished_is_marked(written: Path) -> None:
+    body = written.read_text().split("<main>")[1]
+    assert body.count("This search has not finished.") == 1
+    assert body.index("This search has not finished.") < body.index("two, in detail")
 
 
-def test_each_trial_is_told_with_its_cost(asked: Space, size: Size) -> None:
-    entry, study = told(asked, size)["models"][MODEL], size.searched
-    table = entry["trials_table"]
-    assert [row["number"] for row in table] == list(range(25))
-    assert {row["state"] for row in table} == {"complete", "pruned"}
-    for row, trial in zip(table, study.study.trials, strict=True):
-        assert list(row) == ["number", "arm", "state", "reason", "tokens", "device_s", "objective"]
-        assert row["tokens"] == max(trial.intermediate_values)
-        assert row["device_s"] == trial.user_attrs["decided"]["device_s"] > 0
-        lost = row["reason"] == LOSING
-        assert row["objective"] == (None if lost else min(trial.intermediate_values.values()))
-    assert entry["tokens"]["trained"] == sum(row["tokens"] for row in table)
-    assert entry["tokens"]["saved"] == 25 * FULL_TOKENS - entry["tokens"]["trained"] > 0
-    assert entry["device_s"] == sum(row["device_s"] for row in table)
-    pruned = [row for row in table if row["state"] == "pruned"]
-    speeds = [row["tokens"] / row["device_s"] for row in pruned]
-    expected = sum((FULL_TOKENS - row["tokens"]) / speed for row, speed in zip(pruned, speeds, strict=True))
-    assert entry["saved_device_s"] == pytest.approx(expected)
-    confirmation = entry["confirmation"]
-    # The baseline, and the two best settings of three arms, with three seeds each.
-    assert confirmation["runs"] == 21
-    assert confirmation["tokens"] == 21 * FULL_TOKENS
-    assert confirmation["device_s"] > 0
+def test_it_is_small_and_needs_no_network(written: Path) -> None:
+    text = written.read_text()
+    assert len(text.encode()) < 6_000_000
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["']""", own)
 
 
-def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> None:
-    asked = space(confirmation=None)
-    study = SizeStudy(tmp_path / "study.journal", MODEL, asked)
-    study.prepared(FULL_TOKENS)
-    for _ in range(2):
-        candidate = study.ask()
-        assert candidate is not None
-        study.report(candidate.number, {"tokens": 100, "high_entropy_loss": 5.0})
-    study.tell(0, TrialState.FAIL, "nan")
-    entry = told(asked, Size(study, None))["models"][MODEL]
-    failed, running = entry["trials_table"]
-    assert (failed["state"], failed["reason"], failed["tokens"], failed["objective"]) == ("failed", "nan", 100, None)
-    assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
-    assert entry["tokens"]["trained"] == 100
-    assert cost_line(entry).startswith("100 tokens")
-    assert last_words(Size(study, None), asked).endswith("failed: nan (1)")
+def test_the_folder_is_not_changed(tmp_path: Path) -> None:
+    search_in(tmp_path / "one", space(), finished=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert main([str(tmp_path / "one"), "--output", str(tmp_path / "report.html")]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
 
 
-def test_the_trend_is_of_what_was_searched(tmp_path: Path) -> None:
-    asked = space(models=[MODEL, "builtin/micro"], confirmation=None)
-    summary = told(asked, fed(tmp_path, asked), fed(tmp_path, asked, "builtin/micro"))
-    trend = summary["trend"]
-    assert trend["sizes"] == [10**6, 2 * 10**6]
-    assert set(trend["settings"]) == {"mask_ratio", "entropy_threshold.quantile", "curriculum.half_strength"}
-    assert trend["extrapolation"] is None
-    best = summary["models"][MODEL]["best"]["params"]
-    assert trend["settings"]["mask_ratio"][0] == best["mask_ratio"]
+def test_words_of_others_are_text(tmp_path: Path) -> None:
+    size = search_in(tmp_path / "one", space(), finished=False)
+    candidate = size.searched.ask()
+    summary = {"failures": {"3": "<script>alert(1)</script>"}}
+    assert candidate is None
+    from search.page.html import _failures
 
-
-def entry(**changes: Any) -> dict[str, Any]:
-    return {
-        "trials": {"complete": 5, "pruned": 2, "failed": 1},
-        "tokens": {"trained": 612_000, "saved": 210_000},
-        "device_s": 108.0,
-        "saved_device_s": 36.0,
-        "audit": {"audited": 2, "wrong": 1},
-        "confirmation": {"runs": 9, "tokens": 688_500, "device_s": 20.0},
-    } | changes
+    assert _failures(summary) == [("trial 3", "<script>alert(1)</script>")]
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("arguments", "expected"),
     [
-        (
-            {},
-            "612,000 tokens, 0.03 device hours in 8 trials; 688,500 tokens, 20 device seconds in 9 runs to confirm; "
-            "stopping early saved 210,000 tokens (26 %), about 0.01 device hours, 1 of 2 audited stops was wrong",
-        ),
-        (
-            {"device_s": None, "saved_device_s": None, "confirmation": None, "audit": {"audited": 0, "wrong": 0}},
-            "612,000 tokens in 8 trials; stopping early saved 210,000 tokens (26 %)",
-        ),
-        (
-            {
-                "trials": {"complete": 1, "pruned": 0, "failed": 0},
-                "tokens": {"trained": 800, "saved": 0},
-                "audit": {"audited": 1, "wrong": 0},
-                "confirmation": {"runs": 1, "tokens": 800, "device_s": None},
-            },
-            "800 tokens, 0.03 device hours in 1 trial; 800 tokens in 1 run to confirm; 0 of 1 audited stop was wrong",
-        ),
+        (["nowhere"], "DIR: given nowhere, which holds no search"),
+        (["nowhere", "there"], "--output: given none; allowed: a file"),
     ],
 )
-def test_one_line_says_what_it_cost(changes: dict[str, Any], expected: str) -> None:
-    assert cost_line(entry(**changes)) == expected
+def test_what_cannot_be_reported_is_told_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
 
 
-def test_the_cost_line_of_a_search(asked: Space, size: Size) -> None:
-    line = cost_line(told(asked, size)["models"][MODEL])
-    assert " in 25 trials; " in line
-    assert " in 21 runs to confirm; stopping early saved " in line
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root Chromium has no sandbox; the pages are ours.
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
 
 
-def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Size, tmp_path: Path) -> None:
-    text = best_schedule(size, asked)
-    assert text is not None
-    path = tmp_path / "best.yaml"
-    path.write_text(text)
-    number = size.comparisons["entrodrop"].contestant.trial
-    trial = next(t for t in size.searched.ranked("entrodrop") if t.number == number)
-    assert settings_of(load_recipe(path).config) == settings_of(size.searched.space_of(trial))
-    assert load(path).config.budget.trials == 2
-    assert text.startswith(f"# Trial {number} of {MODEL} in the search fed.\n# Best validation high-entropy loss ")
-    assert f"Use trial {number} (entrodrop): confirmed better" in text
-    assert f"use trial {number} (entrodrop): confirmed better" in last_words(size, asked)
-
-
-def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:
-    for uri, kept in (("http://me:hunter2@host", None), ("http://host:5000", "http://host:5000")):
-        asked = space(confirmation=None, tracking={"uri": uri})
-        (tmp_path / str(kept is None)).mkdir()
-        text = best_schedule(fed(tmp_path / str(kept is None), asked), asked)
-        assert text is not None
-        assert "hunter2" not in text
-        (tmp_path / "best.yaml").write_text(text)
-        assert load(tmp_path / "best.yaml").config.tracking.uri == kept
-
-
-def test_a_setting_that_turns_out_worse_is_not_recommended(tmp_path: Path) -> None:
-    # On the validation split random tokens do best, on the test split they are worse than no dropout.
-    asked = space(arms=ARMS)
-    size = fed(tmp_path, asked, losses=shallow("random-tokens"))
-    assert size.chosen == "random-tokens"
-    assert told(asked, size)["models"][MODEL]["confirmation"]["verdict"] == Verdict.WORSE
-    text = best_schedule(size, asked)
-    assert text is not None
-    (tmp_path / "best.yaml").write_text(text)
-    assert settings_of(load_recipe(tmp_path / "best.yaml").config).entrodrop is None
-    assert last_words(size, asked).startswith("use no dropout: ")
-
-
-def test_without_a_confirmation_nothing_is_called_confirmed(tmp_path: Path) -> None:
-    asked = space(confirmation=None)
-    size = fed(tmp_path, asked)
-    assert "confirmation" not in told(asked, size)["models"][MODEL]
-    assert "# It has not been confirmed." in (best_schedule(size, asked) or "")
-    assert last_words(size, asked).endswith("not confirmed")
-
-
-def test_the_table_has_each_arm_with_its_interval(asked: Space, size: Size) -> None:
-    out = StringIO()
-    Console(file=out, width=120).print(comparison_table([size], asked))
-    rows = {line.split()[1]: line for line in out.getvalue().splitlines() if line.startswith("│")}
-    assert list(rows) == list(EFFECTS)
-    assert "(" not in rows["none"]
-    found = size.comparisons["entrodrop"].differences["best"]["high_entropy_loss"]
-    assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in rows["entrodrop"]
-
-
-def test_all_result_files_are_written(asked: Space, size: Size, tmp_path: Path) -> None:
-    summary = told(asked, size)
-    written = write_results(tmp_path, asked, [size], summary)
-    names = ["summary.json", "best_schedule.builtin-nano.yaml", "rebound.png", "verdict.png"]
-    assert [path.name for path in written][:4] == names
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
-
-
-def test_no_dropout_is_exported_as_it_beat_the_schedule(tmp_path: Path) -> None:
-    asked = space(arms=None, training={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
-
-    def losses(candidate: Candidate) -> list[float]:
-        # On the validation split the schedule does best, then the baseline with its learning rate.
-        better = 3.0 * (candidate.settings.learning_rate != 0.001) * (candidate.test or candidate.arm != "none")
-        return [loss - better for loss in curve(candidate)]
-
-    with mock.patch.dict(EFFECTS, entrodrop=0.4):
-        size = fed(tmp_path, asked, losses=losses)
-    beaten = size.comparisons["none"].contestant
-    assert beaten.trial is None
-    text = best_schedule(size, asked)
-    assert text is not None
-    assert text.startswith("# No dropout, with the best trial's learning rate, of builtin/nano in the search fed.\n")
-    (tmp_path / "best.yaml").write_text(text)
-    assert settings_of(load_recipe(tmp_path / "best.yaml").config).to_json() == beaten.settings
-
-
-def test_a_sentence_keeps_the_names_of_arms(tmp_path: Path) -> None:
-    asked = space(arms=[{"name": "none", "schedule": None}, {"name": "EntroDrop"}])
-    with mock.patch.dict(EFFECTS, EntroDrop=-0.3):
-        text = best_schedule(fed(tmp_path, asked), asked)
-    assert text is not None
-    assert " (EntroDrop): confirmed better" in text
-
-
-def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
-    asked = space()
-    size = fed(tmp_path, asked, confirm=False)
-    assert size.confirmed is not None
-    while (candidate := size.confirmed.ask()) is not None:
-        size.confirmed.tell(candidate.number, TrialState.FAIL, "out of memory")
-    assert last_words(size, asked).endswith("; not confirmed; failed: out of memory (9)")
-    confirmation = told(asked, size)["models"][MODEL]["confirmation"]
-    assert confirmation["failures"] == {str(number): "out of memory" for number in range(9)}
-
-
-def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
-    asked = space(confirmation=None)
-    study = SizeStudy(tmp_path / "study.journal", MODEL, asked)
-    while (candidate := study.ask()) is not None:
-        study.tell(candidate.number, TrialState.FAIL, "nan")
-    assert last_words(Size(study, None), asked) == "no trial ran to its end; failed: nan (8)"
+@pytest.mark.integration
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_every_plot(written: Path, browser: Any, tmp_path: Path, scheme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(written.as_uri())
+    plots = page.locator(".plot")
+    assert plots.count() > 10
+    for index in range(plots.count()):
+        assert plots.nth(index).locator(".point, .barlayer path, .js-line, .js-fill").count() > 0, index
+        assert plots.nth(index).get_attribute("aria-label")
+    assert told == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    # Nothing but a plot's own box is wider than the screen.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(13, 17, 23)")
+    page.screenshot(path=tmp_path / f"report-{scheme}-{width}.png", full_page=True)
+    page.close()

@@ -1,13 +1,17 @@
 """The real command on a very small budget, in processes of its own; and what it leaves behind."""
 
 import json
+import os
 import shutil
 import signal
 import time
+from unittest import mock
 
 import psutil
 import pytest
 
+from search import status
+from search.run import main
 from search.studies.stopping import LOSING, PLATEAU, is_known
 from tests.searches import Searches, workers_and_slots
 
@@ -100,7 +104,8 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     found = confirmation["difference"]["best"]
     assert parent.data.metrics["builtin-nano.test.best.difference.low"] == found["low"]
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png"} <= artifacts
+    assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png", "report.html"} <= artifacts
+    assert confirmation["verdict"] in parent.data.tags["mlflow.note.content"]
 
 
 def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) -> None:
@@ -136,11 +141,17 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
     assert confirmation["verdict"] in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
 
 
-def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole: tuple[str, str]) -> None:
+def test_an_interrupted_search_goes_on_to_the_same_end(
+    searches: Searches, whole: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     process = searches.start("interrupted")
-    searches.wait_for_evaluations("interrupted", 0, process)
-    assert "another search is running" in searches.run("interrupted", "--resume", code=2)[1]
     searches.wait_for_evaluations("interrupted", 9, process)
+    output = searches.folder / "interrupted"
+    with mock.patch.dict(os.environ):
+        assert main([str(searches.space), "--output", str(output), "--resume"]) == 2
+    assert "another search is running" in capsys.readouterr().err
+    assert status.main([str(output)]) == 0
+    assert capsys.readouterr().out.endswith("running\n")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
@@ -152,6 +163,8 @@ def test_an_interrupted_search_goes_on_to_the_same_end(searches: Searches, whole
     assert "Traceback" not in err
     _, left = psutil.wait_procs(children, timeout=10)
     assert left == []
+    assert status.main([str(output)]) == 0
+    assert capsys.readouterr().out.endswith(err.rpartition("interrupted; ")[2])
     before = {row[0]: row for row in searches.table("interrupted")}
     assert any(row[1] == "RUNNING" for row in before.values())
     searches.run("interrupted", "--resume")

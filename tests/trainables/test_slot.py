@@ -34,7 +34,7 @@ WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, HANGS, DIES_ONCE, DIES, NO_S
 
 
 def faulty(marks: Path, config: dict[str, Any]) -> None:
-    """`trainables.worker.serve`, with runs that come to grief."""
+    """`serve`, with runs that come to grief."""
     advance, save = Run.advance, Run.save
 
     def advancing(run: Run, stepped: Callable[[], object]) -> dict[str, float]:
@@ -95,7 +95,7 @@ def opened(data: Any, workers: int, folder: Path) -> Iterator[Slot]:
     bell = Bell.remote()  # type: ignore[attr-defined]
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
-    with mock.patch("trainables.worker.serve", partial(faulty, folder)):
+    with mock.patch("trainables.group._serve", partial(faulty, folder)):
         slot.setup(
             trial(folder, WELL), SlotConfig(workers, 1, 0, {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S)
         )

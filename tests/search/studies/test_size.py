@@ -5,8 +5,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
-from search.record import curriculum_name, flat
-from search.report import Size, best_schedule, write_results
+from search.curricula import curriculum_name
+from search.record import flat
+from search.results import Size, best_schedule, write_results
 from search.space import Space, load
 from search.studies.arms import ENTRODROP, REGULARIZED
 from search.studies.ledger import objective_value
@@ -234,7 +235,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert others[0].parameters["curriculum"]["rises"] == rises
     assert {c.settings.entrodrop.tokens for c in others if c and c.settings.entrodrop} == {"low_entropy", "random"}
     assert {c.settings.entrodrop.refresh_epochs for c in others if c and c.settings.entrodrop} == {0, 2}
-    assert curriculum_name(middle) == "spline 0.5 0.5 0.5"
+    assert curriculum_name(middle.arm, middle.parameters) == "spline 0.5 0.5 0.5"
     assert flat(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
 
     run(opened, middle.number, curve(5.0, 6.0))
@@ -259,7 +260,10 @@ def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> No
     assert (baseline.arm, baseline.settings.hidden_dropout) == (BASELINE, 0.0)
     assert (middle.arm, middle.settings.entrodrop) == (REGULARIZED, None)
     assert middle.settings.hidden_dropout == pytest.approx(0.2)
-    assert (curriculum_name(baseline), curriculum_name(middle)) == ("no dropout", "regularized")
+    assert (curriculum_name(baseline.arm, baseline.parameters), curriculum_name(middle.arm, middle.parameters)) == (
+        "no dropout",
+        "regularized",
+    )
     run(opened, baseline.number, curve(4.0, 6.0))
     run(opened, middle.number, curve(5.0, 6.0))
     assert opened.best().number == 1  # type: ignore[union-attr]

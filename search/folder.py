@@ -1,0 +1,14 @@
+"""What a search keeps in its output folder, and which of it a command needs."""
+
+from pathlib import Path
+
+from trainables.config.file import ConfigError
+
+RESOLVED, EVENTS, JOURNAL, OUTBOX = "resolved.yaml", "events.jsonl", "study.journal", "mlflow.outbox"
+SUMMARY, REPORT = "summary.json", "report.html"
+
+
+def check_holds(folder: Path, *names: str) -> None:
+    """Raises ConfigError if a file that a search keeps is not in `folder`."""
+    if not all((folder / name).is_file() for name in names):
+        raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")

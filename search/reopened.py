@@ -1,0 +1,63 @@
+"""A search that is over, or runs elsewhere, as its output folder has it; nothing in the folder is changed."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.evaluations import Evaluations
+from search.events import Events
+from search.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_holds
+from search.outcome import Size, sizes_of
+from search.results import summarize
+from search.space import Space, load
+from search.studies.journal import JournalError
+from trainables.config.file import ConfigError
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A search as it stands.
+
+    Attributes:
+        folder: its output folder.
+        summary: as in summary.json; of what there is so far if the search has not finished.
+        finished: whether all its trials have ended, and its results are written.
+    """
+
+    folder: Path
+    space: Space
+    sizes: list[Size]
+    summary: dict[str, Any]
+    evaluations: Evaluations
+    finished: bool
+
+
+@contextmanager
+def reopened(folder: Path) -> Iterator[Reopened]:
+    """The search in `folder`.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    check_holds(folder, RESOLVED, EVENTS, JOURNAL)
+    space = load(folder / RESOLVED, []).config
+    evaluations = Evaluations(Events(folder / EVENTS))
+    models = [name for name in evaluations.names if name in space.models] or list(space.models)
+    with tempfile.TemporaryDirectory() as scratch:
+        # To open a journal is to write to it: a search may be running, and its folder be another person's.
+        journal = Path(shutil.copy(folder / JOURNAL, scratch))
+        try:
+            sizes = sizes_of(journal, space, models)
+        except JournalError as error:
+            raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
+        finished = all(study.ended for size in sizes for study in size.studies) and (folder / SUMMARY).is_file()
+        if finished:
+            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        else:
+            summary = summarize(sizes, space, dict.fromkeys(models), {}, lambda study, number: None)
+        yield Reopened(folder, space, sizes, summary, evaluations, finished)

@@ -1,0 +1,153 @@
+"""How a search stands: what trains, what has ended, how long the rest will take; from the events of its trials."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.curricula import curriculum_name, curriculum_strengths
+
+
+@dataclass
+class RunningTrial:
+    """A trial at work.
+
+    Attributes:
+        tokens: trained so far, of `full_tokens` (0 if that is not known yet).
+        strengths: of its curriculum over the run, each in [0, 1]; empty without one.
+        losses: held-out, high-entropy, in nats; one for each evaluation so far.
+    """
+
+    study: str
+    number: int
+    curriculum: str
+    full_tokens: int
+    tokens: int
+    strengths: tuple[float, ...] = ()
+    losses: list[float] = field(default_factory=list)
+    tokens_per_s: float | None = None
+    # Time and tokens at the first report: what came before includes the start of a slot.
+    first: tuple[float, int] | None = None
+
+
+@dataclass
+class StudyStanding:
+    """The trials of one study.
+
+    Attributes:
+        planned: how many it will have.
+        states: how many have ended, by state: complete, pruned, failed.
+        best: the lowest objective of a complete trial, in nats.
+    """
+
+    planned: int
+    states: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
+    best: float | None = None
+    # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
+    tokens: list[int] = field(default_factory=list)
+    seconds_measured: float = 0.0
+    tokens_measured: int = 0
+
+    @property
+    def ended(self) -> int:
+        return sum(self.states.values())
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """What an ended trial took, on average; None if that is not known."""
+        if not self.tokens or not self.tokens_measured:
+            return None
+        return statistics.fmean(self.tokens) * self.seconds_measured / self.tokens_measured
+
+
+class Standing:
+    """Args:
+    planned: trials of each study.
+    clock: seconds, for measuring how long trials take.
+    """
+
+    def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.studies = {study: StudyStanding(trials) for study, trials in planned.items()}
+        self._running: dict[tuple[str, int], RunningTrial] = {}
+        self._most_running = 1
+        # Seconds that the slots have worked, and since when.
+        self._busy_s, self._busy_since = 0.0, math.inf
+
+    @property
+    def running(self) -> list[RunningTrial]:
+        # A copy: the live table's own thread asks for it.
+        return list(self._running.values())
+
+    def begun(self, planned: Mapping[str, int]) -> None:
+        """The search begins, or goes on after an interruption, when nothing runs.
+
+        Args:
+            planned: trials of each study.
+        """
+        for name, trials in planned.items():
+            self.studies.setdefault(name, StudyStanding(trials)).planned = trials
+        self._running.clear()
+        self._busy_s, self._busy_since = 0.0, math.inf
+
+    def happened(self, kind: str, values: Mapping[str, Any]) -> RunningTrial:
+        """Takes in an event of a trial as events.jsonl has it. Returns the trial.
+
+        Args:
+            kind: trial_started, evaluation or trial_ended.
+        """
+        key = values["study"], values["trial"]
+        if kind == "trial_started":
+            self.studies[key[0]].planned = values["planned"]
+            parameters = values["parameters"]
+            name, strengths = curriculum_name(values["arm"], parameters), curriculum_strengths(parameters)
+            trial = RunningTrial(*key, name, values["full_tokens"], values["tokens"], strengths)
+            self._running[key] = trial
+            self._most_running = max(self._most_running, len(self._running))
+        elif kind == "evaluation":
+            trial = self._running[key]
+            self._evaluated(trial, values)
+        else:
+            trial = self._running.pop(key)
+            self._ended(trial, values)
+        return trial
+
+    def _evaluated(self, trial: RunningTrial, values: Mapping[str, Any]) -> None:
+        now, seconds = self._clock(), values.get("seconds", 0.0)
+        trial.tokens, trial.full_tokens = int(values["tokens"]), values["full_tokens"] or trial.full_tokens
+        trial.tokens_per_s = values.get("tokens_per_s")
+        trial.losses.append(values["high_entropy_loss"])
+        trial.first = trial.first or (now, trial.tokens)
+        self._busy_s += seconds
+        self._busy_since = min(self._busy_since, now - seconds)
+
+    def _ended(self, trial: RunningTrial, values: Mapping[str, Any]) -> None:
+        study, objective = self.studies[trial.study], values["objective"]
+        study.states[values["state"]] += 1
+        if trial.first is not None:
+            study.tokens.append(trial.tokens)
+            study.seconds_measured += self._clock() - trial.first[0]
+            study.tokens_measured += trial.tokens - trial.first[1]
+        if values["state"] == "complete" and objective is not None:
+            study.best = min(objective, study.best if study.best is not None else objective)
+
+    def time_left(self) -> float | None:
+        """Seconds that the trials still to run will take, going by the ended ones; None before the first."""
+        known = [seconds for study in self.studies.values() if (seconds := study.trial_seconds) is not None]
+        if not known:
+            return None
+        running = self.running
+        work, trials = 0.0, 0
+        for name, study in self.studies.items():
+            each = study.trial_seconds or statistics.fmean(known)
+            shares = [t.tokens / t.full_tokens for t in running if t.study == name and t.full_tokens]
+            work += each * max(0.0, study.planned - study.ended - sum(shares))
+            trials += max(0, study.planned - study.ended)
+        return work / max(1, min(self._most_running, trials))
+
+    def busy(self) -> float | None:
+        """The share of the slots' time, since the first report, in which they trained or evaluated; None before."""
+        elapsed = self._clock() - self._busy_since
+        return min(1.0, self._busy_s / (elapsed * self._most_running)) if elapsed > 0 else None

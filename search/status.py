@@ -1,0 +1,115 @@
+"""How a search stands, wherever it runs: reads what it writes in its output folder.
+
+    python -m search.status runs/math
+    python -m search.status runs/math --watch      until it ends, on a terminal
+
+Exit codes: 0 told, 2 something in the arguments is wrong, 130 interrupted.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from search.events import Events
+from search.folder import EVENTS, REPORT, RESOLVED, check_holds
+from search.lock import is_locked
+from search.standing import Standing
+from search.view import View
+from trainables.config.file import ConfigError
+
+_PAUSE = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        check_holds(options.folder, EVENTS, RESOLVED)
+        search = Followed(options.folder)
+        console = Console()
+        search.read()
+        if options.watch and search.runs and console.is_terminal:
+            with Live(get_renderable=search.view, console=console, refresh_per_second=2):
+                while search.runs:
+                    time.sleep(_PAUSE)
+                    search.read()
+        else:
+            console.print(search.view())
+        console.print(search.words, highlight=False, soft_wrap=True)
+        return 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.status", description="Tells how a search stands, wherever it runs."
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the output folder of the search")
+    parser.add_argument("--watch", action="store_true", help="keep showing it until it ends; on a terminal only")
+    return parser.parse_args(arguments)
+
+
+class Followed:
+    """A search that another process runs, or ran.
+
+    Attributes:
+        runs: whether it is at work.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.runs = False
+        self._folder, self._events = folder, Events(folder / EVENTS)
+        self._standing = Standing({}, lambda: self._now)
+        self._now = 0.0
+        self._ended: str | None = None
+        self._resume_command = ""
+
+    def read(self) -> None:
+        """Takes in what the search has written since.
+
+        Raises:
+            ConfigError: a line that no search has written.
+        """
+        # Asked first: what it writes before it ends is read afterwards.
+        locked = is_locked(self._folder)
+        for event in self._events.new():
+            self._take(event)
+        self.runs = locked and self._ended is None
+        if self.runs:
+            self._now = time.time()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind, self._now = event["event"], float(event["time"])
+        if kind == "search_started":
+            self._standing.begun(event["planned"])
+            self._ended, self._resume_command = None, event["resume_command"]
+        elif kind == "search_ended":
+            self._ended = event["status"]
+        else:
+            self._standing.happened(kind, event)
+
+    def view(self) -> View:
+        return View(self._standing)
+
+    @property
+    def words(self) -> str:
+        """Whether it runs, and if not, why."""
+        if self.runs:
+            return "running"
+        if self._ended == "FINISHED":
+            return f"finished; see {self._folder / REPORT}"
+        how = "interrupted" if self._ended is not None else "not running: it was killed, or its machine was lost"
+        return f"{how}; go on with: {self._resume_command}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The table that a person watches while a search runs: what trains, how it is getting on, what is left."""
+
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.sparks import spark
+from search.standing import Standing, StudyStanding
+
+# Characters of a curve.
+_WIDTH, _LOSS_WIDTH = 8, 12
+# A terminal of 80 columns has no room for the bars' full length.
+_NARROW = 100
+
+
+@dataclass(frozen=True)
+class View:
+    """A search at this moment."""
+
+    standing: Standing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Group(
+            self._table(options.max_width < _NARROW, options.ascii_only),
+            Text(""),
+            *(_tally(name, study) for name, study in self.standing.studies.items()),
+            Text(self._summary(), overflow="ellipsis", no_wrap=True),
+        )
+
+    def _table(self, narrow: bool, ascii_only: bool) -> RenderableType:
+        table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("model", no_wrap=True, ratio=4)
+        table.add_column("trial", justify="right", no_wrap=True, min_width=5)
+        table.add_column("curriculum", no_wrap=True, ratio=5)
+        table.add_column("", no_wrap=True, min_width=_WIDTH, style="cyan")
+        table.add_column("tokens", no_wrap=True, ratio=2 if narrow else 4, min_width=6)
+        table.add_column("", justify="right", no_wrap=True, min_width=4)
+        table.add_column("high-entropy", no_wrap=True, min_width=_LOSS_WIDTH, style="yellow")
+        table.add_column("", justify="right", no_wrap=True, min_width=7)
+        for trial in self.standing.running:
+            total, losses = trial.full_tokens or 1, trial.losses
+            table.add_row(
+                trial.study,
+                str(trial.number),
+                trial.curriculum,
+                spark(trial.strengths, _WIDTH, 0.0, 1.0, ascii_only),
+                ProgressBar(total=total, completed=trial.tokens),
+                f"{min(1.0, trial.tokens / total):.0%}",
+                spark(
+                    trial.losses, _LOSS_WIDTH, min(trial.losses, default=0), max(trial.losses, default=0), ascii_only
+                ),
+                loss_text(losses[-1] if losses else None),
+            )
+        return table
+
+    def _summary(self) -> str:
+        parts = [f"time left {duration_text(self.standing.time_left())}"]
+        if speeds := [trial.tokens_per_s for trial in self.standing.running if trial.tokens_per_s is not None]:
+            parts.append(f"{sum(speeds):,.0f} tokens/s")
+        if (busy := self.standing.busy()) is not None:
+            parts.append(f"slots busy {busy:.0%}")
+        return ", ".join(parts)
+
+
+def _tally(name: str, study: StudyStanding) -> Text:
+    states = ", ".join(f"{count} {state}" for state, count in study.states.items() if count) or "none yet"
+    text = f"{name}: {study.ended} of {study.planned} trials ({states}), best {loss_text(study.best)}"
+    return Text(text, overflow="ellipsis", no_wrap=True)
+
+
+def loss_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def duration_text(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known yet"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,103 @@
+"""Confirmed schedules, found in MLflow."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from mlflow import MlflowClient
+
+from search.best import main
+from search.tracking import Tracker
+
+MODELS = {"builtin/nano": ("confirmed better", -0.3), "builtin/micro": ("no difference shown", -0.4)}
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with a search of two models, one without a confirmation, and one whose objective is `final`."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    _search(folder / "one", uri, "math", "best", MODELS)
+    _search(folder / "two", uri, "math", "best", {"builtin/nano": (None, 0.0)})
+    _search(folder / "three", uri, "code", "final", {"builtin/nano": ("confirmed better", -0.5)})
+    return uri
+
+
+def _search(
+    folder: Path, uri: str, experiment: str, objective: str, models: dict[str, tuple[str | None, float]]
+) -> None:
+    folder.mkdir()
+    tracker = Tracker(uri, experiment, folder / "mlflow.outbox")
+    tracker.start_search(folder.name, {"objective": objective}, {"kind": "search", "models": " ".join(models)}, {})
+    tags, metrics, files = {}, {}, []
+    for model, (verdict, mean) in models.items():
+        short = model.replace("/", "-")
+        if verdict is not None:
+            tags |= {f"{short}.verdict": verdict, f"{short}.chosen_arm": "entrodrop"}
+        for name, value in (("mean", mean), ("low", mean - 0.1), ("high", mean + 0.1)):
+            metrics[f"{short}.test.{objective}.difference.{name}"] = value
+        files.append(folder / f"best_schedule.{short}.yaml")
+        files[-1].write_text(f"name: {folder.name}-best\n")
+    tracker.end_search("FINISHED", {}, metrics, tags, files)
+    assert tracker.close(60)
+
+
+def test_all_are_listed_the_surest_first(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--uri", uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["builtin/nano", "confirmed better"],
+        ["builtin/nano", "confirmed better"],
+        ["builtin/micro", "no difference shown"],
+    ]
+    assert "-0.5000 nats (-0.6000 to -0.4000)" in lines[0]
+    assert "search three, code" in lines[0]
+
+
+def test_an_experiment_and_a_model_narrow_it(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": uri}):
+        assert main(["--experiment", "math", "--model", "builtin/nano"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "search one, math" in line
+
+
+def test_the_best_one_is_written(uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.yaml"
+    assert main(["--uri", uri, "--output", str(path)]) == 0
+    assert path.read_text() == "name: three-best\n"
+    assert main(["--uri", uri, "--experiment", "math", "--output", str(path)]) == 0
+    assert path.read_text() == "name: one-best\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--experiment", "maths"], "--experiment: given maths; allowed: math"),
+        (["--model", "builtin/nan"], "--model: given builtin/nan; allowed: builtin/nano"),
+        (["--model", "builtin/micro", "--output", "x.yaml"], "nothing was confirmed better than no dropout"),
+        (
+            ["--output", "nowhere/x.yaml"],
+            "given nowhere/x.yaml; allowed: a file that can be written (No such file or directory)",
+        ),
+    ],
+)
+def test_what_cannot_be_found_is_told_in_one_line(
+    uri: str, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--uri", uri, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_store_and_one_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = f"sqlite:///{tmp_path}/empty.db"
+    MlflowClient(empty).search_experiments()
+    assert main(["--uri", empty]) == 2
+    assert "MLflow has no search" in capsys.readouterr().err
+    assert main(["--uri", "http://user:secret@127.0.0.1:9"]) == 2
+    err = capsys.readouterr().err
+    assert "does not answer" in err
+    assert "secret" not in err
+    assert err.count("\n") == 1
