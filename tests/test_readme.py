@@ -1,20 +1,29 @@
 """Every command in the README does what it says."""
 
+import copy
+import importlib
 import importlib.util
 import re
 import shlex
 import tomllib
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 
+from search.reference import reference
 from search.run import main
+from search.space import json_schema
 from tests import tiny
+from tests.search.fed import space
+from tests.search.test_best import record_search
+from tests.search.test_report import search_in
 from trainables.finetune import main as finetune
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +62,8 @@ def test_the_pins_satisfy_the_bounds() -> None:
 def test_no_command_is_untested() -> None:
     quick_start = ("pip install -c constraints.txt -e",)  # run by CI, and by hand in a new environment
     accepted = ("python -m search.run ", "python -m trainables.finetune ")
+    # of what a search has left: test_the_commands_for_a_search_that_has_ended
+    accepted += ("python -m search.status ", "python -m search.report ", "python -m search.best ")
     names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
     assert all(line.startswith(quick_start + accepted + names) for line in commands())
 
@@ -96,3 +107,63 @@ def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch:
 def test_the_picture_is_there() -> None:
     for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
         assert (ROOT / path).stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what searches leave behind: two in runs, and one in MLflow."""
+    folder = tmp_path_factory.mktemp("ended")
+    for name in ("math", "short"):
+        search_in(folder / "runs" / name, space(name=name))
+    database = f"sqlite:///{folder}/mlflow.db"
+    record_search(folder / "recorded", database, "entrodrop-math", "best", {"builtin/nano": ("confirmed better", -0.3)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in commands() if re.match(r"python -m search\.(status|report|best) ", line)]
+)
+def test_the_commands_for_a_search_that_has_ended(
+    command: str, ended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ended)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, _, module, *arguments = shlex.split(command)
+    assert importlib.import_module(module).main(arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_reference_is_current() -> None:
+    assert (ROOT / "spaces" / "REFERENCE.md").read_text(encoding="utf-8") == reference(json_schema())
+
+
+def test_the_trainer_of_the_example_drops_tokens(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    written: dict[str, Any] = {}
+    exec(code, written)
+    model = AutoModelForCausalLM.from_pretrained(tiny.folder("tiny", tmp_path / "cache"))
+    reference_model = copy.deepcopy(model)
+    zeroed: list[float] = []
+
+    def count(_: Any, arguments: Any, values: dict[str, Any]) -> None:
+        embedded = values["inputs_embeds"]
+        zeroed.append(float((embedded == 0).all(-1).float().mean()))
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(3, model.config.vocab_size, (8, 16), generator=generator)
+    data = [{"input_ids": row, "labels": row, "attention_mask": torch.ones_like(row)} for row in rows]
+    arguments = TrainingArguments(
+        str(tmp_path),
+        num_train_epochs=10,
+        per_device_train_batch_size=4,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+    )
+    written["THRESHOLD"] = 100.0
+    trainer = written["EntroDropTrainer"](model=model, args=arguments, train_dataset=data, reference=reference_model)
+    trainer.train()
+    # Nothing at first; half of the tokens, all but the first of each row, in the end.
+    assert zeroed[0] < 0.1
+    assert 0.3 < sum(zeroed[-4:]) / 4 < 0.6

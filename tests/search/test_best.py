@@ -18,13 +18,13 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with a search of two models, one without a confirmation, and one whose objective is `final`."""
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/mlflow.db"
-    _search(folder / "one", uri, "math", "best", MODELS)
-    _search(folder / "two", uri, "math", "best", {"builtin/nano": (None, 0.0)})
-    _search(folder / "three", uri, "code", "final", {"builtin/nano": ("confirmed better", -0.5)})
+    record_search(folder / "one", uri, "math", "best", MODELS)
+    record_search(folder / "two", uri, "math", "best", {"builtin/nano": (None, 0.0)})
+    record_search(folder / "three", uri, "code", "final", {"builtin/nano": ("confirmed better", -0.5)})
     return uri
 
 
-def _search(
+def record_search(
     folder: Path, uri: str, experiment: str, objective: str, models: dict[str, tuple[str | None, float]]
 ) -> None:
     folder.mkdir()

@@ -12,6 +12,7 @@ import yaml
 from optuna.trial import TrialState
 
 from search.outcome import Size
+from search.record import STATES
 from search.report import main
 from search.results import summarize
 from search.space import Space, to_store
@@ -29,11 +30,17 @@ def search_in(folder: Path, asked: Space, finished: bool = True) -> Size:
     lines: list[dict[str, Any]] = [{"event": "search_started", "planned": planned, "resume_command": "again"}]
     for study in size.studies:
         for trial in study.trials(*TrialState):
+            common = {"study": study.name, "trial": trial.number, "full_tokens": FULL_TOKENS}
+            begins = {"arm": trial.user_attrs["arm"], "parameters": {}, "planned": study.planned, "tokens": 0}
+            lines.append({"event": "trial_started", **common, **begins})
             for tokens, loss in trial.intermediate_values.items():
-                epoch = tokens / (FULL_TOKENS // EPOCHS)
-                common = {"event": "evaluation", "study": study.name, "trial": trial.number, "full_tokens": FULL_TOKENS}
                 losses = {"high_entropy_loss": loss, "low_entropy_loss": 9.0 - loss}
-                lines.append({**common, "tokens": tokens, "epoch": epoch, **losses})
+                epoch = tokens / (FULL_TOKENS // EPOCHS)
+                lines.append({"event": "evaluation", **common, "tokens": tokens, "epoch": epoch, **losses})
+            ends = {"state": STATES[trial.state], "reason": trial.user_attrs.get("reason"), "objective": trial.value}
+            lines.append({"event": "trial_ended", **common, **ends})
+    if finished:
+        lines.append({"event": "search_ended", "status": "FINISHED"})
     (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **line}) + "\n" for line in lines))
     if finished:
         summary = summarize([size], asked, {size.model: 300_000}, {}, lambda study, number: None)
