@@ -53,6 +53,9 @@ class Events:
         except (ValueError, KeyError, TypeError):
             missing = ["event"]
         if missing:
-            what = f"a line without {missing[0]}"
-            raise ConfigError(f"DIR: {self._path}:{self._lines}: given {what}; allowed: the file as a search writes it")
+            raise self.wrong(f"a line without {missing[0]}")
         return event
+
+    def wrong(self, given: str) -> ConfigError:
+        """The error of the line that was read last."""
+        return ConfigError(f"DIR: {self._path}:{self._lines}: given {given}; allowed: the file as a search writes it")

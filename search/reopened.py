@@ -37,6 +37,14 @@ class Reopened:
     finished: bool
 
 
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"DIR: {path}: given no JSON; allowed: the file as the search wrote it") from None
+    return summary
+
+
 @contextmanager
 def reopened(folder: Path) -> Iterator[Reopened]:
     """The search in `folder`.
@@ -57,7 +65,7 @@ def reopened(folder: Path) -> Iterator[Reopened]:
             raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
         finished = all(study.ended for size in sizes for study in size.studies) and (folder / SUMMARY).is_file()
         if finished:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+            summary = _summary(folder / SUMMARY)
         else:
             summary = summarize(sizes, space, dict.fromkeys(models), {}, lambda study, number: None)
         yield Reopened(folder, space, sizes, summary, evaluations, finished)

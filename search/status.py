@@ -82,7 +82,10 @@ class Followed:
         # Asked first: what it writes before it ends is read afterwards.
         locked = is_locked(self._folder)
         for event in self._events.new():
-            self._take(event)
+            try:
+                self._take(event)
+            except (KeyError, TypeError, ValueError):
+                raise self._events.wrong("what does not follow from the lines before") from None
         self.runs = locked and self._ended is None
         if self.runs:
             self._now = time.time()

@@ -20,6 +20,10 @@ from search import status
 from search.lock import output_lock
 from tests.search.test_progress import CURRICULUM, Told
 
+ENDED_UNBEGUN = {
+    **{"time": 1, "event": "trial_ended", "study": "m", "trial": 0},
+    **{"state": "failed", "reason": "", "objective": None},
+}
 RESUME = "python -m search.run mine.yaml --resume"
 
 
@@ -169,6 +173,7 @@ class Terminal:
         ("no json\n", "events.jsonl:1: given a line without event"),
         ('{"time": 1, "event": "trial_started"}\n', "events.jsonl:1: given a line without study"),
         ("[1]\n", "events.jsonl:1: given a line without event"),
+        (json.dumps(ENDED_UNBEGUN) + "\n", "events.jsonl:1: given what does not follow from the lines before"),
     ],
 )
 def test_what_is_no_search_is_told_in_one_line(

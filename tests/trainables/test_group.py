@@ -1,0 +1,47 @@
+"""What a slot's mailbox is told of workers that died, and which of Ray Train's helpers a group starts."""
+
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from trainables import group
+
+
+class Preempted(RayActorError):
+    preempted = True
+
+
+class LowOnMemory(RayActorError):
+    def __str__(self) -> str:
+        return "Task was killed due to the node running low on memory.\nMemory on the node: 15.9 / 16 GB"
+
+
+@pytest.mark.parametrize(
+    ("errors", "memory", "preempted"),
+    [
+        ([RayActorError()], False, False),
+        ([ValueError("of the train loop")], False, False),
+        ([RayActorError(), LowOnMemory()], True, False),
+        ([Preempted()], False, True),
+        # Ray Train wraps the error of a worker that does not answer.
+        ([SimpleNamespace(health_check_failure=LowOnMemory())], True, False),
+    ],
+)
+def test_the_mailbox_is_told_why_a_group_was_lost(errors: list[Exception], memory: bool, preempted: bool) -> None:
+    mailbox = mock.Mock()
+    with mock.patch("ray.get"):
+        group._Losses(mailbox).after_exception(mock.Mock(), dict(enumerate(errors)))
+    (told, was_preempted), _ = mailbox.group_failed.remote.call_args
+    assert (told is not None, was_preempted) == (memory, preempted)
+    assert not memory or "running low on memory" in told
+
+
+def test_two_helpers_are_not_started() -> None:
+    trainer = group._Trainer(print, scaling_config=ScalingConfig(num_workers=1))
+    usual = {type(callback).__name__ for callback in TorchTrainer._create_default_callbacks(trainer)}
+    ours = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
