@@ -123,6 +123,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "command", [line for line in commands() if re.match(r"python -m search\.(status|report|best) ", line)]
 )
+@pytest.mark.integration
 def test_the_commands_for_a_search_that_has_ended(
     command: str, ended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_reference_is_current() -> None:
     assert (ROOT / "spaces" / "REFERENCE.md").read_text(encoding="utf-8") == reference(json_schema())
 
 
+@pytest.mark.integration
 def test_the_trainer_of_the_example_drops_tokens(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     written: dict[str, Any] = {}

@@ -13,6 +13,9 @@ from search.tracking import Tracker
 MODELS = {"builtin/nano": ("confirmed better", -0.3), "builtin/micro": ("no difference shown", -0.4)}
 
 
+pytestmark = pytest.mark.integration
+
+
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with a search of two models, one without a confirmation, and one whose objective is `final`."""

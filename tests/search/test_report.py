@@ -20,6 +20,8 @@ from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+pytestmark = pytest.mark.integration
+
 
 def search_in(folder: Path, asked: Space, finished: bool = True) -> Size:
     """A search of made-up losses, in `folder` as the search itself would leave it."""
@@ -129,7 +131,6 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_every_plot(written: Path, browser: Any, tmp_path: Path, scheme: str, width: int) -> None:

@@ -21,8 +21,13 @@ from search.lock import output_lock
 from tests.search.test_progress import CURRICULUM, Told
 
 ENDED_UNBEGUN = {
-    **{"time": 1, "event": "trial_ended", "study": "m", "trial": 0},
-    **{"state": "failed", "reason": "", "objective": None},
+    "time": 1,
+    "event": "trial_ended",
+    "study": "m",
+    "trial": 0,
+    "state": "failed",
+    "reason": "",
+    "objective": None,
 }
 RESUME = "python -m search.run mine.yaml --resume"
 
@@ -104,6 +109,7 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"finished; see {tmp_path}/report.html\n" in out
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
     events = Written(tmp_path)

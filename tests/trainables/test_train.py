@@ -426,6 +426,7 @@ def test_entropies_are_computed_anew_from_the_model_in_training(warm: WarmModel)
 
 
 @pytest.mark.parametrize("how", [{"quantile": 0.3}, {"nats": 3.0}], ids=["quantile", "nats"])
+@pytest.mark.integration
 def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]) -> None:
     def run(tokens: str, mask_ratio: float = 0.5) -> Run:
         entrodrop = EntroDrop(mask_ratio, Constant(), **how, tokens=tokens)
