@@ -14,12 +14,15 @@ from search.curricula import curriculum_name
 from search.progress import Progress
 from search.space import Space
 from search.studies.ledger import Candidate, Ledger
+from search.studies.stopping import PLATEAU
 from search.tracking import Tracker
 from trainables.config.models import slug
 from trainables.config.secrets import mask_secrets
 
 # The tag that MLflow's UI shows as a run's description.
 _DESCRIPTION = "mlflow.note.content"
+# What MLflow's UI shows as a run's source.
+_SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
 # What a person reads of a trial that has ended.
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -57,7 +60,7 @@ class Record:
             planned: trials of each study.
         """
         parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
-        tags = {"kind": "search", "models": " ".join(space.models)}
+        tags = {"kind": "search", "models": " ".join(space.models), **_SOURCE}
         if (commit := _git_commit()) is not None:
             tags["git.commit"] = commit
         self._tracker.start_search(space.name, parameters, tags, texts)
@@ -107,6 +110,7 @@ class Record:
             "stage": _stage(candidate),
             "trial": str(candidate.number),
             "state": "running",
+            **_SOURCE,
         }
         if "curriculum" in candidate.parameters:
             tags["curriculum.shape"] = candidate.parameters["curriculum"]["shape"]
@@ -134,7 +138,8 @@ class Record:
         key = self._key(study, candidate)
         losses = study.losses(candidate.number)
         final = {"best_high_entropy_loss": min(losses), "final_high_entropy_loss": losses[-1]} if losses else {}
-        if losses:
+        # What a trial had until it was stopped because it would not win cannot be compared with the end of another.
+        if losses and (state == TrialState.COMPLETE or reason == PLATEAU):
             final["objective"] = study.value(candidate.number)
         for point, read in study.tested(candidate.number).items():
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}

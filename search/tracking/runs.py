@@ -20,6 +20,8 @@ _METRICS_PER_BATCH = 1000
 _ENTITIES_PER_BATCH = 100
 # Files in which a password may stand, as in the tracking.uri of a best schedule.
 _TEXTS = (".yaml", ".json")
+# The tag by which MLflow's UI shows an experiment as one of training, and not of agents.
+_KIND = "mlflow.experimentKind"
 # The tag by which a run is found again.
 TAG = "search.key"
 # MLflow's code for a run that it does not have.
@@ -146,7 +148,11 @@ class Runs:
             # Beside the database, so that the artifacts are found from whichever folder the UI is started in.
             database = Path(self._uri.removeprefix("sqlite:///"))
             location = (database.parent / "mlartifacts").as_uri()
-        return str(client.create_experiment(self._experiment, artifact_location=location))
+        return str(
+            client.create_experiment(
+                self._experiment, artifact_location=location, tags={_KIND: "custom_model_development"}
+            )
+        )
 
     def _reopened(self, run_id: str) -> bool:
         """Sets a run running again; False if it has been deleted, or is another server's."""

@@ -41,8 +41,8 @@ LAST_VALUES = ("best_high_entropy_loss", "final_high_entropy_loss", "objective")
 class Server:
     """An MLflow server on this machine, in processes of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = folder / "server.db"
+    def __init__(self, folder: Path, database: Path | None = None) -> None:
+        self.database = database or folder / "server.db"
         self._folder = folder
         self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"

@@ -18,17 +18,6 @@ from tests.searches import Searches, workers_and_slots
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
-    return Searches(tmp_path_factory.mktemp("searches"))
-
-
-@pytest.fixture(scope="module")
-def whole(searches: Searches) -> tuple[str, str]:
-    """The output of an uninterrupted search in `whole`."""
-    return searches.run("whole")
-
-
 def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str]) -> None:
     study = searches.study("whole")
     assert len(study.trials) == 6

@@ -1,0 +1,37 @@
+"""Searches that are run by the real command, and a browser, shared by the tests that look at them."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.searches import Searches
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
+    """A folder for searches, with one cache."""
+    return Searches(tmp_path_factory.mktemp("searches"))
+
+
+@pytest.fixture(scope="session")
+def whole(searches: Searches) -> tuple[str, str]:
+    """The output of an uninterrupted search in `whole`."""
+    return searches.run("whole")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root Chromium has no sandbox; the pages are ours.
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()

@@ -1,0 +1,72 @@
+"""What a person finds in MLflow's own pages after a search: the search with its trials, the best on top, charts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.faults.mlflow_outage import Server
+from tests.searches import Searches
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def pages(browser: Any, searches: Searches, whole: tuple[str, str]) -> Iterator[str]:
+    """The address of the experiment's runs, on a real server."""
+    server = Server(searches.folder, searches.folder / "mlflow.db")
+    yield f"{server.uri}/#/experiments/1/runs"
+    server.kill()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 1500, "height": 900})
+    opened.set_default_timeout(TIMEOUT_MS)
+    yield opened
+    opened.close()
+
+
+def sorted_by_objective(pages: str, model: str, **more: str) -> str:
+    """The README's filter and sort."""
+    asked = {"searchFilter": f'tags.model = "{model}" and tags.stage = "search"', **more}
+    asked |= {"orderByKey": "metrics.`objective`", "orderByAsc": "true"}
+    return f"{pages}?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in asked.items())
+
+
+def run_names(page: Any) -> list[str]:
+    links = page.locator('[role="gridcell"] a[href*="/runs/"]')
+    links.first.wait_for()
+    return [link.inner_text() for link in links.all()]
+
+
+def test_the_search_holds_its_trials(pages: str, page: Any, searches: Searches, tmp_path: Path) -> None:
+    page.goto(pages)
+    row = page.get_by_role("gridcell").filter(has_text="tiny").last
+    row.get_by_role("button").click()
+    page.locator('a[href*="/runs/"]').filter(has_text="builtin/nano/0").first.wait_for()
+    names = run_names(page)
+    page.screenshot(path=tmp_path / "search.png")
+    assert len([name for name in names if name.startswith("builtin/nano/") and "confirmation" not in name]) == 6
+
+
+def test_the_best_is_on_top(pages: str, page: Any, searches: Searches, tmp_path: Path) -> None:
+    page.goto(sorted_by_objective(pages, "builtin/nano"))
+    names = run_names(page)
+    page.screenshot(path=tmp_path / "sorted.png")
+    table = searches.summary("whole")["models"]["builtin/nano"]["trials_table"]
+    known = [row for row in table if row["objective"] is not None]
+    best = min(known, key=lambda row: row["objective"])
+    assert names[0].startswith(f"builtin/nano/{best['number']} ")
+
+
+def test_charts_are_drawn(pages: str, page: Any, tmp_path: Path) -> None:
+    page.goto(sorted_by_objective(pages, "builtin/nano", compareRunsMode="CHART"))
+    drawn = page.locator(".js-plotly-plot .scatterlayer .trace, .js-plotly-plot .barlayer .trace")
+    drawn.first.wait_for(state="attached")
+    page.screenshot(path=tmp_path / "charts.png")
+    assert drawn.count() > 5
