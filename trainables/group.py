@@ -1,7 +1,8 @@
 """A slot's Ray Train worker group."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -11,35 +12,36 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from trainables.mailbox import Reference
-
-if TYPE_CHECKING:
-    from trainables.slot import SlotConfig
+from trainables.settings import ModelSettings
 
 # How Ray says that its memory monitor ended a worker.
 _LOW_MEMORY = "running low on memory"
 
 
-def run_group(slot: "SlotConfig", mailbox: Reference) -> None:
+def run_group(mailbox: Reference, workers: int, cpus: int, gpus: int, how: ModelSettings, storage: Path) -> None:
     """Keeps a worker group until the mailbox has an order without an assignment.
+
+    Args:
+        workers, cpus, gpus, how, storage: see trainables.slot.SlotConfig.
 
     Raises:
         ray.train.TrainingFailedError: the group cannot be started.
     """
-    resources: dict[str, float] = {"CPU": slot.cpus}
-    if slot.gpus:
-        resources["GPU"] = slot.gpus
+    resources: dict[str, float] = {"CPU": cpus}
+    if gpus:
+        resources["GPU"] = gpus
     _Trainer(
         _serve,
-        train_loop_config={"mailbox": mailbox, "threads": slot.cpus, "how": slot.how},
-        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
+        train_loop_config={"mailbox": mailbox, "threads": cpus, "how": how},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=slot.workers,
-            use_gpu=slot.gpus > 0,
+            num_workers=workers,
+            use_gpu=gpus > 0,
             resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name=f"slot-{os.getpid()}",
-            storage_path=str(slot.storage),
+            storage_path=str(storage),
             # Workers may die again and again over a slot's life; how often in one trial is counted by the slot.
             failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             callbacks=[_Losses(mailbox)],

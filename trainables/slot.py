@@ -73,8 +73,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         # Imported here and not at the top: the slot's process begins its mailbox while it loads what is large.
         from trainables.group import run_group
 
+        slot = self._slot
         try:
-            run_group(self._slot, self._mailbox)
+            run_group(self._mailbox, slot.workers, slot.cpus, slot.gpus, slot.how, slot.storage)
         except BaseException as error:
             self._error = error
 
