@@ -5,15 +5,18 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from unittest import mock
 
 import psutil
 import pytest
+from transformers import AutoModelForCausalLM
 
 from search import status
 from search.run import main
 from search.studies.stopping import LOSING, PLATEAU, is_known
 from tests.searches import Searches, workers_and_slots
+from trainables.finetune import main as finetune
 
 pytestmark = pytest.mark.integration
 
@@ -211,6 +214,16 @@ def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Sea
     assert after.intermediate_values == pytest.approx(before.intermediate_values, abs=1e-4)
     baselines = (searches.study(o).trials[0].intermediate_values for o in ("whole", "again"))
     assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
+
+
+def test_the_best_schedule_trains_a_model(
+    searches: Searches, whole: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENTRODROP_CACHE", str(searches.folder / "cache"))
+    schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
+    assert finetune([str(schedule), "--set", "budget.epochs=1"]) == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "finetuned" / "tiny-best" / "model")
 
 
 def test_arms_are_compared_in_a_table_and_one_that_diverges_fails(searches: Searches) -> None:
