@@ -40,6 +40,9 @@ class Record:
 
     def __init__(self, progress: Progress, tracker: Tracker, events: Path) -> None:
         self._progress, self._tracker = progress, tracker
+        # For each model that is prepared the hash of its data.
+        self._hashes: dict[str, str] = {}
+        self._source: dict[str, Any] = {}
         self._events = events.open("a", encoding="utf-8")
 
     def close(self) -> None:
@@ -51,6 +54,11 @@ class Record:
         self._events.write(json.dumps(line) + "\n")
         self._events.flush()
 
+    def prepared(self, model: str, data_hash: str) -> None:
+        """The data of a model is known; trials that end from now on are told to have trained on it."""
+        self._hashes[model] = data_hash
+        self._tracker.data(_data_name(model, self._source), data_hash, self._source)
+
     def search_started(
         self, space: Space, planned: Mapping[str, int], texts: Mapping[str, str], resume_command: str
     ) -> None:
@@ -59,6 +67,7 @@ class Record:
         Args:
             planned: trials of each study.
         """
+        self._source = space.model_dump(mode="json")["data"]
         parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
         tags = {"kind": "search", "models": " ".join(space.models), **_SOURCE}
         if (commit := _git_commit()) is not None:
@@ -147,6 +156,8 @@ class Record:
         tags = {"state": name, "reason": reason or ""}
         if (accumulation := study.annotation(candidate.number, "accumulation")) is not None:
             tags["retried"] = f"out of memory, went on with accumulation {accumulation}"
+        if (data_hash := self._hashes.get(study.model)) is not None:
+            self._tracker.data(_data_name(study.model, self._source), data_hash, self._source, key)
         status = "FAILED" if state == TrialState.FAIL else "FINISHED"
         self._tracker.end_trial(key, status, metrics=final, tags=tags)
         objective = study.value(candidate.number) if losses else None
@@ -161,6 +172,11 @@ class Record:
     @staticmethod
     def _key(study: Ledger, candidate: Candidate) -> str:
         return f"{study.name}/{candidate.number}"
+
+
+def _data_name(model: str, source: Mapping[str, Any]) -> str:
+    """What the data is called; the tokens are the model's own."""
+    return f"{source.get('task') or source['source']}, {model}"
 
 
 def _stage(candidate: Candidate) -> str:

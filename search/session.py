@@ -129,9 +129,11 @@ def _search(
 
         def full_tokens(model: str) -> int:
             prepared = preparing.result(model)
-            if prepared.cut and model not in told:
+            if model not in told:
                 told.add(model)
-                progress.note(f"{model}: {_cut(prepared)}")
+                record.prepared(model, prepared.data_hash)
+                if prepared.cut:
+                    progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
         conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption, space.faults.restarts)

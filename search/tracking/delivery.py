@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from search.tracking.outbox import Outbox
-from search.tracking.records import End, Files, Start, Values, Waiting, groups
+from search.tracking.records import Data, End, Files, Start, Values, Waiting, groups
 from search.tracking.runs import MISSING, Runs, error_code
 from trainables.config.secrets import mask_secrets
 
@@ -113,6 +113,8 @@ class Delivery:
                     self._runs.log(run_id, [r.content for r in group if isinstance(r.content, Values)])
                 case Files() as files:
                     self._runs.keep(run_id, files)
+                case Data() as data:
+                    self._runs.use(run_id, data)
                 case End() as end:
                     self._runs.end(run_id, first.key, end)
         except Exception as error:

@@ -36,6 +36,20 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Data:
+    """What a run trained on.
+
+    Attributes:
+        digest: the first digits of its hash.
+        source: where it comes from, as JSON.
+    """
+
+    name: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
 class End:
     """Attributes: status: FINISHED, FAILED or KILLED."""
 
@@ -43,9 +57,9 @@ class End:
     time_ms: int
 
 
-Content = Start | Values | Files | End
+Content = Start | Values | Files | Data | End
 
-_KINDS: dict[str, type[Content]] = {"start": Start, "values": Values, "files": Files, "end": End}
+_KINDS: dict[str, type[Content]] = {"start": Start, "values": Values, "files": Files, "data": Data, "end": End}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, End, Files, Start, Values, Waiting
+from search.tracking.records import SEARCH, Data, End, Files, Start, Values, Waiting
 from trainables.config.secrets import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -113,6 +113,14 @@ class Runs:
                 client.log_text(run_id, mask_secrets(path.read_text(encoding="utf-8")), path.name)
             else:
                 client.log_artifact(run_id, str(path))
+
+    def use(self, run_id: str, data: Data) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        client, _ = self._connect()
+        # MLflow has a data set once for its name and digest, and a run's use of it once.
+        dataset = Dataset(data.name, data.digest, source_type="local", source=data.source)
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def end(self, run_id: str, key: str, end: End) -> None:
         client, _ = self._connect()

@@ -1,5 +1,6 @@
 """The record of a search, as the search tells it."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,13 @@ from typing import Any
 
 from search.tracking.delivery import Delivery
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, Content, End, Files, Record, Start, Values
+from search.tracking.records import SEARCH, Content, Data, End, Files, Record, Start, Values
 from search.tracking.runs import Runs, new_client
 from trainables.config.secrets import mask_secrets
 
 _LONGEST_VALUE = 6000
+# Characters that MLflow allows.
+_LONGEST_DIGEST = 36
 # Seconds that are waited for MLflow at most once it is known to be away.
 _AWAY_TIMEOUT = 5.0
 
@@ -74,6 +77,16 @@ class Tracker:
     def evaluation(self, key: str, metrics: Mapping[str, float], tokens: int) -> None:
         """The metrics of one evaluation, at the tokens seen so far; of those at the same tokens, the first counts."""
         self._send(Record(key, Values(_now(), metrics, step=tokens), once=f"{key}@{tokens}"))
+
+    def data(self, name: str, data_hash: str, source: Mapping[str, Any], key: str | None = None) -> None:
+        """What a trial trained on, or the search if `key` is None; once for each run and data set.
+
+        Args:
+            source: where it comes from, as JSON values.
+        """
+        digest = data_hash[:_LONGEST_DIGEST]
+        content = Data(name, digest, mask_secrets(json.dumps(source)))
+        self._send(Record(key or SEARCH, content, once=f"{key or SEARCH}@data {name} {digest}"))
 
     def end_trial(
         self,

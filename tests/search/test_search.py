@@ -86,6 +86,8 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
             assert len(client.get_metric_history(run.info.run_id, name)) == len(history)
         assert run.data.tags["state"] == trial.state.name.lower()
         assert run.info.status == "FINISHED"
+        (used,) = run.inputs.dataset_inputs
+        assert summary["models"]["builtin/nano"]["data_hash"].startswith(used.dataset.digest)
         if trial.number:
             assert run.data.params["curriculum.shape"] == trial.params["curriculum.shape"]
             assert float(run.data.params["mask_ratio"]) == trial.params["mask_ratio"]

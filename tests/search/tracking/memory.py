@@ -119,6 +119,12 @@ class Client:
     def log_artifact(self, run_id: str, path: str) -> None:
         self.log_text(run_id, Path(path).read_text(), Path(path).name)
 
+    def log_inputs(self, run_id: str, datasets: Any) -> None:
+        self._request("log_inputs")
+        for used in datasets:
+            self.runs[run_id]["tags"][f"data {used.dataset.name}"] = used.dataset.digest
+        self._answer("log_inputs")
+
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         self._request("set_terminated")
         self.runs[run_id]["status"] = status

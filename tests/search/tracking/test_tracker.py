@@ -1,3 +1,4 @@
+import json
 import math
 import subprocess
 import sys
@@ -400,6 +401,8 @@ def test_a_real_database(
     first.start_trial("nano/0", "nano 0", {"mask_ratio": 0.5}, {"state": "running", "model": "nano"})
     first.evaluation("nano/0", {"loss": 6.0}, tokens=100)
     first.evaluation("nano/0", {"loss": math.nan, "norm": math.inf}, tokens=200)
+    for _ in range(2):
+        first.data("problems, nano", "0" * 64, {"source": "files", "path": "problems.jsonl"}, "nano/0")
     first.end_trial("nano/0", "FAILED", metrics={"objective": 6.0}, tags={"state": "failed", "reason": ""})
     first.end_search("KILLED", {}, {}, {}, [])
     assert first.close(120), first.last_error
@@ -430,6 +433,9 @@ def test_a_real_database(
     assert child.data.params == {"mask_ratio": "0.5"}
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.data.tags["model"], child.data.tags["state"]) == ("nano", "complete")
+    (used,) = child.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("problems, nano", "0" * 36)
+    assert json.loads(used.dataset.source)["path"] == "problems.jsonl"
     history = {m.step: m.value for m in client.get_metric_history(child.info.run_id, "loss")}
     assert history == pytest.approx({100: 6.0, 200: math.nan, 300: 5.0}, nan_ok=True)
     # SQL has no infinity: MLflow stores the largest number.
