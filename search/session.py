@@ -176,9 +176,11 @@ def _search(
                 "evaluation_hash": prepared.evaluation_hash,
             }
     files = write_results(output, space, sizes, summary)
-    reopened = Reopened(output, space, sizes, summary, Evaluations(Events(output / EVENTS)), not interrupted)
-    write_page(output / REPORT, [reopened])
-    files.append(output / REPORT)
+    if not interrupted:
+        # It takes seconds; of a search that is to end, `search.report` makes it.
+        evaluations = Evaluations(Events(output / EVENTS))
+        write_page(output / REPORT, [Reopened(output, space, sizes, summary, evaluations, finished=True)])
+        files.append(output / REPORT)
     words = "\n".join(f"- **{size.model}**: {last_words(size, space)}" for size in sizes)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     delivered = tracker.close(flush_timeout)
