@@ -16,6 +16,7 @@ import yaml
 from optuna.storages.journal import JournalFileBackend
 
 from search.tracking.outbox import Outbox
+from search.tracking.records import SEARCH
 
 SPACE = {
     "name": "tiny",
@@ -78,6 +79,12 @@ class Searches:
         """The MLflow runs of the first `trials` trials of a study."""
         outbox = Outbox(self.folder / output / "mlflow.outbox")
         return [outbox.run_id(f"{name}/{number}") for number in range(trials)]
+
+    def search_run_id(self, output: str) -> str:
+        """The MLflow run of a search itself."""
+        run_id = Outbox(self.folder / output / "mlflow.outbox").run_id(SEARCH)
+        assert run_id is not None
+        return run_id
 
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())

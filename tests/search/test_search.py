@@ -66,7 +66,8 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     experiment = client.get_experiment_by_name("entrodrop")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    parent = next(r for r in runs if r.data.tags.get("kind") == "search" and r.info.run_name == "tiny")
+    parent = client.get_run(searches.search_run_id("whole"))
+    assert (parent.info.run_name, parent.data.tags["kind"]) == ("tiny", "search")
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     study, summary = searches.study("whole"), searches.summary("whole")
     searched = [r for r in children if r.data.tags["stage"] == "search"]
