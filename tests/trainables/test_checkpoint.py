@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -17,27 +18,29 @@ from torch.distributed.checkpoint.api import CheckpointException
 from trainables import checkpoint
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """The system takes no file above 64 kB."""
+    """The system takes no file above 64 kB, not even pytest's own output, if that goes to one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_what_the_file_system_refuses_is_an_os_error(tmp_path: Path, small_files: None) -> None:
-    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+def test_what_the_file_system_refuses_is_an_os_error(tmp_path: Path) -> None:
+    with small_files(), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         checkpoint.save(tmp_path / "state", {"large": torch.ones(100_000)}, "run", 1, {})
     assert not (tmp_path / "state" / "manifest.json").exists()
 
 
-def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path: Path, small_files: None) -> None:
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     checkpoint.save(folder, {"small": torch.ones(3)}, "run", 1, {"steps": 1})
-    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with small_files(), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         checkpoint.save(folder, {"small": torch.zeros(100_000)}, "run", 2, {"steps": 2})
     read = {"small": torch.zeros(3)}
     assert checkpoint.load(folder, read, "run") == {"steps": 1}
