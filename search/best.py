@@ -6,29 +6,30 @@
 
 The best one is the one that was confirmed better by the most. It takes MLFLOW_TRACKING_URI, or --uri.
 
-Exit codes: 0 found, 2 something in the arguments is wrong, or MLflow does not answer.
+Exit codes: 0 found, 2 something in the arguments is wrong, or MLflow does not answer, 130 interrupted.
 """
 
 import argparse
 import difflib
-import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.tracking.runs import new_client
+from search.tracking.runs import SQLITE, new_client
+from search.tracking.tracker import tracking_uri
 from search.verdict import Verdict
 from search.whole import write_whole
+from trainables.config.command_line import exit_code
 from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
 from trainables.config.models import slug
 from trainables.config.secrets import mask_secrets
 
 _PAGE = 500
-_DEFAULT_URI = "sqlite:///mlflow.db"
+_VERDICT = ".verdict"
 
 
 @dataclass(frozen=True)
@@ -52,36 +53,67 @@ class Confirmed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    try:
-        uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or _DEFAULT_URI
-        client = new_client(uri)
-        try:
-            found = _confirmed(client, options.experiment)
-        except ConfigError:
-            raise
-        except Exception as error:
-            reason = one_line(mask_secrets(str(error)).partition("\n")[0])
-            raise ConfigError(
-                f"--uri: given {mask_secrets(uri)}, which does not answer; allowed: MLflow ({reason})"
-            ) from None
-        found = _of_model(found, options.model)
-        if options.output is None:
-            for one in found:
-                print(_line(one))
-            return 0
-        best = next((one for one in found if one.verdict == Verdict.BETTER), None)
-        if best is None:
-            raise ConfigError("--output: nothing was confirmed better than no dropout; use no dropout")
-        write_whole(options.output, _schedule(client, best))
-        print(f"{_line(best)}\n{options.output}")
+    return exit_code(lambda: _find(options))
+
+
+def _find(options: argparse.Namespace) -> int:
+    store = _Store(tracking_uri(options.uri))
+    found = _of_model(_confirmed(store, options.experiment), options.model)
+    if options.output is None:
+        for one in found:
+            print(_line(one))
         return 0
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    best = next((one for one in found if one.verdict == Verdict.BETTER), None)
+    if best is None:
+        raise ConfigError("--output: nothing was confirmed better than no dropout; use no dropout")
+    text = store.text(best.run_id, f"best_schedule.{slug(best.model)}.yaml")
+    try:
+        write_whole(options.output, text)
     except OSError as error:
         allowed = f"a file that can be written ({error.strerror})"
-        print(f"--output: given {options.output}; allowed: {allowed}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"--output: given {options.output}; allowed: {allowed}") from None
+    print(f"{_line(best)}\n{options.output}")
+    return 0
+
+
+class _Store:
+    """MLflow; every request that it does not answer is a ConfigError."""
+
+    def __init__(self, uri: str) -> None:
+        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+            raise ConfigError(f"--uri: given {uri}, a file that does not exist; allowed: MLflow's")
+        self._uri, self._client = uri, new_client(uri)
+
+    def experiments(self) -> dict[str, str]:
+        """Names by id."""
+        return {e.experiment_id: e.name for e in self._pages(self._client.search_experiments)}
+
+    def searches(self, experiments: Iterable[str]) -> list[Any]:
+        """The runs of searches, not of their trials."""
+        return self._pages(self._client.search_runs, list(experiments), "tags.kind = 'search'")
+
+    def text(self, run_id: str, name: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._asked(self._client.download_artifacts, run_id, name, folder)
+            return Path(path).read_text(encoding="utf-8")
+
+    def _pages(self, search: Callable[..., Any], *arguments: Any) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._asked(search, *arguments, max_results=_PAGE, page_token=token)
+            found += page
+            if not (token := page.token):
+                return found
+
+    def _asked(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return request(*arguments, **options)
+        # What a store or a server raises depends on which it is.
+        except Exception as error:
+            given = mask_secrets(self._uri)
+            reason = one_line(mask_secrets(str(error)).partition("\n")[0])
+            raise ConfigError(f"--uri: given {given}, which does not answer; allowed: MLflow ({reason})") from None
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -90,23 +122,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--experiment", metavar="NAME", help="of MLflow; default: all")
     parser.add_argument("--model", metavar="MODEL", help="as the space names it; default: all")
-    parser.add_argument("--uri", help=f"of MLflow; default: MLFLOW_TRACKING_URI, or {_DEFAULT_URI}")
-    parser.add_argument(
-        "--output", metavar="FILE", type=Path, help="write the best schedule, a space with fixed values"
-    )
+    parser.add_argument("--uri", help="of MLflow; default: MLFLOW_TRACKING_URI, or mlflow.db in this folder")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write the best one, a space with fixed values")
     return parser.parse_args(arguments)
 
 
-def _confirmed(client: Any, experiment: str | None) -> list[Confirmed]:
-    experiments = {e.experiment_id: e.name for e in _pages(client.search_experiments, max_results=_PAGE)}
+def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
+    experiments = store.experiments()
     if experiment is not None:
         chosen = [number for number, name in experiments.items() if name == experiment]
         if not chosen:
             raise _unknown("--experiment", experiment, sorted(experiments.values()))
         experiments = {number: experiments[number] for number in chosen}
-    runs = (
-        _pages(client.search_runs, list(experiments), "tags.kind = 'search'", max_results=_PAGE) if experiments else []
-    )
+    runs = store.searches(experiments) if experiments else []
     found = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
     rank = [Verdict.BETTER, Verdict.NO_DIFFERENCE, Verdict.WORSE]
     return sorted(found, key=lambda one: (rank.index(Verdict(one.verdict)), one.difference))
@@ -115,12 +143,13 @@ def _confirmed(client: Any, experiment: str | None) -> list[Confirmed]:
 def _of_run(run: Any, experiment: str) -> list[Confirmed]:
     tags, metrics, found = run.data.tags, run.data.metrics, []
     point = "final" if run.data.params.get("objective") == "final" else "best"
-    for model in tags.get("models", "").split(" "):
-        short = slug(model)
-        if (verdict := tags.get(f"{short}.verdict")) is None:
+    for short in [tag.removesuffix(_VERDICT) for tag in tags if tag.endswith(_VERDICT)]:
+        try:
+            model, arm, verdict = (tags[f"{short}.{name}"] for name in ("model", "chosen_arm", "verdict"))
+            difference = [metrics[f"{short}.test.{point}.difference.{name}"] for name in ("mean", "low", "high")]
+        except KeyError:
+            # MLflow has not taken all of it yet, or another program's tag ends like ours.
             continue
-        difference = (metrics[f"{short}.test.{point}.difference.{name}"] for name in ("mean", "low", "high"))
-        arm = tags[f"{short}.chosen_arm"]
         found.append(Confirmed(run.info.run_name, experiment, run.info.run_id, model, arm, verdict, *difference))
     return found
 
@@ -136,25 +165,8 @@ def _of_model(found: list[Confirmed], model: str | None) -> list[Confirmed]:
 
 def _unknown(option: str, given: str, known: list[str]) -> ConfigError:
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.4) or known[:3]
-    return ConfigError(
-        f"{option}: given {one_line(given)}; allowed: {', '.join(near)}{', …' if len(near) < len(known) else ''}"
-    )
-
-
-def _pages(search: Any, *arguments: Any, **options: Any) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(*arguments, **options, page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
-
-
-def _schedule(client: Any, best: Confirmed) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(best.run_id, f"best_schedule.{slug(best.model)}.yaml", folder)
-        return Path(path).read_text(encoding="utf-8")
+    more = ", …" if len(near) < len(known) else ""
+    return ConfigError(f"{option}: given {one_line(given)}; allowed: {', '.join(near)}{more}")
 
 
 def _line(one: Confirmed) -> str:

@@ -23,7 +23,7 @@ def curriculum_strengths(parameters: Mapping[str, Any]) -> tuple[float, ...]:
     """The strength of a trial's curriculum over the run, each in [0, 1]; empty without a curriculum."""
     if "curriculum" not in parameters:
         return ()
-    # Takes seconds to import.
+    # It imports scipy, which a search without curricula need not wait for.
     from trainables.curriculum import curriculum_from
 
     curriculum = curriculum_from(parameters["curriculum"])

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from trainables.config.file import ConfigError
 
 NAME = ".lock"
+_PATIENCE_S = 1.0
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def output_lock(output: Path) -> Iterator[None]:
     try:
         output.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output / NAME)
-        lock.acquire(timeout=0)
+        # Not at once: `is_locked` of another process holds it for a moment.
+        lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise ConfigError(
             f"--output: given {output}, where another search is running; allowed: another folder"

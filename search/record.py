@@ -67,8 +67,8 @@ class Record:
         Args:
             planned: trials of each study.
         """
-        self._source = space.model_dump(mode="json")["data"]
-        parameters = flat(space.model_dump(mode="json", exclude={"schedule"}))
+        settings = space.model_dump(mode="json", exclude={"schedule"})
+        self._source, parameters = settings["data"], flat(settings)
         tags = {"kind": "search", "models": " ".join(space.models), **_SOURCE}
         if (commit := _git_commit()) is not None:
             tags["git.commit"] = commit
@@ -100,6 +100,7 @@ class Record:
                     metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
                     parameters |= flat(entry[name]["params"], f"{short}.{name}.")
             if (confirmation := entry.get("confirmation")) is not None and confirmation["chosen"] is not None:
+                tags[f"{short}.model"] = model
                 tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
                 for point, found in confirmation["difference"].items():
                     metrics |= {f"{short}.test.{point}.difference.{bound}": value for bound, value in found.items()}

@@ -5,7 +5,7 @@
 
 A search writes its own at its end; of one that has not finished the report shows what there is so far.
 
-Exit codes: 0 written, 1 it could not be, 2 something in the arguments is wrong.
+Exit codes: 0 written, 1 it could not be, 2 something in the arguments is wrong, 130 interrupted.
 """
 
 import argparse
@@ -14,33 +14,30 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from search.folder import REPORT, check_holds
-from search.folder import RESOLVED as NEEDED
+from search.folder import REPORT, RESOLVED, check_holds
+from trainables.config.command_line import exit_code
 from trainables.config.file import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    try:
-        if options.output is None and len(options.folders) > 1:
-            raise ConfigError("--output: given none; allowed: a file, where the report is of several searches")
-        for folder in options.folders:
-            check_holds(folder, NEEDED)
-        output = options.output or options.folders[0] / REPORT
-        # They take seconds to import.
-        from search.page import write_page
-        from search.reopened import reopened
+    return exit_code(lambda: _write(options.folders, options.output))
 
-        with ExitStack() as stack:
-            write_page(output, [stack.enter_context(reopened(folder)) for folder in options.folders])
-        print(output)
-        return 0
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
+
+def _write(folders: Sequence[Path], output: Path | None) -> int:
+    if output is None and len(folders) > 1:
+        raise ConfigError("--output: given none; allowed: a file, where the report is of several searches")
+    # Told before what takes seconds to import.
+    for folder in folders:
+        check_holds(folder, RESOLVED)
+    from search.page import write_page
+    from search.reopened import reopened
+
+    path = output or folders[0] / REPORT
+    with ExitStack() as stack:
+        write_page(path, [stack.enter_context(reopened(folder)) for folder in folders])
+    print(path)
+    return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

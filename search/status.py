@@ -21,32 +21,29 @@ from search.folder import EVENTS, REPORT, RESOLVED, check_holds
 from search.lock import is_locked
 from search.standing import Standing
 from search.view import View
-from trainables.config.file import ConfigError
+from trainables.config.command_line import exit_code
 
 _PAUSE = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    try:
-        check_holds(options.folder, EVENTS, RESOLVED)
-        search = Followed(options.folder)
-        console = Console()
-        search.read()
-        if options.watch and search.runs and console.is_terminal:
-            with Live(get_renderable=search.view, console=console, refresh_per_second=2):
-                while search.runs:
-                    time.sleep(_PAUSE)
-                    search.read()
-        else:
-            console.print(search.view())
-        console.print(search.words, highlight=False, soft_wrap=True)
-        return 0
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _show(options.folder, options.watch))
+
+
+def _show(folder: Path, watch: bool) -> int:
+    check_holds(folder, EVENTS, RESOLVED)
+    search, console = Followed(folder), Console()
+    search.read()
+    if watch and search.runs and console.is_terminal:
+        with Live(get_renderable=search.view, console=console, refresh_per_second=2):
+            while search.runs:
+                time.sleep(_PAUSE)
+                search.read()
+    else:
+        console.print(search.view())
+    console.print(search.words, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -24,25 +24,15 @@ from search.folder import OUTBOX, RESOLVED, check_holds
 from search.lock import output_lock
 from search.space import Tracking
 from search.tracking import Tracker
+from trainables.config.command_line import exit_code
 from trainables.config.file import ConfigError
 from trainables.config.secrets import mask_secrets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    try:
-        check_holds(options.folder, RESOLVED, OUTBOX)
-        with output_lock(options.folder):
-            return _deliver(options.folder, options.timeout)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: {sync_command(options.folder)}", file=sys.stderr)
-        return 130
+    interrupted = f"interrupted; go on with: {sync_command(options.folder)}"
+    return exit_code(lambda: _sync(options.folder, options.timeout), interrupted)
 
 
 def sync_command(output: Path) -> str:
@@ -76,6 +66,12 @@ def _seconds(text: str) -> float:
     if not seconds > 0:
         raise ValueError
     return seconds
+
+
+def _sync(folder: Path, timeout: float) -> int:
+    check_holds(folder, RESOLVED, OUTBOX)
+    with output_lock(folder):
+        return _deliver(folder, timeout)
 
 
 def _deliver(folder: Path, timeout: float) -> int:

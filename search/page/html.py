@@ -9,6 +9,7 @@ import plotly.offline
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.costs import cost_line
+from search.folder import RESOLVED
 from search.outcome import Size, verdict_of
 from search.page import plots
 from search.page.plots import Plot
@@ -61,7 +62,7 @@ def _part(search: Reopened) -> _Part:
         search,
         [_section(search, size) for size in sizes],
         [plot for plot in overall if plot is not None],
-        (search.folder / "resolved.yaml").read_text(encoding="utf-8"),
+        (search.folder / RESOLVED).read_text(encoding="utf-8"),
     )
 
 

@@ -159,7 +159,7 @@ def curricula(sizes: Sequence[Size]) -> Plot | None:
 def history(size: Size) -> Plot | None:
     """Every trial's objective, in the order in which they began."""
     study, figure = size.searched, go.Figure()
-    rows: list[list[object]] = []
+    rows: list[tuple[int, str, str, float]] = []
     for colour, arm in zip(_colours(), study.arms, strict=False):
         ranked = sorted(study.ranked(arm), key=lambda trial: trial.number)
         stopped = [t for t in study.trials(TrialState.PRUNED) if t.user_attrs["arm"] == arm and t not in ranked]
@@ -170,16 +170,16 @@ def history(size: Size) -> Plot | None:
                 marker = {"color": colour, "symbol": symbol, "size": 8}
                 numbers = [trial.number for trial in trials]
                 figure.add_scatter(x=numbers, y=values, name=label, mode="markers", marker=marker)
-                rows += [[t.number, _arm(arm), what[2:] or "known", v] for t, v in zip(trials, values, strict=True)]
+                rows += [(t.number, _arm(arm), what[2:] or "known", v) for t, v in zip(trials, values, strict=True)]
     if not rows:
         return None
-    known = [(float(str(row[3])), int(str(row[0]))) for row in rows if row[2] == "known" and row[1] != _arm(BASELINE)]
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title="validation objective (nats)")
     says = f"{len(rows)} trials by their objective"
-    says += f"; the lowest is {min(known)[0]:.4f}, of trial {min(known)[1]}." if known else "."
-    rows.sort(key=lambda row: int(str(row[0])))
-    return Plot("The search", says, figure, ["trial", "arm", "objective is", "nats"], rows)
+    if (best := study.best()) is not None:
+        says += f"; the lowest is {study.values(best)[0]:.4f}, of trial {best.number}"
+    rows.sort(key=lambda row: row[0])
+    return Plot("The search", f"{says}.", figure, ["trial", "arm", "objective is", "nats"], rows)
 
 
 def importances(size: Size, summary: Mapping[str, Any]) -> Plot | None:
@@ -192,9 +192,9 @@ def importances(size: Size, summary: Mapping[str, Any]) -> Plot | None:
         names = [_text(_short(name, arm)) for name in shares]
         figure.add_bar(x=list(shares.values()), y=names, orientation="h", name=_text(_arm(arm)), marker_color=colour)
     figure.update_xaxes(title="share of the difference between better and other trials", range=[0, 1])
-    rows = [[_arm(arm), name, share] for arm, shares in found.items() for name, share in shares.items()]
-    most = max(rows, key=lambda row: float(str(row[2])))
-    says = f"{most[1]} matters most ({float(str(most[2])):.0%}, {most[0]}), by PED-ANOVA."
+    rows = [(_arm(arm), _short(name, arm), share) for arm, shares in found.items() for name, share in shares.items()]
+    arm, name, share = max(rows, key=lambda row: row[2])
+    says = f"{name} matters most ({share:.0%}, {arm}), by PED-ANOVA."
     return Plot("What matters", says, figure, ["arm", "setting", "share"], rows)
 
 

@@ -24,6 +24,8 @@ _TEXTS = (".yaml", ".json")
 _KIND = "mlflow.experimentKind"
 # The tag by which a run is found again.
 TAG = "search.key"
+# How the URI of a database file begins.
+SQLITE = "sqlite:///"
 # MLflow's code for a run that it does not have.
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 
@@ -152,9 +154,9 @@ class Runs:
         if found is not None:
             return str(found.experiment_id)
         location = None
-        if self._uri.startswith("sqlite:///"):
+        if self._uri.startswith(SQLITE):
             # Beside the database, so that the artifacts are found from whichever folder the UI is started in.
-            database = Path(self._uri.removeprefix("sqlite:///"))
+            database = Path(self._uri.removeprefix(SQLITE))
             location = (database.parent / "mlartifacts").as_uri()
         return str(
             client.create_experiment(

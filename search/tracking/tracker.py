@@ -10,7 +10,7 @@ from typing import Any
 from search.tracking.delivery import Delivery
 from search.tracking.outbox import Outbox
 from search.tracking.records import SEARCH, Content, Data, End, Files, Record, Start, Values
-from search.tracking.runs import Runs, new_client
+from search.tracking.runs import SQLITE, Runs, new_client
 from trainables.config.secrets import mask_secrets
 
 _LONGEST_VALUE = 6000
@@ -41,7 +41,7 @@ class Tracker:
     def __init__(
         self, uri: str | None, experiment: str, outbox: Path, client: Callable[[str], Any] = new_client
     ) -> None:
-        self.tracking_uri = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+        self.tracking_uri = tracking_uri(uri)
         # Files that are recorded are found again from whichever folder a later process is started in.
         self._folder = outbox.parent.absolute()
         self._outbox = Outbox(self._folder / outbox.name)
@@ -160,10 +160,10 @@ def _end(
     return [*values, words, Record(key, End(status, now))]
 
 
-def _absolute(uri: str) -> str:
-    """`uri`; if it is a relative SQLite file, that file under the current folder."""
-    scheme = "sqlite:///"
-    return scheme + os.path.abspath(uri.removeprefix(scheme)) if uri.startswith(scheme) else uri
+def tracking_uri(uri: str | None) -> str:
+    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:

@@ -9,8 +9,12 @@ from mlflow import MlflowClient
 
 from search.best import main
 from search.tracking import Tracker
+from trainables.config.models import slug
 
-MODELS = {"builtin/nano": ("confirmed better", -0.3), "builtin/micro": ("no difference shown", -0.4)}
+MODELS: dict[str, tuple[str | None, float]] = {
+    "builtin/nano": ("confirmed better", -0.3),
+    "my models/small": ("no difference shown", -0.4),
+}
 
 
 pytestmark = pytest.mark.integration
@@ -35,9 +39,9 @@ def record_search(
     tracker.start_search(folder.name, {"objective": objective}, {"kind": "search", "models": " ".join(models)}, {})
     tags, metrics, files = {}, {}, []
     for model, (verdict, mean) in models.items():
-        short = model.replace("/", "-")
+        short = slug(model)
         if verdict is not None:
-            tags |= {f"{short}.verdict": verdict, f"{short}.chosen_arm": "entrodrop"}
+            tags |= {f"{short}.model": model, f"{short}.verdict": verdict, f"{short}.chosen_arm": "entrodrop"}
         for name, value in (("mean", mean), ("low", mean - 0.1), ("high", mean + 0.1)):
             metrics[f"{short}.test.{objective}.difference.{name}"] = value
         files.append(folder / f"best_schedule.{short}.yaml")
@@ -52,7 +56,7 @@ def test_all_are_listed_the_surest_first(uri: str, capsys: pytest.CaptureFixture
     assert [line.split("  ")[:2] for line in lines] == [
         ["builtin/nano", "confirmed better"],
         ["builtin/nano", "confirmed better"],
-        ["builtin/micro", "no difference shown"],
+        ["my models/small", "no difference shown"],
     ]
     assert "-0.5000 nats (-0.6000 to -0.4000)" in lines[0]
     assert "search three, code" in lines[0]
@@ -78,7 +82,7 @@ def test_the_best_one_is_written(uri: str, tmp_path: Path) -> None:
     [
         (["--experiment", "maths"], "--experiment: given maths; allowed: math"),
         (["--model", "builtin/nan"], "--model: given builtin/nan; allowed: builtin/nano"),
-        (["--model", "builtin/micro", "--output", "x.yaml"], "nothing was confirmed better than no dropout"),
+        (["--model", "my models/small", "--output", "x.yaml"], "nothing was confirmed better than no dropout"),
         (
             ["--output", "nowhere/x.yaml"],
             "given nowhere/x.yaml; allowed: a file that can be written (No such file or directory)",
@@ -99,6 +103,10 @@ def test_an_empty_store_and_one_that_is_away(tmp_path: Path, capsys: pytest.Capt
     MlflowClient(empty).search_experiments()
     assert main(["--uri", empty]) == 2
     assert "MLflow has no search" in capsys.readouterr().err
+    absent = f"sqlite:///{tmp_path}/absent.db"
+    assert main(["--uri", absent]) == 2
+    assert "a file that does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "absent.db").exists()
     assert main(["--uri", "http://user:secret@127.0.0.1:9"]) == 2
     err = capsys.readouterr().err
     assert "does not answer" in err

@@ -2,8 +2,11 @@
 
 import argparse
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from trainables.config.file import ConfigError
 from trainables.config.secrets import mask_secrets
 
 
@@ -21,6 +24,22 @@ def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs
     )
     parser.add_argument("--output", metavar="DIR", type=Path, help=f"output folder (default: {outputs}/<name>)")
     return parser
+
+
+def exit_code(command: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """What `command` returns, or what its error means, told in one line: 2 a person can mend it, 1 the system refused,
+    130 interrupted."""
+    try:
+        return command()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
 
 
 def resume_command(options: argparse.Namespace, module: str) -> str:
