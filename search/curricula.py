@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.arms import BASELINE
+from trainables.curriculum import curriculum_from
 
 _POINTS = 16
 
@@ -23,8 +24,5 @@ def curriculum_strengths(parameters: Mapping[str, Any]) -> tuple[float, ...]:
     """The strength of a trial's curriculum over the run, each in [0, 1]; empty without a curriculum."""
     if "curriculum" not in parameters:
         return ()
-    # It imports scipy, which a search without curricula need not wait for.
-    from trainables.curriculum import curriculum_from
-
     curriculum = curriculum_from(parameters["curriculum"])
     return tuple(curriculum((n + 0.5) / _POINTS) for n in range(_POINTS))

@@ -20,11 +20,10 @@ from trainables.cache import default_root
 from trainables.config.data import split_sizes
 from trainables.documents import Splits
 from trainables.entropy import check_words
-from trainables.forward import Forward
+from trainables.forward import PRECISIONS, Forward
 from trainables.models import embeddings_of, load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.prepare import check_length, mask_token_of
-from trainables.settings import PRECISIONS
 from trainables.weights import model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.

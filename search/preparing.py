@@ -15,6 +15,7 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.documents import DataError, Splits
+from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, prepare
 
 
@@ -52,7 +53,9 @@ class Preparing:
 
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
         what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
-        self._actor = _Preparer.remote(space, what)  # type: ignore[attr-defined]
+        # What it writes is where the driver looks for it.
+        preparer = _Preparer.options(scheduling_strategy=this_node())  # type: ignore[attr-defined]
+        self._actor = preparer.remote(space, what)
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
     def news(self) -> str:

@@ -17,6 +17,7 @@ from trainables.weights import parameters_of
 _BLOCK = 8 * ROWS
 # One process scores this in about a minute on a core; starting others takes some ten seconds.
 _WORTH_SPREADING = 1e12
+_RESTARTS = 3
 # A fixed number of threads gives the same entropies, to the last digit, whatever the machine.
 THREADS = 1
 
@@ -51,7 +52,8 @@ def score_spread(
     if not gpus and (operations < _WORTH_SPREADING or devices < 2):
         return score_folder(folder, packed, one_document_a_row, progress)
     # Workers of the slots hold the CPUs, and wait for these entropies: an actor takes what they leave idle.
-    options = {"num_gpus": 1 if gpus else 0}
+    # One whose node dies starts again on another.
+    options = {"num_gpus": 1 if gpus else 0, "max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
     shared = ray.put(packed)
     actors = [_Device.options(**options).remote(folder, shared, one_document_a_row) for _ in range(devices)]  # type: ignore[attr-defined]
     blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]

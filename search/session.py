@@ -35,6 +35,7 @@ from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError, Splits
 from trainables.mailbox import Bell
+from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 from trainables.weights import model_size
@@ -144,7 +145,7 @@ def _search(
             prepared=preparing.prepared,
             how=model_settings_of(space),
             storage=(output / "ray").absolute(),
-            bell=Bell.remote(),  # type: ignore[attr-defined]
+            bell=Bell.options(scheduling_strategy=this_node()).remote(),  # type: ignore[attr-defined]
             restarts=space.faults.restarts,
             hang_s=60 * space.faults.hang_minutes,
         )

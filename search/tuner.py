@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.trial import TrialState
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -147,7 +147,9 @@ class Conductor:
 
     def report(self, trial: Trial, result: dict[str, Any]) -> None:
         """Takes in a result; it is acted upon in `decisions`."""
-        running = self._running[trial.trial_id]
+        if (running := self._running.get(trial.trial_id)) is None:
+            # A slot on a node that is lost can still answer: the trial goes on elsewhere.
+            return
         running.waits = True
         if result["interrupted"]:
             return
@@ -308,9 +310,9 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
-        error = trial.get_error()
+        error = _error_of(trial)
         preempted = isinstance(error, RayActorError) and error.preempted
-        self._conductor.lost(trial.trial_id, str(error or "the slot's process died"), counts=not preempted)
+        self._conductor.lost(trial.trial_id, _in_a_line(error), counts=not preempted)
         self._orphans.expect()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -335,6 +337,25 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)
             self._keeps_slots = True
         return chosen
+
+
+def _error_of(trial: Trial) -> Exception | None:
+    """What befell a trial's slot.
+
+    Tune has written it to this machine's disk; `Trial.get_pickled_error` looks for it in the storage, where it comes
+    later.
+    """
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: Exception = cloudpickle.loads(Path(path).read_bytes())
+    return error
+
+
+def _in_a_line(error: Exception | None) -> str:
+    """The cause: the last line of what Ray says; of an actor's death its first sentence."""
+    lines = str(error or "").strip().splitlines() or ["the slot's process died"]
+    return lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]
 
 
 def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:

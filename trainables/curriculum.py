@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scipy.interpolate import PchipInterpolator
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Spline:
 
 
 @cache
-def _interpolator(rises: tuple[float, ...]) -> PchipInterpolator:
+def _interpolator(rises: tuple[float, ...]) -> "PchipInterpolator":
+    # Importing it takes a while, also where settings are only handed on.
+    from scipy.interpolate import PchipInterpolator
+
     if sum(rises) == 0:
         rises = (1.0,) * len(rises)
     heights = [sum(rises[:i]) / sum(rises) for i in range(len(rises) + 1)]

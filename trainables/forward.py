@@ -13,6 +13,8 @@ from trainables.models import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
 from trainables.packing import Packed
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 class Forward(nn.Module):
     """A causal language model, from tokens to `TokenLoss`: what DistributedDataParallel and FSDP wrap."""

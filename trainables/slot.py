@@ -15,6 +15,7 @@ import ray
 from ray import tune
 
 from trainables.mailbox import Answer, Assignment, Health, Mailbox, Order, Reference
+from trainables.placement import this_node
 from trainables.settings import ModelSettings
 
 # How often a waiting slot looks how its workers are, in seconds.
@@ -64,7 +65,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self._slot = slot
         self._number = 0
         self._error: BaseException | None = None
-        self._mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self._mailbox = Mailbox.options(scheduling_strategy=this_node()).remote()  # type: ignore[attr-defined]
         self._run = threading.Thread(target=self._fit, daemon=True)
         self._run.start()
         self.reset_config(config)

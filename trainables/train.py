@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables import checkpoint, parallel
 from trainables.entropy import score, threshold
 from trainables.evaluate import evaluate, measure
+from trainables.forward import PRECISIONS
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
@@ -24,7 +25,7 @@ from trainables.models import use_varlen
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.sealed import digest
-from trainables.settings import PRECISIONS, EntroDrop, Settings
+from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard
 from trainables.warm import WarmModel
 

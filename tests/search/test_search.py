@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from search import status
 from search.run import main
 from search.studies.stopping import LOSING, PLATEAU, is_known
-from tests.searches import Searches, workers_and_slots
+from tests.searches import Searches
 from trainables.finetune import main as finetune
 
 pytestmark = pytest.mark.integration
@@ -136,7 +135,7 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
     assert confirmation["verdict"] in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
 
 
-def test_an_interrupted_search_goes_on_to_the_same_end(
+def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_larger_budget(
     searches: Searches, whole: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = searches.start("interrupted")
@@ -162,78 +161,53 @@ def test_an_interrupted_search_goes_on_to_the_same_end(
     assert capsys.readouterr().out.endswith(err.rpartition("interrupted; ")[2])
     before = {row[0]: row for row in searches.table("interrupted")}
     assert any(row[1] == "RUNNING" for row in before.values())
-    searches.run("interrupted", "--resume")
-    assert searches.table("interrupted") == searches.table("whole")
-    confirmations = (searches.table(o, "builtin/nano/confirmation") for o in ("interrupted", "whole"))
-    assert next(confirmations) == next(confirmations)
-    for row in searches.table("interrupted"):
-        if row[0] in before and before[row[0]][1] in ("COMPLETE", "PRUNED"):
-            assert before[row[0]] == row
-
-
-def test_a_killed_worker_and_a_killed_slot_cost_no_trial(searches: Searches, whole: tuple[str, str]) -> None:
-    process = searches.start("killed")
-    searches.wait_for_evaluations("killed", 5, process)
-    workers, slots = workers_and_slots(process.pid)
-    assert len(workers) == len(slots) == 2
-    workers[0].kill()
-    searches.wait_for_evaluations("killed", 9, process)
-    slots[1].kill()
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, f"{out}\n{err}"
-    assert searches.table("killed") == searches.table("whole")
-
-
-def test_a_full_disk_ends_the_search_and_a_larger_budget_goes_on(searches: Searches, whole: tuple[str, str]) -> None:
     larger = ["--resume", "--set", "budget.trials=8"]
-    shutil.copytree(searches.folder / "whole", searches.folder / "grown")
-    events = searches.folder / "grown" / "events.jsonl"
+    events = output / "events.jsonl"
     events.rename(searches.folder / "events.jsonl")
     events.symlink_to("/dev/full")
-    _, err = searches.run("grown", *larger, code=1)
+    _, err = searches.run("interrupted", *larger, code=1)
     assert err.count("\n") == 1
     assert "No space left on device" in err
     assert "--resume" in err
     # Room was made: the search goes on, and confirms what it finds.
     (searches.folder / "events.jsonl").replace(events)
-    searches.run("grown", *larger)
-    assert searches.table("grown")[:6] == searches.table("whole")
-    assert len(searches.table("grown")) == 8
-    runs = searches.study("grown", "builtin/nano/confirmation").trials
-    before = searches.study("whole", "builtin/nano/confirmation").trials
-    assert [t.user_attrs for t in runs[: len(before)]] == [t.user_attrs for t in before]
-    best = searches.summary("grown")["models"]["builtin/nano"]["best"]["trial"]
+    searches.run("interrupted", *larger)
+    assert searches.table("interrupted")[:6] == searches.table("whole")
+    assert len(searches.table("interrupted")) == 8
+    for row in searches.table("interrupted"):
+        if row[0] in before and before[row[0]][1] in ("COMPLETE", "PRUNED"):
+            assert before[row[0]] == row
+    runs = searches.study("interrupted", "builtin/nano/confirmation").trials
+    best = searches.summary("interrupted")["models"]["builtin/nano"]["best"]["trial"]
     assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
 
 
-def test_the_best_schedule_repeats_its_trial_also_with_two_workers(searches: Searches, whole: tuple[str, str]) -> None:
-    confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
-    schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
-    two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
-    searches.run("again", *two, "--set", "confirmation=null", space=schedule)
-    again = searches.summary("again")["models"]["builtin/nano"]
-    assert again["best"]["params"] == confirmed["params"]
-    before, after = (searches.study(o).trials[n] for o, n in (("whole", confirmed["trial"]), ("again", 1)))
-    assert after.intermediate_values == pytest.approx(before.intermediate_values, abs=1e-4)
-    baselines = (searches.study(o).trials[0].intermediate_values for o in ("whole", "again"))
-    assert next(baselines) == pytest.approx(next(baselines), abs=1e-4)
-
-
-def test_the_best_schedule_trains_a_model(
+def test_the_best_schedule_trains_a_model_as_its_trial_did(
     searches: Searches, whole: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENTRODROP_CACHE", str(searches.folder / "cache"))
+    confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
-    assert finetune([str(schedule), "--set", "budget.epochs=1"]) == 0
+    assert finetune([str(schedule)]) == 0
+    evaluations = json.loads((tmp_path / "finetuned" / "tiny-best" / "losses.json").read_text())["evaluations"]
+    trained = {int(metrics["tokens"]): metrics["high_entropy_loss"] for metrics in evaluations}
+    trial = searches.study("whole").trials[confirmed["trial"]]
+    assert {tokens: trained[tokens] for tokens in trial.intermediate_values} == pytest.approx(
+        trial.intermediate_values, abs=1e-4
+    )
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "finetuned" / "tiny-best" / "model")
+    # It is a space as well, in which nothing is left to search.
+    assert main([str(schedule), "--dry-run"]) == 0
 
 
-def test_arms_are_compared_in_a_table_and_one_that_diverges_fails(searches: Searches) -> None:
+def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_workers(searches: Searches) -> None:
     decay = "{name: decay, schedule: null, training: {weight_decay: 1.0}}"
     diverging = "{name: diverging, schedule: null, training: {learning_rate: 1.0e+30}}"
     arms = f"arms=[{{name: none, schedule: null}}, {{name: entrodrop}}, {decay}, {diverging}]"
-    out, _ = searches.run("arms", "--set", arms, "--set", "budget.trials=2", "--set", "budget.epochs=2")
+    small = ["--set", "budget.trials=2", "--set", "budget.epochs=2"]
+    two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
+    out, _ = searches.run("arms", "--set", arms, *small, *two)
     assert [t.user_attrs["arm"] for t in searches.study("arms").trials].count("entrodrop") == 2
     failed = [t for t in searches.study("arms").trials if t.user_attrs["arm"] == "diverging"]
     assert [(t.state.name, t.user_attrs["reason"]) for t in failed] == [("FAIL", "nan")]

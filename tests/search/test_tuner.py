@@ -7,11 +7,14 @@ from unittest import mock
 
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from ray import cloudpickle
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.exceptions import ActorDiedError
 
 from search.interruption import Interruption
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
-from search.tuner import Conductor
+from search.tuner import Conductor, _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 
@@ -175,11 +178,40 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
         evaluated(tune_id, range(2, 3))
     assert observer.trial_report.call_count == 2
     assert study.losses(0) == [5.0] * 2
+    # What a slot answers that was given up comes too late.
+    opened.report(mock.Mock(trial_id="e"), result(tokens=300, high_entropy_loss=4.0))
+    assert opened.decisions() == []
     opened.lost("f", "killed", counts=True)
     assert study.study.trials[0].user_attrs["reason"] == "slot lost"
     candidate = opened.begin("g")
     assert candidate is not None
     assert candidate.number == 1
+
+
+def died(node: Any) -> ActorDiedError:
+    """As Ray tells that an actor's node is gone."""
+    cause = ActorDiedErrorContext(
+        actor_id=bytes(16), error_message="Its node is gone. Node Id: 1", node_death_info=node
+    )
+    return ActorDiedError(cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("error", "counts", "detail"),
+    [
+        (died(NodeDeathInfo(reason=NodeDeathInfo.UNEXPECTED_TERMINATION)), True, "Its node is gone"),
+        (died(NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)), False, "Its node is gone"),
+        (None, True, "the slot's process died"),
+    ],
+)
+def test_a_node_that_the_cluster_takes_away_is_no_failure(
+    tmp_path: Path, error: Exception | None, counts: bool, detail: str
+) -> None:
+    opened, file = mock.Mock(), tmp_path / "error.pkl"
+    if error is not None:
+        file.write_bytes(cloudpickle.dumps(error))
+    _StudyScheduler(opened, 1, mock.Mock()).on_trial_error(None, mock.Mock(trial_id="a", pickled_error_file=str(file)))
+    opened.lost.assert_called_once_with("a", detail, counts=counts)
 
 
 def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:

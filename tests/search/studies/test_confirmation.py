@@ -169,6 +169,19 @@ def test_an_interrupted_confirmation_goes_on_under_the_same_numbers(tmp_path: Pa
     assert study.study.trials == search(tmp_path).study.trials
 
 
+def test_what_a_larger_budget_finds_is_confirmed_as_well(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path)
+    confirm(confirmation)
+    before = confirmation.study.trials
+    _, larger = searched(tmp_path, budget={"trials": 10, "epochs": 8})
+    # The two better ones; the baseline was trained with the same seeds.
+    assert [(candidate.settings.seed, candidate.arm) for candidate in confirm(larger)] == [
+        (seed, "entrodrop") for seed in (1, 2, 3) for _ in range(2)
+    ]
+    assert larger.study.trials[: len(before)] == before
+    assert larger.ended
+
+
 # What comes of it.
 
 
