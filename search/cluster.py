@@ -79,6 +79,8 @@ def ray_environment(slots: int) -> dict[str, str]:
         "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        # Tune would start a trial again by itself whose node the cluster took away; search/tuner.py does.
+        "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
         # A node that was taken away may be minutes in coming back.
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

@@ -147,9 +147,7 @@ class Conductor:
 
     def report(self, trial: Trial, result: dict[str, Any]) -> None:
         """Takes in a result; it is acted upon in `decisions`."""
-        if (running := self._running.get(trial.trial_id)) is None:
-            # A slot on a node that is lost can still answer: the trial goes on elsewhere.
-            return
+        running = self._running[trial.trial_id]
         running.waits = True
         if result["interrupted"]:
             return
@@ -249,6 +247,7 @@ METRICS = (
     "exact_match",
     "train_loss",
     "mask_rate",
+    "curriculum_strength",
     "learning_rate",
     "tokens",
     "epoch",
@@ -355,7 +354,7 @@ def _error_of(trial: Trial) -> Exception | None:
 def _in_a_line(error: Exception | None) -> str:
     """The cause: the last line of what Ray says; of an actor's death its first sentence."""
     lines = str(error or "").strip().splitlines() or ["the slot's process died"]
-    return lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]
+    return (lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]).strip()
 
 
 def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:

@@ -79,6 +79,12 @@ class Run:
         """The share of the full budget's optimizer steps that has been done."""
         return self._steps / self._total_steps
 
+    @property
+    def _strength(self) -> float:
+        """The curriculum's at this point of the budget's tokens."""
+        entrodrop = self.settings.entrodrop
+        return 0.0 if entrodrop is None else entrodrop.curriculum(self._tokens / self._total_tokens)
+
     def _set_entropies(self, entropy_RT: Tensor) -> None:
         """Fixes, from the entropies of the training tokens, which of them may be dropped and with what weight."""
         self._entropy_RT = entropy_RT
@@ -99,7 +105,8 @@ class Run:
             loss, high_entropy_loss, low_entropy_loss (validation, nats), high_entropy_accuracy (share of these tokens),
             general_loss (nats, if there is a general split), exact_match (share of the answers, at the last evaluation,
             if it is measured), train_loss (nats), mask_rate (dropped tokens / tokens since the last evaluation),
-            learning_rate, tokens (seen so far), epoch, tokens_per_s.
+            curriculum_strength (now, in [0, 1]; 0 without a curriculum), learning_rate, tokens (seen so far), epoch,
+            tokens_per_s.
 
         Raises:
             NonFiniteLossError: a training or validation loss is NaN or infinite; the same on every rank.
@@ -122,6 +129,7 @@ class Run:
                 **losses,
                 "train_loss": train_loss,
                 "mask_rate": dropped / max(seen, 1),
+                "curriculum_strength": self._strength,
                 "learning_rate": self._optimizer.param_groups[0]["lr"],
                 "tokens": float(self._tokens),
                 "epoch": self._steps / self._steps_per_epoch,
@@ -241,7 +249,7 @@ class Run:
         if entrodrop is None:
             return rows, label_BT, torch.zeros_like(rows.special_RT)
         epoch = self._steps // self._steps_per_epoch
-        rate = self._rate * entrodrop.mask_ratio * entrodrop.curriculum(self._tokens / self._total_tokens)
+        rate = self._rate * entrodrop.mask_ratio * self._strength
 
         def uniform_BT(stream: int) -> Tensor:
             return uniforms(seed, epoch, rows.document_RT, rows.position_RT, stream)

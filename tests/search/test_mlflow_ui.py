@@ -70,3 +70,15 @@ def test_charts_are_drawn(pages: str, page: Any, tmp_path: Path) -> None:
     drawn.first.wait_for(state="attached")
     page.screenshot(path=tmp_path / "charts.png")
     assert drawn.count() > 5
+
+
+def test_a_trial_shows_its_curriculum_and_what_it_dropped(
+    pages: str, page: Any, searches: Searches, tmp_path: Path
+) -> None:
+    (run_id,) = searches.run_ids("whole", 2)[1:]
+    page.goto(f"{pages}/{run_id}/model-metrics")
+    for name in ("curriculum_strength", "mask_rate"):
+        page.get_by_placeholder("Search metric charts").fill(name)
+        page.get_by_text(name, exact=True).first.wait_for()
+        page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached")
+        page.screenshot(path=tmp_path / f"{name}.png")

@@ -82,7 +82,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
         run = client.get_run(run_ids[trial.number])
         history = client.get_metric_history(run.info.run_id, "high_entropy_loss")
         assert {m.step: m.value for m in history} == pytest.approx(trial.intermediate_values)
-        for name in ("loss", "low_entropy_loss", "mask_rate", "learning_rate", "tokens_per_s"):
+        for name in ("loss", "low_entropy_loss", "mask_rate", "curriculum_strength", "learning_rate", "tokens_per_s"):
             assert len(client.get_metric_history(run.info.run_id, name)) == len(history)
         assert run.data.tags["state"] == trial.state.name.lower()
         assert run.info.status == "FINISHED"

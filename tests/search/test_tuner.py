@@ -178,9 +178,6 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
         evaluated(tune_id, range(2, 3))
     assert observer.trial_report.call_count == 2
     assert study.losses(0) == [5.0] * 2
-    # What a slot answers that was given up comes too late.
-    opened.report(mock.Mock(trial_id="e"), result(tokens=300, high_entropy_loss=4.0))
-    assert opened.decisions() == []
     opened.lost("f", "killed", counts=True)
     assert study.study.trials[0].user_attrs["reason"] == "slot lost"
     candidate = opened.begin("g")

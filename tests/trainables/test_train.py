@@ -537,7 +537,7 @@ def test_without_strength_dropout_does_nothing(warm: WarmModel, presentation: st
         tiny.entrodrop(Step(1.0), presentation=presentation),
     ):
         history, last = trained(warm, entrodrop=entrodrop)
-        assert history == baseline
+        assert [metrics | {"curriculum_strength": 0.0} for metrics in history] == baseline
         assert same(last, expected)
 
 
@@ -567,9 +567,13 @@ def test_mask_rate_is_as_set(warm: WarmModel, curriculum: Curriculum, mean_stren
 
 def test_progress_counts_against_the_full_budget(warm: WarmModel) -> None:
     run = Run(warm, tiny.settings(entrodrop=tiny.entrodrop(Step(0.5), mask_ratio=1.0), epochs=4))
-    rates = [run.advance()["mask_rate"] for _ in range(4)]
-    assert rates[:2] == [0.0, 0.0]
-    assert rates[2:] == pytest.approx([droppable_share(warm, 0.5)] * 2)
+    history = [run.advance() for _ in range(4)]
+    assert [metrics["mask_rate"] for metrics in history] == [0.0, 0.0, *[pytest.approx(droppable_share(warm, 0.5))] * 2]
+    assert [metrics["curriculum_strength"] for metrics in history] == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_without_dropout_the_curriculum_has_no_strength(warm: WarmModel) -> None:
+    assert Run(warm, tiny.settings()).advance()["curriculum_strength"] == 0.0
 
 
 def test_the_learning_rate_rises_over_the_warm_up_of_the_full_budget(warm: WarmModel) -> None:
