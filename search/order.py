@@ -30,7 +30,7 @@ class ReportOrder:
     _trials: dict[int, _Trial] = field(default_factory=dict)
 
     def start(self, trial: int, started: int | None = None, handled: int = 0) -> None:
-        """A trial begins; trials are numbered in the order in which they begin.
+        """A trial begins, or goes on; trials are numbered in the order in which they begin.
 
         Args:
             started, handled: of a trial that goes on: when it began, and its reports that will not come again.

@@ -89,7 +89,7 @@ class Conductor:
         self._losses: dict[tuple[str, int], int] = {}
         self._order = ReportOrder(slots, max((study.clock for study in studies), default=0))
         self._running: dict[str, _Running] = {}
-        self._begun = 0
+        self._indices: dict[tuple[str, int], int] = {}
         self._ready: set[str] = set()
         self.slot_start_s: list[float] = []
         self.overhead_s: list[float] = []
@@ -129,9 +129,10 @@ class Conductor:
         # A budget of hours may have been used up since.
         if (candidate := study.ask(self._order.now)) is None:
             return None
-        self._running[tune_id] = _Running(study, candidate, self._begun)
-        self._order.start(self._begun, candidate.clock, self.done(tune_id))
-        self._begun += 1
+        # One that begins again after its slot was lost keeps its place among those whose turn comes at the same time.
+        index = self._indices.setdefault((study.name, candidate.number), len(self._indices))
+        self._running[tune_id] = _Running(study, candidate, index)
+        self._order.start(index, candidate.clock, self.done(tune_id))
         self._observer.trial_started(study, candidate)
         return candidate
 

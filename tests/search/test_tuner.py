@@ -62,7 +62,9 @@ class _Slots:
         self.saved: dict[int, int] = {}
         self.trained: list[tuple[int, int]] = []
 
-    def run(self, opened: Conductor, wall: random.Random) -> None:
+    def run(self, opened: Conductor, wall: random.Random, losses: float = 0.0) -> int:
+        """Returns how many slots were lost, of each at each turn so large a share."""
+        lost = 0
         training: dict[str, tuple[mock.Mock, int, int]] = {}
         begun = 0
         while True:
@@ -71,7 +73,12 @@ class _Slots:
                 training[trial.trial_id] = trial, opened.done(trial.trial_id) + 1, 0
                 begun += 1
             if not training:
-                return
+                return lost
+            for key in list(training):
+                if wall.random() < losses:
+                    opened.lost(key, "killed", counts=False)
+                    del training[key]
+                    lost += 1
             # Slots finish their intervals in any order.
             for key in wall.sample(list(training), len(training)):
                 trial, evaluation, reported = training[key]
@@ -151,6 +158,16 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
     assert table(again) == table(study)
     # Nothing is trained twice.
     assert len(kept.trained) == len(set(kept.trained))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_slots_that_are_lost_change_nothing(tmp_path: Path, slots: int, seed: int) -> None:
+    whole, study = conductor(tmp_path / "whole", slots)
+    _Slots(slots).run(whole, random.Random(0))
+    disturbed, again = conductor(tmp_path / "disturbed", slots)
+    assert _Slots(slots).run(disturbed, random.Random(seed), losses=0.3) > 3
+    assert table(again) == table(study)
 
 
 def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: Path) -> None:
