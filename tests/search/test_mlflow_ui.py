@@ -75,7 +75,7 @@ def test_charts_are_drawn(pages: str, page: Any, tmp_path: Path) -> None:
 def test_a_trial_shows_its_curriculum_and_what_it_dropped(
     pages: str, page: Any, searches: Searches, tmp_path: Path
 ) -> None:
-    (run_id,) = searches.run_ids("whole", 2)[1:]
+    run_id = searches.run_ids("whole", 2)[1]
     page.goto(f"{pages}/{run_id}/model-metrics")
     for name in ("curriculum_strength", "mask_rate"):
         page.get_by_placeholder("Search metric charts").fill(name)

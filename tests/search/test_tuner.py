@@ -63,7 +63,11 @@ class _Slots:
         self.trained: list[tuple[int, int]] = []
 
     def run(self, opened: Conductor, wall: random.Random, losses: float = 0.0) -> int:
-        """Returns how many slots were lost, of each at each turn so large a share."""
+        """Returns how many slots were lost.
+
+        Args:
+            losses: the chance of each slot to be lost at each turn.
+        """
         lost = 0
         training: dict[str, tuple[mock.Mock, int, int]] = {}
         begun = 0
