@@ -5,7 +5,7 @@ from pathlib import Path
 from trainables.config.file import ConfigError
 
 RESOLVED, EVENTS, JOURNAL, OUTBOX = "resolved.yaml", "events.jsonl", "study.journal", "mlflow.outbox"
-SUMMARY, REPORT = "summary.json", "report.html"
+SUMMARY, REPORT, MODELS = "summary.json", "report.html", "models"
 
 
 def check_holds(folder: Path, *names: str) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from search.arms import BASELINE
 from search.space import Space
-from search.studies.confirmation import Comparison, Confirmation
+from search.studies.confirmation import Comparison, Confirmation, point_of
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.verdict import Difference, Verdict
@@ -60,9 +61,9 @@ def sizes_of(journal: Path, space: Space, models: Sequence[str]) -> list[Size]:
     return sizes
 
 
-def point_of(space: Space) -> str:
-    """The evaluation that the verdict is about."""
-    return "final" if space.objective == "final" else "best"
+def recommended(size: Size, space: Space) -> str | None:
+    """The arm that the confirmation chose or, if that was worse, the baseline that beat it; None without one."""
+    return BASELINE if verdict_of(size, space) == Verdict.WORSE else size.chosen
 
 
 def verdict_of(size: Size, space: Space) -> Verdict | None:

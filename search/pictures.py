@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.audit import audit
-from search.outcome import Size, point_of
+from search.outcome import Size
 from search.space import Space
+from search.studies.confirmation import point_of
 from search.studies.size import SizeStudy
 from search.verdict import Verdict
 from search.whole import replace_whole

@@ -107,6 +107,11 @@ class Record:
         self._tracker.end_search(status, parameters, metrics, tags, files)
         self.event("search_ended", status=status)
 
+    def register(self, name: str, study: str, number: int, folder: Path, tags: Mapping[str, str]) -> None:
+        """Registers the model that a study's trial has left in `folder`."""
+        self._tracker.register(f"{study}/{number}", folder, name, tags)
+        self.event("model_registered", name=name, study=study, trial=number)
+
     def run_id(self, study: str, number: int) -> str | None:
         """The MLflow run of a study's trial, if MLflow has named it."""
         return self._tracker.run_id(f"{study}/{number}")

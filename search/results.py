@@ -15,15 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.audit import audit
 from search.costs import saved, spent, trials_table
-from search.outcome import Size, point_of, verdict_of
+from search.outcome import Size, recommended, verdict_of
 from search.pictures import write_pictures
 from search.record import flat
 from search.space import Space, to_store
-from search.studies.confirmation import sentence
+from search.studies.confirmation import point_of, sentence
 from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
 from search.trend import trend
-from search.verdict import Verdict
 from search.whole import write_whole
 from trainables.config.build import fixed
 
@@ -187,10 +186,10 @@ def best_schedule(size: Size, space: Space) -> str | None:
 
     After a confirmation that is the setting that it chose, or, if that was worse, the baseline that beat it.
     """
-    study, verdict = size.searched, verdict_of(size, space)
+    study = size.searched
     against: float | None
-    if size.chosen is not None:
-        comparison = size.comparisons[BASELINE if verdict == Verdict.WORSE else size.chosen]
+    if (arm := recommended(size, space)) is not None:
+        comparison = size.comparisons[arm]
         contestant = comparison.contestant
         own, number = fixed(study.arms[contestant.arm].space, contestant.parameters), contestant.trial
         value, against = comparison.validation, size.comparisons[BASELINE].validation
@@ -218,7 +217,7 @@ def best_schedule(size: Size, space: Space) -> str | None:
     comment = [
         f"# {what} of {study.model} in the search {space.name}.",
         f"# {space.objective.capitalize()} validation high-entropy loss {value:.4f} nats{of}{without}.",
-        f"# {words[0].upper()}{words[1:]}." if verdict is not None else "# It has not been confirmed.",
+        f"# {words[0].upper()}{words[1:]}." if arm is not None else "# It has not been confirmed.",
     ]
     return "\n".join([*comment, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)])
 

@@ -15,7 +15,7 @@ from search.cluster import joined
 from search.costs import cost_line
 from search.evaluations import Evaluations
 from search.events import Events
-from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED
+from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
 from search.outcome import Size, sizes_of
@@ -23,6 +23,7 @@ from search.page import write_page
 from search.preparing import Preparing
 from search.progress import Progress
 from search.record import Record
+from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
 from search.space import Space, to_store
@@ -95,6 +96,7 @@ class _Found:
     sizes: list[Size]
     summary: dict[str, Any]
     files: list[Path]
+    unregistered: list[str]
     interrupted: bool
     tracking_uri: str
 
@@ -153,7 +155,8 @@ def _search(
             # The slots will hold the GPUs, which the entropies are computed on.
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
-        run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
+        checkpoints, models_kept = (output / "checkpoints").absolute(), (output / MODELS).absolute()
+        run_trials(conductor, slot, space.resources.slots, checkpoints, models_kept)
         watch.stop()
     if conductor.error is not None:
         raise conductor.error
@@ -182,13 +185,16 @@ def _search(
         evaluations = Evaluations(Events(output / EVENTS))
         write_page(output / REPORT, [Reopened(output, space, sizes, summary, evaluations, finished=True)])
         files.append(output / REPORT)
+    missing = []
+    if space.tracking.register_as is not None and not interrupted:
+        missing = register_models(output / MODELS, space, sizes, record)
     words = "\n".join(f"- **{size.model}**: {last_words(size, space)}" for size in sizes)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     delivered = tracker.close(flush_timeout)
     record.close()
     if not delivered:
         print(f"{undelivered(tracker)}; deliver them later: {sync_command(output)}", file=sys.stderr)
-    return _Found(sizes, summary, files, interrupted, tracker.tracking_uri)
+    return _Found(sizes, summary, files, missing, interrupted, tracker.tracking_uri)
 
 
 def _tell(found: _Found, console: Console, space: Space) -> None:
@@ -200,6 +206,8 @@ def _tell(found: _Found, console: Console, space: Space) -> None:
     for size in found.sizes:
         cost = cost_line(found.summary["models"][size.model])
         console.print(f"{size.model}: {cost}", highlight=False, soft_wrap=True)
+    for line in found.unregistered:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:

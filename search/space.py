@@ -120,6 +120,8 @@ class Tracking(Block):
     """MLflow experiment that the search is recorded in."""
     uri: Text | None = None
     """MLflow tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
+    register_as: Text | None = None
+    """Name under which MLflow registers the confirmed model of each size, followed by the size's own; null not to."""
 
 
 class Space(RunConfig):
@@ -189,6 +191,9 @@ class Space(RunConfig):
     @model_validator(mode="after")
     def _can_be_confirmed(self) -> Self:
         if (how := self.confirmation) is None:
+            if self.tracking.register_as is not None:
+                allowed = "null without a confirmation, which says what to register"
+                raise wrong(("tracking", "register_as"), shown(self.tracking.register_as), allowed)
             return self
         most = self.budget.trials - (self.arms is None)
         most = max(most, 1)

@@ -25,7 +25,7 @@ from search.interruption import Interrupted, Interruption
 from search.order import ReportOrder
 from search.orphans import Orphans
 from search.studies.ledger import Candidate, Ledger
-from trainables.mailbox import Reference
+from trainables.mailbox import Keep, Reference
 from trainables.slot import Slot, SlotConfig
 
 
@@ -260,9 +260,9 @@ METRICS = (
 class _StudySearcher(Searcher):  # type: ignore[misc]
     """Tune's view of the studies: where its next trial comes from."""
 
-    def __init__(self, conductor: Conductor, checkpoints: Path) -> None:
+    def __init__(self, conductor: Conductor, checkpoints: Path, models: Path) -> None:
         super().__init__()
-        self._conductor, self._checkpoints = conductor, checkpoints
+        self._conductor, self._checkpoints, self._models = conductor, checkpoints, models
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         candidate = self._conductor.begin(trial_id)
@@ -276,6 +276,9 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "settings": candidate.settings.to_json(),
             "checkpoint": str(self._checkpoints / study.slug / str(candidate.number)),
             "test": candidate.test,
+            "keep": Keep(self._models / study.slug / str(candidate.number), candidate.keeps)
+            if candidate.keeps
+            else None,
             "done": self._conductor.done(trial_id),
         }
 
@@ -358,8 +361,12 @@ def _in_a_line(error: Exception | None) -> str:
     return (lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]).strip()
 
 
-def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:
-    """Runs the trials of all studies; returns when they have ended, or after an interruption."""
+def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path, models: Path) -> None:
+    """Runs the trials of all studies; returns when they have ended, or after an interruption.
+
+    Args:
+        models: folder of the models that trials leave behind, each under its study's slug and its number.
+    """
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
     placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
@@ -368,7 +375,7 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
         tune_config=tune.TuneConfig(
             num_samples=-1,
             reuse_actors=True,
-            search_alg=_StudySearcher(conductor, checkpoints),
+            search_alg=_StudySearcher(conductor, checkpoints, models),
             scheduler=_StudyScheduler(conductor, slots, slot.bell),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),

@@ -212,7 +212,7 @@ def _train(run: "Run", output: Path, console: "Console") -> None:
         while not run.finished:
             metrics = run.advance(lambda: progress.update(bar, completed=run.progress))
             if metrics["high_entropy_loss"] <= min(m["high_entropy_loss"] for m in run.history):
-                _keep(run, output / "model")
+                run.save_model(output / "model")
             run.save(output / "checkpoint")
             if parallel.rank() == 0:
                 _record(run, output)
@@ -232,21 +232,6 @@ def _line(metrics: dict[str, float], epochs: int, left: float) -> str:
         f"{general}{answers}; training loss {metrics['train_loss']:.4f}, {metrics['mask_rate']:.0%} dropped; "
         f"{metrics['tokens_per_s']:,.0f} tokens/s, {timedelta(seconds=round(left))} left"
     )
-
-
-def _keep(run: "Run", folder: Path) -> None:
-    """Writes the weights as a model folder, in place of the one before; every rank calls this."""
-    from trainables import parallel
-    from trainables.models import save_model
-
-    weights = run.weights()
-    if parallel.rank() == 0:
-        scratch = folder.with_name(".model.tmp")
-        shutil.rmtree(scratch, ignore_errors=True)
-        save_model(run.warm.model, weights, run.warm.prepared.folder, scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-    parallel.barrier()
 
 
 def _record(run: "Run", output: Path) -> None:

@@ -15,6 +15,19 @@ _ALIVE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
+class Keep:
+    """A model that a run leaves behind.
+
+    Attributes:
+        folder: on storage that all nodes see.
+        point: "best" (the weights of the best evaluation) or "final".
+    """
+
+    folder: Path
+    point: str
+
+
+@dataclass(frozen=True)
 class Assignment:
     """A run that a slot has been handed.
 
@@ -24,6 +37,7 @@ class Assignment:
         settings: `Settings.to_json`.
         checkpoint: folder of the run's exact state, on storage that all nodes see.
         test: whether the run reads the test split at its end.
+        keep: the model that the run writes at its end; None: none.
     """
 
     name: str
@@ -31,6 +45,7 @@ class Assignment:
     settings: dict[str, Any]
     checkpoint: Path
     test: bool = False
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,12 @@ class SlotConfig:
 class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
-    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", and "done", the
-    evaluations that are not to be reported again. A result has the metrics of `Run.advance`, the "seconds" that these
-    took, and "failure", "detail", "test", "fatal" and "interrupted" of its trainables.mailbox.Answer; "accumulation",
-    if the trial went on with smaller micro-batches. A trial's first result has "overhead_s", the seconds from the end
-    of the trial before it to its own first training step; a slot's first has "slot_start_s" instead.
+    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", "keep"
+    (trainables.mailbox.Keep, or None), and "done", the evaluations that are not to be reported again. A result has the
+    metrics of `Run.advance`, the "seconds" that these took, and "failure", "detail", "test", "fatal" and "interrupted"
+    of its trainables.mailbox.Answer; "accumulation", if the trial went on with smaller micro-batches. A trial's first
+    result has "overhead_s", the seconds from the end of the trial before it to its own first training step; a slot's
+    first has "slot_start_s" instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -88,6 +89,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             new_config["settings"],
             Path(new_config["checkpoint"]),
             new_config["test"],
+            new_config["keep"],
         )
         self._given: dict[str, Any] = new_config["settings"]
         self._evaluations: int = new_config["done"]

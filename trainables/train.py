@@ -4,6 +4,7 @@ Shapes: R rows of the training split, B rows of a batch or micro-batch, T positi
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from trainables.forward import PRECISIONS
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
-from trainables.models import use_varlen
+from trainables.models import save_model, use_varlen
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.sealed import digest
@@ -140,17 +141,23 @@ class Run:
             _copy(self._parameters, self._best)
         return self.history[-1]
 
-    def test(self) -> dict[str, dict[str, Any]]:
+    def test(self, reading: Callable[[str], object] = lambda _: None) -> dict[str, dict[str, Any]]:
         """Reads the test split, once and at the end: losses by document, as `Measured.to_json` gives them.
+
+        Args:
+            reading: called with "final" and with "best" while the model has these weights.
 
         Returns:
             "best": with the weights of the evaluation of least high-entropy loss on the validation split, "final": with
             the last ones; each "test", and "general" if there is a general split. The weights stay the best ones.
         """
         results = {"final": self._test()}
+        reading("final")
         reshard(self.warm.step)
         _copy(self._best, self._parameters)
-        return {"best": self._test(), **results}
+        results = {"best": self._test(), **results}
+        reading("best")
+        return results
 
     def _test(self) -> dict[str, Any]:
         warm, precision = self.warm, PRECISIONS[self.settings.precision]
@@ -325,6 +332,17 @@ class Run:
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return dict(get_model_state_dict(self.warm.model, options=options))  # type: ignore[arg-type]
+
+    def save_model(self, folder: Path) -> None:
+        """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
+        weights = self.weights()
+        if parallel.rank() == 0:
+            scratch = folder.with_name(f".{folder.name}.tmp")
+            shutil.rmtree(scratch, ignore_errors=True)
+            save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.rename(folder)
+        parallel.barrier()
 
 
 def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:

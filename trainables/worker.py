@@ -176,13 +176,30 @@ def _advance(order: Order, run: Run, stepped: Callable[[], None]) -> Answer:
     except _Interrupted:
         _save(run, folder)
         return Answer(order.number, {}, interrupted=True)
-    test = run.test() if order.assignment.test and run.finished else None
+    test = _tested(run, order.assignment) if order.assignment.test and run.finished else None
     return Answer(order.number, run.history[order.evaluations - 1], test=test)
 
 
+def _tested(run: Run, assignment: Assignment) -> dict[str, Any]:
+    def keep(point: str) -> None:
+        if (kept := assignment.keep) is not None and point == kept.point:
+            with _storage(kept.folder):
+                kept.folder.parent.mkdir(parents=True, exist_ok=True)
+                run.save_model(kept.folder)
+
+    return run.test(keep)
+
+
 def _save(run: Run, folder: Path) -> None:
-    try:
+    with _storage(folder):
         run.save(folder)
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+    """Raises StorageError if nothing can be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno in _NO_STORAGE:
             raise StorageError(error.errno, error.strerror, str(folder)) from error

@@ -12,9 +12,10 @@ from plotly.subplots import make_subplots
 from search.arms import BASELINE
 from search.curricula import curriculum_name
 from search.evaluations import Evaluations
-from search.outcome import Size, point_of
+from search.outcome import Size
 from search.results import common_parameters, shown_study
 from search.space import Space
+from search.studies.confirmation import point_of
 from search.studies.ledger import Ledger
 from search.verdict import Verdict
 from trainables.curriculum import curriculum_from

@@ -28,6 +28,11 @@ POINTS = ("best", "final")
 _FEWEST = 2
 
 
+def point_of(space: Space) -> str:
+    """The evaluation that the verdict is about."""
+    return "final" if space.objective == "final" else "best"
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A setting that is trained again.
@@ -137,9 +142,13 @@ class Confirmation(Ledger):
         """A contestant and a seed that it has not been trained with. All contestants get one seed, then the next: what
         an interruption leaves can be compared."""
         begun = {(t.user_attrs["contestant"], t.user_attrs["seed"]) for t in self._trials()}
-        seeds = range(self._space.seed + 1, self._space.seed + 1 + self._how.seeds)
+        seeds = range(self._first_seed, self._first_seed + self._how.seeds)
         pairs = ((index, seed) for seed in seeds for index in range(len(self.contestants)))
         return next((pair for pair in pairs if pair not in begun), None)
+
+    @property
+    def _first_seed(self) -> int:
+        return self._space.seed + 1
 
     def ask(self, clock: int = 0) -> Candidate | None:
         if self._interrupted:
@@ -157,7 +166,13 @@ class Confirmation(Ledger):
         contestant = self.contestants[attributes["contestant"]]
         settings = replace(Settings.from_json(contestant.settings), seed=attributes["seed"])
         parameters = {**contestant.parameters, "seed": settings.seed}
-        return Candidate(number, contestant.arm, settings, parameters, attributes.get("clock", 0), test=True)
+        keeps = point_of(self._space) if self._keeps_model(settings.seed) else None
+        clock = attributes.get("clock", 0)
+        return Candidate(number, contestant.arm, settings, parameters, clock, test=True, keeps=keeps)
+
+    def _keeps_model(self, seed: int) -> bool:
+        """One model of each contestant; not its best, which would be the luckiest."""
+        return self._space.tracking.register_as is not None and seed == self._first_seed
 
     def _reason_to_stop(self, number: int) -> None:
         """None: every run goes on to its end."""
@@ -214,6 +229,10 @@ class Confirmation(Ledger):
         """The runs of an arm's chosen setting, one for each seed."""
         choice = self._choice(arm)
         return list(self._runs(choice).values()) if choice is not None else []
+
+    def run_with_model(self, arm: str) -> FrozenTrial | None:
+        """Of the runs of an arm's chosen setting the one that has written its model, if it came to its end."""
+        return next((run for run in self.runs_of(arm) if self._keeps_model(run.user_attrs["seed"])), None)
 
     def _runs(self, contestant: int) -> dict[int, FrozenTrial]:
         """The runs of a contestant that came to their end, by seed."""

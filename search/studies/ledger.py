@@ -47,6 +47,7 @@ class Candidate:
         number: in its study.
         clock: when it began, as `search.order` counts.
         test: whether it reads the test split at its end.
+        keeps: the weights, "best" or "final", that are written to disk at its end; None: neither.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Candidate:
     parameters: dict[str, Any]
     clock: int = 0
     test: bool = False
+    keeps: str | None = None
 
 
 class Ledger(ABC):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from search.tracking.outbox import Outbox
-from search.tracking.records import Data, End, Files, Start, Values, Waiting, groups
+from search.tracking.records import Data, End, Files, Model, Start, Values, Waiting, groups
 from search.tracking.runs import MISSING, Runs, error_code
 from trainables.config.secrets import mask_secrets
 
@@ -115,6 +115,8 @@ class Delivery:
                     self._runs.keep(run_id, files)
                 case Data() as data:
                     self._runs.use(run_id, data)
+                case Model() as model:
+                    self._runs.register(run_id, model)
                 case End() as end:
                     self._runs.end(run_id, first.key, end)
         except Exception as error:
@@ -132,7 +134,7 @@ class Delivery:
     def _is_refusal(self, error: Exception, record: Waiting, run_id: str | None) -> bool:
         if error_code(error) in _REFUSALS:
             return True
-        if not isinstance(record.content, Files) or run_id is None:
+        if not isinstance(record.content, Files | Model) or run_id is None:
             return False
         # While MLflow itself is away, its artifact store need not be at fault.
         self._runs.ping(run_id)

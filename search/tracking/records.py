@@ -50,6 +50,21 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A model that is registered.
+
+    Attributes:
+        folder: that transformers loads it from; a relative one is in the outbox's folder.
+        name: under which it is registered.
+        tags: of its version.
+    """
+
+    folder: str
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class End:
     """Attributes: status: FINISHED, FAILED or KILLED."""
 
@@ -57,9 +72,16 @@ class End:
     time_ms: int
 
 
-Content = Start | Values | Files | Data | End
+Content = Start | Values | Files | Data | Model | End
 
-_KINDS: dict[str, type[Content]] = {"start": Start, "values": Values, "files": Files, "data": Data, "end": End}
+_KINDS: dict[str, type[Content]] = {
+    "start": Start,
+    "values": Values,
+    "files": Files,
+    "data": Data,
+    "model": Model,
+    "end": End,
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

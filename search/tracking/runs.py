@@ -6,13 +6,15 @@ have names. Only making a run is not repeatable: each has a tag of its own, by w
 
 import logging
 import os
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from search.tracking.flavor import write_model
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, Data, End, Files, Start, Values, Waiting
+from search.tracking.records import SEARCH, Data, End, Files, Model, Start, Values, Waiting
 from trainables.config.secrets import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -28,6 +30,10 @@ TAG = "search.key"
 SQLITE = "sqlite:///"
 # MLflow's code for a run that it does not have.
 MISSING = "RESOURCE_DOES_NOT_EXIST"
+# ... and for a name that it has already.
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+# The artifact that a registered model is in.
+_MODEL = "model"
 
 
 def new_client(uri: str) -> Any:
@@ -123,6 +129,22 @@ class Runs:
         # MLflow has a data set once for its name and digest, and a run's use of it once.
         dataset = Dataset(data.name, data.digest, source_type="local", source=data.source)
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def register(self, run_id: str, model: Model) -> None:
+        client, _ = self._connect()
+        if client.search_model_versions(f"run_id = '{run_id}'"):
+            return
+        # The model is as large as the search's own disk is for.
+        with tempfile.TemporaryDirectory(dir=self._outbox.path.parent, prefix=".model-") as folder:
+            written = Path(folder) / _MODEL
+            write_model(self._outbox.path.parent / model.folder, written)
+            client.log_artifacts(run_id, str(written), _MODEL)
+        try:
+            client.create_registered_model(model.name)
+        except Exception as error:
+            if error_code(error) != EXISTS:
+                raise
+        client.create_model_version(model.name, f"runs:/{run_id}/{_MODEL}", run_id, tags=dict(model.tags))
 
     def end(self, run_id: str, key: str, end: End) -> None:
         client, _ = self._connect()

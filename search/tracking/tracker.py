@@ -9,7 +9,7 @@ from typing import Any
 
 from search.tracking.delivery import Delivery
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, Content, Data, End, Files, Record, Start, Values
+from search.tracking.records import SEARCH, Content, Data, End, Files, Model, Record, Start, Values
 from search.tracking.runs import SQLITE, Runs, new_client
 from trainables.config.secrets import mask_secrets
 
@@ -87,6 +87,15 @@ class Tracker:
         digest = data_hash[:_LONGEST_DIGEST]
         content = Data(name, digest, mask_secrets(json.dumps(source)))
         self._send(Record(key or SEARCH, content, once=f"{key or SEARCH}@data {name} {digest}"))
+
+    def register(self, key: str, folder: Path, name: str, tags: Mapping[str, str]) -> None:
+        """Registers the model of a trial, once, as a version of the model with this name.
+
+        Args:
+            folder: that transformers loads it from; it must stay until MLflow has taken it.
+        """
+        content = Model(self._place(folder), mask_secrets(name), _texts(tags))
+        self._send(Record(key, content, once=f"{key}@model {name}"))
 
     def end_trial(
         self,

@@ -79,7 +79,7 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         ray.get(bell.rung.remote())
         before = census()
         slot = SlotConfig(1, 1, 0, {MODEL: reference}, ModelSettings(), folder / "ray", bell)
-        run_trials(conductor, slot, 2, folder / "checkpoints")
+        run_trials(conductor, slot, 2, folder / "checkpoints", folder / "models")
         assert conductor.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials
         deadline = time.monotonic() + 30

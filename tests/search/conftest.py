@@ -20,7 +20,7 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
 @pytest.fixture(scope="session")
 def whole(searches: Searches) -> tuple[str, str]:
     """The output of an uninterrupted search in `whole`."""
-    return searches.run("whole")
+    return searches.run("whole", "--set", "tracking.register_as=tiny")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from search import status
+from search.arms import BASELINE
 from search.run import main
 from search.studies.stopping import LOSING, PLATEAU, is_known
+from search.verdict import Verdict
 from tests.searches import Searches
 from trainables.finetune import main as finetune
 
@@ -100,6 +102,25 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png", "report.html"} <= artifacts
     assert confirmation["verdict"] in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[str, str]) -> None:
+    import mlflow
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{searches.folder}/mlflow.db"
+    (version,) = MlflowClient(uri).search_model_versions("name = 'tiny-builtin-nano'")
+    confirmation = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]
+    arm = BASELINE if confirmation["verdict"] == Verdict.WORSE else confirmation["chosen"]
+    assert version.tags == {"model": "builtin/nano", "arm": arm, "verdict": confirmation["verdict"]}
+    # Of the first seed's run; the others' weights are not kept.
+    (number,) = (path.name for path in (searches.folder / "whole/models/builtin-nano-confirmation").iterdir())
+    ran = searches.study("whole", "builtin/nano/confirmation").trials[int(number)]
+    assert (ran.user_attrs["seed"], ran.user_attrs["arm"]) == (1, arm)
+    assert [version.run_id] == searches.run_ids("whole", int(number) + 1, "builtin/nano/confirmation")[-1:]
+    mlflow.set_tracking_uri(uri)
+    loaded = mlflow.transformers.load_model("models:/tiny-builtin-nano/1")
+    assert loaded("Anna has 2 apples.", max_new_tokens=2)[0]["generated_text"].startswith("Anna has 2 apples.")
 
 
 def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) -> None:

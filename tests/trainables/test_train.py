@@ -264,7 +264,7 @@ def test_a_run_that_was_stopped_between_two_evaluations_has_the_same_bits(
     assert same(weights(fresh), last)
 
 
-def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmModel) -> None:
+def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmModel, tmp_path: Path) -> None:
     # So fast that it overfits at once.
     run = Run(warm, tiny.settings(learning_rate=0.05, epochs=6), keep_best=True)
     packed, groups = warm.prepared.packed("test"), warm.prepared.groups("test")
@@ -275,7 +275,17 @@ def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmMod
     losses = [metrics["high_entropy_loss"] for metrics in run.history]
     best = losses.index(min(losses))
     assert best < len(losses) - 1
-    read = run.test()
+    written: dict[str, Weights] = {}
+
+    def reading(point: str) -> None:
+        run.save_model(tmp_path / point)
+        written[point] = weights(warm)
+
+    read = run.test(reading)
+    assert list(written) == ["final", "best"]
+    assert not same(written["best"], written["final"])
+    for point, expected in written.items():
+        assert same(dict(load_model(tmp_path / point, tiny.CPU).state_dict()), expected)
     assert read["best"].keys() == {"test"}
     for point, expected in (("best", tested[best]), ("final", tested[-1])):
         for name, by_document in read[point]["test"].items():

@@ -75,6 +75,24 @@ def setting(candidate: Candidate) -> Any:
     return candidate.parameters.get("mask_ratio")
 
 
+def test_one_model_of_each_setting_is_kept_where_the_space_asks(tmp_path: Path) -> None:
+    study, confirmation = searched(tmp_path, tracking={"register_as": "m"})
+    done = confirm(confirmation)
+    assert {c.keeps for c in done if c.settings.seed == 1} == {"best"}
+    assert {c.keeps for c in done if c.settings.seed != 1} == {None}
+    chosen = confirmation.chosen()
+    assert chosen is not None
+    kept = confirmation.run_with_model(chosen)
+    assert kept is not None
+    assert (kept.user_attrs["seed"], kept.user_attrs["arm"]) == (1, chosen)
+    at_the_end = Confirmation(
+        tmp_path / "other.journal", study, space(tracking={"register_as": "m"}, objective="final")
+    )
+    assert ask(at_the_end).keeps == "final"
+    unasked = Confirmation(tmp_path / "third.journal", study, space())
+    assert ask(unasked).keeps is None
+
+
 # Who is trained again.
 
 

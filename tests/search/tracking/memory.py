@@ -18,6 +18,10 @@ class MissingError(Exception):
     error_code = "RESOURCE_DOES_NOT_EXIST"
 
 
+class ExistsError(Exception):
+    error_code = "RESOURCE_ALREADY_EXISTS"
+
+
 class LockedError(Exception):
     error_code = "TEMPORARILY_UNAVAILABLE"
 
@@ -36,6 +40,8 @@ class Client:
         self.error: Callable[[str], Exception] = ConnectionError
         self.artifact_store_works = True
         self.runs: dict[str, dict[str, Any]] = {}
+        self.registered: set[str] = set()
+        self.versions: list[tuple[str, str, str, dict[str, str]]] = []
 
     def _request(self, method: str) -> None:
         self.asked[method] += 1
@@ -118,6 +124,25 @@ class Client:
 
     def log_artifact(self, run_id: str, path: str) -> None:
         self.log_text(run_id, Path(path).read_text(), Path(path).name)
+
+    def log_artifacts(self, run_id: str, folder: str, path: str) -> None:
+        for file in Path(folder).iterdir():
+            self.log_text(run_id, file.read_text(), f"{path}/{file.name}")
+
+    def search_model_versions(self, filter_string: str) -> list[Any]:
+        self._request("search_model_versions")
+        return [version for version in self.versions if filter_string == f"run_id = '{version[2]}'"]
+
+    def create_registered_model(self, name: str) -> None:
+        self._request("create_registered_model")
+        if name in self.registered:
+            raise ExistsError(name)
+        self.registered.add(name)
+
+    def create_model_version(self, name: str, source: str, run_id: str, tags: dict[str, str]) -> None:
+        self._request("create_model_version")
+        self.versions.append((name, source, run_id, tags))
+        self._answer("create_model_version")
 
     def log_inputs(self, run_id: str, datasets: Any) -> None:
         self._request("log_inputs")

@@ -335,6 +335,28 @@ def test_an_artifact_store_that_fails_does_not_stop_the_record(tmp_path: Path) -
     assert client.runs["run0"]["files"] == {"space.yaml": "models: []"}
 
 
+def test_a_model_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    client.registered.add("math-nano")
+    client.lost["create_model_version"] = 1
+
+    def write(source: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "MLmodel").write_text((source / "weights").read_text())
+
+    monkeypatch.setattr("search.tracking.runs.write_model", write)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/weights").write_text("1 2 3")
+    written = tracker(client, tmp_path)
+    a_search(written)
+    for _ in range(2):
+        written.register("nano/0", tmp_path / "models", "math-nano", {"verdict": "worse"})
+    assert written.close(10)
+    assert client.versions == [("math-nano", "runs:/run1/model", "run1", {"verdict": "worse"})]
+    assert client.runs["run1"]["files"] == {"model/MLmodel": "1 2 3"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".model")] == []
+
+
 def test_files_are_found_in_an_output_folder_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "before").mkdir()
