@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import optuna
@@ -158,7 +159,8 @@ def curricula(sizes: Sequence[Size]) -> Plot | None:
 
 
 def history(size: Size) -> Plot | None:
-    """Every trial's objective, in the order in which they began."""
+    """Every trial's objective, in the order in which they began, and the best so far. Optuna's own plot would number
+    anew the trials of an arm, and has no place for those that were stopped."""
     study, figure = size.searched, go.Figure()
     rows: list[tuple[int, str, str, float]] = []
     for colour, arm in zip(_colours(), study.arms, strict=False):
@@ -171,6 +173,16 @@ def history(size: Size) -> Plot | None:
                 marker = {"color": colour, "symbol": symbol, "size": 8}
                 numbers = [trial.number for trial in trials]
                 figure.add_scatter(x=numbers, y=values, name=label, mode="markers", marker=marker)
+                if trials is ranked:
+                    line = {"color": colour, "width": 1, "shape": "hv"}
+                    figure.add_scatter(
+                        x=numbers,
+                        y=list(accumulate(values, min)),
+                        name=f"{label}, best so far",
+                        mode="lines",
+                        line=line,
+                        showlegend=False,
+                    )
                 rows += [(t.number, _arm(arm), what[2:] or "known", v) for t, v in zip(trials, values, strict=True)]
     if not rows:
         return None

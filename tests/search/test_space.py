@@ -33,7 +33,7 @@ def test_its_values_are_the_defaults(write: Any) -> None:
     given = load(MATH).config.model_dump()
     default = load(write(MINIMAL, "math.yaml"), ["models=[builtin/nano, builtin/micro]"]).config.model_dump()
     assert given.pop("tracking") == {"experiment": "entrodrop-math", "uri": None, "register_as": None}
-    assert default.pop("tracking") == {"experiment": "entrodrop", "uri": None}
+    assert default.pop("tracking") == {"experiment": "entrodrop", "uri": None, "register_as": None}
     assert (given["confirmation"].pop("best"), default["confirmation"].pop("best")) == (1, 2)
     assert given == default
 
@@ -168,7 +168,7 @@ WRONG_VALUES = [
     (
         "confirmation: null\ntracking: {register_as: maths}",
         9,
-        "tracking.register_as: given maths; allowed: null without a confirmation, which says what to register",
+        "tracking.register_as: given 'maths'; allowed: null without a confirmation, which says what to register",
     ),
     ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2"),
     ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: a number from 0.5 to 0.999"),
