@@ -7,6 +7,7 @@ from typing import Any
 
 from trainables.config.file import ConfigError
 
+TRIAL_EVENTS = ("trial_started", "evaluation", "trial_ended")
 # What readers take from each kind of event.
 _TRIAL = ("study", "trial")
 _KEYS = {
@@ -14,6 +15,8 @@ _KEYS = {
     "trial_started": (*_TRIAL, "arm", "parameters", "planned", "full_tokens", "tokens"),
     "evaluation": (*_TRIAL, "tokens", "full_tokens", "high_entropy_loss", "epoch"),
     "trial_ended": (*_TRIAL, "state", "reason", "objective"),
+    "slots_changed": ("slots",),
+    "model_registered": (*_TRIAL, "name"),
     "search_ended": ("status",),
 }
 

@@ -116,6 +116,11 @@ class Record:
         """The MLflow run of a study's trial, if MLflow has named it."""
         return self._tracker.run_id(f"{study}/{number}")
 
+    def slots_changed(self, slots: int) -> None:
+        """So many slots are at work from now on."""
+        self._progress.note(f"slots at work: {slots}, as nodes have left the cluster or joined it")
+        self.event("slots_changed", slots=slots)
+
     def trial_started(self, study: Ledger, candidate: Candidate) -> None:
         key = self._key(study, candidate)
         name = curriculum_name(candidate.arm, candidate.parameters)

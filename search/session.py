@@ -156,7 +156,8 @@ def _search(
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
         checkpoints, models_kept = (output / "checkpoints").absolute(), (output / MODELS).absolute()
-        run_trials(conductor, slot, space.resources.slots, checkpoints, models_kept)
+        patience_s = 60 * space.faults.shrink_minutes
+        run_trials(conductor, slot, space.resources.slots, checkpoints, models_kept, patience_s)
         watch.stop()
     if conductor.error is not None:
         raise conductor.error

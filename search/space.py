@@ -21,7 +21,7 @@ from search.arms import ArmBlock, checked
 from search.reference import reference
 from trainables.config import file
 from trainables.config.errors import shown
-from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
+from trainables.config.fields import Block, Choices, Count, NotNegative, Positive, Share, Text, WholeNumber, wrong
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.secrets import mask_secrets
@@ -113,6 +113,9 @@ class Faults(Block):
     least 0. Nodes that the cluster takes away are not counted."""
     hang_minutes: Positive = 30
     """Minutes without a forward pass after which a trial fails: above 0."""
+    shrink_minutes: NotNegative = 1
+    """Minutes for which lost nodes are waited for before the search goes on with fewer slots, and may come to other
+    settings: at least 0."""
 
 
 class Tracking(Block):

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from search.events import Events
+from search.events import TRIAL_EVENTS, Events
 from search.folder import EVENTS, REPORT, RESOLVED, check_holds
 from search.lock import is_locked
 from search.standing import Standing
@@ -94,7 +94,7 @@ class Followed:
             self._ended, self._resume_command = None, event["resume_command"]
         elif kind == "search_ended":
             self._ended = event["status"]
-        else:
+        elif kind in TRIAL_EVENTS:
             self._standing.happened(kind, event)
 
     def view(self) -> View:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -24,13 +24,16 @@ from ray.tune.search import Searcher
 from search.interruption import Interrupted, Interruption
 from search.order import ReportOrder
 from search.orphans import Orphans
+from search.room import Need, Room
 from search.studies.ledger import Candidate, Ledger
 from trainables.mailbox import Keep, Reference
-from trainables.slot import Slot, SlotConfig
+from trainables.slot import NoRoomError, Slot, SlotConfig
 
 
 class Observer(Protocol):
     """Is told what happens, in the order in which it is acted upon."""
+
+    def slots_changed(self, slots: int) -> None: ...
 
     def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
 
@@ -121,6 +124,13 @@ class Conductor:
     def saved(self) -> bool:
         """True when all running trials have saved their state, or have evaluated, which saves it, and wait."""
         return all(running.waits for running in self._running.values())
+
+    def use_slots(self, slots: int) -> int:
+        """Sets how many trials run at the same time. Returns how many too many there are, which have to be lost."""
+        if slots != self._order.slots:
+            self._order.slots = slots
+            self._observer.slots_changed(slots)
+        return max(0, self._order.running - slots)
 
     def begin(self, tune_id: str) -> Candidate | None:
         """The next trial, if a slot is free and a study has one."""
@@ -300,10 +310,11 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
     """
 
-    def __init__(self, conductor: Conductor, slots: int, bell: Reference) -> None:
+    def __init__(self, conductor: Conductor, slots: int, bell: Reference, room: Room) -> None:
         super().__init__()
-        self._conductor, self._slots, self._bell = conductor, slots, bell
+        self._conductor, self._slots, self._bell, self._room = conductor, slots, bell, room
         self._keeps_slots = False
+        self._too_many = 0
         self._orphans = Orphans()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -315,7 +326,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
         preempted = isinstance(error, RayActorError) and error.preempted
-        self._conductor.lost(trial.trial_id, _in_a_line(error), counts=not preempted)
+        counts = not (preempted or isinstance(error, NoRoomError))
+        self._conductor.lost(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -327,6 +339,9 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             if self._conductor.saved or self._conductor.interruption.overdue:
                 raise Interrupted
             return None
+        if (too_many := self._conductor.use_slots(self._room.slots())) != self._too_many:
+            self._too_many = too_many
+            self._bell.crowd.remote(too_many)
         for trial, goes_on in self._conductor.decisions():
             if goes_on:
                 controller._schedule_trial_train(trial)
@@ -357,26 +372,31 @@ def _error_of(trial: Trial) -> Exception | None:
 
 def _in_a_line(error: Exception | None) -> str:
     """The cause: the last line of what Ray says; of an actor's death its first sentence."""
-    lines = str(error or "").strip().splitlines() or ["the slot's process died"]
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lines = str(cause or "").strip().splitlines() or ["the slot's process died"]
     return (lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]).strip()
 
 
-def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path, models: Path) -> None:
+def run_trials(
+    conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path, models: Path, patience_s: float = 60.0
+) -> None:
     """Runs the trials of all studies; returns when they have ended, or after an interruption.
 
     Args:
         models: folder of the models that trials leave behind, each under its study's slug and its number.
+        patience_s: see search.room.Room.
     """
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
     placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
+    room = Room(slots, Need(slot.workers, slot.cpus, slot.gpus), patience_s)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(Slot, slot=slot), placement),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             reuse_actors=True,
             search_alg=_StudySearcher(conductor, checkpoints, models),
-            scheduler=_StudyScheduler(conductor, slots, slot.bell),
+            scheduler=_StudyScheduler(conductor, slots, slot.bell, room),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),

@@ -90,26 +90,38 @@ class Health:
     """How the order at hand is going.
 
     Attributes:
+        placed: whether there is a worker group: it has started, and is not lost.
         groups_lost: worker groups that were lost in the assignment.
         silent_s: seconds without a forward pass; None while no worker trains: it starts, or waits for the data.
     """
 
+    placed: bool
     groups_lost: int
     silent_s: float | None
 
 
 @ray.remote(num_cpus=0)
 class Bell:
-    """Rung when the search is interrupted."""
+    """Rung when the search is interrupted; and says which slots are to end when the cluster has no room for all."""
 
     def __init__(self) -> None:
         self._rung = False
+        self._too_many = 0
 
     def ring(self) -> None:
         self._rung = True
 
     def rung(self) -> bool:
         return self._rung
+
+    def crowd(self, too_many: int) -> None:
+        """So many slots are to end, of those that have no workers."""
+        self._too_many = too_many
+
+    def gives_way(self) -> bool:
+        """Whether the slot that asks, which has no workers, is to end."""
+        self._too_many -= (gives_way := self._too_many > 0)
+        return gives_way
 
 
 @ray.remote(num_cpus=0)
@@ -125,6 +137,7 @@ class Mailbox:
         self._starts_expected, self._groups_lost = 1, 0
         self._changed = asyncio.Condition()
         self._workers: dict[int, Reference] = {}
+        self._placed = False
         self._passes: int | None = None
         self._moved_at = 0.0
         self._interrupted = False
@@ -188,7 +201,7 @@ class Mailbox:
             worker: handle of the worker's actor.
         """
         self._workers[rank] = worker
-        self._passes = None
+        self._passes, self._placed = None, True
         if rank == 0:
             if self._starts_expected:
                 self._starts_expected -= 1
@@ -206,7 +219,7 @@ class Mailbox:
             preempted: whether the cluster took a node away, which is no failure of the trial.
         """
         # Until the next group trains, nothing hangs.
-        self._passes = None
+        self._passes, self._placed = None, False
         if memory is not None and self._order is not None:
             await self.put_answer(Answer(self._order.number, {}, "out of memory", memory), group_ends=True)
         elif preempted:
@@ -227,4 +240,4 @@ class Mailbox:
 
     async def health(self) -> Health:
         silent_s = time.monotonic() - self._moved_at if self._passes is not None else None
-        return Health(self._groups_lost, silent_s)
+        return Health(self._placed, self._groups_lost, silent_s)

@@ -49,6 +49,10 @@ class SlotConfig:
     hang_s: float = 1800.0
 
 
+class NoRoomError(RuntimeError):
+    """The cluster has shrunk, and this slot is one of those that find no place any more."""
+
+
 class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
@@ -149,6 +153,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                 if health.silent_s is None:
                     return Answer(self._number, {}, interrupted=True)
                 ray.get(self._mailbox.interrupt.remote())
+            elif not health.placed and ray.get(self._slot.bell.gives_way.remote()):
+                raise NoRoomError("the cluster has no room for this slot")
             elif health.groups_lost > self._slot.restarts:
                 # The next group must not take this order up again.
                 self._give_up("worker lost", f"{health.groups_lost} worker groups lost", group_ends=False)

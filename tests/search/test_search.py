@@ -118,6 +118,8 @@ def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[st
     ran = searches.study("whole", "builtin/nano/confirmation").trials[int(number)]
     assert (ran.user_attrs["seed"], ran.user_attrs["arm"]) == (1, arm)
     assert [version.run_id] == searches.run_ids("whole", int(number) + 1, "builtin/nano/confirmation")[-1:]
+    # The events tell it, and can be read.
+    assert status.main([str(searches.folder / "whole")]) == 0
     mlflow.set_tracking_uri(uri)
     loaded = mlflow.transformers.load_model("models:/tiny-builtin-nano/1")
     assert loaded("Anna has 2 apples.", max_new_tokens=2)[0]["generated_text"].startswith("Anna has 2 apples.")

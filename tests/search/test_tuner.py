@@ -9,7 +9,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from ray import cloudpickle
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from search.interruption import Interruption
 from search.studies.ledger import Ledger
@@ -17,6 +17,7 @@ from search.studies.size import SizeStudy
 from search.tuner import Conductor, _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
+from trainables.slot import NoRoomError
 
 EVALUATIONS, TOKENS = 8, 100
 
@@ -219,16 +220,19 @@ def died(node: Any) -> ActorDiedError:
     [
         (died(NodeDeathInfo(reason=NodeDeathInfo.UNEXPECTED_TERMINATION)), True, "Its node is gone"),
         (died(NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)), False, "Its node is gone"),
+        (RayTaskError("step", "", NoRoomError("no room")).as_instanceof_cause(), False, "no room"),
         (None, True, "the slot's process died"),
     ],
 )
-def test_a_node_that_the_cluster_takes_away_is_no_failure(
+def test_what_the_cluster_takes_away_is_no_failure(
     tmp_path: Path, error: Exception | None, counts: bool, detail: str
 ) -> None:
     opened, file = mock.Mock(), tmp_path / "error.pkl"
     if error is not None:
         file.write_bytes(cloudpickle.dumps(error))
-    _StudyScheduler(opened, 1, mock.Mock()).on_trial_error(None, mock.Mock(trial_id="a", pickled_error_file=str(file)))
+    _StudyScheduler(opened, 1, mock.Mock(), mock.Mock()).on_trial_error(
+        None, mock.Mock(trial_id="a", pickled_error_file=str(file))
+    )
     opened.lost.assert_called_once_with("a", detail, counts=counts)
 
 
@@ -247,3 +251,26 @@ def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> N
     opened.report(mock.Mock(trial_id="b"), result(interrupted=True))
     assert opened.saved
     assert [t.state.name for t in study.study.trials] == ["RUNNING", "RUNNING"]
+
+
+def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) -> None:
+    observer = mock.Mock()
+    opened, _ = conductor(tmp_path, slots=2, observer=observer)
+    first, second = opened.begin("a"), opened.begin("b")
+    assert first is not None
+    assert second is not None
+    opened.report(mock.Mock(trial_id="a"), result(tokens=TOKENS, high_entropy_loss=5.0))
+    assert [goes_on for _, goes_on in opened.decisions()] == [True]
+    opened.report(mock.Mock(trial_id="a"), result(tokens=2 * TOKENS, high_entropy_loss=4.0))
+    # The other trial has lost its place: this one would wait for it for ever.
+    assert opened.decisions() == []
+    assert opened.use_slots(1) == 1
+    opened.lost("b", "no room", counts=False)
+    assert opened.use_slots(1) == 0
+    assert [goes_on for _, goes_on in opened.decisions()] == [True]
+    assert opened.begin("c") is None
+    assert opened.use_slots(2) == 0
+    again = opened.begin("c")
+    assert again is not None
+    assert again.number == second.number
+    assert [call.args for call in observer.slots_changed.call_args_list] == [(1,), (2,)]

@@ -20,7 +20,7 @@ from tests import tiny
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.slot import Slot, SlotConfig
+from trainables.slot import NoRoomError, Slot, SlotConfig
 from trainables.train import Run
 from trainables.warm import WarmModel
 from trainables.worker import StorageError, serve
@@ -91,13 +91,13 @@ def pair(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
 
 
 @contextmanager
-def opened(data: Any, workers: int, folder: Path) -> Iterator[Slot]:
+def opened(data: Any, workers: int, folder: Path, cpus: int = 1) -> Iterator[Slot]:
     bell = Bell.remote()  # type: ignore[attr-defined]
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
     with mock.patch("trainables.group._serve", partial(faulty, folder)):
         slot.setup(
-            trial(folder, WELL), SlotConfig(workers, 1, 0, {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S)
+            trial(folder, WELL), SlotConfig(workers, cpus, 0, {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S)
         )
         yield slot
     slot.cleanup()
@@ -105,7 +105,7 @@ def opened(data: Any, workers: int, folder: Path) -> Iterator[Slot]:
 
 def trial(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
     settings = tiny.settings(seed=seed, epochs=EPOCHS).to_json()
-    common = {"name": str(seed), "model": MODEL, "settings": settings, "test": False, "done": 0}
+    common = {"name": str(seed), "model": MODEL, "settings": settings, "test": False, "keep": None, "done": 0}
     return {**common, "checkpoint": str(folder / f"run-{seed}"), **changes}
 
 
@@ -130,6 +130,16 @@ def losses(results: list[dict[str, Any]]) -> Any:
 def goes_on(slot: Slot, folder: Path, warm: WarmModel) -> bool:
     """Whether the next trial on the slot trains as ever."""
     return bool(expected(warm, WELL) == losses(train(slot, folder, WELL, name=f"after {folder.name}")))
+
+
+def test_a_slot_without_a_place_gives_way_when_it_is_told_to(slot: Slot, data: Any, tmp_path: Path) -> None:
+    with opened(data, 1, tmp_path, cpus=64) as unplaced:
+        bell = unplaced._slot.bell
+        ray.get(bell.crowd.remote(1))
+        with pytest.raises(NoRoomError):
+            unplaced.step()
+        # It was the only one that was to go.
+        assert not ray.get(bell.gives_way.remote())
 
 
 def test_times_are_told(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
