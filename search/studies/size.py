@@ -147,13 +147,13 @@ class SizeStudy(Ledger):
         trial, evaluations = self._running(number), len(self.losses(number))
         # Before what makes the evaluation count: a driver that is killed in between will do both again.
         for measure in self._space.objectives[1:]:
-            values = self._trials()[number].user_attrs.get(measure, [])[:evaluations]
+            values = self._trial(number).user_attrs.get(measure, [])[:evaluations]
             trial.set_user_attr(measure, [*values, metrics[measure]])
         return super().report(number, metrics)
 
     def _reason_to_stop(self, number: int) -> str | None:
         """The baseline is never stopped, nor is a trial that is audited."""
-        trial = self._trials()[number]
+        trial = self._trial(number)
         if trial.user_attrs["arm"] == BASELINE or "audit" in trial.user_attrs:
             return None
         reason = self._reason(trial)
@@ -201,7 +201,7 @@ class SizeStudy(Ledger):
         self._learn(number)
 
     def _learn(self, number: int) -> None:
-        trial = self._trials()[number]
+        trial = self._trial(number)
         sampling = self._sampling[trial.user_attrs["arm"]]
         if trial.state == TrialState.FAIL:
             sampling.learn_failure(number)
