@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +176,15 @@ class SizeStudy(Ledger):
         # Of several objectives a trial may win one although it is behind in the other.
         if len(space.objectives) > 1:
             return None
-        pruner: optuna.pruners.BasePruner
+        return LOSING if self._pruner.prune(self.study, trial) else None
+
+    @cached_property
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        stopping, full = self._space.early_stopping, self.full_tokens
+        assert full is not None
         if stopping.pruner == "curves":
-            pruner = CurvePruner(stopping.first_rung, stopping.chance, full, space.objective)
-        else:
-            pruner = RungPruner(stopping.first_rung, stopping.reduction_factor, full, space.objective)
-        return LOSING if pruner.prune(self.study, trial) else None
+            return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
+        return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
 
     def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
         """Each objective's losses in the order of the evaluations, in nats."""
