@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -87,7 +87,8 @@ class Meter:
             if len(self._reported) == self._slots:
                 self._slots_bytes = _bytes_of_slots()
                 self._began = time.perf_counter(), time.process_time()
-                self._cpu.clear(), self._wall.clear(), self._calls.clear()
+                for counter in (self._cpu, self._wall, self._calls):
+                    counter.clear()
         else:
             self._reports += 1
 
@@ -130,8 +131,13 @@ class Meter:
 
 
 def _bytes_of_slots() -> int:
-    slots = [p for p in psutil.Process().children(recursive=True) if "Instant" in " ".join(p.cmdline())]
-    return sum(process.memory_full_info().uss for process in slots)
+    own = 0
+    for process in psutil.Process().children(recursive=True):
+        # It may end just now.
+        with suppress(psutil.NoSuchProcess):
+            if "Instant" in " ".join(process.cmdline()):
+                own += process.memory_full_info().uss
+    return own
 
 
 def _space(trials: int, slots: int) -> Any:
@@ -195,7 +201,6 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         conductor = Conductor([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
         bell = Bell.remote()  # type: ignore[attr-defined]
         config = SlotConfig(1, 1, 0, {}, ModelSettings(), folder / "ray", bell)
-        config.prepared[MODEL] = None
         with meter.parts(parts), mock.patch("search.tuner.Slot", Instant):
             run_trials(conductor, config, slots, folder / "checkpoints")
             assert tracker.flush(_DELIVERY), tracker.last_error

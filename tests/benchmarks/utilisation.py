@@ -3,10 +3,10 @@
     python -m tests.benchmarks.utilisation [--seconds 5 20 60] [--trials 4] [--json FILE]
 
 One slot with one CPU trains builtin/nano for eight epochs, with an evaluation and a checkpoint after each, on as many
-documents as take about so long. The slot's time is counted from the end of its first trial, which starts the slot and
-compiles nothing, to the end of its last. Training or evaluation is what `trainables.train.Run.advance` takes: batches,
-forward and backward passes, optimizer steps and the validation split. What is not: a run's set-up, its checkpoints, the
-waiting for an order, and what the driver does in between. All are seconds on the wall clock.
+documents as take about so long. The slot's time is counted from the end of its first trial, which starts the slot, to
+the end of its last. Training or evaluation is what `trainables.train.Run.advance` takes: batches, forward and backward
+passes, optimizer steps and the validation split. What is not: a run's set-up, its checkpoints, waiting for an order,
+and what the driver does in between. All are seconds on the wall clock.
 
 Keys: share_5, share_20, share_60 (goals: 0.90, 0.95, 0.98); lost, for each length what is neither, in seconds for each
 trial: checkpoints, between_trials (from the end of a trial to the first step of the next), orders (the rest: an
