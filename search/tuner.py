@@ -316,6 +316,10 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._keeps_slots = False
         self._too_many = 0
         self._orphans = Orphans()
+        self._pending: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._pending.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         self._conductor.report(trial, result)
@@ -349,7 +353,9 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
                 controller.stop_trial(trial)
                 if self._conductor.error is None:
                     shutil.rmtree(trial.config["checkpoint"], ignore_errors=True)
-        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        # As FIFOScheduler, which looks through all trials that there have been; here none is ever paused.
+        self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
+        chosen = self._pending[0] if self._pending else None
         if chosen is not None and not self._keeps_slots:
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
             controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)

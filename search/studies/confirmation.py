@@ -162,7 +162,7 @@ class Confirmation(Ledger):
         return self._candidate(number)
 
     def _candidate(self, number: int) -> Candidate:
-        attributes = self._trials()[number].user_attrs
+        attributes = self._trial(number).user_attrs
         contestant = self.contestants[attributes["contestant"]]
         settings = replace(Settings.from_json(contestant.settings), seed=attributes["seed"])
         parameters = {**contestant.parameters, "seed": settings.seed}
@@ -178,7 +178,7 @@ class Confirmation(Ledger):
         """None: every run goes on to its end."""
 
     def tested(self, number: int) -> dict[str, dict[str, float]]:
-        trial = self._trials()[number]
+        trial = self._trial(number)
         return {point: test_losses(trial, point) for point in POINTS} if "test" in trial.user_attrs else {}
 
     def comparisons(self) -> dict[str, Comparison]:

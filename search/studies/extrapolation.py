@@ -3,8 +3,11 @@
 Shapes: N finished trials, F features of a curve so far.
 """
 
+import bisect
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -13,17 +16,40 @@ from optuna.trial import FrozenTrial
 from scipy import stats
 
 from search.studies.ledger import losses_of, objective_value
-from search.studies.stopping import is_known, losses_up_to, of_the_same_arm
+from search.studies.stopping import is_known, losses_up_to
 
 Array = NDArray[np.float64]
 
 # With fewer the interval of a prediction is too wide to say anything.
 _FEWEST_DEGREES = 2
+_FEATURES = 4
+
+
+@dataclass
+class _Ended:
+    """Trials of an arm whose objective is known, at so many tokens, in the order of their numbers.
+
+    Attributes:
+        looked_at: of the known ones, in the order in which they became known.
+    """
+
+    numbers: list[int]
+    feature_NF: Array
+    end_N: Array
+    looked_at: int = 0
+
+    def add(self, number: int, feature_F: Array, end: float) -> None:
+        at = bisect.bisect(self.numbers, number)
+        self.numbers.insert(at, number)
+        self.feature_NF = np.insert(self.feature_NF, at, feature_F, axis=0)
+        self.end_N = np.insert(self.end_N, at, end)
 
 
 class CurvePruner(optuna.pruners.BasePruner):
     """Predicts a trial's objective at its end from its losses so far, by linear regression over the trials of its arm
     whose objective is known (Baker et al., arXiv 1705.10823).
+
+    It is for one study, and remembers what it has seen of trials that have ended: they do not change.
 
     Args:
         first: share of the budget before which no trial is stopped.
@@ -32,15 +58,40 @@ class CurvePruner(optuna.pruners.BasePruner):
 
     def __init__(self, first: float, chance: float, full_tokens: int, objective: str) -> None:
         self._first_tokens, self._chance, self._objective = first * full_tokens, chance, objective
+        self._seen = 0
+        self._running: list[int] = []
+        self._known: dict[str, list[FrozenTrial]] = defaultdict(list)
+        self._ended: dict[tuple[str, int], _Ended] = {}
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         tokens = max(trial.intermediate_values)
-        ended = [t for t in of_the_same_arm(study, trial) if is_known(t) and max(t.intermediate_values) >= tokens]
-        if tokens < self._first_tokens or not ended:
+        if tokens < self._first_tokens:
             return False
-        feature_NF = np.array([self._features(losses_up_to(other, tokens)) for other in ended])
-        end_N = np.array([objective_value(self._objective, losses_of(other)) for other in ended])
-        return chance_below(end_N.min(), feature_NF, end_N, self._features(losses_of(trial))) < self._chance
+        self._look(study)
+        ended = self._ended_at(trial.user_attrs["arm"], tokens)
+        if not ended.numbers:
+            return False
+        own_F = self._features(losses_of(trial))
+        return chance_below(ended.end_N.min(), ended.feature_NF, ended.end_N, own_F) < self._chance
+
+    def _look(self, study: optuna.Study) -> None:
+        """Finds the trials whose objective has become known."""
+        trials = study.get_trials(deepcopy=False)
+        unsettled = [trials[number] for number in (*self._running, *range(self._seen, len(trials)))]
+        for trial in unsettled:
+            if is_known(trial):
+                self._known[trial.user_attrs["arm"]].append(trial)
+        self._running = [t.number for t in unsettled if not (is_known(t) or t.state.is_finished())]
+        self._seen = len(trials)
+
+    def _ended_at(self, arm: str, tokens: int) -> _Ended:
+        ended = self._ended.setdefault((arm, tokens), _Ended([], np.empty((0, _FEATURES)), np.empty(0)))
+        for trial in self._known[arm][ended.looked_at :]:
+            if max(trial.intermediate_values) >= tokens:
+                feature_F = self._features(losses_up_to(trial, tokens))
+                ended.add(trial.number, feature_F, objective_value(self._objective, losses_of(trial)))
+        ended.looked_at = len(self._known[arm])
+        return ended
 
     def _features(self, losses: Sequence[float]) -> Array:
         change = losses[-1] - losses[-2] if len(losses) > 1 else 0.0

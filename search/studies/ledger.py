@@ -75,9 +75,12 @@ class Ledger(ABC):
         self.objectives = space.objectives
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
+        self._storage = opened(journal)
         self.study = optuna.create_study(
-            storage=opened(journal), study_name=name, direction="minimize", load_if_exists=True
+            storage=self._storage, study_name=name, direction="minimize", load_if_exists=True
         )
+        # Of each trial, by its number, what the storage knows it by.
+        self._ids: list[int] = []
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
 
     @property
@@ -116,7 +119,7 @@ class Ledger(ABC):
         Args:
             seconds: that the evaluation took.
         """
-        trial, tokens = self._trials()[number], self.tokens(number)
+        trial, tokens = self._trial(number), self.tokens(number)
         before = trial.user_attrs.get(_DECIDED)
         if before is None or before["tokens"] != tokens:
             device_s = device_s_of(trial)
@@ -134,6 +137,15 @@ class Ledger(ABC):
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        """One trial, without a list of all: a report must not cost more the more trials there are."""
+        return self._storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        if number >= len(self._ids):
+            self._ids = [trial._trial_id for trial in self._trials()]
+        return self._ids[number]
 
     def _begun(self) -> int:
         return sum(t.state != TrialState.WAITING for t in self._trials())
@@ -170,7 +182,7 @@ class Ledger(ABC):
 
     def annotation(self, number: int, key: str) -> Any:
         """What was annotated; None if nothing was."""
-        return self._trials()[number].user_attrs.get(key)
+        return self._trial(number).user_attrs.get(key)
 
     def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
         """The one place where a trial's state changes.
@@ -190,11 +202,11 @@ class Ledger(ABC):
 
     def losses(self, number: int) -> list[float]:
         """High-entropy losses of the trial, in the order of its evaluations, in nats."""
-        return losses_of(self._trials()[number])
+        return losses_of(self._trial(number))
 
     def tokens(self, number: int) -> int:
         """Tokens that the trial has trained on up to its last evaluation."""
-        return max(self._trials()[number].intermediate_values, default=0)
+        return max(self._trial(number).intermediate_values, default=0)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return [t for t in self._trials() if t.state in states]
@@ -211,7 +223,7 @@ class Ledger(ABC):
         return self._running(len(self._trials()) - 1)
 
     def _running(self, number: int) -> optuna.Trial:
-        return optuna.trial.Trial(self.study, self._trials()[number]._trial_id)
+        return optuna.trial.Trial(self.study, self._id(number))
 
 
 def losses_of(trial: FrozenTrial) -> list[float]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,11 @@ class SizeStudy(Ledger):
         self._first_began: float | None = None
         self._elapsed_before = float(self.study.user_attrs.get("elapsed_s", 0.0))
         self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
+        # Of each arm's trials the tokens, once they have ended: a suggestion must not look through all trials.
+        self._trained: dict[str, dict[int, int | None]] = {name: {} for name in self.arms}
         for trial in self._trials():
             self._sampling[trial.user_attrs["arm"]].suggest(trial.number, trial.params)
+            self._trained[trial.user_attrs["arm"]][trial.number] = None
             if trial.state.is_finished():
                 self._learn(trial.number)
 
@@ -80,7 +83,7 @@ class SizeStudy(Ledger):
         if budget.device_hours is not None and self._device_s() >= 3600 * budget.device_hours:
             return None
         used = {name: self._used(name) for name in self.arms}
-        left = [arm for arm in self.arms.values() if self._count(arm.name) < arm.trials]
+        left = [arm for arm in self.arms.values() if len(self._trained[arm.name]) < arm.trials]
         if budget.tokens is not None:
             full = self.full_tokens
             # Before the first report nobody knows what a trial takes, but that the budget is enough for one.
@@ -90,19 +93,13 @@ class SizeStudy(Ledger):
     def _of(self, arm: str) -> list[FrozenTrial]:
         return [t for t in self._trials() if t.user_attrs.get("arm") == arm]
 
-    def _count(self, arm: str) -> int:
-        return len(self._of(arm))
-
     def _runs(self, arm: str) -> bool:
-        return any(not trial.state.is_finished() for trial in self._of(arm))
+        return None in self._trained[arm].values()
 
     def _used(self, arm: str) -> float:
         """What an arm has used of its budget, in full trials; a running trial counts as a full one."""
         full = self.full_tokens
-        return sum(
-            1.0 if full is None or not t.state.is_finished() else max(t.intermediate_values, default=0) / full
-            for t in self._of(arm)
-        )
+        return sum(1.0 if full is None or t is None else t / full for t in self._trained[arm].values())
 
     @property
     def elapsed_s(self) -> float:
@@ -121,10 +118,14 @@ class SizeStudy(Ledger):
         if (arm := self._next_arm()) is None:
             return None
         suggested = self._sampling[arm.name].suggest(self._begun(), self._guess(arm))
-        return self._candidate(self._begin(suggested, arm=arm.name, clock=clock))
+        trial = self._begin(suggested, arm=arm.name, clock=clock)
+        self._trained[arm.name][trial.number] = None
+        return self._candidate(trial)
 
     def _guess(self, arm: Arm) -> dict[str, Any] | None:
         """What the arm's next trial is given; None where the sampler chooses."""
+        if len(self._trained[arm.name]) >= max(1, self._space.transfer):
+            return None
         guesses, tried = self._guesses(arm), [trial.params for trial in self._of(arm.name)]
         # A smaller size that went on with a larger budget may rank its settings anew.
         return next((g for g in guesses if g not in tried), None) if len(tried) < len(guesses) else None
@@ -147,13 +148,13 @@ class SizeStudy(Ledger):
         trial, evaluations = self._running(number), len(self.losses(number))
         # Before what makes the evaluation count: a driver that is killed in between will do both again.
         for measure in self._space.objectives[1:]:
-            values = self._trials()[number].user_attrs.get(measure, [])[:evaluations]
+            values = self._trial(number).user_attrs.get(measure, [])[:evaluations]
             trial.set_user_attr(measure, [*values, metrics[measure]])
         return super().report(number, metrics)
 
     def _reason_to_stop(self, number: int) -> str | None:
         """The baseline is never stopped, nor is a trial that is audited."""
-        trial = self._trials()[number]
+        trial = self._trial(number)
         if trial.user_attrs["arm"] == BASELINE or "audit" in trial.user_attrs:
             return None
         reason = self._reason(trial)
@@ -175,12 +176,15 @@ class SizeStudy(Ledger):
         # Of several objectives a trial may win one although it is behind in the other.
         if len(space.objectives) > 1:
             return None
-        pruner: optuna.pruners.BasePruner
+        return LOSING if self._pruner.prune(self.study, trial) else None
+
+    @cached_property
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        stopping, full = self._space.early_stopping, self.full_tokens
+        assert full is not None
         if stopping.pruner == "curves":
-            pruner = CurvePruner(stopping.first_rung, stopping.chance, full, space.objective)
-        else:
-            pruner = RungPruner(stopping.first_rung, stopping.reduction_factor, full, space.objective)
-        return LOSING if pruner.prune(self.study, trial) else None
+            return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
+        return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
 
     def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
         """Each objective's losses in the order of the evaluations, in nats."""
@@ -201,8 +205,9 @@ class SizeStudy(Ledger):
         self._learn(number)
 
     def _learn(self, number: int) -> None:
-        trial = self._trials()[number]
+        trial = self._trial(number)
         sampling = self._sampling[trial.user_attrs["arm"]]
+        self._trained[trial.user_attrs["arm"]][number] = self.tokens(number)
         if trial.state == TrialState.FAIL:
             sampling.learn_failure(number)
         else:

@@ -41,7 +41,7 @@ from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
-from search.tuner import Conductor, run_trials
+from search.tuner import Conductor, Observer, run_trials
 from trainables.config.build import splits_of
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared
@@ -53,13 +53,14 @@ from trainables.warm import WarmModel
 MODEL = "builtin/nano"
 
 
-def small_space(trials: int) -> Space:
+def small_space(trials: int, documents: int = 4, epochs: int = 4, batch_size: int = 1) -> Space:
+    """Args: documents: to train on."""
     return Space.model_validate(
         {
             "models": [MODEL],
-            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
-            "budget": {"trials": trials, "epochs": 4},
-            "training": {"batch_size": 1},
+            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": documents, "validation": 4, "test": 6},
+            "budget": {"trials": trials, "epochs": epochs},
+            "training": {"batch_size": batch_size},
             "resources": {"slots": 1},
             "early_stopping": {"pruner": "none"},
             "confirmation": None,
@@ -76,6 +77,8 @@ class EverySecondStops(SizeStudy):
 
 
 class Silent:
+    def slots_changed(self, slots: int) -> None: ...
+
     def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
 
     def trial_report(self, study: Ledger, candidate: Candidate, metrics: Any) -> None: ...
@@ -109,17 +112,23 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     preparing = Preparing(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
     before = census()
-    full = prepared.train_tokens * space.budget.epochs
-    conductor = Conductor([study], 1, lambda _: full, Silent(), Interruption())
-    bell = Bell.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray", bell)
-    run_trials(conductor, slot, 1, folder / "checkpoints", folder / "models")
+    conductor = searched(study, space, preparing, Silent(), folder)
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
     deadline = time.monotonic() + 20
     while (left := subtract(census(), before)) and time.monotonic() < deadline:
         time.sleep(1)
     return conductor.overhead_s, left, prepared
+
+
+def searched(study: SizeStudy, space: Space, preparing: Preparing, observer: Observer, folder: Path) -> Conductor:
+    """Runs a study's trials, on one slot with one CPU."""
+    full = preparing.result(MODEL).train_tokens * space.budget.epochs
+    conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
+    bell = Bell.remote()  # type: ignore[attr-defined]
+    slot = SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray", bell)
+    run_trials(conductor, slot, 1, folder / "checkpoints", folder / "models")
+    return conductor
 
 
 def subtract(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
