@@ -112,7 +112,7 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     full = prepared.train_tokens * space.budget.epochs
     conductor = Conductor([study], 1, lambda _: full, Silent(), Interruption())
     bell = Bell.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray", bell)
+    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), folder / "ray", bell)
     run_trials(conductor, slot, 1, folder / "checkpoints")
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
