@@ -48,16 +48,17 @@ class Cluster:
         return self._start(f"--address={self.address}", "--num-cpus=1", environment=environment)
 
     def _start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        command = [
-            *_RAY,
-            "start",
-            "--block",
+        # A folder of its own, as on a machine of its own: a node unpacks there what a job brings along, and removes it.
+        own = f"--temp-dir={self.folder}/{self._started}"
+        self._started += 1
+        common = (
+            own,
             "--node-ip-address=127.0.0.1",
             "--dashboard-agent-listen-port=0",
-            *arguments,
-        ]
+            "--object-store-memory=200000000",
+        )
         node = subprocess.Popen(
-            command,
+            [*_RAY, "start", "--block", *common, *arguments],
             env=self._environment | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
