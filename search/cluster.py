@@ -93,7 +93,7 @@ def _join(address: str) -> None:
         ray.init(log_to_driver=False, logging_level="error")
     # RuntimeError: another version of Ray or Python; RayError: no token, or another one.
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        reason = one_line(str(error), 300)
+        reason = one_line(" ".join(str(error).split()), 300)
         raise ConfigError(
             f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
         ) from None

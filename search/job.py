@@ -29,8 +29,9 @@ def check_kept(output: Path, uri: str | None) -> None:
         )
     store = tracking_uri(uri)
     if store.startswith(SQLITE) and _fleeting(Path(store.removeprefix(SQLITE))):
+        setting = "MLFLOW_TRACKING_URI" if uri is None else "tracking.uri"
         wrong.append(
-            f"MLFLOW_TRACKING_URI: given {store}, in the working folder of a Ray job, which ends with it; "
+            f"{setting}: given {store}, in the working folder of a Ray job, which ends with it; "
             "allowed: a server's address, or sqlite:/// with an absolute path"
         )
     if wrong:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 # A trial lies on two nodes.
 SPREAD = SPACE | {
-    "budget": {"trials": 3, "epochs": 6},
+    "budget": {"trials": 4, "epochs": 6},
     "early_stopping": {"pruner": "none", "patience": 6},
     "confirmation": None,
     "resources": {"slots": 1, "workers": 2, "placement": "spread"},
@@ -78,13 +78,13 @@ def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: P
     job.communicate(timeout=60)
     assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
     job = submit(cluster, searches, "spread", "--resume")
-    searches.wait_for_evaluations("spread", 5, job)
+    searches.wait_for_evaluations("spread", 14, job)
     cluster.kill(nodes[1])
     cluster.add_node()
     out, _ = job.communicate(timeout=300)
     assert job.returncode == 0, out
     assert [(number, state) for number, state, *_ in searches.table("spread")] == [
-        (number, "COMPLETE") for number in range(3)
+        (number, "COMPLETE") for number in range(4)
     ]
     assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
 

@@ -39,7 +39,7 @@ def test_what_is_elsewhere_is_kept(unpacked: Path, tmp_path: Path, monkeypatch: 
     check_kept(tmp_path / "shared", SERVER)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
     check_kept(tmp_path / "shared", None)
-    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI"):
+    with pytest.raises(ConfigError, match=r"^tracking.uri: "):
         check_kept(tmp_path / "shared", "sqlite:///mlflow.db")
     monkeypatch.chdir(tmp_path)
     check_kept(Path("runs/space"), "sqlite:///mlflow.db")
