@@ -75,7 +75,7 @@ RAY_JOB = strict(
             rayVersion={"type": "string"},
             authOptions=strict([], mode={"enum": ["disabled", "token"]}),
             headGroupSpec=strict(
-                ["template"],
+                ["rayStartParams", "template"],
                 serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
                 rayStartParams=STRINGS,
                 template=POD,
