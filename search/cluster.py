@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from search.machine import local_cpus
+from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
 
 
@@ -81,20 +82,18 @@ def ray_environment(slots: int) -> dict[str, str]:
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
         # Tune would start a trial again by itself whose node the cluster took away; search/tuner.py does.
         "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
-        # A node that was taken away may be minutes in coming back.
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }
 
 
 def _join(address: str) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
         ray.init(log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+    # RuntimeError: another version of Ray or Python; RayError: no token, or another one.
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        reason = one_line(" ".join(str(error).split()), 300)
         raise ConfigError(
             f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
         ) from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.arms import BASELINE
 from search.folder import RESOLVED
+from search.job import check_kept
 from search.lock import NAME as LOCK
 from search.machine import local_resources
 from search.space import Space, load, to_store
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         space_file = load(options.file, options.set)
         output = options.output or Path("runs") / space_file.config.name
         if not options.dry_run:
+            check_kept(output, space_file.config.tracking.uri)
             _check_output(space_file, output, options.resume)
         splits = _splits(space_file)
         _check_contestants(space_file)

@@ -1,5 +1,6 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
+import os
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from search.events import Events
 from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
+from search.nodes import Folder, check_nodes
 from search.outcome import Size, sizes_of
 from search.page import write_page
 from search.preparing import Preparing
@@ -31,6 +33,7 @@ from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from search.whole import write_whole
+from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.secrets import mask_secrets
@@ -67,6 +70,8 @@ def run_session(
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 check_resources(there)
+                if os.environ.get("RAY_ADDRESS"):
+                    check_nodes([Folder("--output", output, writable=True), Folder("ENTRODROP_CACHE", default_root())])
                 if interruption.asked:
                     raise KeyboardInterrupt
                 found = _search(space_file, splits, output, console, interruption, resume_command)
@@ -144,6 +149,7 @@ def _search(
             workers=space.resources.workers,
             cpus=space.resources.cpus_per_worker,
             gpus=space.resources.gpus_per_worker,
+            placement=space.resources.placement,
             prepared=preparing.prepared,
             how=model_settings_of(space),
             storage=(output / "ray").absolute(),

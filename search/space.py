@@ -100,6 +100,8 @@ class Resources(Block):
     """CPU cores of a worker: an integer of at least 1."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 0
     """GPUs of a worker: an integer of at least 0."""
+    placement: Literal["pack", "spread"] = "pack"
+    """How a trial's workers lie over the nodes of a cluster: pack (on as few as they fit on) or spread (on as many)."""
 
     @property
     def devices(self) -> int:

@@ -64,6 +64,8 @@ def test_no_command_is_untested() -> None:
     accepted = ("python -m search.run ", "python -m trainables.finetune ")
     # of what a search has left: test_the_commands_for_a_search_that_has_ended
     accepted += ("python -m search.status ", "python -m search.report ", "python -m search.best ")
+    # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
+    accepted += ("ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",)
     names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
     assert all(line.startswith(quick_start + accepted + names) for line in commands())
 

@@ -14,19 +14,30 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from trainables.mailbox import Reference
 from trainables.settings import ModelSettings
 
+# What Ray Train reads in the process that starts a group; a node of a cluster does not have the search's environment.
+_ENVIRONMENT = {
+    # A node that was taken away may be minutes in coming back.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 # How Ray says that its memory monitor ended a worker.
 _LOW_MEMORY = "running low on memory"
 
 
-def run_group(mailbox: Reference, workers: int, cpus: int, gpus: int, how: ModelSettings, storage: Path) -> None:
+def run_group(
+    mailbox: Reference, workers: int, cpus: int, gpus: int, placement: str, how: ModelSettings, storage: Path
+) -> None:
     """Keeps a worker group until the mailbox has an order without an assignment.
 
     Args:
-        workers, cpus, gpus, how, storage: see trainables.slot.SlotConfig.
+        workers, cpus, gpus, placement, how, storage: see trainables.slot.SlotConfig.
 
     Raises:
         ray.train.TrainingFailedError: the group cannot be started.
     """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     resources: dict[str, float] = {"CPU": cpus}
     if gpus:
         resources["GPU"] = gpus
@@ -38,6 +49,7 @@ def run_group(mailbox: Reference, workers: int, cpus: int, gpus: int, how: Model
             num_workers=workers,
             use_gpu=gpus > 0,
             resources_per_worker=resources,
+            placement_strategy=placement.upper(),
         ),
         run_config=RunConfig(
             name=f"slot-{os.getpid()}",

@@ -30,6 +30,7 @@ class SlotConfig:
     Attributes:
         workers: Ray Train workers of a slot, the ranks of its process group.
         cpus, gpus: of each worker; a worker uses `cpus` threads.
+        placement: "pack" or "spread", how the workers lie over nodes, as far as these have room.
         prepared: for each model, the reference to its `Prepared`.
         how: how the workers build a model.
         storage: folder for Ray Train's own files.
@@ -41,6 +42,7 @@ class SlotConfig:
     workers: int
     cpus: int
     gpus: int
+    placement: str
     prepared: dict[str, Reference]
     how: ModelSettings
     storage: Path
@@ -81,7 +83,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
         slot = self._slot
         try:
-            run_group(self._mailbox, slot.workers, slot.cpus, slot.gpus, slot.how, slot.storage)
+            run_group(self._mailbox, slot.workers, slot.cpus, slot.gpus, slot.placement, slot.how, slot.storage)
         except BaseException as error:
             self._error = error
 

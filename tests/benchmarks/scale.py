@@ -200,7 +200,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         assert tracker.flush(_DELIVERY), tracker.last_error
         conductor = Conductor([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
         bell = Bell.remote()  # type: ignore[attr-defined]
-        config = SlotConfig(1, 1, 0, {}, ModelSettings(), folder / "ray", bell)
+        config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "ray", bell)
         with meter.parts(parts), mock.patch("search.tuner.Slot", Instant):
             run_trials(conductor, config, slots, folder / "checkpoints", folder / "models")
             assert tracker.flush(_DELIVERY), tracker.last_error

@@ -126,7 +126,7 @@ def searched(study: SizeStudy, space: Space, preparing: Preparing, observer: Obs
     full = preparing.result(MODEL).train_tokens * space.budget.epochs
     conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
     bell = Bell.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, preparing.prepared, ModelSettings(), folder / "ray", bell)
+    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), folder / "ray", bell)
     run_trials(conductor, slot, 1, folder / "checkpoints", folder / "models")
     return conductor
 

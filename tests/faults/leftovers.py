@@ -78,7 +78,7 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         reference, bell = ray.put(prepared), Bell.remote()  # type: ignore[attr-defined]
         ray.get(bell.rung.remote())
         before = census()
-        slot = SlotConfig(1, 1, 0, {MODEL: reference}, ModelSettings(), folder / "ray", bell)
+        slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "ray", bell)
         run_trials(conductor, slot, 2, folder / "checkpoints", folder / "models")
         assert conductor.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials

@@ -1,61 +1,97 @@
-"""A search on a Ray cluster of several nodes that loses a slot, and node after node with all that is on it."""
+"""What is wrong with the nodes of a cluster, from what they report; and what a node reports."""
 
-import os
-import time
-from collections.abc import Iterator
-from typing import Any
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from ray._raylet import GcsClient
-from ray.cluster_utils import Cluster
-from ray.core.generated import autoscaler_pb2
+from ray import cloudpickle
 
-from search.cluster import ray_environment
-from tests.searches import Searches, workers_and_slots
+from search.nodes import Folder, Report, _look, _marked, problems
+from trainables.config.file import ConfigError
 
-pytestmark = pytest.mark.integration
+HERE = Report({"Python": "3.11", "torch": "2.12.0"}, {"search": "aa", "trainables": "bb"}, {})
 
-# A node that is gone is missed within seconds.
-HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without CPUs."""
-    for name, value in ray_environment(2).items():
-        monkeypatch.setenv(name, value)
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
-    started = Cluster(initialize_head=True, head_node_args=head)
-    yield started
-    started.shutdown()
-
-
-def test_a_killed_slot_and_lost_nodes_cost_no_trial(
-    searches: Searches, whole: tuple[str, str], cluster: Cluster
-) -> None:
-    spot, doomed = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
-    process = searches.start("nodes", "--set", "faults.restarts=1", address=cluster.address)
-    searches.wait_for_evaluations("nodes", 3, process)
-    workers, slots = workers_and_slots(os.getpid())
-    assert len(workers) == len(slots) == 2
-    slots[0].kill()
-    # No fault of the trial, which could not afford another one.
-    searches.wait_for_evaluations("nodes", 5, process)
-    take_away(cluster, spot)
-    cluster.add_node(num_cpus=1)
-    searches.wait_for_evaluations("nodes", 17, process)
-    cluster.remove_node(doomed, allow_graceful=False)
-    cluster.add_node(num_cpus=1)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, f"{out}\n{err}"
-    for study in ("builtin/nano", "builtin/nano/confirmation"):
-        assert searches.table("nodes", study) == searches.table("whole", study)
+# A node on which neither this project nor anything that it needs is installed.
+BARE = """
+import pickle, sys
+from ray import cloudpickle
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("search", "trainables", "torch", "numpy"):
+            raise ModuleNotFoundError(name)
+for name in [name for name in sys.modules if name.partition(".")[0] in ("search", "trainables", "torch", "numpy")]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Nothing())
+look = pickle.load(open(sys.argv[1], "rb"))
+print(look(("no-such-package",), ("no_such_package",), []))
+"""
 
 
-def take_away(cluster: Cluster, node: Any) -> None:
-    """Ends a node as an autoscaler does that loses a spot instance: it says so before."""
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    deadline_ms = int(time.time() * 1000) + 1
-    accepted, why = GcsClient(address=cluster.address).drain_node(node.node_id, reason, "spot", deadline_ms)
-    assert accepted, why
-    cluster.remove_node(node, allow_graceful=False)
+def test_nodes_that_have_what_the_search_has() -> None:
+    assert problems(HERE, [("10.0.0.1", HERE), ("10.0.0.2", HERE)]) == []
+
+
+def test_each_thing_that_is_wrong_is_one_line_with_its_nodes() -> None:
+    old = replace(HERE, versions={"Python": "3.12", "torch": "2.11.0"})
+    bare = Report({"Python": "3.11", "torch": None}, {"search": None, "trainables": "cc"}, {})
+    lost = replace(HERE, folders={"--output": "/data/math, which it cannot see (No such file or directory)"})
+    found = [
+        ("10.0.0.1", old),
+        ("10.0.0.2", old),
+        ("10.0.0.2", old),
+        ("10.0.0.3", bare),
+        ("10.0.0.4", lost),
+        ("10.0.0.5", "the node died\nof old age"),
+    ]
+    own = "the search's own, which a job submitted with --working-dir . brings along"
+    assert problems(HERE, found) == [
+        "nodes 10.0.0.1, 10.0.0.2: given Python 3.12; allowed: Python 3.11, as the search itself has it",
+        "nodes 10.0.0.1, 10.0.0.2: given torch 2.11.0; allowed: torch 2.12.0, as the search itself has it",
+        "node 10.0.0.3: given no package torch; allowed: torch 2.12.0, as the search itself has it",
+        f"node 10.0.0.3: given no package search; allowed: {own}",
+        f"node 10.0.0.3: given other code of trainables; allowed: {own}",
+        "node 10.0.0.4: --output: given /data/math, which it cannot see (No such file or directory); "
+        "allowed: a folder on storage that all nodes share",
+        r"node 10.0.0.5: given the node died\nof old age; allowed: a node that can run what the search sends it",
+    ]
+
+
+def test_what_a_node_sees_of_folders(tmp_path: Path) -> None:
+    with _marked(Folder("--output", tmp_path / "shared" / "math", writable=True)) as (mark, content):
+        marks = [("--output", mark, content, True), ("ENTRODROP_CACHE", f"{tmp_path}/other/.seen", content, False)]
+        _, _, folders = _look()((), (), marks)
+        assert list(folders) == ["ENTRODROP_CACHE"]
+        assert "which it cannot see (No such file or directory)" in folders["ENTRODROP_CACHE"]
+        # Another disk at the same path.
+        Path(mark).write_text("another")
+        _, _, folders = _look()((), (), marks[:1])
+        assert folders == {"--output": f"{tmp_path}/shared/math, which is another folder there"}
+    assert list((tmp_path / "shared" / "math").iterdir()) == []
+
+
+def test_a_folder_that_the_search_itself_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^ENTRODROP_CACHE: given .*/file/cache; allowed: a folder that can be"):
+        _marked(Folder("ENTRODROP_CACHE", tmp_path / "file" / "cache")).__enter__()
+
+
+def test_versions_and_code_of_this_process() -> None:
+    versions, sources, _ = _look()(("torch", "no-such-package"), ("search", "no_such_package"), [])
+    assert versions["Python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert versions["torch"] is not None
+    assert "+" not in versions["torch"]
+    assert versions["no-such-package"] is None
+    assert sources["search"] is not None
+    assert sources["no_such_package"] is None
+
+
+@pytest.mark.integration
+def test_a_node_without_this_project_can_report(tmp_path: Path) -> None:
+    (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(_look()))
+    command = [sys.executable, "-c", BARE, str(tmp_path / "look.pickle")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "'no-such-package': None" in done.stdout
+    assert "{'no_such_package': None}" in done.stdout

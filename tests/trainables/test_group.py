@@ -1,5 +1,7 @@
 """What a slot's mailbox is told of workers that died, and which of Ray Train's helpers a group starts."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -9,6 +11,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from trainables import group
+from trainables.settings import ModelSettings
 
 
 class Preempted(RayActorError):
@@ -45,3 +48,14 @@ def test_two_helpers_are_not_started() -> None:
     usual = {type(callback).__name__ for callback in TorchTrainer._create_default_callbacks(trainer)}
     ours = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
     assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+
+
+@pytest.mark.parametrize("placement", ["pack", "spread"])
+def test_workers_lie_over_nodes_as_asked(placement: str) -> None:
+    with mock.patch.object(group, "_Trainer") as trainer, mock.patch.dict(os.environ):
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "7"
+        group.run_group(mock.Mock(), 2, 1, 0, placement, ModelSettings(), Path("storage"))
+        # A node of a cluster has not been told by the search; what a person has set there stays.
+        assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
+        assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "7"
+    assert trainer.call_args.kwargs["scaling_config"].placement_strategy == placement.upper()

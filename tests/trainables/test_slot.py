@@ -97,7 +97,8 @@ def opened(data: Any, workers: int, folder: Path, cpus: int = 1) -> Iterator[Slo
     slot: Slot = object.__new__(Slot)
     with mock.patch("trainables.group._serve", partial(faulty, folder)):
         slot.setup(
-            trial(folder, WELL), SlotConfig(workers, cpus, 0, {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S)
+            trial(folder, WELL),
+            SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S),
         )
         yield slot
     slot.cleanup()

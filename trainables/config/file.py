@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; str() is one line for the person who wrote it."""
+    """A configuration that cannot be used; str() is one line for the person who wrote it, or one for each thing."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""What a search keeps must outlive the Ray job that it was submitted as."""
+
+from pathlib import Path
+
+from search.tracking.runs import SQLITE
+from search.tracking.tracker import tracking_uri
+from trainables.config.file import ConfigError
+
+# Ray unpacks what `ray job submit --working-dir` sent into a folder inside of one with this name, and removes it after
+# the job (ray/_private/runtime_env/working_dir.py).
+_UNPACKED = "working_dir_files"
+
+
+def check_kept(output: Path, uri: str | None) -> None:
+    """Looks where a search is about to write.
+
+    Args:
+        output: its folder.
+        uri: `tracking.uri` of its space.
+
+    Raises:
+        ConfigError: into a job's working folder; a line for each thing.
+    """
+    wrong = []
+    if _fleeting(output):
+        wrong.append(
+            f"--output: given {output}, in the working folder of a Ray job, which ends with it; "
+            "allowed: an absolute path, on storage that all nodes share"
+        )
+    store = tracking_uri(uri)
+    if store.startswith(SQLITE) and _fleeting(Path(store.removeprefix(SQLITE))):
+        setting = "MLFLOW_TRACKING_URI" if uri is None else "tracking.uri"
+        wrong.append(
+            f"{setting}: given {store}, in the working folder of a Ray job, which ends with it; "
+            "allowed: a server's address, or sqlite:/// with an absolute path"
+        )
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _fleeting(path: Path) -> bool:
+    return _UNPACKED in path.absolute().parts

@@ -1,0 +1,127 @@
+"""A Ray cluster on this machine, of nodes that are processes of their own, to which searches are submitted as jobs."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+
+
+class Cluster:
+    """A head without CPUs, and with a dashboard on the loopback interface; a token is asked for everywhere."""
+
+    def __init__(self) -> None:
+        # Short, as Ray's sockets are in it.
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
+        (self.folder / "token").write_text(secrets.token_hex(32))
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Otherwise a node with one CPU starts one process after the other.
+            "RAY_worker_maximum_startup_concurrency": "8",
+            # A node that is gone is missed within seconds.
+            "RAY_health_check_initial_delay_ms": "0",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_failure_threshold": "3",
+        }
+        self._nodes: list[subprocess.Popen[str]] = []
+        self._started = 0
+        port, dashboard = _free_ports(2)
+        self.address, self._dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
+        self._start(*head, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+
+    def add_node(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """A node with one CPU. Args: environment: that it has besides that of the others."""
+        return self._start(f"--address={self.address}", "--num-cpus=1", environment=environment)
+
+    def _start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        # A folder of its own, as on a machine of its own: a node unpacks there what a job brings along, and removes it.
+        own = f"--temp-dir={self.folder}/{self._started}"
+        self._started += 1
+        common = (
+            own,
+            "--node-ip-address=127.0.0.1",
+            "--dashboard-agent-listen-port=0",
+            "--object-store-memory=200000000",
+        )
+        node = subprocess.Popen(
+            [*_RAY, "start", "--block", *common, *arguments],
+            env=self._environment | dict(environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._nodes.append(node)
+        assert node.stdout is not None
+        for line in node.stdout:
+            if "Ray runtime started" in line:
+                return node
+        raise RuntimeError(f"no node with {arguments}")
+
+    def take_away(self, node: subprocess.Popen[str]) -> None:
+        """Ends a node as an autoscaler does that loses a spot instance: it says so before."""
+        raylet = next(p for p in psutil.Process(node.pid).children() if p.name() == "raylet")
+        (node_id,) = (a.partition("=")[2] for a in raylet.cmdline() if a.startswith("--node_id="))
+        reason = "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=1"
+        self._ray("drain-node", f"--address={self.address}", f"--node-id={node_id}", *reason)
+        self.kill(node)
+
+    def kill(self, node: subprocess.Popen[str]) -> None:
+        """Ends a node and all that is on it, at once."""
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait()
+        self._nodes.remove(node)
+
+    def submit(self, name: str, environment: Mapping[str, str], *command: str) -> subprocess.Popen[str]:
+        """Submits a command as the job `name`, with this project as the working folder, and follows its log."""
+        runtime = self.folder / f"{name}.yaml"
+        runtime.write_text(yaml.safe_dump({"env_vars": dict(environment)}))
+        job = f"--submission-id={name}", f"--working-dir={ROOT}", f"--runtime-env={runtime}"
+        return subprocess.Popen(
+            [*_RAY, "job", "submit", f"--address={self._dashboard}", *job, "--", *command],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def log(self, name: str) -> str:
+        """What the job has printed."""
+        return (self.folder / "0" / "session_latest" / "logs" / f"job-driver-{name}.log").read_text()
+
+    def stop(self, name: str) -> None:
+        """`ray job stop`; returns when the job has ended."""
+        self._ray("job", "stop", f"--address={self._dashboard}", name)
+
+    def close(self) -> None:
+        for node in reversed(self._nodes.copy()):
+            self.kill(node)
+        shutil.rmtree(self.folder)
+
+    def _ray(self, *arguments: str) -> None:
+        subprocess.run([*_RAY, *arguments], env=self._environment, check=True, capture_output=True, timeout=60)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -1,0 +1,104 @@
+"""Searches that are submitted as jobs to a Ray cluster of several nodes, which loses slots and nodes under them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clusters import Cluster
+from tests.searches import SPACE, Searches, workers_and_slots
+
+pytestmark = pytest.mark.integration
+
+# A trial lies on two nodes.
+SPREAD = SPACE | {
+    "budget": {"trials": 4, "epochs": 6},
+    "early_stopping": {"pruner": "none", "patience": 6},
+    "confirmation": None,
+    "resources": {"slots": 1, "workers": 2, "placement": "spread"},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs."""
+    started = Cluster()
+    yield started
+    started.close()
+
+
+def submit(cluster: Cluster, searches: Searches, output: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = {
+        "ENTRODROP_CACHE": str(searches.folder / "cache"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+    }
+    command = [sys.executable, "-m", "search.run", str(searches.space), "--output", str(searches.folder / output)]
+    name = f"{output}-resumed" if "--resume" in arguments else output
+    return cluster.submit(name, environment, *command, *arguments)
+
+
+def test_a_killed_slot_and_lost_nodes_cost_no_trial(
+    searches: Searches, whole: tuple[str, str], cluster: Cluster
+) -> None:
+    spot, doomed = cluster.add_node(), cluster.add_node()
+    job = submit(cluster, searches, "nodes", "--set", "faults.restarts=1", "--set", "faults.shrink_minutes=10")
+    searches.wait_for_evaluations("nodes", 3, job)
+    workers, slots = workers_and_slots(os.getpid())
+    assert len(workers) == len(slots) == 2
+    slots[0].kill()
+    # No fault of the trial, which could not afford another one.
+    searches.wait_for_evaluations("nodes", 5, job)
+    cluster.take_away(spot)
+    left = cluster.add_node()
+    searches.wait_for_evaluations("nodes", 17, job)
+    cluster.kill(doomed)
+    right = cluster.add_node()
+    out, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, out
+    for study in ("builtin/nano", "builtin/nano/confirmation"):
+        assert searches.table("nodes", study) == searches.table("whole", study)
+    log = cluster.log("nodes")
+    assert "verdict" in log or "no difference shown" in log
+    assert all(character.isprintable() or character == "\n" for character in log)
+    cluster.kill(left)
+    cluster.kill(right)
+
+
+def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: Path, cluster: Cluster) -> None:
+    searches = Searches(tmp_path, SPREAD)
+    nodes = [cluster.add_node(), cluster.add_node()]
+    job = submit(cluster, searches, "spread")
+    searches.wait_for_evaluations("spread", 2, job)
+    assert [len(workers_and_slots(node.pid)[0]) for node in nodes] == [1, 1]
+    cluster.stop("spread")
+    job.communicate(timeout=60)
+    assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
+    job = submit(cluster, searches, "spread", "--resume")
+    searches.wait_for_evaluations("spread", 14, job)
+    cluster.kill(nodes[1])
+    cluster.add_node()
+    out, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, out
+    assert [(number, state) for number, state, *_ in searches.table("spread")] == [
+        (number, "COMPLETE") for number in range(4)
+    ]
+    assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
+
+
+def test_a_node_with_other_packages_is_told_before_the_first_trial(tmp_path: Path, cluster: Cluster) -> None:
+    other = tmp_path / "other" / "transformers-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 0.0.1\n")
+    cluster.add_node({"PYTHONPATH": str(other.parent)})
+    searches = Searches(tmp_path, SPREAD)
+    job = submit(cluster, searches, "refused", "--set", "resources.workers=1")
+    job.communicate(timeout=120)
+    assert job.returncode == 1
+    line = cluster.log("refused").strip().splitlines()[-1]
+    assert line.startswith("node ")
+    assert "given transformers 0.0.1; allowed: transformers " in line
+    assert not (tmp_path / "refused" / "study.journal").exists()

@@ -1,0 +1,45 @@
+"""Where a search that was submitted as a Ray job may write."""
+
+from pathlib import Path
+
+import pytest
+
+from search.job import check_kept
+from search.run import main
+from trainables.config.file import ConfigError
+
+SPACE = "models: [builtin/nano]\ndata: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}\n"
+SERVER = "http://127.0.0.1:5000"
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a job, as the current one."""
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+def test_what_a_job_would_lose_is_told_before_anything_starts(
+    unpacked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (unpacked / "space.yaml").write_text(SPACE)
+    assert main(["space.yaml"]) == 2
+    output, tracking = capsys.readouterr().err.splitlines()
+    assert output.startswith("--output: given runs/space, in the working folder of a Ray job")
+    assert "allowed: an absolute path, on storage that all nodes share" in output
+    assert tracking.startswith(f"MLFLOW_TRACKING_URI: given sqlite:///{unpacked}/mlflow.db, in the working folder")
+    assert sorted(unpacked.iterdir()) == [unpacked / "space.yaml"]
+
+
+def test_what_is_elsewhere_is_kept(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_kept(tmp_path / "shared", f"sqlite:///{tmp_path}/mlflow.db")
+    check_kept(tmp_path / "shared", SERVER)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
+    check_kept(tmp_path / "shared", None)
+    with pytest.raises(ConfigError, match=r"^tracking.uri: "):
+        check_kept(tmp_path / "shared", "sqlite:///mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    check_kept(Path("runs/space"), "sqlite:///mlflow.db")

@@ -1,0 +1,140 @@
+"""The files in cluster/: what Ray and KubeRay make of them."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.runtime_env import RuntimeEnv
+
+FILES = Path(__file__).resolve().parent.parent / "cluster"
+
+QUANTITIES = {"type": "object", "additionalProperties": {"type": "string"}}
+STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}
+
+
+def strict(required: list[str], **properties: Any) -> dict[str, Any]:
+    """A schema of an object with these properties and no others."""
+    return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+
+
+POD = strict(
+    ["spec"],
+    spec=strict(
+        ["containers"],
+        containers={
+            "type": "array",
+            "minItems": 1,
+            "items": strict(
+                ["name", "image"],
+                name=NAME,
+                image={"type": "string"},
+                resources=strict([], requests=QUANTITIES, limits=QUANTITIES),
+                volumeMounts={
+                    "type": "array",
+                    "items": strict(["name", "mountPath"], name=NAME, mountPath={"type": "string"}),
+                },
+            ),
+        },
+        volumes={
+            "type": "array",
+            "items": strict(
+                ["name"], name=NAME, persistentVolumeClaim=strict(["claimName"], claimName={"type": "string"})
+            ),
+        },
+    ),
+)
+WORKERS = strict(
+    ["groupName", "maxReplicas", "minReplicas", "rayStartParams", "template"],
+    groupName=NAME,
+    replicas={"type": "integer"},
+    minReplicas={"type": "integer"},
+    maxReplicas={"type": "integer"},
+    rayStartParams=STRINGS,
+    template=POD,
+)
+# The fields that the manifest has, as KubeRay's definitions of RayJob and RayCluster (ray.io/v1) have them: not the
+# whole of these.
+RAY_JOB = strict(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=strict(["name"], name=NAME),
+    spec=strict(
+        ["entrypoint", "rayClusterSpec"],
+        entrypoint={"type": "string"},
+        backoffLimit={"type": "integer"},
+        shutdownAfterJobFinishes={"type": "boolean"},
+        runtimeEnvYAML={"type": "string"},
+        rayClusterSpec=strict(
+            ["headGroupSpec"],
+            rayVersion={"type": "string"},
+            authOptions=strict([], mode={"enum": ["disabled", "token"]}),
+            headGroupSpec=strict(
+                ["rayStartParams", "template"],
+                serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+                rayStartParams=STRINGS,
+                template=POD,
+            ),
+            workerGroupSpecs={"type": "array", "items": WORKERS},
+        ),
+    ),
+)
+
+
+def content(name: str) -> Any:
+    return yaml.safe_load((FILES / name).read_text())
+
+
+@pytest.fixture
+def job() -> Any:
+    return content("rayjob.yaml")
+
+
+def test_ray_takes_the_cluster_file() -> None:
+    config = prepare_config(content("ray-cluster.yaml"))
+    validate_config(config)
+    (machines,) = config["available_node_types"].values()
+    assert machines["min_workers"] == machines["max_workers"] == 2
+    (head,) = (command for command in config["head_start_ray_commands"] if "ray start" in command)
+    (worker,) = (command for command in config["worker_start_ray_commands"] if "ray start" in command)
+    assert "--dashboard-host=127.0.0.1" in head
+    assert head.startswith("RAY_AUTH_MODE=token ")
+    assert worker.startswith("RAY_AUTH_MODE=token ")
+
+
+def test_ray_takes_the_runtime_environment() -> None:
+    environment = RuntimeEnv(**content("runtime-env.yaml"))
+    assert environment.has_pip()
+    # Folders must be the same on all nodes, from wherever a process is started.
+    assert all("/shared/" in value for name, value in environment.env_vars().items() if not name.startswith("RAY_"))
+
+
+def test_the_manifest_has_what_kuberay_requires(job: Any) -> None:
+    jsonschema.validate(job, RAY_JOB)
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert all(mount["name"] in volumes for container in pod["containers"] for mount in container["volumeMounts"])
+
+
+def test_the_manifest_keeps_the_dashboard_in_and_outsiders_out(job: Any) -> None:
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert cluster["rayVersion"] == ray.__version__
+
+
+def test_the_manifest_runs_a_search_in_the_same_environment(job: Any) -> None:
+    command, module, space, *options = job["spec"]["entrypoint"].split()[1:]
+    assert (command, module) == ("-m", "search.run")
+    assert (FILES.parent / "spaces" / Path(space).name).is_file()
+    assert options[0] == "--output"
+    assert options[1].startswith("/shared/")
+    environment = yaml.safe_load(job["spec"]["runtimeEnvYAML"])
+    assert environment == {"env_vars": content("runtime-env.yaml")["env_vars"]}
