@@ -241,6 +241,8 @@ def stock(trials: int, slots: int, folder: Path) -> Measured:
         "sampler": [(OptunaSearch, "suggest")],
         "mlflow": [(MLflowLoggerCallback, f"log_trial_{what}") for what in ("start", "result", "end")],
     }
+    # What `define` loads: OptunaSearch warns of a slow one.
+    _searched()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     mlflow = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.db", experiment_name="scale")
     with meter.parts(parts):
