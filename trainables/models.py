@@ -54,11 +54,16 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
         given = f"{folder}, where {len(unread)} weights are missing or have another shape"
         raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
     model.to(device)  # type: ignore[arg-type]
+    remove_dropout(model)
+    return model
+
+
+def remove_dropout(model: PreTrainedModel) -> None:
+    """Sets all dropout of the model's own to 0."""
     set_attention_dropout(model, 0.0)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model
 
 
 def _kernels(config: Any) -> list[str]:
@@ -195,6 +200,11 @@ def embeddings_of(model: PreTrainedModel) -> int:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     return len(weight)
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of the decoder: the longest list of modules."""
+    return max((m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
 def output_matrix(model: PreTrainedModel) -> Tensor:
