@@ -137,9 +137,10 @@ def _search(
                     progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
-        conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption, space.faults.restarts)
+        workers, slots = space.resources.counts
+        conductor = Conductor(studies, slots, full_tokens, record, interruption, space.faults.restarts)
         slot = SlotConfig(
-            workers=space.resources.workers,
+            workers=workers,
             cpus=space.resources.cpus_per_worker,
             gpus=space.resources.gpus_per_worker,
             prepared=preparing.prepared,
@@ -153,7 +154,7 @@ def _search(
             # The slots will hold the GPUs, which the entropies are computed on.
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
-        run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
+        run_trials(conductor, slot, slots, (output / "checkpoints").absolute())
         watch.stop()
     if conductor.error is not None:
         raise conductor.error

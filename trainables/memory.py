@@ -108,7 +108,7 @@ def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:
     return _FP32 * (parameters + (5 if ranks == 1 else 6) * trained)
 
 
-def fits_whole(parameters: int, trained: int, device_bytes: int, ranks: int) -> bool:
+def fits_whole(parameters: int, trained: int, device_bytes: float, ranks: int) -> bool:
     """Whether each rank can hold the whole model, and activations: what sharding "auto" goes by."""
     return state_bytes(parameters, trained, ranks) < _SHARE_FOR_STATE * device_bytes
 

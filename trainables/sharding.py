@@ -11,7 +11,7 @@ from trainables.memory import fits_whole
 from trainables.models import decoder_layers
 
 
-def chosen(sharding: str, parameters: int, trained: int, device_bytes: int | None, ranks: int) -> str:
+def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:
     """ "ddp" or "fsdp", for "auto" by whether the model's training state fits on the device.
 
     Args:

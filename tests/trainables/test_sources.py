@@ -67,7 +67,7 @@ def files(
 
 def hub(folder: Path, sizes: SplitSizes = SIZES, template: str = "{answer}", **changes: Any) -> Hub:
     templates = Templates(template, "{question}\n", "{answer}")
-    return replace(Hub(str(folder), None, "train", None, templates, sizes), **changes)
+    return replace(Hub(str(folder), None, "train", None, None, templates, sizes), **changes)
 
 
 def texts(splits: Splits) -> list[set[str]]:
