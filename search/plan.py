@@ -166,7 +166,9 @@ def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
     workers, slots = space.resources.counts
     memory, sharding = run_memory(space, model, workers, cluster.gpu_bytes)
     shared = f" ({sharding})" if workers > 1 else ""
-    parts = ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.1f}" for name, size in memory.parts().items() if size >= 5e7)
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {size / 1e9:.1f}" for name, size in memory.parts().items() if size >= 5e7
+    )
     there = ""
     if cluster.gpu_bytes is not None:
         fits = "" if memory.total <= USABLE * cluster.gpu_bytes else f", more than the {USABLE:.0%} that may be used"
