@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from search.space import Space
 from trainables.cache import default_root
@@ -10,6 +12,7 @@ from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
 from trainables.memory import Memory, memory_of, network_of
+from trainables.settings import ModelSettings
 from trainables.sharding import chosen
 
 # Of a GPU, what a run may take; the rest is for CUDA itself, and for memory that lies in pieces.
@@ -51,11 +54,10 @@ def resolved(space: Space, allotted: Allotment) -> Space:
 def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
-    config = config_of(model, default_root())
-    network = network_of(config, how)
+    network = network_of(config_of(model, default_root()), how)
     sharding = chosen(training.sharding, network.parameters, network.trained, gpu_bytes, workers)
-    memory = memory_of(
-        config,
+    memory = _memory(
+        model,
         how,
         rows=training.batch_size // (training.accumulation * workers),
         sequence_length=training.sequence_length,
@@ -67,6 +69,12 @@ def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) 
         device="cuda" if space.resources.gpus_per_worker else "cpu",
     )
     return memory, sharding
+
+
+# A model's workers are looked for, and then told of: it takes most of a second for one of 36 layers.
+@cache
+def _memory(model: str, how: ModelSettings, **run: Any) -> Memory:
+    return memory_of(config_of(model, default_root()), how, **run)
 
 
 def _each(space: Space) -> list[tuple[str, int]]:

@@ -247,8 +247,10 @@ def _moments(
     yield moment(gradients, layer + backward, layer_casts, more=unsharded)
     # An evaluation: a layer, then the loss.
     held_out = ROWS * sequence_length * network.width
-    wide = 3 if how.lora is None else 5
-    yield moment(0, 2 * _FP32 * held_out + wide * saved.widest * ROWS // rows, forward_casts)
+    wide = (3 if how.lora is None else 5) * saved.widest * ROWS // rows
+    # The mask of attention, of booleans and as it is added.
+    mask = ROWS * sequence_length**2 * (1 + width)
+    yield moment(0, 2 * _FP32 * held_out + wide + mask, forward_casts)
     yield moment(0, _FP32 * held_out, output_cast, chunk(ROWS * sequence_length) + held_out * copies * width)
 
 

@@ -284,6 +284,7 @@ def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str
 SPACES = Path(__file__).parents[2] / "spaces"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("domain", ["math", "code", "general"])
 def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_network(
     domain: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -294,9 +295,7 @@ def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_netwo
     monkeypatch.setattr("socket.socket.connect", connect)
     monkeypatch.setattr("socket.getaddrinfo", connect)
     space = str(SPACES / f"{domain}-qwen3.yaml")
-    # Two of the four models, so that it takes little time.
-    models = "models=[hub:Qwen/Qwen3-0.6B, hub:Qwen/Qwen3-8B]"
-    assert main([space, "--dry-run", "--gpus", "8xH100", "--set", models]) == 0
+    assert main([space, "--dry-run", "--gpus", "8xH100"]) == 0
     plan = capsys.readouterr().out
     assert re.search(r"slots   8 of 1 worker\n", plan)
     assert re.search(r"slots   2 of 4 workers \(fsdp\)", plan)
@@ -312,7 +311,7 @@ def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
     assert "did you mean '8xH100'?" in refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH10"])
     line = refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH100"])
-    assert line == "space.yaml: resources.gpus_per_worker: given 0; allowed: with --gpus, at least 1"
+    assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: with --gpus, at least 1"
     few = ["--dry-run", "--gpus", "1xL4", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
     line = refused(capsys, ["space.yaml", *few, "--set", "resources.gpus_per_worker=1"])
     assert "resources.workers: given auto; allowed: counts with which hub:Qwen/Qwen3-8B fits: it takes " in line
