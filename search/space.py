@@ -21,7 +21,7 @@ from search.arms import ArmBlock, checked
 from search.reference import reference
 from trainables.config import file
 from trainables.config.errors import shown
-from trainables.config.fields import Block, Choices, Count, Positive, Share, Text, WholeNumber, wrong
+from trainables.config.fields import Block, Choices, Count, CountOrAuto, Positive, Share, Text, WholeNumber, wrong
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.secrets import mask_secrets
@@ -92,10 +92,10 @@ class ConfirmationBlock(Block):
 
 
 class Resources(Block):
-    slots: Count | Literal["auto"] = 2
+    slots: CountOrAuto = 2
     """Trials that train at the same time: an integer of at least 1, or auto (as many as there are GPUs for, or without
     GPUs CPUs). With workers auto, an integer is the most."""
-    workers: Count | Literal["auto"] = 1
+    workers: CountOrAuto = 1
     """Processes that share a trial: an integer of at least 1, or auto (for each model the fewest of 1, 2, 4, ... with
     which it fits on the GPUs)."""
     cpus_per_worker: Count = 1

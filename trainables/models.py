@@ -194,9 +194,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: it cannot be read, or needs code.
     """
-    _refuse_kernels(folder)
     with _readable(folder, "a folder with the configuration of a model that transformers can read"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    _refuse_kernels(folder)
     return config
 
 

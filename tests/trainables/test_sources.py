@@ -386,9 +386,9 @@ def test_the_split_of_a_data_set_is_chosen(tmp_path: Path) -> None:
 
 
 def test_some_of_a_data_sets_files_are_read(tmp_path: Path) -> None:
-    write_lines(tmp_path / "set" / "python" / "train-00000-of-2.jsonl", questions(30))
-    write_lines(tmp_path / "set" / "python" / "train-00001-of-2.jsonl", [{"content": "other columns"}])
-    splits = hub(tmp_path / "set", files="python/train-00000-*").splits(seed=0)
+    write_lines(tmp_path / "set" / "train-00000-of-2.jsonl", questions(30))
+    write_lines(tmp_path / "set" / "train-00001-of-2.jsonl", [{"content": "other columns"}])
+    splits = hub(tmp_path / "set", files="train-00000-*").splits(seed=0)
     assert len(splits.train) == SIZES.train
 
 
