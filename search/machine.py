@@ -1,6 +1,48 @@
 """What this machine has, as Ray counts it, without starting Ray."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search.gpus import Gpu, named
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a search runs on.
+
+    Attributes:
+        resources: as Ray counts them.
+        gpu: the kind of its GPUs; None if it has none, or an unknown one.
+        gpu_bytes: their memory; None where it is not known.
+    """
+
+    resources: Mapping[str, float]
+    gpu: Gpu | None = None
+    gpu_bytes: float | None = None
+
+    @classmethod
+    def of_gpus(cls, count: int, gpu: Gpu) -> "Cluster":
+        """So many GPUs, and CPUs enough."""
+        return cls({"CPU": float("inf"), "GPU": float(count)}, gpu, gpu.memory)
+
+    @classmethod
+    def in_ray(cls, resources: Mapping[str, float]) -> "Cluster":
+        """Ray names the kinds of GPUs among the resources, as in accelerator_type:H100."""
+        kinds = [key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")]
+        gpu = named(kinds)
+        return cls(resources, gpu, None if gpu is None else gpu.memory)
+
+    @classmethod
+    def here(cls, with_gpus: bool) -> "Cluster":
+        resources = local_resources(with_gpus)
+        if not resources["GPU"]:
+            return cls(resources)
+        import torch
+
+        properties = torch.cuda.get_device_properties(0)
+        memory = float(properties.total_memory)
+        return cls(resources, named([properties.name], memory), memory)
 
 
 def local_cpus() -> int:

@@ -2,14 +2,17 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from search.allotment import USABLE, allotment, resolved, run_memory
 from search.curricula import curriculum_name
+from search.gpus import UTILISATION
+from search.machine import Cluster
 from search.record import flat
 from search.space import Budget, Space, check_tokens
 from search.studies.arms import needs_mask_token
@@ -17,14 +20,17 @@ from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.cache import default_root
+from trainables.config.build import model_settings_of
 from trainables.config.data import split_sizes
+from trainables.configurations import config_of
 from trainables.documents import Splits
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
-from trainables.models import embeddings_of, load_model, load_tokenizer
+from trainables.memory import network_of
+from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.prepare import check_length, mask_token_of
-from trainables.weights import model_folder
+from trainables.weights import at_hand, model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0
@@ -34,50 +40,87 @@ _SAMPLES = 5
 
 @dataclass(frozen=True)
 class _Cost:
-    """Tokens, and device seconds."""
+    """Tokens, and device seconds; None where nothing tells them.
+
+    Attributes:
+        on_gpus: whether a device is a GPU.
+    """
 
     tokens: int
-    device_s: float
+    device_s: float | None
+    on_gpus: bool
 
     def times(self, runs: int) -> "_Cost":
-        return _Cost(self.tokens * runs, self.device_s * runs)
+        return replace(self, tokens=self.tokens * runs, device_s=self.device_s and self.device_s * runs)
 
     def plus(self, other: "_Cost") -> "_Cost":
-        return _Cost(self.tokens + other.tokens, self.device_s + other.device_s)
+        known = self.device_s is not None and other.device_s is not None
+        device_s = (self.device_s or 0.0) + (other.device_s or 0.0) if known else None
+        return replace(self, tokens=self.tokens + other.tokens, device_s=device_s)
 
     def __str__(self) -> str:
-        return f"{self.tokens:,} tokens, about {_duration(self.device_s)} of device time"
+        if self.device_s is None:
+            return f"{self.tokens:,} tokens"
+        took = (
+            f"{self.device_s / 3600:,.2f} GPU hours" if self.on_gpus else f"{_duration(self.device_s)} of device time"
+        )
+        return f"{self.tokens:,} tokens, about {took}"
 
 
-def plan(space: Space, splits: Splits, cluster: dict[str, float]) -> list[str]:
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of an epoch and of an evaluation.
+
+    Attributes:
+        bound: whether they are the most there can be, as the data or the tokenizer is not here.
+        train: the packed training split, if it is.
+    """
+
+    epoch: int
+    evaluation: int
+    bound: bool
+    train: Packed | None
+
+
+def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
     """The plan as lines for a person.
 
     Args:
-        cluster: the resources there are, as Ray counts them.
+        splits: None if the data is not here.
+
+    Raises:
+        DataError: what only the data, the tokenizer or the memory of the GPUs could tell.
     """
     lines = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
-    resources = space.resources
-    workers = resources.slots * resources.workers
-    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
-        if each:
-            lines.append(f"{kind}s      {workers * each} of {cluster.get(kind, 0):g} ({resources.slots} slots)")
+    resources, on_gpus = space.resources, space.resources.gpus_per_worker > 0
+    if not resources.automatic:
+        workers, slots = resources.counts
+        for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+            if each and (there := cluster.resources.get(kind, 0)) != float("inf"):
+                lines.append(f"{kind}s      {workers * slots * each} of {there:g} ({slots} slots)")
     sizes = split_sizes(space.data)
     lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
     if limits := _limits(space.budget):
         lines.append(f"limits    {limits}; what runs then runs on")
-    total = _Cost(0, 0.0)
+    total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
-        own, most = _size(model, space, splits)
-        lines += ["", *own]
+        own = resolved(space, allotment(space, model, cluster.resources, cluster.gpu_bytes))
+        told, most = _size(model, own, splits, cluster)
+        lines += ["", *told]
         total = total.plus(most)
-    minutes = (_START_S + total.device_s / resources.slots / resources.devices) / 60
-    timed = "timed on a CPU; " if resources.gpus_per_worker else ""
-    return [
-        *lines,
-        "",
-        f"in all    {total} at most",
-        f"expected  about {minutes:.1f} minutes at most, {timed}base weights not included",
-    ]
+        wall_s += (most.device_s or 0.0) / own.resources.counts[1] / own.resources.devices
+    lines += ["", f"in all    {total} at most"]
+    if on_gpus and cluster.gpu is not None:
+        how = f"at {UTILISATION:.0%} of {cluster.gpu.peak / 1e12:g} TFLOP/s; "
+    else:
+        how = "timed on a CPU; " if on_gpus else ""
+    if total.device_s is None:
+        return [*lines, "expected  no time can be told: the weights, or the kind of GPU, are not known here"]
+    return [*lines, f"expected  about {_minutes(wall_s)} at most, {how}base weights not included"]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 
 def _limits(budget: Budget) -> str:
@@ -90,23 +133,27 @@ def _limits(budget: Budget) -> str:
     return f"{', '.join(given)} for the search of each model" if given else ""
 
 
-def _size(model: str, space: Space, splits: Splits) -> tuple[list[str], _Cost]:
+def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "plan.journal"
         study = SizeStudy(journal, model, space)
-        train, trial_s = _measure(model, space, splits)
-        trial = _Cost(train.tokens * space.budget.epochs, trial_s * space.resources.devices)
-        if space.budget.tokens is not None:
+        tokens = _tokens(model, space, splits)
+        trial = _trial(model, space, tokens, cluster)
+        if space.budget.tokens is not None and not tokens.bound:
             check_tokens(space.budget.tokens, trial.tokens, model)
         most = _most(space, study, trial)
         lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
         if space.arms is not None:
             lines.append(f"  arms    {', '.join(f'{arm.name} {arm.trials}' for arm in study.arms.values())}")
-        lines += [
-            f"  a trial {train.tokens:,} tokens an epoch; {trial}, less where it is stopped early",
-            f"  search  {most} at most",
-        ]
+        if space.resources.gpus_per_worker:
+            lines += _devices(model, space, cluster)
+        least = "at most " if tokens.bound else ""
+        lines.append(f"  a trial {least}{tokens.epoch:,} tokens an epoch; {trial}, less where it is stopped early")
+        if tokens.bound:
+            length = space.training.sequence_length
+            lines.append(f"          not read here: each document counts as {length:,} tokens, the most there can be")
+        lines.append(f"  search  {most} at most")
         if space.confirmation is not None:
             runs = Confirmation(journal, study, space).planned
             lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
@@ -114,18 +161,38 @@ def _size(model: str, space: Space, splits: Splits) -> tuple[list[str], _Cost]:
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
+def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
+    """Who trains, and what each GPU holds."""
+    workers, slots = space.resources.counts
+    memory, sharding = run_memory(space, model, workers, cluster.gpu_bytes)
+    shared = f" ({sharding})" if workers > 1 else ""
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {size / 1e9:.1f}" for name, size in memory.parts().items() if size >= 5e7
+    )
+    there = ""
+    if cluster.gpu_bytes is not None:
+        fits = "" if memory.total <= USABLE * cluster.gpu_bytes else f", more than the {USABLE:.0%} that may be used"
+        there = f" of {cluster.gpu_bytes / 1e9:.0f} GB{fits}"
+    return [
+        f"  slots   {slots} of {workers} worker{'s' if workers > 1 else ''}{shared}",
+        f"  memory  {memory.total / 1e9:.1f} GB of each GPU{there}: {parts}",
+    ]
+
+
 def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
     """The most that the search of a size can cost, with the limits of its budget, which are looked at before a trial
     begins. Limits of time are not made limits of tokens: the speed is only estimated."""
-    budget, slots = space.budget, space.resources.slots
+    budget, slots = space.budget, space.resources.counts[1]
     trials = [arm.trials * trial.tokens for arm in study.arms.values()]
     tokens = sum(trials if budget.tokens is None else (min(each, budget.tokens + trial.tokens) for each in trials))
+    if trial.device_s is None:
+        return replace(trial, tokens=tokens)
     device_s = [trial.device_s * tokens / trial.tokens]
     if budget.hours is not None:
         device_s.append(slots * (3600 * budget.hours * space.resources.devices + trial.device_s))
     if budget.device_hours is not None:
         device_s.append(3600 * budget.device_hours + slots * trial.device_s)
-    return _Cost(tokens, min(device_s))
+    return replace(trial, tokens=tokens, device_s=min(device_s))
 
 
 def _samples(study: SizeStudy, full_tokens: int) -> list[str]:
@@ -151,28 +218,60 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _network(model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _network(model: str) -> PreTrainedModel:
     if model in ARCHITECTURES:
-        return unweighted(model)
-    folder = model_folder(model, default_root())
-    return load_model(folder, torch.device("cpu")), load_tokenizer(folder)
+        return unweighted(model)[0]
+    return load_model(model_folder(model, default_root()), torch.device("cpu"))
 
 
-def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
-    """The packed training split, and the seconds of a full trial by one timed step."""
-    network, tokenizer = _network(model)
+def _tokenizer(model: str) -> PreTrainedTokenizerBase:
+    return unweighted(model)[1] if model in ARCHITECTURES else load_tokenizer(model_folder(model, default_root()))
+
+
+def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
+    training = space.training
+    network = network_of(config_of(model, default_root()), model_settings_of(space))
+    check_length(training.sequence_length, network.context, model)
+    general = space.general.documents if space.general is not None else 0
+    if splits is None or not at_hand(model):
+        length = training.sequence_length
+        return _Tokens(space.data.train * length, (space.data.validation + general) * length, True, None)
+    tokenizer = _tokenizer(model)
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space))
-    training = space.training
-    longest = getattr(network.config.get_text_config(), "max_position_embeddings", None)
-    check_length(training.sequence_length, longest, model)
     how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
     train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
     held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
     for packed in (train, held_out):
-        check_words(packed, embeddings_of(network), model)
-    rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // space.resources.workers)))
-    part, forward = train[rows], Forward(network)
+        check_words(packed, network.words, model)
+    evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
+    return _Tokens(train.tokens, evaluation, False, train)
+
+
+def _trial(model: str, space: Space, tokens: _Tokens, cluster: Cluster) -> _Cost:
+    """A trial that is not stopped early."""
+    epochs, on_gpus = space.budget.epochs, space.resources.gpus_per_worker > 0
+    evaluated = tokens.evaluation * space.evaluation.per_epoch
+    trial = _Cost(tokens.epoch * epochs, None, on_gpus)
+    if on_gpus and cluster.gpu is not None:
+        # 2 operations for each parameter and token in a forward pass, and twice as many in a backward pass.
+        parameters = network_of(config_of(model, default_root()), model_settings_of(space)).parameters
+        training = 8 if space.training.gradient_checkpointing else 6
+        operations = parameters * epochs * (training * tokens.epoch + 2 * evaluated)
+        return replace(trial, device_s=cluster.gpu.seconds(operations))
+    if tokens.train is None:
+        return trial
+    # A forward pass is about a third of a training step.
+    per_token = _timed(model, space, tokens.train) / space.resources.counts[0]
+    device_s = per_token * epochs * (tokens.epoch + evaluated / 3) * space.resources.devices
+    return replace(trial, device_s=device_s)
+
+
+def _timed(model: str, space: Space, train: Packed) -> float:
+    """Seconds of a training step on this machine's CPU, for each token."""
+    training, (workers, _) = space.training, space.resources.counts
+    rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // workers)))
+    part, forward = train[rows], Forward(_network(model))
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:
@@ -184,8 +283,4 @@ def _measure(model: str, space: Space, splits: Splits) -> tuple[Packed, float]:
             seconds = time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)
-    per_token = seconds / part.tokens / space.resources.workers
-    # A forward pass is about a third of a training step.
-    documents = len(splits.validation) + len(splits.general)
-    evaluated = held_out.tokens * documents / len(splits.validation) * space.evaluation.per_epoch / 3
-    return train, per_token * space.budget.epochs * (train.tokens + evaluated)
+    return seconds / part.tokens

@@ -2,6 +2,7 @@
 
     python -m search.run spaces/math.yaml
     python -m search.run spaces/math.yaml --dry-run                  what it would do
+    python -m search.run SPACE --dry-run --gpus 8xH100               what it would do with these GPUs
     python -m search.run spaces/math.yaml --set budget.trials=4      with another value
     python -m search.run spaces/math.yaml --resume                   goes on after an interruption
 
@@ -11,15 +12,17 @@ Exit codes: 0 done, 1 the search failed, 2 something in the space or the argumen
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.arms import BASELINE
 from search.folder import RESOLVED
+from search.gpus import described
 from search.job import check_kept
 from search.lock import NAME as LOCK
-from search.machine import local_resources
+from search.machine import Cluster, local_resources
 from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
 from trainables.config.errors import one_line, shown
@@ -43,24 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.dry_run:
             check_kept(output, space_file.config.tracking.uri)
             _check_output(space_file, output, options.resume)
-        splits = _splits(space_file)
+        planned_for = _described(space_file, options)
+        splits = _splits(space_file, options.dry_run)
         _check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
-        if not os.environ.get("RAY_ADDRESS"):
+        if planned_for is None and not os.environ.get("RAY_ADDRESS"):
             _check_resources(space_file, local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0))
         if options.dry_run:
             from search.plan import plan
             from trainables.documents import DataError
 
             try:
-                lines = plan(space_file.config, splits, _resources(space_file))
+                lines = plan(space_file.config, splits, planned_for or _cluster(space_file))
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
             return 0
+        assert splits is not None
+        space_file = _allotted(space_file)
         from search.cluster import set_environment
 
-        set_environment(space_file.config.resources.slots)
+        set_environment(space_file.config.resources.counts[1])
         from search.session import run_session
 
         return run_session(
@@ -85,6 +91,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     configured(parser, "SPACE", "the search space, a YAML file", "runs")
     parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
+    parser.add_argument("--gpus", metavar="NxNAME", help="with --dry-run: plan for these GPUs, such as 8xH100")
     return parser.parse_args(arguments)
 
 
@@ -157,14 +164,62 @@ def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]
     return [] if before == now else [(path, before, now)]
 
 
-def _splits(space_file: ConfigFile[Space]) -> "Splits":
+def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cluster | None:
+    """The cluster that --gpus describes.
+
+    Raises:
+        ConfigError: it describes none, nothing is planned for it, or the space does not fit on it.
+    """
+    if options.gpus is None:
+        return None
+    if not options.dry_run:
+        raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
+    cluster = Cluster.of_gpus(*described(options.gpus))
+    if not space_file.config.resources.gpus_per_worker:
+        raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, at least 1")
+    _check_resources(space_file, cluster.resources)
+    return cluster
+
+
+def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
+    """The documents; of a plan, which downloads nothing, those that are not on the hub, or None."""
     from trainables.config.build import splits_of
+    from trainables.config.data import is_on_hub
     from trainables.documents import DataError
 
+    space = space_file.config
+    if dry_run and is_on_hub(space.data):
+        return None
+    if dry_run and space.general is not None and is_on_hub(space.general):
+        space = space.model_copy(update={"general": None})
     try:
-        return splits_of(space_file.config)
+        return splits_of(space)
     except DataError as error:
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
+
+
+def _allotted(space_file: ConfigFile[Space]) -> ConfigFile[Space]:
+    """The space with counts of workers and slots.
+
+    Raises:
+        ConfigError: a model does not fit, or the models would get different counts.
+    """
+    space = space_file.config
+    if not space.resources.automatic:
+        return space_file
+    from search.allotment import allotment, resolved
+    from trainables.documents import DataError
+
+    cluster = _cluster(space_file)
+    try:
+        found = {model: allotment(space, model, cluster.resources, cluster.gpu_bytes) for model in space.models}
+    except DataError as error:
+        raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
+    if len(set(found.values())) > 1:
+        given = "workers" if space.resources.workers == "auto" else "slots"
+        each = ", ".join(f"{model} {own.workers} workers and {own.slots} slots" for model, own in found.items())
+        raise space_file.error(f"resources.{given}", "auto", f"models that get the same counts in one search; {each}")
+    return replace(space_file, config=resolved(space, found[space.models[0]]))
 
 
 def _check_contestants(space_file: ConfigFile[Space]) -> None:
@@ -180,37 +235,40 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
-def _resources(space_file: ConfigFile[Space]) -> dict[str, float]:
+def _cluster(space_file: ConfigFile[Space]) -> Cluster:
     """What there is on the cluster that the search would run on."""
     if os.environ.get("RAY_ADDRESS"):
         from search.cluster import resources
 
         there = resources()
         _check_resources(space_file, there)
-        return there
-    return local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0)
+        return Cluster.in_ray(there)
+    return Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
 
 
-def _check_resources(space_file: ConfigFile[Space], cluster: dict[str, float]) -> None:
-    """Raises ConfigError if the slots do not fit on the cluster."""
+def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]) -> None:
+    """Raises ConfigError if the slots do not fit on the cluster; auto takes what there is."""
     resources = space_file.config.resources
+    workers = 1 if resources.workers == "auto" else resources.workers
+    # With as many workers as each model needs, slots are the most that there may be.
+    slots = 1 if "auto" in (resources.workers, resources.slots) else int(resources.slots)
     for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
         there = cluster.get(kind, 0.0)
         if each > there:
             raise space_file.error(
                 f"resources.{kind.lower()}s_per_worker", each, f"at most {there:g}, the {kind}s there are"
             )
-        if resources.workers * each > there:
+        if workers * each > there:
             raise space_file.error(
                 "resources.workers",
-                resources.workers,
+                workers,
                 f"at most {there // each:g}: each takes {each} of the {there:g} {kind}s there are",
             )
-        if resources.slots * resources.workers * each > there:
+        if slots * workers * each > there:
             raise space_file.error(
                 "resources.slots",
-                resources.slots,
-                f"at most {there // (resources.workers * each):g}: each takes {resources.workers * each} "
+                slots,
+                f"at most {there // (workers * each):g}: each takes {workers * each} "
                 f"of the {there:g} {kind}s there are",
             )
 

@@ -144,9 +144,10 @@ def _search(
                     progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
-        conductor = Conductor(studies, space.resources.slots, full_tokens, record, interruption, space.faults.restarts)
+        workers, slots = space.resources.counts
+        conductor = Conductor(studies, slots, full_tokens, record, interruption, space.faults.restarts)
         slot = SlotConfig(
-            workers=space.resources.workers,
+            workers=workers,
             cpus=space.resources.cpus_per_worker,
             gpus=space.resources.gpus_per_worker,
             placement=space.resources.placement,
@@ -162,8 +163,7 @@ def _search(
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
         checkpoints, models_kept = (output / "checkpoints").absolute(), (output / MODELS).absolute()
-        patience_s = 60 * space.faults.shrink_minutes
-        run_trials(conductor, slot, space.resources.slots, checkpoints, models_kept, patience_s)
+        run_trials(conductor, slot, slots, checkpoints, models_kept, 60 * space.faults.shrink_minutes)
         watch.stop()
     if conductor.error is not None:
         raise conductor.error

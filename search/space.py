@@ -21,7 +21,18 @@ from search.arms import ArmBlock, checked
 from search.reference import reference
 from trainables.config import file
 from trainables.config.errors import shown
-from trainables.config.fields import Block, Choices, Count, NotNegative, Positive, Share, Text, WholeNumber, wrong
+from trainables.config.fields import (
+    Block,
+    Choices,
+    Count,
+    CountOrAuto,
+    NotNegative,
+    Positive,
+    Share,
+    Text,
+    WholeNumber,
+    wrong,
+)
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.secrets import mask_secrets
@@ -92,10 +103,12 @@ class ConfirmationBlock(Block):
 
 
 class Resources(Block):
-    slots: Count = 2
-    """Trials that train at the same time: an integer of at least 1."""
-    workers: Count = 1
-    """Processes that share a trial: an integer of at least 1."""
+    slots: CountOrAuto = 2
+    """Trials that train at the same time: an integer of at least 1, or auto (as many as there are GPUs for, or without
+    GPUs CPUs). With workers auto, an integer is the most."""
+    workers: CountOrAuto = 1
+    """Processes that share a trial: an integer of at least 1, or auto (for each model the fewest of 1, 2, 4, ... with
+    which it fits on the GPUs)."""
     cpus_per_worker: Count = 1
     """CPU cores of a worker: an integer of at least 1."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 0
@@ -106,7 +119,20 @@ class Resources(Block):
     @property
     def devices(self) -> int:
         """GPUs of a slot, or without GPUs its CPU cores: what device seconds are counted in."""
-        return self.workers * (self.gpus_per_worker or self.cpus_per_worker)
+        return self.counts[0] * (self.gpus_per_worker or self.cpus_per_worker)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether workers or slots are still to be found, by search/allotment.py."""
+        return "auto" in (self.workers, self.slots)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Workers and slots, where both are numbers."""
+        workers, slots = self.workers, self.slots
+        assert workers != "auto"
+        assert slots != "auto"
+        return workers, slots
 
 
 class Faults(Block):
@@ -161,7 +187,8 @@ class Space(RunConfig):
     @model_validator(mode="after")
     def _batches_are_whole(self) -> Self:
         training, resources = self.training, self.resources
-        if training.batch_size % (training.accumulation * resources.workers):
+        workers = 1 if resources.workers == "auto" else resources.workers
+        if training.batch_size % (training.accumulation * workers):
             allowed = (
                 f"training.batch_size ({training.batch_size}) divisible by training.accumulation"
                 f" ({training.accumulation}) * resources.workers ({resources.workers})"

@@ -67,7 +67,7 @@ def token_loss(
         loss_N, correct_N = fused.fused_loss(hidden_ND * logits.scale, output_VD, label_N, label_smoothing)
         return TokenLoss(loss_N, torch.zeros_like(loss_N), correct_N)
     if chunk_bytes is None:
-        chunk_bytes = max(_CHUNK_BYTES[hidden_ND.device.type], 4 * len(label_N) * _LEAST_COLUMNS)
+        chunk_bytes = chunk_bytes_of(hidden_ND.device.type, len(label_N))
     kept_M = torch.nonzero(label_N >= 0).squeeze(1)
     if len(kept_M) < len(label_N):
         part = token_loss(
@@ -82,6 +82,15 @@ def token_loss(
         return TokenLoss(*(x_M.new_zeros(len(label_N)).index_put((kept_M,), x_M) for x_M in part))
     arguments = hidden_ND, output_VD, label_N, entropy, label_smoothing, logits, chunk_bytes
     return TokenLoss(*_TokenLoss.apply(*arguments))  # type: ignore[no-untyped-call]
+
+
+def chunk_bytes_of(device: str, positions: int) -> int:
+    """Bytes of float32 logits that are held at a time.
+
+    Args:
+        device: its kind, "cpu" or "cuda".
+    """
+    return max(_CHUNK_BYTES[device], 4 * positions * _LEAST_COLUMNS)
 
 
 def _chunks(rows: int, columns: int, chunk_bytes: int) -> Iterator[slice]:

@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from trainables.loss import Logits
@@ -32,11 +39,7 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     logging.disable_progress_bar()
     # What it warns of is refused here.
     logging.set_verbosity_error()
-    with _readable(folder, "a folder with a causal language model that transformers can read"):
-        kernels = _kernels(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    if kernels:
-        allowed = f"a model without attention kernels of the hub, which are code (config.json names {kernels[0]})"
-        raise ModelError("models", str(folder), allowed)
+    _refuse_kernels(folder)
     with _readable(folder, "a folder with a causal language model that transformers can read"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -54,11 +57,24 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
         given = f"{folder}, where {len(unread)} weights are missing or have another shape"
         raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
     model.to(device)  # type: ignore[arg-type]
+    remove_dropout(model)
+    return model
+
+
+def remove_dropout(model: PreTrainedModel) -> None:
+    """Sets all dropout of the model's own to 0."""
     set_attention_dropout(model, 0.0)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model
+
+
+def _refuse_kernels(folder: Path) -> None:
+    with _readable(folder, "a folder with a causal language model that transformers can read"):
+        kernels = _kernels(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if kernels:
+        allowed = f"a model without attention kernels of the hub, which are code (config.json names {kernels[0]})"
+        raise ModelError("models", str(folder), allowed)
 
 
 def _kernels(config: Any) -> list[str]:
@@ -172,15 +188,25 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of the model in `folder`, without running code from it.
+
+    Raises:
+        ModelError: it cannot be read, or needs code.
+    """
+    with _readable(folder, "a folder with the configuration of a model that transformers can read"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    _refuse_kernels(folder)
+    return config
+
+
 def context_length(folder: Path) -> int | None:
     """The longest sequence that the model in `folder` was made for, in tokens; None if it does not say.
 
     Raises:
-        ModelError: its configuration cannot be read, or needs code from the folder.
+        ModelError: its configuration cannot be read, or needs code.
     """
-    with _readable(folder, "a folder with the configuration of a model that transformers can read"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    length: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    length: int | None = getattr(read_config(folder).get_text_config(), "max_position_embeddings", None)
     return length
 
 
@@ -195,6 +221,11 @@ def embeddings_of(model: PreTrainedModel) -> int:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     return len(weight)
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of the decoder: the longest list of modules."""
+    return max((m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
 def output_matrix(model: PreTrainedModel) -> Tensor:

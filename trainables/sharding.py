@@ -1,7 +1,5 @@
 """Several ranks, one model: each has the whole of it (DDP), or a part (FSDP2)."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -9,22 +7,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
 from trainables.forward import Forward
-from trainables.weights import parameters_of
-
-# Float32 weights, their base copy, the best ones so far, gradients, and AdamW's two moments.
-_BYTES_PER_PARAMETER = 24
-# The rest is for activations.
-_SHARE_FOR_PARAMETERS = 0.7
+from trainables.memory import fits_whole
+from trainables.models import decoder_layers
 
 
-def chosen(sharding: str, folder: Path, device: torch.device) -> str:
-    """ "ddp" or "fsdp", for "auto" by whether the model's training state fits on the device."""
+def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:
+    """ "ddp" or "fsdp", for "auto" by whether the model's training state fits on the device.
+
+    Args:
+        parameters, trained: of the model.
+        device_bytes: memory of a GPU; None on CPUs.
+    """
     if sharding != "auto":
         return sharding
-    if device.type != "cuda":
-        return "ddp"
-    there = torch.cuda.get_device_properties(device).total_memory
-    return "ddp" if parameters_of(folder) * _BYTES_PER_PARAMETER < _SHARE_FOR_PARAMETERS * there else "fsdp"
+    return "ddp" if device_bytes is None or fits_whole(parameters, trained, device_bytes, ranks) else "fsdp"
+
+
+def device_bytes(device: torch.device) -> int | None:
+    """The memory of a GPU; None of a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def distribute(forward: Forward, sharding: str) -> nn.Module:
@@ -33,10 +34,7 @@ def distribute(forward: Forward, sharding: str) -> nn.Module:
         return forward
     if sharding == "ddp":
         return DistributedDataParallel(forward)
-    layers = max(
-        (m for m in forward.model.base_model.modules() if isinstance(m, nn.ModuleList)), key=lambda m: len(list(m))
-    )
-    for layer in layers:
+    for layer in decoder_layers(forward.model):
         fully_shard(layer)
     # The root's own parameters, embedding and output matrix among them, stay whole from its forward to its backward
     # pass: the loss reads the output matrix outside of the layer that it belongs to.

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables import parallel
 from trainables.evaluate import HeldOut
 from trainables.forward import Forward
 from trainables.models import add_lora, check_forward, load_model
 from trainables.packing import Packed
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.sharding import chosen, distribute, reshard
+from trainables.sharding import chosen, device_bytes, distribute, reshard
 
 
 class WarmModel:
@@ -38,7 +39,15 @@ class WarmModel:
         if self.how.compile:
             self.model.base_model.compile()
         forward = Forward(self.model)
-        self.step: nn.Module = distribute(forward, chosen(self.how.sharding, prepared.folder, device))
+        counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        sharding = chosen(
+            self.how.sharding,
+            sum(count for count, _ in counts),
+            sum(count for count, trained in counts if trained),
+            device_bytes(device),
+            parallel.size(),
+        )
+        self.step: nn.Module = distribute(forward, sharding)
         self.forward = self.step.module if isinstance(self.step, DistributedDataParallel) else self.step
         self.base = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
         packed = prepared.packed("train")

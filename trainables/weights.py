@@ -20,8 +20,9 @@ from trainables.documents import DataError
 from trainables.sealed import digest, file_hash
 
 BUILTIN = tuple(ARCHITECTURES)
-_HUB, _PACKAGE = "hub:", "package:"
+HUB, _PACKAGE = "hub:", "package:"
 _WEIGHTS = "*.safetensors"
+CONFIG = "config.json"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -42,14 +43,14 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
     """
     if name in BUILTIN:
         return base_folder(name, cache, progress)
-    if name.startswith(_HUB):
-        return _from_hub(name)
+    if name.startswith(HUB):
+        return _weights_from_hub(name)
     path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)
     if path.suffix.lower() == ".gguf":
         return _from_gguf(path, cache)
     if not path.is_dir():
         raise ModelError("models", name, "a folder or a GGUF file that exists")
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG).is_file():
         raise ModelError("models", name, "a folder with a model's config.json")
     if not any(path.glob(_WEIGHTS)):
         others = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
@@ -58,20 +59,51 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
     return path
 
 
-def _from_hub(name: str) -> Path:
+def of_hub(name: str) -> tuple[str, str | None]:
+    """Repository and revision of `hub:owner/name@revision`."""
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    return repository, revision or None
+
+
+def from_hub(name: str, *patterns: str, cached_only: bool = False) -> Path:
+    """The folder with the files of a model of the hub that fit the patterns.
+
+    Args:
+        cached_only: those that the hub's local cache has; nothing is downloaded.
+
+    Raises:
+        ModelError: no such model, none of it in the cache, or the hub cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repository, _, revision = name.removeprefix(_HUB).partition("@")
-    patterns = [_WEIGHTS, *_TEXTS]
+    repository, revision = of_hub(name)
     try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=list(patterns), local_files_only=cached_only
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError("models", name, f"a model on the hub, or in its local cache ({reason})") from None
+
+
+def _weights_from_hub(name: str) -> Path:
+    folder = from_hub(name, _WEIGHTS, *_TEXTS)
     if not any(folder.glob(_WEIGHTS)):
         raise ModelError("models", f"{name}, which has no safetensors", "a model with weights as safetensors")
     return folder
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights and the tokenizer of this model are here, or are made here."""
+    if not name.startswith(HUB):
+        return True
+    with contextlib.suppress(ModelError):
+        folder = from_hub(name, cached_only=True)
+        return any(folder.glob(_WEIGHTS)) and any(folder.glob("tokenizer*"))
+    return False
 
 
 def _in_package(name: str) -> Path:
@@ -139,7 +171,7 @@ def model_size(name: str) -> int | None:
     """
     if name in BUILTIN:
         return sum(p.numel() for p in unweighted(name)[0].parameters())
-    if name.startswith(_HUB):
+    if name.startswith(HUB):
         return _size_on_hub(name)
     path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)
     if path.suffix.lower() == ".gguf":
@@ -156,13 +188,13 @@ def model_size(name: str) -> int | None:
 def _size_on_hub(name: str) -> int | None:
     from huggingface_hub import HfApi, snapshot_download
 
-    repository, _, revision = name.removeprefix(_HUB).partition("@")
+    repository, revision = of_hub(name)
     try:
-        metadata = HfApi().get_safetensors_metadata(repository, revision=revision or None)
+        metadata = HfApi().get_safetensors_metadata(repository, revision=revision)
         return sum(metadata.parameter_count.values())
     # Whatever the hub or its client raises: the weights may be in the local cache.
     except Exception:
         with contextlib.suppress(Exception):
-            folder = snapshot_download(repository, revision=revision or None, local_files_only=True)
+            folder = snapshot_download(repository, revision=revision, local_files_only=True)
             return parameters_of(Path(folder)) or None
     return None

@@ -281,12 +281,57 @@ def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str
     assert "2:" not in plan
 
 
+SPACES = Path(__file__).parents[2] / "spaces"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("domain", ["math", "code", "general"])
+def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_network(
+    domain: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("a plan needs no network")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    space = str(SPACES / f"{domain}-qwen3.yaml")
+    assert main([space, "--dry-run", "--gpus", "8xH100"]) == 0
+    plan = capsys.readouterr().out
+    assert re.search(r"slots   8 of 1 worker\n", plan)
+    assert re.search(r"slots   2 of 4 workers \(fsdp\)", plan)
+    assert re.search(r"memory  [\d.]+ GB of each GPU of 80 GB: weights 8\.2, ", plan)
+    assert "a trial at most 4,096,000 tokens an epoch; 32,768,000 tokens, about" in plan
+    assert "each document counts as 2,048 tokens, the most there can be" in plan
+    assert re.search(r"in all .* GPU hours at most", plan)
+    assert "at 40% of 989 TFLOP/s" in plan
+
+
+def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
+    assert "did you mean '8xH100'?" in refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH10"])
+    line = refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH100"])
+    assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: with --gpus, at least 1"
+    few = ["--dry-run", "--gpus", "1xL4", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
+    line = refused(capsys, ["space.yaml", *few, "--set", "resources.gpus_per_worker=1"])
+    assert "resources.workers: given auto; allowed: counts with which hub:Qwen/Qwen3-8B fits: it takes " in line
+
+
+def test_counts_are_found_for_a_search_here() -> None:
+    from search.run import _allotted
+    from search.space import load
+
+    Path("space.yaml").write_text(SMALL)
+    found = _allotted(load("space.yaml", ["resources.workers=auto", "resources.slots=auto"])).config.resources
+    assert found.counts == (1, 2)
+
+
 def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
     usage = capsys.readouterr().out
-    for option in ("SPACE", "--dry-run", "--resume", "--set PATH=VALUE", "--output DIR"):
+    for option in ("SPACE", "--dry-run", "--gpus NxNAME", "--resume", "--set PATH=VALUE", "--output DIR"):
         assert option in usage
     with pytest.raises(SystemExit) as ended:
         main(["space.yaml", "--unknown"])

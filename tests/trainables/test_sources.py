@@ -67,7 +67,7 @@ def files(
 
 def hub(folder: Path, sizes: SplitSizes = SIZES, template: str = "{answer}", **changes: Any) -> Hub:
     templates = Templates(template, "{question}\n", "{answer}")
-    return replace(Hub(str(folder), None, "train", None, templates, sizes), **changes)
+    return replace(Hub(str(folder), None, "train", None, None, templates, sizes), **changes)
 
 
 def texts(splits: Splits) -> list[set[str]]:
@@ -383,6 +383,24 @@ def test_the_split_of_a_data_set_is_chosen(tmp_path: Path) -> None:
         hub(tmp_path / "set", split="tests").splits(seed=0)
     error = caught.value
     assert (error.field, error.given, error.allowed, error.nearest) == ("data.split", "tests", "train, test", "test")
+
+
+def test_some_of_a_data_sets_files_are_read(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set" / "train-00000-of-2.jsonl", questions(30))
+    write_lines(tmp_path / "set" / "train-00001-of-2.jsonl", [{"content": "other columns"}])
+    splits = hub(tmp_path / "set", files="train-00000-*").splits(seed=0)
+    assert len(splits.train) == SIZES.train
+
+
+def test_a_turn_of_a_conversation_is_a_column_of_a_column(tmp_path: Path) -> None:
+    turns = [[{"from": "human", "value": f"What is {n}?"}, {"from": "gpt", "value": f"It is {n}."}] for n in range(30)]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    table = pyarrow.Table.from_pylist([{"conversations": pair} for pair in turns])
+    pyarrow.parquet.write_table(table, folder / "train.parquet")
+    templates = Templates("{conversations[1][value]}", "{conversations[0][value]}\n")
+    splits = hub(folder, templates=templates).splits(seed=0)
+    assert {d.prompt + d.text for d in splits.train} <= {f"What is {n}?\nIt is {n}." for n in range(30)}
 
 
 def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:

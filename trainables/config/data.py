@@ -95,6 +95,8 @@ class _Hub(_Templates):
     """The split of the data set that all documents are taken from."""
     revision: Text | None = None
     """A commit, tag or branch of the data set; null for the newest."""
+    files: Text | None = None
+    """The files of the data set that are read, as a pattern such as "python/train-00000-*"; null for all."""
 
 
 class _Splits(Block):
@@ -167,7 +169,14 @@ def source_of(
     templates = sources.Templates(data.template, data.prompt, answer)
     if isinstance(data, _Files):
         return sources.Files(data.paths(), templates, sizes, data.sample_by)
-    return sources.Hub(data.path, data.name, data.split, data.revision, templates, sizes)
+    return sources.Hub(data.path, data.name, data.split, data.revision, data.files, templates, sizes)
+
+
+def is_on_hub(
+    data: ReasoningGymData | FilesData | HubData | ReasoningGymGeneral | FilesGeneral | HubGeneral,
+) -> bool:
+    """Whether reading the data may download it."""
+    return isinstance(data, _Hub) and not Path(data.path).is_dir()
 
 
 def split_sizes(data: _Splits) -> SplitSizes:

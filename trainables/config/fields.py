@@ -1,6 +1,6 @@
 """What the blocks of a YAML file are made of: a setting is fixed, or it is searched (a range, or a list of choices)."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -122,3 +122,11 @@ Text = Annotated[
         json_schema_extra={"allowed": "one line of text"},
     ),
 ]
+if TYPE_CHECKING:
+    CountOrAuto = Union[int, Literal["auto"]]  # noqa: UP007
+else:
+    # Tagged, as errors then name the setting alone.
+    CountOrAuto = Annotated[
+        Annotated[Count, Tag("fixed")] | Annotated[Literal["auto"], Tag("choices")],
+        Discriminator(lambda given: "choices" if given == "auto" else "fixed"),
+    ]

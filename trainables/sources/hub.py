@@ -19,6 +19,7 @@ class Hub:
         name: its configuration; None for the default one.
         split: its split that all documents are taken from.
         revision: commit, tag or branch; None for the newest.
+        files: a pattern of the files that are read; None for all.
         templates: of a document.
     """
 
@@ -26,6 +27,7 @@ class Hub:
     name: str | None
     split: str
     revision: str | None
+    files: str | None
     templates: Templates
     sizes: SplitSizes
 
@@ -38,11 +40,12 @@ class Hub:
 
         problems = (OSError, datasets.exceptions.DatasetsError)
         try:
-            names = datasets.get_dataset_split_names(self.path, self.name, revision=self.revision)
+            how = {"revision": self.revision, "data_files": self.files}
+            names = datasets.get_dataset_split_names(self.path, self.name, **how)
             if self.split not in names:
                 close = get_close_matches(self.split, names, n=1)
                 raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
-            records = datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision)
+            records = datasets.load_dataset(self.path, self.name, split=self.split, **how)
         except DataError:
             raise
         except ValueError as error:

@@ -170,8 +170,8 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
         sizes,
         "paragraph",
     )
-    assert source(HUB, "data.revision=v1") == sources.Hub(
-        "openai/gsm8k", "main", "train", "v1", sources.Templates("{answer}"), sizes
+    assert source(HUB, "data.revision=v1", "data.files=python/*") == sources.Hub(
+        "openai/gsm8k", "main", "train", "v1", "python/*", sources.Templates("{answer}"), sizes
     )
     assert source(MINIMAL, "data.task=chain_sum") == sources.ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
 

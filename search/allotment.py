@@ -1,0 +1,110 @@
+"""How many workers share a trial of a model, and how many such trials run at the same time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from search.space import Space
+from trainables.cache import default_root
+from trainables.config.build import model_settings_of
+from trainables.configurations import config_of
+from trainables.documents import DataError
+from trainables.forward import PRECISIONS
+from trainables.memory import Memory, memory_of, network_of
+from trainables.settings import ModelSettings
+from trainables.sharding import chosen
+
+# Of a GPU, what a run may take; the rest is for CUDA itself, and for memory that lies in pieces.
+USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Processes that share a trial, and trials that train at the same time."""
+
+    workers: int
+    slots: int
+
+
+def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> Allotment:
+    """What a model of the space gets.
+
+    Args:
+        cluster: the resources there are, as Ray counts them.
+        gpu_bytes: memory of a GPU; None where that is not known.
+
+    Raises:
+        DataError: it fits on no number of workers.
+    """
+    resources = space.resources
+    workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
+    room = int(min(cluster.get(kind, 0.0) / (workers * each) for kind, each in _each(space)))
+    if resources.slots == "auto":
+        return Allotment(workers, max(1, room))
+    return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
+
+
+def resolved(space: Space, allotted: Allotment) -> Space:
+    """The space with these counts."""
+    counts = {"workers": allotted.workers, "slots": allotted.slots}
+    return space.model_copy(update={"resources": space.resources.model_copy(update=counts)})
+
+
+def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
+    """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
+    training, how = space.training, model_settings_of(space)
+    network = network_of(config_of(model, default_root()), how)
+    sharding = chosen(training.sharding, network.parameters, network.trained, gpu_bytes, workers)
+    memory = _memory(
+        model,
+        how,
+        rows=training.batch_size // (training.accumulation * workers),
+        sequence_length=training.sequence_length,
+        precision=PRECISIONS[training.precision],
+        accumulation=training.accumulation,
+        ranks=workers,
+        sharding=sharding,
+        keep_best=space.confirmation is not None,
+        device="cuda" if space.resources.gpus_per_worker else "cpu",
+    )
+    return memory, sharding
+
+
+# A model's workers are looked for, and then told of: it takes most of a second for one of 36 layers.
+@cache
+def _memory(model: str, how: ModelSettings, **run: Any) -> Memory:
+    return memory_of(config_of(model, default_root()), how, **run)
+
+
+def _each(space: Space) -> list[tuple[str, int]]:
+    resources = space.resources
+    kinds = [("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)]
+    return [(kind, each) for kind, each in kinds if each]
+
+
+def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
+    """1, 2, 4, ... workers that the cluster has, and that the rows of a micro-batch can be shared out to."""
+    rows = space.training.batch_size // space.training.accumulation
+    most = int(min(cluster.get(kind, 0.0) / each for kind, each in _each(space)))
+    workers = 1
+    while workers <= max(1, most) and rows % workers == 0:
+        yield workers
+        workers *= 2
+
+
+def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> int:
+    if not space.resources.gpus_per_worker or gpu_bytes is None:
+        return 1
+    least = float("inf")
+    for workers in _counts(space, cluster):
+        total = run_memory(space, model, workers, gpu_bytes)[0].total
+        if total <= USABLE * gpu_bytes:
+            return workers
+        least = min(least, total)
+    allowed = (
+        f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {USABLE * gpu_bytes / 1e9:.1f} GB may be used "
+        f"({USABLE:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+    )
+    raise DataError("resources.workers", "auto", allowed)

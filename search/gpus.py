@@ -1,0 +1,65 @@
+"""GPUs by name: their memory, and their greatest speed in bfloat16 with dense matrices, from their data sheets."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from trainables.config.errors import one_line
+from trainables.config.file import ConfigError
+
+# Of the greatest speed, what training reaches with models of this size.
+UTILISATION = 0.4
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Memory in bytes, and floating-point operations in a second."""
+
+    memory: float
+    peak: float
+
+    def seconds(self, operations: float) -> float:
+        return operations / (self.peak * UTILISATION)
+
+
+GPUS = {
+    "A100-40GB": Gpu(40e9, 312e12),
+    "A100": Gpu(80e9, 312e12),
+    "H100": Gpu(80e9, 989e12),
+    "H200": Gpu(141e9, 989e12),
+    "B200": Gpu(180e9, 2250e12),
+    "A10": Gpu(24e9, 125e12),
+    "L4": Gpu(24e9, 121e12),
+    "L40S": Gpu(48e9, 362e12),
+    "RTX3090": Gpu(24e9, 71e12),
+    "RTX4090": Gpu(24e9, 165e12),
+}
+
+
+def described(text: str) -> tuple[int, Gpu]:
+    """How many GPUs, and of which kind, as in 8xH100.
+
+    Raises:
+        ConfigError: not of this form, or an unknown GPU.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x(.+)", text)
+    name = match[2] if match else text
+    if match is None or name not in GPUS:
+        close = get_close_matches(name.upper(), GPUS, n=1)
+        nearest = f"; did you mean '{match[1] if match else 1}x{close[0]}'?" if close else ""
+        raise ConfigError(
+            f"--gpus: given {one_line(text)}; allowed: a number, x and one of {', '.join(GPUS)}, as in 8xH100{nearest}"
+        )
+    return int(match[1]), GPUS[name]
+
+
+def named(words: Iterable[str], memory: float | None = None) -> Gpu | None:
+    """The GPU that one of the words names, as in "NVIDIA H100 80GB HBM3" or in "H100".
+
+    Args:
+        memory: its bytes, which tell one of two kinds of the same name.
+    """
+    text = re.sub(r"[^A-Z0-9]+", " ", " ".join(words).upper().replace("RTX ", "RTX")).split()
+    found = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in text]
+    return min(found, key=lambda gpu: abs(gpu.memory - (memory or gpu.memory)), default=None)

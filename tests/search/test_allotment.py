@@ -1,0 +1,90 @@
+"""How many workers and slots each model gets on described GPUs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.allotment import USABLE, Allotment, allotment, resolved, run_memory
+from search.gpus import GPUS, described, named
+from search.space import Space
+from trainables.config.file import ConfigError
+from trainables.documents import DataError
+
+NO_GPU: dict[str, float] = {"CPU": 5.0}
+GPU_BYTES = GPUS["H100"].memory
+
+
+def space(workers: Any = "auto", slots: Any = "auto", gpus: int = 1, **training: Any) -> Space:
+    values = {
+        "models": ["hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"],
+        "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
+        "training": {
+            "batch_size": 8,
+            "sequence_length": 512,
+            "precision": "bf16",
+            "gradient_checkpointing": True,
+            **training,
+        },
+        "resources": {"workers": workers, "slots": slots, "gpus_per_worker": gpus},
+    }
+    return Space.model_validate(values, context={"folder": Path()})
+
+
+def on_gpus(space: Space, model: str, count: int) -> Allotment:
+    cluster = {"CPU": float("inf"), "GPU": float(count)}
+    return allotment(space, model, cluster, GPU_BYTES)
+
+
+SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
+
+
+def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
+    small, large = on_gpus(space(), SMALL, 8), on_gpus(space(), LARGE, 8)
+    assert small == Allotment(1, 8)
+    assert large.workers > 1
+    assert large.slots == 8 // large.workers
+    # The fewest: with half as many it does not fit.
+    for workers, fits in ((large.workers, True), (large.workers // 2, False)):
+        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= USABLE * GPU_BYTES) is fits
+
+
+def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
+    assert on_gpus(space(slots=3), SMALL, 8) == Allotment(1, 3)
+    assert on_gpus(space(slots=3), LARGE, 8).slots == 2
+    assert on_gpus(space(workers=2, slots=3), SMALL, 8) == Allotment(2, 3)
+    assert on_gpus(space(workers=2), SMALL, 8) == Allotment(2, 4)
+
+
+def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
+    assert allotment(space(gpus=0), SMALL, NO_GPU, None) == Allotment(1, 5)
+
+
+def test_what_never_fits_is_refused_with_the_numbers() -> None:
+    with pytest.raises(DataError) as refused:
+        on_gpus(space(), LARGE, 1)
+    line = str(refused.value)
+    assert line.startswith("resources.workers: given auto; allowed: ")
+    for part in (LARGE, "GB of each GPU with 1 worker", "72.0 GB may be used", "90% of 80 GB"):
+        assert part in line
+    # Two rows cannot be shared out to four workers.
+    with pytest.raises(DataError, match="with 2 workers"):
+        on_gpus(space(batch_size=2), LARGE, 8)
+
+
+def test_a_space_takes_the_counts_that_were_found() -> None:
+    found = resolved(space(), Allotment(4, 2)).resources
+    assert (found.counts, found.devices, found.automatic) == ((4, 2), 4, False)
+
+
+def test_gpus_by_name() -> None:
+    assert described("8xH100") == (8, GPUS["H100"])
+    assert named(["NVIDIA H100 80GB HBM3"]) is GPUS["H100"]
+    assert named(["NVIDIA A100-SXM4-40GB"], 42e9) is GPUS["A100-40GB"]
+    assert named(["NVIDIA GeForce RTX 4090"]) is GPUS["RTX4090"]
+    assert named(["Tesla T4"]) is None
+    for wrong, nearest in (("8xh100", "did you mean '8xH100'?"), ("H100", "'1xH100'"), ("0xH100", ""), ("8", "")):
+        with pytest.raises(ConfigError, match="--gpus: given ") as refused:
+            described(wrong)
+        assert nearest in str(refused.value)
+        assert "\n" not in str(refused.value)

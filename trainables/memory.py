@@ -1,0 +1,324 @@
+"""The memory that a run takes, before there is any of it: from a configuration, without weights and without a GPU.
+
+Shapes: N tokens of a micro-batch, D hidden width, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from trainables.evaluate import ROWS
+from trainables.loss import chunk_bytes_of
+from trainables.models import add_lora, decoder_layers, embed, hidden_states, logits_of, remove_dropout
+from trainables.settings import ModelSettings
+
+_FP32, _BF16 = 4, 2
+# Of a device, what the state of a run may take under sharding "auto"; the rest is for activations.
+_SHARE_FOR_STATE = 0.7
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one rank holds at the moment of a run, training or evaluation, at which it holds most; data and what
+    the libraries take for themselves apart.
+
+    Attributes:
+        weights: in float32, whole or this rank's part.
+        base_copy: of the weights that are trained, from which the next run starts.
+        best_copy: the same of the best evaluation, which a confirmation keeps.
+        moments: AdamW's two.
+        gradients: of weights.
+        activations: what the backward pass needs, and what a layer works with in it.
+        casts: weights in bfloat16.
+        loss: a chunk of the logits, and gradients of the hidden states and of the output matrix.
+        communication: whole weights and gradients that FSDP gathers, or the buckets that DDP exchanges gradients in.
+    """
+
+    weights: int
+    base_copy: int
+    best_copy: int
+    moments: int
+    gradients: int
+    activations: int
+    casts: int
+    loss: int
+    communication: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a model's memory depends on.
+
+    Attributes:
+        parameters, trained: counts; tied weights count once.
+        embedding, output: parameters of the two matrices; 0 where one is frozen.
+        root: parameters outside of the decoder layers.
+        layer: parameters of the largest layer.
+        tied: whether the two matrices are one.
+        words, width: V and D.
+        context: the longest sequence that the model was made for, in tokens; None if it does not say.
+        capped: whether its logits are capped.
+    """
+
+    parameters: int
+    trained: int
+    embedding: int
+    output: int
+    root: int
+    layer: int
+    tied: bool
+    words: int
+    width: int
+    context: int | None
+    capped: bool
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What autograd keeps of a forward pass for the backward pass, in bytes.
+
+    Attributes:
+        layers: for each decoder layer, without `casts`.
+        outside: of the layers.
+        casts: for each layer, weights in bfloat16.
+        widest: of the largest tensor of a layer that has a gradient.
+    """
+
+    layers: list[int]
+    outside: int
+    casts: list[int]
+    widest: int
+
+
+def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:
+    """Bytes that do not depend on the data, each rank with the whole model: weights, their base copy, the best ones,
+    AdamW's two moments, gradients, and with several ranks the buckets that they are exchanged in."""
+    return _FP32 * (parameters + (5 if ranks == 1 else 6) * trained)
+
+
+def fits_whole(parameters: int, trained: int, device_bytes: float, ranks: int) -> bool:
+    """Whether each rank can hold the whole model, and activations: what sharding "auto" goes by."""
+    return state_bytes(parameters, trained, ranks) < _SHARE_FOR_STATE * device_bytes
+
+
+def network_of(config: PreTrainedConfig, how: ModelSettings) -> Network:
+    """Counted on the meta device."""
+    return _network(_built(config, how))
+
+
+def _network(model: PreTrainedModel) -> Network:
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert isinstance(embedding, Tensor)
+    assert isinstance(output, Tensor)
+    layers = [_count(layer) for layer in decoder_layers(model)]
+    parameters = _count(model)
+    text = model.config.get_text_config()
+    return Network(
+        parameters=parameters,
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        embedding=embedding.numel() if embedding.requires_grad else 0,
+        output=output.numel() if output.requires_grad else 0,
+        root=parameters - sum(layers),
+        layer=max(layers),
+        tied=embedding is output,
+        words=output.shape[0],
+        width=output.shape[1],
+        context=getattr(text, "max_position_embeddings", None),
+        capped=logits_of(model).soft_cap is not None,
+    )
+
+
+def memory_of(
+    config: PreTrainedConfig,
+    how: ModelSettings,
+    *,
+    rows: int,
+    sequence_length: int,
+    precision: torch.dtype,
+    accumulation: int = 1,
+    ranks: int = 1,
+    sharding: str = "ddp",
+    keep_best: bool = False,
+    device: str = "cuda",
+) -> Memory:
+    """The memory of one rank of a run.
+
+    Args:
+        rows: of a micro-batch on this rank.
+        precision: of the forward and backward passes.
+        accumulation: micro-batches of this rank in an optimizer step.
+        sharding: "ddp" or "fsdp".
+        keep_best: as for a confirmation.
+        device: the kind of device, "cuda" or "cpu": how large a chunk of the logits is.
+    """
+    model = _built(config, how)
+    network, saved = _network(model), _saved(model, rows, sequence_length, precision)
+    sharded = sharding == "fsdp" and ranks > 1
+    parts = ranks if sharded else 1
+    trained = _FP32 * network.trained // parts
+    moment = max(
+        _moments(network, saved, how, rows, sequence_length, precision, accumulation, ranks, sharded, device),
+        key=lambda moment: sum(moment.values()),
+    )
+    return Memory(
+        weights=_FP32 * network.parameters // parts,
+        base_copy=trained,
+        best_copy=trained if keep_best else 0,
+        moments=2 * trained,
+        **moment,
+    )
+
+
+def _moments(
+    network: Network,
+    saved: _Saved,
+    how: ModelSettings,
+    rows: int,
+    sequence_length: int,
+    precision: torch.dtype,
+    accumulation: int,
+    ranks: int,
+    sharded: bool,
+    device: str,
+) -> Iterator[dict[str, int]]:
+    """What is held for a while, at each moment that may be the one of most memory."""
+    half = precision == torch.bfloat16
+    width = _BF16 if half else _FP32
+    hidden = rows * sequence_length * network.width
+    whole = _FP32 * network.trained
+    output, embedding = _FP32 * network.output, _FP32 * network.embedding
+    # Of the layers, the one at work and the next; each comes in a buffer that is copied from.
+    gathered = _FP32 * (network.root + 3 * network.layer) if sharded else 0
+    buckets = whole if ranks > 1 and not sharded else 0
+    # Gradients of earlier micro-batches; FSDP exchanges them, and keeps its own part, after the last one.
+    earlier = whole if accumulation > 1 else 0
+    layer, layer_casts, casts = max(saved.layers), max(saved.casts), sum(saved.casts)
+    backward = 2 * _FP32 * hidden + 2 * saved.widest
+    output_cast = _BF16 * network.words * network.width if half else 0
+    # Autocast keeps the casts of weights that are trained to the end of a forward pass.
+    forward_casts = casts if how.lora is None else layer_casts
+
+    def moment(gradients: int, activations: int, casts: int, loss: int = 0, more: int = 0) -> dict[str, int]:
+        return {
+            "gradients": gradients,
+            "activations": activations,
+            "casts": casts,
+            "loss": loss,
+            "communication": gathered + buckets + more,
+        }
+
+    def chunk(positions: int) -> int:
+        size, most = chunk_bytes_of(device, positions), _FP32 * positions * network.words
+        size, several = min(size, most), size < most
+        one = size + (size // 2 if half else 0)
+        # The chunk before is there until the next one is made.
+        return one * (2 if several else 1) + (size if network.capped else 0)
+
+    copies = 3 if half else 2
+    if how.gradient_checkpointing:
+        kept = len(saved.layers) * _FP32 * hidden + saved.outside
+        # The end of the forward pass, then the last layer, which is computed again.
+        yield moment(earlier, kept + layer, forward_casts)
+        yield moment(earlier + output, kept + layer + backward, layer_casts)
+        casts = 0
+    else:
+        kept = sum(saved.layers) + saved.outside
+        yield moment(earlier + output, kept + 2 * _FP32 * hidden, casts)
+    # The loss's backward pass: a chunk of logits, copies and gradient of the hidden states, and the output matrix's
+    # gradient, which is converted in the end.
+    loss = chunk(rows * sequence_length) + hidden * (_FP32 + copies * width) + width * network.output
+    yield moment(earlier, kept, casts + output_cast, max(loss, output + _BF16 * network.output if half else 0))
+    # The first layer's: all gradients. The one of an input embedding is made whole before it is added to another.
+    gradients = earlier or (whole // ranks if sharded else whole)
+    gradients += embedding * ((accumulation > 1) + network.tied)
+    unsharded = _FP32 * (network.root + network.layer) if sharded and how.lora is None else 0
+    yield moment(gradients, layer + backward, layer_casts, more=unsharded)
+    # An evaluation: a layer, then the loss.
+    held_out = ROWS * sequence_length * network.width
+    wide = (3 if how.lora is None else 5) * saved.widest * ROWS // rows
+    # The mask of attention, of booleans and as it is added.
+    mask = ROWS * sequence_length**2 * (1 + width)
+    yield moment(0, 2 * _FP32 * held_out + wide + mask, forward_casts)
+    yield moment(0, _FP32 * held_out, output_cast, chunk(ROWS * sequence_length) + held_out * copies * width)
+
+
+def _built(config: PreTrainedConfig, how: ModelSettings) -> PreTrainedModel:
+    """A model on the meta device."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        remove_dropout(model)
+        if how.lora is not None:
+            add_lora(model, how.lora)
+    return model
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _put_on_fake_cpu(model: PreTrainedModel) -> None:
+    """In place of the tensors of the meta device, which autocast does not know."""
+    fakes: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, tensor in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            fake = nn.Parameter(torch.empty(tensor.shape), tensor.requires_grad)
+            module.register_parameter(name, fakes.setdefault(tensor, fake))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _saved(model: PreTrainedModel, rows: int, sequence_length: int, precision: torch.dtype) -> _Saved:
+    """Counted in a forward pass on tensors that have sizes but no memory."""
+    half = precision == torch.bfloat16
+    with FakeTensorMode():
+        _put_on_fake_cpu(model.train())
+        layers = decoder_layers(model)
+        own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        kept: dict[int, tuple[int, Tensor]] = {}
+        at = -1
+
+        def entered(index: int) -> Any:
+            def hook(*_: object) -> None:
+                nonlocal at
+                at = index
+
+            return hook
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()._cdata
+            if storage not in own:
+                # The tensor is held, so that no other one gets its address.
+                kept.setdefault(storage, (at, tensor))
+            return tensor
+
+        for index, layer in enumerate(layers):
+            layer.register_forward_pre_hook(entered(index))
+            layer.register_forward_hook(entered(-1))
+        token_BT = torch.zeros(rows, sequence_length, dtype=torch.int64)
+        position_BT = torch.arange(sequence_length).expand(rows, -1)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=precision, enabled=half),
+        ):
+            hidden_states(model, embed(model, token_BT), position_BT)
+        casts = [sum(_BF16 * p.numel() for p in layer.parameters() if p.ndim > 1) * half for layer in layers]
+        sizes = [0] * (len(layers) + 1)
+        widest = 0
+        for index, tensor in kept.values():
+            size = tensor.untyped_storage().nbytes()
+            sizes[index] += size
+            if index >= 0 and tensor.requires_grad:
+                widest = max(widest, size)
+    return _Saved([size - cast for size, cast in zip(sizes, casts, strict=False)], sizes[-1], casts, widest)
