@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,14 +21,14 @@ class Assignment:
         name: of the trial, as in "builtin/nano/3".
         prepared: reference to the model's `Prepared`, which may still be in the making.
         settings: `Settings.to_json`.
-        checkpoint: folder of the run's exact state, on storage that all nodes see.
+        checkpoint: folder of the run's exact state on storage that all nodes see, or its URL.
         test: whether the run reads the test split at its end.
     """
 
     name: str
     prepared: Reference
     settings: dict[str, Any]
-    checkpoint: Path
+    checkpoint: str
     test: bool = False
 
 

@@ -86,7 +86,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             new_config["name"],
             self._slot.prepared[new_config["model"]],
             new_config["settings"],
-            Path(new_config["checkpoint"]),
+            new_config["checkpoint"],
             new_config["test"],
         )
         self._given: dict[str, Any] = new_config["settings"]
