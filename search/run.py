@@ -4,6 +4,7 @@
     python -m search.run spaces/math.yaml --dry-run                  what it would do
     python -m search.run spaces/math.yaml --set budget.trials=4      with another value
     python -m search.run spaces/math.yaml --resume                   goes on after an interruption
+    python -m search.run spaces/math.yaml --output s3://bucket/runs/math    keeps its files on an object store
 
 Exit codes: 0 done, 1 the search failed, 2 something in the space or the arguments is wrong, 130 interrupted.
 """
@@ -12,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,13 @@ from search.arms import BASELINE
 from search.folder import RESOLVED
 from search.lock import NAME as LOCK
 from search.machine import local_resources
+from search.mirror import opened
 from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
 from trainables.config.errors import one_line, shown
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.yaml_lines import YamlError, read
+from trainables.storage import StorageError
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
@@ -37,10 +41,19 @@ _MAY_CHANGE = ("resources", "faults", "tracking")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
+        with ExitStack() as stack:
+            return _main(options, stack)
+    except StorageError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _main(options: argparse.Namespace, stack: ExitStack) -> int:
+    try:
         space_file = load(options.file, options.set)
-        output = options.output or Path("runs") / space_file.config.name
         if not options.dry_run:
-            _check_output(space_file, output, options.resume)
+            output = stack.enter_context(opened(options.output or f"runs/{space_file.config.name}", options.resume))
+            _check_output(space_file, output.folder, options.resume)
         splits = _splits(space_file)
         _check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.

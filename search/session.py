@@ -15,9 +15,10 @@ from search.cluster import joined
 from search.costs import cost_line
 from search.evaluations import Evaluations
 from search.events import Events
-from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED
+from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
+from search.mirror import Output
 from search.outcome import Size, sizes_of
 from search.page import write_page
 from search.preparing import Preparing
@@ -49,16 +50,17 @@ _NEWS_INTERVAL = 10.0
 def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
-    output: Path,
+    where: Output,
     check_resources: Callable[[dict[str, float]], None],
     resume_command: str,
 ) -> int:
-    """Runs a search, or goes on with the one in `output`. Returns the exit code.
+    """Runs a search, or goes on with the one in `where`. Returns the exit code.
 
     Raises:
-        ConfigError: what only the cluster or the tokenizer could tell, or another search in `output`.
+        ConfigError: what only the cluster or the tokenizer could tell, or another search in `where`.
     """
     space = space_file.config
+    output = where.folder
     console = Console()
     with output_lock(output), Interruption() as interruption:
         try:
@@ -68,12 +70,12 @@ def run_session(
                 check_resources(there)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, output, console, interruption, resume_command)
+                found = _search(space_file, splits, where, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
             raise ConfigError(
-                f"--resume: given {output}; allowed: the folder of a search that is whole ({error})"
+                f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
             ) from None
         except OSError as error:
             # Such as a disk that is full: what is written is whole, and the search can go on.
@@ -83,7 +85,7 @@ def run_session(
     if found.interrupted:
         print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
         return EXIT_CODE
-    console.print(f"\nresults: {output}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
+    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
     return 1 if any(size.searched.best() is None for size in found.sizes) else 0
 
@@ -102,7 +104,7 @@ class _Found:
 def _search(
     space_file: ConfigFile[Space],
     splits: Splits,
-    output: Path,
+    where: Output,
     console: Console,
     interruption: Interruption,
     resume_command: str,
@@ -110,9 +112,9 @@ def _search(
     from search.tuner import Conductor, run_trials
 
     began = time.perf_counter()
-    space = space_file.config
+    space, output = space_file.config, where.folder
     resolved = yaml.safe_dump(to_store(space), sort_keys=False)
-    write_whole(output / "space.yaml", mask_secrets(space_file.text))
+    write_whole(output / SPACE, mask_secrets(space_file.text))
     write_whole(output / RESOLVED, resolved)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
@@ -123,7 +125,7 @@ def _search(
     with Progress(console, planned) as progress:
         interruption.tell = progress.note
         record = Record(progress, tracker, output / EVENTS)
-        record.search_started(space, planned, {"space.yaml": space_file.text, RESOLVED: resolved}, resume_command)
+        record.search_started(space, planned, {SPACE: space_file.text, RESOLVED: resolved}, resume_command)
         preparing = Preparing(space, splits, models)
         watch = _Watch(preparing, progress, models)
         told: set[str] = set()
@@ -153,7 +155,7 @@ def _search(
             # The slots will hold the GPUs, which the entropies are computed on.
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
-        run_trials(conductor, slot, space.resources.slots, (output / "checkpoints").absolute())
+        run_trials(conductor, slot, space.resources.slots, where.checkpoints, where.remove)
         watch.stop()
     if conductor.error is not None:
         raise conductor.error
@@ -187,7 +189,7 @@ def _search(
     delivered = tracker.close(flush_timeout)
     record.close()
     if not delivered:
-        print(f"{undelivered(tracker)}; deliver them later: {sync_command(output)}", file=sys.stderr)
+        print(f"{undelivered(tracker)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
     return _Found(sizes, summary, files, interrupted, tracker.tracking_uri)
 
 

@@ -27,6 +27,7 @@ from search.orphans import Orphans
 from search.studies.ledger import Candidate, Ledger
 from trainables.mailbox import Reference
 from trainables.slot import Slot, SlotConfig
+from trainables.storage import Place, place, remove
 
 
 class Observer(Protocol):
@@ -260,7 +261,7 @@ METRICS = (
 class _StudySearcher(Searcher):  # type: ignore[misc]
     """Tune's view of the studies: where its next trial comes from."""
 
-    def __init__(self, conductor: Conductor, checkpoints: Path) -> None:
+    def __init__(self, conductor: Conductor, checkpoints: Place) -> None:
         super().__init__()
         self._conductor, self._checkpoints = conductor, checkpoints
 
@@ -297,9 +298,11 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
     """
 
-    def __init__(self, conductor: Conductor, slots: int, bell: Reference) -> None:
+    def __init__(
+        self, conductor: Conductor, slots: int, bell: Reference, remove: Callable[[Place], None] = remove
+    ) -> None:
         super().__init__()
-        self._conductor, self._slots, self._bell = conductor, slots, bell
+        self._conductor, self._slots, self._bell, self._remove = conductor, slots, bell, remove
         self._keeps_slots = False
         self._orphans = Orphans()
 
@@ -330,7 +333,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             else:
                 controller.stop_trial(trial)
                 if self._conductor.error is None:
-                    shutil.rmtree(trial.config["checkpoint"], ignore_errors=True)
+                    self._remove(place(trial.config["checkpoint"]))
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         if chosen is not None and not self._keeps_slots:
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
@@ -358,8 +361,15 @@ def _in_a_line(error: Exception | None) -> str:
     return (lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]).strip()
 
 
-def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path) -> None:
-    """Runs the trials of all studies; returns when they have ended, or after an interruption."""
+def run_trials(
+    conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Place, remove: Callable[[Place], None] = remove
+) -> None:
+    """Runs the trials of all studies; returns when they have ended, or after an interruption.
+
+    Args:
+        checkpoints: a folder, or a URL, that has those of the trials.
+        remove: removes the checkpoint of a trial that has ended.
+    """
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
     placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
@@ -369,7 +379,7 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
             num_samples=-1,
             reuse_actors=True,
             search_alg=_StudySearcher(conductor, checkpoints),
-            scheduler=_StudyScheduler(conductor, slots, slot.bell),
+            scheduler=_StudyScheduler(conductor, slots, slot.bell, remove),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
@@ -381,6 +391,8 @@ def run_trials(conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: 
     with suppress(Interrupted):
         tuner.fit()
     shutil.rmtree(slot.storage, ignore_errors=True)
+    if not isinstance(checkpoints, Path):
+        return
     for folder in (*checkpoints.glob("*"), checkpoints):
         # What an interrupted search needs stays: only empty folders go.
         if folder.is_dir() and not any(folder.iterdir()):

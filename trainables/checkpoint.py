@@ -74,9 +74,8 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
             raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
         parallel.barrier()
         if parallel.rank() == 0:
-            replace_file(
-                folder / MANIFEST, manifest_of(part, {"identity": identity, "state": part.name, "about": about})
-            )
+            manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
+            replace_file(folder / MANIFEST, manifest.encode())
             for other in folder.glob("state-*"):
                 if other.name != part.name:
                     remove(other)

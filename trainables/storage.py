@@ -73,14 +73,14 @@ def remove(folder: Place) -> None:
         folder.fs.rm(folder.path, recursive=True)
 
 
-def replace_file(path: Place, text: str) -> None:
+def replace_file(path: Place, content: bytes) -> None:
     """Writes a file whole or not at all; a store keeps an object only once all of it has come."""
     name = f".{path.name}.{os.getpid()}.tmp"
     if isinstance(path, Path):
         scratch = path.with_name(name)
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content)
         scratch.replace(path)
     else:
         url = path.with_name(name)
-        url.write_text(text, encoding="utf-8")
+        url.write_bytes(content)
         url.fs.mv(url.path, path.path)
