@@ -27,11 +27,13 @@ from search.record import Record
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
 from search.space import Space, to_store
+from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, connected, reason
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from search.whole import write_whole
 from trainables.config.build import model_settings_of
+from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError, Splits
@@ -63,6 +65,7 @@ def run_session(
     output = where.folder
     console = Console()
     with output_lock(output), Interruption() as interruption:
+        state = _studies(space_file, output)
         try:
             with joined(output) as there:
                 # Ray has a handler of its own for SIGTERM.
@@ -70,13 +73,17 @@ def run_session(
                 check_resources(there)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, where, console, interruption, resume_command)
+                found = _search(space_file, splits, where, state, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
             raise ConfigError(
                 f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
             ) from None
+        except DATABASE_ERRORS as error:
+            what = f"study.storage: {reason(error)}"
+            print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
+            return 1
         except OSError as error:
             # Such as a disk that is full: what is written is whole, and the search can go on.
             print(f"the search cannot go on: {error}; then go on with: {resume_command}", file=sys.stderr)
@@ -88,6 +95,27 @@ def run_session(
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
     return 1 if any(size.searched.best() is None for size in found.sizes) else 0
+
+
+def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
+    """Where the studies are.
+
+    Raises:
+        ConfigError: a database that cannot be opened, or that holds another search of this name.
+    """
+    space = space_file.config
+    url = space.study.storage
+    if url is None:
+        return output / JOURNAL
+    try:
+        database = connected(url, space.name)
+        taken = database.holds_the_search and not (output / RESOLVED).exists()
+    except (DatabaseError, *DATABASE_ERRORS) as error:
+        raise space_file.error("study.storage", shown(url), f"the URL of a database ({reason(error)})") from None
+    if taken:
+        allowed = "a name that no search has in study.storage, or --resume with the output of the one that has it"
+        raise space_file.error("name", shown(space.name), allowed)
+    return database
 
 
 @dataclass(frozen=True)
@@ -105,6 +133,7 @@ def _search(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
+    state: Studies,
     console: Console,
     interruption: Interruption,
     resume_command: str,
@@ -118,7 +147,7 @@ def _search(
     write_whole(output / RESOLVED, resolved)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = sizes_of(output / JOURNAL, space, models)
+    sizes = sizes_of(state, space, models)
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
