@@ -13,6 +13,8 @@ little old. That is harmless, because no file is older than one that relies on i
   removed only after a journal that knows of the end is at the URL.
 - A checkpoint of a trial that the journal does not know is taken if the trial that gets its number has the same
   settings, as it has in a search that is reproducible, and otherwise refused as another run's.
+- Studies in a database are not copied, and are ahead of the outbox and the events that were. What a lost driver told
+  them in its last seconds stays true; these evaluations may be missing in MLflow and in the report's curves.
 
 One search at a time writes to a URL: it keeps an object there, and writes to it again and again. Another one that finds
 it watches whether it changes. Two searches are not kept apart that take over the object of a dead third one in the same
@@ -181,11 +183,16 @@ def folder_of(text: str) -> Iterator[Path]:
 
 
 def is_held(text: str) -> bool:
-    """Whether a search runs whose output is at the URL `text`: takes seconds."""
+    """Whether a search runs whose output is at the URL `text`: takes seconds.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
     lock = _url(text) / LOCK
-    before, deadline = _read(lock), time.monotonic() + _PATIENCE_S
-    while (now := _read(lock)) == before and now is not None and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
+    with store_errors(lock):
+        before, deadline = _read(lock), time.monotonic() + _PATIENCE_S
+        while (now := _read(lock)) == before and now is not None and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
     return now is not None and now != before
 
 

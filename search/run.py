@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted while the output was copied", file=sys.stderr)
+        return 130
 
 
 def _main(options: argparse.Namespace, stack: ExitStack) -> int:

@@ -51,7 +51,8 @@ def connected(url: str, search: str) -> Database:
         DatabaseError: it cannot be reached, there is no package for it, or another version of Optuna made its tables.
     """
     try:
-        return Database(RDBStorage(url), search)
+        # Between two evaluations a server may have closed the connection.
+        return Database(RDBStorage(url, {"pool_pre_ping": True}), search)
     # Optuna raises RuntimeError for tables of another version, SQLAlchemy ValueError for a port that is none.
     except (*DATABASE_ERRORS, ImportError, RuntimeError, ValueError) as error:
         raise DatabaseError(reason(error)) from None
