@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, SPACE
 from search.lock import NAME as LOCK
@@ -205,6 +205,10 @@ class Mirror:
         self._copied: dict[str, bytes] = {}
         self._ended: list[Place] = []
         self._stop = threading.Event()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a restore of its own, which is not used."""
+        return {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """A search's output behind a URL: what is there at any moment, who may write to it, and what is refused."""
 
 import json
+import pickle
 import time
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_the_state_is_copied_so_that_the_study_knows_of_nothing_that_the_others_
         write_state(output.folder)
         checkpoint = place(f"{url(there)}/checkpoints/nano/0")
         checkpoint.mkdir(parents=True)
+        # Tune pickles what it is given.
+        pickle.dumps(output)
         output.remove(checkpoint)
         monkeypatch.setattr(mirror, "remove", lambda folder: steps.append(f"remove {folder.name}"))
     state = [step for step in steps if step.partition(" ")[2] in (OUTBOX, EVENTS, JOURNAL, "0")]
