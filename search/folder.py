@@ -4,7 +4,8 @@ from pathlib import Path
 
 from trainables.config.file import ConfigError
 
-RESOLVED, EVENTS, JOURNAL, OUTBOX = "resolved.yaml", "events.jsonl", "study.journal", "mlflow.outbox"
+SPACE, RESOLVED = "space.yaml", "resolved.yaml"
+EVENTS, JOURNAL, OUTBOX = "events.jsonl", "study.journal", "mlflow.outbox"
 SUMMARY, REPORT, MODELS = "summary.json", "report.html", "models"
 
 

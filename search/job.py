@@ -11,18 +11,18 @@ from trainables.config.file import ConfigError
 _UNPACKED = "working_dir_files"
 
 
-def check_kept(output: Path, uri: str | None) -> None:
+def check_kept(output: Path | None, uri: str | None) -> None:
     """Looks where a search is about to write.
 
     Args:
-        output: its folder.
+        output: its folder; None for a URL.
         uri: `tracking.uri` of its space.
 
     Raises:
         ConfigError: into a job's working folder; a line for each thing.
     """
     wrong = []
-    if _fleeting(output):
+    if output is not None and _fleeting(output):
         wrong.append(
             f"--output: given {output}, in the working folder of a Ray job, which ends with it; "
             "allowed: an absolute path, on storage that all nodes share"

@@ -13,8 +13,11 @@ _PATIENCE_S = 1.0
 
 
 @contextmanager
-def output_lock(output: Path) -> Iterator[None]:
+def output_lock(output: Path, shown: str | None = None) -> Iterator[None]:
     """Holds the folder `output`, which is made if it does not exist; the lock ends with the process that holds it.
+
+    Args:
+        shown: what the person named, if that is not `output`.
 
     Raises:
         ConfigError: another search runs in it, or it cannot be written.
@@ -26,7 +29,7 @@ def output_lock(output: Path) -> Iterator[None]:
         lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise ConfigError(
-            f"--output: given {output}, where another search is running; allowed: another folder"
+            f"--output: given {shown or output}, where another search is running; allowed: another folder"
         ) from None
     except OSError as error:
         reason = error.strerror

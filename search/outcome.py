@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.confirmation import Comparison, Confirmation, point_of
+from search.studies.database import Studies
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.verdict import Difference, Verdict
@@ -52,12 +52,12 @@ class Size:
         return self.confirmed.verdict(self.chosen)
 
 
-def sizes_of(journal: Path, space: Space, models: Sequence[str]) -> list[Size]:
-    """The sizes of a search, from small to large; their studies are made if the journal has none."""
+def sizes_of(studies: Studies, space: Space, models: Sequence[str]) -> list[Size]:
+    """The sizes of a search, from small to large; their studies are made if there are none yet."""
     sizes: list[Size] = []
     for model in models:
-        searched = SizeStudy(journal, model, space, sizes[-1].searched if sizes else None)
-        sizes.append(Size(searched, Confirmation(journal, searched, space) if space.confirmation else None))
+        searched = SizeStudy(studies, model, space, sizes[-1].searched if sizes else None)
+        sizes.append(Size(searched, Confirmation(studies, searched, space) if space.confirmation else None))
     return sizes
 
 

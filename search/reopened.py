@@ -15,6 +15,7 @@ from search.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_holds
 from search.outcome import Size, sizes_of
 from search.results import summarize
 from search.space import Space, load
+from search.studies.database import DATABASE_ERRORS, Database, DatabaseError, Studies, connected, reason
 from search.studies.journal import JournalError
 from trainables.config.file import ConfigError
 
@@ -45,6 +46,18 @@ def _summary(path: Path) -> dict[str, Any]:
     return summary
 
 
+def _database(folder: Path, url: str, search: str) -> Database:
+    if "***" in url:
+        raise ConfigError(
+            f"DIR: {folder / RESOLVED}: study.storage: given {url}; allowed: a URL without user and password, "
+            "which the folder does not keep (PostgreSQL reads PGUSER and PGPASSWORD)"
+        )
+    database = connected(url, search)
+    if not database.holds_the_search:
+        raise ConfigError(f"DIR: given {folder}, whose search {url} does not hold; allowed: the output folder of one")
+    return database
+
+
 @contextmanager
 def reopened(folder: Path) -> Iterator[Reopened]:
     """The search in `folder`.
@@ -52,15 +65,22 @@ def reopened(folder: Path) -> Iterator[Reopened]:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    check_holds(folder, RESOLVED, EVENTS, JOURNAL)
+    check_holds(folder, RESOLVED, EVENTS)
     space = load(folder / RESOLVED, []).config
+    if space.study.storage is None:
+        check_holds(folder, JOURNAL)
     evaluations = Evaluations(Events(folder / EVENTS))
     models = [name for name in evaluations.names if name in space.models] or list(space.models)
     with tempfile.TemporaryDirectory() as scratch:
-        # To open a journal is to write to it: a search may be running, and its folder be another person's.
-        journal = Path(shutil.copy(folder / JOURNAL, scratch))
         try:
-            sizes = sizes_of(journal, space, models)
+            if space.study.storage is not None:
+                studies: Studies = _database(folder, space.study.storage, space.name)
+            else:
+                # To open a journal is to write to it: a search may be running, and its folder be another person's.
+                studies = Path(shutil.copy(folder / JOURNAL, scratch))
+            sizes = sizes_of(studies, space, models)
+        except (DatabaseError, *DATABASE_ERRORS) as error:
+            raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {reason(error)}") from None
         except JournalError as error:
             raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
         finished = all(study.ended for size in sizes for study in size.studies) and (folder / SUMMARY).is_file()

@@ -15,8 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from search.folder import REPORT, RESOLVED, check_holds
+from search.mirror import folder_of
 from trainables.config.command_line import exit_code
 from trainables.config.file import ConfigError
+from trainables.config.secrets import mask_secrets
+from trainables.storage import is_url, place, replace_file, store_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,19 +27,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _write(options.folders, options.output))
 
 
-def _write(folders: Sequence[Path], output: Path | None) -> int:
-    if output is None and len(folders) > 1:
+def _write(texts: Sequence[str], output: Path | None) -> int:
+    if output is None and len(texts) > 1:
         raise ConfigError("--output: given none; allowed: a file, where the report is of several searches")
-    # Told before what takes seconds to import.
-    for folder in folders:
-        check_holds(folder, RESOLVED)
-    from search.page import write_page
-    from search.reopened import reopened
-
-    path = output or folders[0] / REPORT
     with ExitStack() as stack:
+        folders = [stack.enter_context(folder_of(text)) for text in texts]
+        # Told before what takes seconds to import.
+        for folder in folders:
+            check_holds(folder, RESOLVED)
+        from search.page import write_page
+        from search.reopened import reopened
+
+        path = output or folders[0] / REPORT
         write_page(path, [stack.enter_context(reopened(folder)) for folder in folders])
-    print(path)
+        if output is None and is_url(texts[0]):
+            page = place(texts[0]) / REPORT
+            with store_errors(page):
+                replace_file(page, path.read_bytes())
+            print(mask_secrets(str(page)))
+        else:
+            print(path)
     return 0
 
 
@@ -44,7 +54,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m search.report", description="Writes the report of a search, or of several side by side."
     )
-    parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="the output folder of a search")
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="the output folder of a search, or its URL")
     parser.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in DIR")
     return parser.parse_args(arguments)
 

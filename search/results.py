@@ -209,6 +209,8 @@ def best_schedule(size: Size, space: Space) -> str | None:
     # A file to hand on: where a password is needed, MLFLOW_TRACKING_URI says where to record.
     if to_store(space)["tracking"] != resolved["tracking"]:
         resolved["tracking"]["uri"] = None
+    # Its studies are its own.
+    resolved["study"] = {"storage": None}
     if resolved["confirmation"] is not None:
         resolved["confirmation"]["best"] = 1
     what = f"Trial {number}" if number is not None else "No dropout, with the best trial's learning rate,"

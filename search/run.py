@@ -5,6 +5,7 @@
     python -m search.run SPACE --dry-run --gpus 8xH100               what it would do with these GPUs
     python -m search.run spaces/math.yaml --set budget.trials=4      with another value
     python -m search.run spaces/math.yaml --resume                   goes on after an interruption
+    python -m search.run spaces/math.yaml --output s3://bucket/runs/math    keeps its files on an object store
 
 Exit codes: 0 done, 1 the search failed, 2 something in the space or the arguments is wrong, 130 interrupted.
 """
@@ -13,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,13 @@ from search.gpus import described
 from search.job import check_kept
 from search.lock import NAME as LOCK
 from search.machine import Cluster, local_resources
+from search.mirror import Output, opened
 from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
 from trainables.config.errors import one_line, shown
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.yaml_lines import YamlError, read
+from trainables.storage import StorageError, is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
@@ -41,11 +45,22 @@ _MAY_CHANGE = ("resources", "faults", "tracking")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
+        with ExitStack() as stack:
+            return _main(options, stack)
+    except StorageError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted while the output was copied", file=sys.stderr)
+        return 130
+
+
+def _main(options: argparse.Namespace, stack: ExitStack) -> int:
+    try:
         space_file = load(options.file, options.set)
-        output = options.output or Path("runs") / space_file.config.name
         if not options.dry_run:
-            check_kept(output, space_file.config.tracking.uri)
-            _check_output(space_file, output, options.resume)
+            output = _opened(space_file, options, stack)
+            _check_output(space_file, output.folder, options.resume)
         planned_for = _described(space_file, options)
         splits = _splits(space_file, options.dry_run)
         _check_contestants(space_file)
@@ -93,6 +108,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
     parser.add_argument("--gpus", metavar="NxNAME", help="with --dry-run: plan for these GPUs, such as 8xH100")
     return parser.parse_args(arguments)
+
+
+def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: ExitStack) -> Output:
+    """The output of the search; raises ConfigError if it cannot be used, or would be lost."""
+    space, text = space_file.config, options.output or f"runs/{space_file.config.name}"
+    if is_url(text) and space.tracking.register_as is not None:
+        allowed = "null with an --output behind a URL"
+        raise space_file.error("tracking.register_as", shown(space.tracking.register_as), allowed)
+    check_kept(None if is_url(text) else Path(text), space.tracking.uri)
+    return stack.enter_context(opened(text, options.resume))
 
 
 def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:

@@ -16,9 +16,10 @@ from search.cluster import joined
 from search.costs import cost_line
 from search.evaluations import Evaluations
 from search.events import Events
-from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED
+from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPACE
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
+from search.mirror import Output
 from search.nodes import Folder, check_nodes
 from search.outcome import Size, sizes_of
 from search.page import write_page
@@ -29,12 +30,14 @@ from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
 from search.space import Space, to_store
+from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, connected, reason
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from search.whole import write_whole
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
+from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError, Splits
@@ -53,34 +56,40 @@ _NEWS_INTERVAL = 10.0
 def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
-    output: Path,
+    where: Output,
     check_resources: Callable[[dict[str, float]], None],
     resume_command: str,
 ) -> int:
-    """Runs a search, or goes on with the one in `output`. Returns the exit code.
+    """Runs a search, or goes on with the one in `where`. Returns the exit code.
 
     Raises:
-        ConfigError: what only the cluster or the tokenizer could tell, or another search in `output`.
+        ConfigError: what only the cluster or the tokenizer could tell, or another search in `where`.
     """
     space = space_file.config
+    output = where.folder
     console = Console()
     with output_lock(output), Interruption() as interruption:
+        state = _studies(space_file, output)
         try:
             with joined(output) as there:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 check_resources(there)
                 if os.environ.get("RAY_ADDRESS"):
-                    check_nodes([Folder("--output", output, writable=True), Folder("ENTRODROP_CACHE", default_root())])
+                    check_nodes(_seen_by_all(where))
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, output, console, interruption, resume_command)
+                found = _search(space_file, splits, where, state, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
             raise ConfigError(
-                f"--resume: given {output}; allowed: the folder of a search that is whole ({error})"
+                f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
             ) from None
+        except DATABASE_ERRORS as error:
+            what = f"study.storage: {reason(error)}"
+            print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
+            return 1
         except OSError as error:
             # Such as a disk that is full: what is written is whole, and the search can go on.
             print(f"the search cannot go on: {error}; then go on with: {resume_command}", file=sys.stderr)
@@ -89,9 +98,37 @@ def run_session(
     if found.interrupted:
         print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
         return EXIT_CODE
-    console.print(f"\nresults: {output}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
+    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
     return 1 if any(size.searched.best() is None for size in found.sizes) else 0
+
+
+def _seen_by_all(where: Output) -> list[Folder]:
+    """The folders that all nodes need; that of an output behind a URL is in the cache."""
+    if where.place == where.folder:
+        return [Folder("--output", where.folder, writable=True), Folder("ENTRODROP_CACHE", default_root())]
+    return [Folder("ENTRODROP_CACHE", default_root(), writable=True)]
+
+
+def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
+    """Where the studies are.
+
+    Raises:
+        ConfigError: a database that cannot be opened, or that holds another search of this name.
+    """
+    space = space_file.config
+    url = space.study.storage
+    if url is None:
+        return output / JOURNAL
+    try:
+        database = connected(url, space.name)
+        taken = database.holds_the_search and not (output / RESOLVED).exists()
+    except (DatabaseError, *DATABASE_ERRORS) as error:
+        raise space_file.error("study.storage", shown(url), f"the URL of a database ({reason(error)})") from None
+    if taken:
+        allowed = "a name that no search has in study.storage, or --resume with the output of the one that has it"
+        raise space_file.error("name", shown(space.name), allowed)
+    return database
 
 
 @dataclass(frozen=True)
@@ -109,7 +146,8 @@ class _Found:
 def _search(
     space_file: ConfigFile[Space],
     splits: Splits,
-    output: Path,
+    where: Output,
+    state: Studies,
     console: Console,
     interruption: Interruption,
     resume_command: str,
@@ -117,20 +155,20 @@ def _search(
     from search.tuner import Conductor, run_trials
 
     began = time.perf_counter()
-    space = space_file.config
+    space, output = space_file.config, where.folder
     resolved = yaml.safe_dump(to_store(space), sort_keys=False)
-    write_whole(output / "space.yaml", mask_secrets(space_file.text))
+    write_whole(output / SPACE, mask_secrets(space_file.text))
     write_whole(output / RESOLVED, resolved)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = sizes_of(output / JOURNAL, space, models)
+    sizes = sizes_of(state, space, models)
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
     with Progress(console, planned) as progress:
         interruption.tell = progress.note
         record = Record(progress, tracker, output / EVENTS)
-        record.search_started(space, planned, {"space.yaml": space_file.text, RESOLVED: resolved}, resume_command)
+        record.search_started(space, planned, {SPACE: space_file.text, RESOLVED: resolved}, resume_command)
         preparing = Preparing(space, splits, models)
         watch = _Watch(preparing, progress, models)
         told: set[str] = set()
@@ -162,8 +200,8 @@ def _search(
             # The slots will hold the GPUs, which the entropies are computed on.
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
-        checkpoints, models_kept = (output / "checkpoints").absolute(), (output / MODELS).absolute()
-        run_trials(conductor, slot, slots, checkpoints, models_kept, 60 * space.faults.shrink_minutes)
+        models_kept, patience_s = (output / MODELS).absolute(), 60 * space.faults.shrink_minutes
+        run_trials(conductor, slot, slots, where.checkpoints, models_kept, patience_s, where.remove)
         watch.stop()
     if conductor.error is not None:
         raise conductor.error
@@ -200,7 +238,7 @@ def _search(
     delivered = tracker.close(flush_timeout)
     record.close()
     if not delivered:
-        print(f"{undelivered(tracker)}; deliver them later: {sync_command(output)}", file=sys.stderr)
+        print(f"{undelivered(tracker)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
     return _Found(sizes, summary, files, missing, interrupted, tracker.tracking_uri)
 
 

@@ -146,6 +146,12 @@ class Faults(Block):
     settings: at least 0."""
 
 
+class StudyBlock(Block):
+    storage: Text | None = None
+    """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna); searches share one under
+    their names. null for the journal in the output folder."""
+
+
 class Tracking(Block):
     experiment: Text = "entrodrop"
     """MLflow experiment that the search is recorded in."""
@@ -181,6 +187,8 @@ class Space(RunConfig):
     """What a slot gets; a slot trains one trial at a time."""
     faults: Faults = Faults()
     """When a trial that is in trouble is given up."""
+    study: StudyBlock = StudyBlock()
+    """Where the state of the search is kept."""
     tracking: Tracking = Tracking()
     """Where the search is recorded."""
 
@@ -239,10 +247,11 @@ class Space(RunConfig):
 
 
 def to_store(space: Space) -> dict[str, Any]:
-    """The space as JSON values, without the secrets in its tracking URI."""
+    """The space as JSON values, without the secrets in its URLs."""
     values = space.model_dump(mode="json")
-    if space.tracking.uri is not None:
-        values["tracking"]["uri"] = mask_secrets(space.tracking.uri)
+    for block, key in (("tracking", "uri"), ("study", "storage")):
+        if values[block][key] is not None:
+            values[block][key] = mask_secrets(values[block][key])
     return values
 
 

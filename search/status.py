@@ -19,21 +19,33 @@ from rich.live import Live
 from search.events import TRIAL_EVENTS, Events
 from search.folder import EVENTS, REPORT, RESOLVED, check_holds
 from search.lock import is_locked
+from search.mirror import folder_of, is_held
 from search.standing import Standing
 from search.view import View
 from trainables.config.command_line import exit_code
+from trainables.config.errors import one_line
+from trainables.config.file import ConfigError
+from trainables.config.secrets import mask_secrets
+from trainables.storage import is_url
 
 _PAUSE = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    return exit_code(lambda: _show(options.folder, options.watch))
+    return exit_code(lambda: _told(options.folder, options.watch))
 
 
-def _show(folder: Path, watch: bool) -> int:
-    check_holds(folder, EVENTS, RESOLVED)
-    search, console = Followed(folder), Console()
+def _told(text: str, watch: bool) -> int:
+    if watch and is_url(text):
+        raise ConfigError(f"--watch: given {one_line(text)}; allowed: a folder, or a URL without --watch")
+    with folder_of(text) as folder:
+        check_holds(folder, EVENTS, RESOLVED)
+        return _show(Followed(folder, text), watch)
+
+
+def _show(search: "Followed", watch: bool) -> int:
+    console = Console()
     search.read()
     if watch and search.runs and console.is_terminal:
         with Live(get_renderable=search.view, console=console, refresh_per_second=2):
@@ -50,7 +62,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m search.status", description="Tells how a search stands, wherever it runs."
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the output folder of the search")
+    parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")
     parser.add_argument("--watch", action="store_true", help="keep showing it until it ends; on a terminal only")
     return parser.parse_args(arguments)
 
@@ -58,12 +70,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 class Followed:
     """A search that another process runs, or ran.
 
+    Args:
+        folder: its output, or a copy of it.
+        named: what the person named: a folder, or the URL that the copy is of.
+
     Attributes:
         runs: whether it is at work.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, named: str | None = None) -> None:
         self.runs = False
+        self._named = named or str(folder)
         self._folder, self._events = folder, Events(folder / EVENTS)
         self._standing = Standing({}, lambda: self._now)
         self._now = 0.0
@@ -77,7 +94,7 @@ class Followed:
             ConfigError: a line that no search has written.
         """
         # Asked first: what it writes before it ends is read afterwards.
-        locked = is_locked(self._folder)
+        locked = is_held(self._named) if is_url(self._named) else is_locked(self._folder)
         for event in self._events.new():
             try:
                 self._take(event)
@@ -106,7 +123,7 @@ class Followed:
         if self.runs:
             return "running"
         if self._ended == "FINISHED":
-            return f"finished; see {self._folder / REPORT}"
+            return f"finished; see {mask_secrets(self._named).rstrip('/')}/{REPORT}"
         how = "interrupted" if self._ended is not None else "not running: it was killed, or its machine was lost"
         return f"{how}; go on with: {self._resume_command}"
 

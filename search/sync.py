@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from search.folder import OUTBOX, RESOLVED, check_holds
 from search.lock import output_lock
+from search.mirror import opened
 from search.space import Tracking
 from search.tracking import Tracker
 from trainables.config.command_line import exit_code
@@ -31,13 +32,13 @@ from trainables.config.secrets import mask_secrets
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    interrupted = f"interrupted; go on with: {sync_command(options.folder)}"
+    interrupted = f"interrupted; go on with: {sync_command(mask_secrets(options.folder))}"
     return exit_code(lambda: _sync(options.folder, options.timeout), interrupted)
 
 
-def sync_command(output: Path) -> str:
+def sync_command(output: str) -> str:
     """The command that delivers what the search in `output` has left."""
-    return shlex.join(["python", "-m", "search.sync", str(output)])
+    return shlex.join(["python", "-m", "search.sync", output])
 
 
 def undelivered(tracker: Tracker) -> str:
@@ -50,7 +51,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m search.sync",
         description="Delivers to MLflow what a search recorded while MLflow was away.",
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the output folder of the search")
+    parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
@@ -68,10 +69,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _sync(folder: Path, timeout: float) -> int:
-    check_holds(folder, RESOLVED, OUTBOX)
-    with output_lock(folder):
-        return _deliver(folder, timeout)
+def _sync(text: str, timeout: float) -> int:
+    with opened(text, resume=True) as output:
+        check_holds(output.folder, RESOLVED, OUTBOX)
+        with output_lock(output.folder):
+            return _deliver(output.folder, timeout)
 
 
 def _deliver(folder: Path, timeout: float) -> int:

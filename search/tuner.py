@@ -28,6 +28,7 @@ from search.room import Need, Room
 from search.studies.ledger import Candidate, Ledger
 from trainables.mailbox import Keep, Reference
 from trainables.slot import NoRoomError, Slot, SlotConfig
+from trainables.storage import Place, place, remove
 
 
 class Observer(Protocol):
@@ -270,7 +271,7 @@ METRICS = (
 class _StudySearcher(Searcher):  # type: ignore[misc]
     """Tune's view of the studies: where its next trial comes from."""
 
-    def __init__(self, conductor: Conductor, checkpoints: Path, models: Path) -> None:
+    def __init__(self, conductor: Conductor, checkpoints: Place, models: Path) -> None:
         super().__init__()
         self._conductor, self._checkpoints, self._models = conductor, checkpoints, models
 
@@ -310,9 +311,17 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
     """
 
-    def __init__(self, conductor: Conductor, slots: int, bell: Reference, room: Room) -> None:
+    def __init__(
+        self,
+        conductor: Conductor,
+        slots: int,
+        bell: Reference,
+        room: Room,
+        remove: Callable[[Place], None] = remove,
+    ) -> None:
         super().__init__()
         self._conductor, self._slots, self._bell, self._room = conductor, slots, bell, room
+        self._remove = remove
         self._keeps_slots = False
         self._too_many = 0
         self._orphans = Orphans()
@@ -352,7 +361,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             else:
                 controller.stop_trial(trial)
                 if self._conductor.error is None:
-                    shutil.rmtree(trial.config["checkpoint"], ignore_errors=True)
+                    self._remove(place(trial.config["checkpoint"]))
         # As FIFOScheduler, which looks through all trials that there have been; here none is ever paused.
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
         chosen = self._pending[0] if self._pending else None
@@ -384,13 +393,21 @@ def _in_a_line(error: Exception | None) -> str:
 
 
 def run_trials(
-    conductor: Conductor, slot: SlotConfig, slots: int, checkpoints: Path, models: Path, patience_s: float = 60.0
+    conductor: Conductor,
+    slot: SlotConfig,
+    slots: int,
+    checkpoints: Place,
+    models: Path,
+    patience_s: float = 60.0,
+    remove: Callable[[Place], None] = remove,
 ) -> None:
     """Runs the trials of all studies; returns when they have ended, or after an interruption.
 
     Args:
+        checkpoints: a folder, or a URL, that has those of the trials.
         models: folder of the models that trials leave behind, each under its study's slug and its number.
         patience_s: see search.room.Room.
+        remove: removes the checkpoint of a trial that has ended.
     """
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
@@ -402,7 +419,7 @@ def run_trials(
             num_samples=-1,
             reuse_actors=True,
             search_alg=_StudySearcher(conductor, checkpoints, models),
-            scheduler=_StudyScheduler(conductor, slots, slot.bell, room),
+            scheduler=_StudyScheduler(conductor, slots, slot.bell, room, remove),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
@@ -414,6 +431,8 @@ def run_trials(
     with suppress(Interrupted):
         tuner.fit()
     shutil.rmtree(slot.storage, ignore_errors=True)
+    if not isinstance(checkpoints, Path):
+        return
     for folder in (*checkpoints.glob("*"), checkpoints):
         # What an interrupted search needs stays: only empty folders go.
         if folder.is_dir() and not any(folder.iterdir()):

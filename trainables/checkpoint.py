@@ -1,7 +1,7 @@
 """The exact state of a run on disk: written by all ranks, read by any number of them, whole or not at all.
 
-A checkpoint is a folder: `manifest.json` (what was saved, and the hashes of all files and of itself) and a folder of
-torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
+A checkpoint is a folder, or a URL of an object store: `manifest.json` (what was saved, and the hashes of all files and
+of itself) and a folder of torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
 """
 
 import errno
@@ -17,14 +17,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from trainables import parallel
+from trainables.config.errors import one_line
+from trainables.config.secrets import mask_secrets
 from trainables.sealed import MANIFEST, DamagedError, check_files, manifest_of, read_manifest
+from trainables.storage import Place, StorageError, remove, replace_file, store_errors
 
 # What the metadata of a checkpoint of tensors is made of, beside the types of numbers.
 _METADATA = {
@@ -46,7 +50,7 @@ class CheckpointError(ValueError):
     """A checkpoint that is cut short, or that belongs to another run."""
 
 
-def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, about: dict[str, Any]) -> None:
+def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, about: dict[str, Any]) -> None:
     """Writes a checkpoint and removes the one before; every rank calls this.
 
     Args:
@@ -55,80 +59,111 @@ def save(folder: Path, tensors: dict[str, Tensor], identity: str, number: int, a
         about: what else belongs to the state, as JSON.
 
     Raises:
-        OSError: what the file system said.
+        OSError: what the file system said; a StorageError for a URL.
     """
     part = folder / f"state-{number}"
-    if parallel.rank() == 0:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-    parallel.barrier()
-    try:
-        with _alone():
-            save_distributed(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
-    except CheckpointException as error:
-        raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
-    parallel.barrier()
-    if parallel.rank() == 0:
-        manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
-        scratch = folder / f".{MANIFEST}.{os.getpid()}.tmp"
-        scratch.write_text(manifest, encoding="utf-8")
-        scratch.replace(folder / MANIFEST)
-        for other in folder.glob("state-*"):
-            if other != part:
-                shutil.rmtree(other, ignore_errors=True)
-    parallel.barrier()
+    with store_errors(folder, CheckpointError):
+        if parallel.rank() == 0:
+            remove(part)
+            part.mkdir(parents=True, exist_ok=True)
+        parallel.barrier()
+        try:
+            with _alone():
+                save_distributed(tensors, storage_writer=_writer(part), no_dist=not dist.is_initialized())
+        except CheckpointException as error:
+            raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
+        parallel.barrier()
+        if parallel.rank() == 0:
+            manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
+            replace_file(folder / MANIFEST, manifest.encode())
+            for other in folder.glob("state-*"):
+                if other.name != part.name:
+                    remove(other)
+        parallel.barrier()
 
 
-def load(folder: Path, tensors: dict[str, Tensor], identity: str) -> dict[str, Any]:
+def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, Any]:
     """Reads a checkpoint into `tensors`, in place, and returns `about`. Nothing is read that differs from its hash.
 
     Raises:
         CheckpointError: cut short, damaged, or of another run.
+        StorageError: the store of a URL does not answer.
     """
-    try:
-        manifest = read_manifest(folder / MANIFEST)
-        part = folder / Path(manifest["state"]).name
-        check_files(part, manifest["files"])
-        about: dict[str, Any] = manifest["about"]
-        other = manifest["identity"] != identity
-        reader = _Reader(part)
-    except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}") from error
-    if other:
-        raise CheckpointError(f"{folder} belongs to another run")
-    with _alone():
-        load_distributed(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    with store_errors(folder, CheckpointError):
+        try:
+            manifest = read_manifest(folder / MANIFEST)
+            part = folder / Path(manifest["state"]).name
+            check_files(part, manifest["files"])
+            about: dict[str, Any] = manifest["about"]
+            other = manifest["identity"] != identity
+            reader = _reader(part)
+        except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            cause = error.__cause__
+            if not isinstance(folder, Path) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                # Another rank may have had an answer: they must not go separate ways.
+                raise cause from None
+            raise CheckpointError(f"{mask_secrets(str(folder))} cannot be read: {error}") from error
+        if other:
+            raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
+        with _alone():
+            load_distributed(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     return about
 
 
-def _cause(error: CheckpointException, part: Path, size: int) -> Exception:
+def _cause(error: CheckpointException, part: Place, size: int) -> Exception:
     """What went wrong, which torch hides in an exception that is not an `Exception`.
 
     Args:
         size: bytes that were to be written here.
     """
+    causes: list[BaseException] = []
     for failure, _ in error.failures.values():
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, OSError):
                 return cause
+            causes.append(cause)
             cause = cause.__cause__ or cause.__context__
+    if not isinstance(part, Path):
+        return StorageError(errno.EIO, one_line(str(causes[0])), mask_secrets(str(part)))
     # From other processes comes only the last link of the chain, in which torch's writer has lost count.
     if shutil.disk_usage(part).free < size:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
     return RuntimeError(str(error))
 
 
+class _UrlWriter(FsspecWriter):
+    @property
+    def checkpoint_id(self) -> str:
+        """What the checkpoint's metadata keeps of the URL."""
+        return mask_secrets(str(self.path))
+
+
+def _writer(part: Place) -> FileSystemWriter:
+    if isinstance(part, Path):
+        return FileSystemWriter(part)
+    # A file that cannot be synchronised, as an object cannot, makes torch synchronise all disks of the machine.
+    return _UrlWriter(str(part), sync_files=False, **part.storage_options)
+
+
 class _Reader(FileSystemReader):
     """Reads the metadata of a checkpoint, which is a pickle, without running any code that it may name."""
 
-    def __init__(self, part: Path) -> None:
-        super().__init__(part)
-        with (part / ".metadata").open("rb") as file:
-            self._metadata: Metadata = _MetadataUnpickler(file).load()
+    metadata: Metadata
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        return self._metadata
+        return self.metadata
+
+
+class _UrlReader(_Reader, FsspecReader):
+    """The same, from a URL."""
+
+
+def _reader(part: Place) -> FileSystemReader:
+    reader = _Reader(part) if isinstance(part, Path) else _UrlReader(str(part), **part.storage_options)
+    with (part / ".metadata").open("rb") as file:
+        reader.metadata = _MetadataUnpickler(file).load()
+    return reader
 
 
 class _MetadataUnpickler(pickle.Unpickler):

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.command_line import configured, resume_command
+from trainables.config.errors import one_line
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.storage import is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a file is told before that.
@@ -44,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         recipe = load_recipe(options.file, options.set)
-        output = options.output or Path("finetuned") / recipe.config.name
+        if options.output is not None and is_url(options.output):
+            raise ConfigError(f"--output: given {one_line(options.output)}; allowed: a folder")
+        output = Path(options.output or f"finetuned/{recipe.config.name}")
         _check_output(output, options.resume)
         with _Ranks() as ranks:
             return _finetune(recipe, output, options.resume and _has_evaluated(output), ranks.device)

@@ -35,7 +35,7 @@ class Assignment:
         name: of the trial, as in "builtin/nano/3".
         prepared: reference to the model's `Prepared`, which may still be in the making.
         settings: `Settings.to_json`.
-        checkpoint: folder of the run's exact state, on storage that all nodes see.
+        checkpoint: folder of the run's exact state on storage that all nodes see, or its URL.
         test: whether the run reads the test split at its end.
         keep: the model that the run writes at its end; None: none.
     """
@@ -43,7 +43,7 @@ class Assignment:
     name: str
     prepared: Reference
     settings: dict[str, Any]
-    checkpoint: Path
+    checkpoint: str
     test: bool = False
     keep: Keep | None = None
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from io import BufferedReader
+from typing import Any, cast
+
+from trainables.storage import Place
 
 MANIFEST = "manifest.json"
 
@@ -18,26 +20,28 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Place) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        # What fsspec opens has `readinto` as well.
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
-def manifest_of(part: Path, about: Mapping[str, Any]) -> str:
+def manifest_of(part: Place, about: Mapping[str, Any]) -> str:
     """The text of the manifest of all files in the folder `part`.
 
     Args:
         about: what else is sealed, as JSON.
     """
-    return _text({**about, "files": {path.name: file_hash(path) for path in sorted(part.iterdir())}})
+    names = [path.name for path in part.iterdir()]
+    return _text({**about, "files": {name: file_hash(part / name) for name in sorted(names)}})
 
 
 def _text(content: Mapping[str, Any]) -> str:
     return json.dumps({**content, "hash": digest(content)}, indent=1)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Place) -> dict[str, Any]:
     """The content of a manifest: what it was made with, and "files".
 
     Raises:
@@ -55,7 +59,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_files(part: Path, files: Mapping[str, str]) -> None:
+def check_files(part: Place, files: Mapping[str, str]) -> None:
     """Compares the files in the folder `part` with a manifest's "files"; the manifest may lie among them.
 
     Raises:

@@ -93,7 +93,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             new_config["name"],
             self._slot.prepared[new_config["model"]],
             new_config["settings"],
-            Path(new_config["checkpoint"]),
+            new_config["checkpoint"],
             new_config["test"],
             new_config["keep"],
         )

@@ -28,6 +28,7 @@ from trainables.packing import Packed
 from trainables.sealed import digest
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard
+from trainables.storage import Place
 from trainables.warm import WarmModel
 
 _DRAW, _REPLACE = 0, 1
@@ -305,13 +306,13 @@ class Run:
             state["entropy"] = self._entropy_RT
         return state
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Place) -> None:
         """Writes the run's exact state, whole or not at all; every rank calls this."""
         sums = parallel.sum_over_ranks(self._sums.clone()).tolist()
         about = {"steps": self._steps, "tokens": self._tokens, "history": self.history, "sums": sums}
         checkpoint.save(folder, self._state(), self.identity(), self._steps, about)
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Place) -> None:
         """Goes on from a checkpoint: what follows is what would have followed without the interruption.
 
         Raises:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,16 +19,13 @@ from trainables.documents import DataError
 from trainables.mailbox import Answer, Assignment, Order, Reference
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
+from trainables.storage import Place, StorageError, place, store_errors
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
 
 _PULSE = 1.0
 # What the file system says when no checkpoint can be written, whichever the run.
 _NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class StorageError(OSError):
-    """Checkpoints cannot be written."""
 
 
 class _Interrupted(Exception):
@@ -156,9 +152,12 @@ def _start(
             module.register_forward_pre_hook(pulse.count)
     settings = Settings.from_json(assignment.settings)
     run = Run(warm[prepared.model], settings, keep_best=assignment.test)
-    if assignment.checkpoint.exists():
+    folder = place(assignment.checkpoint)
+    with store_errors(folder):
+        there = folder.exists()
+    if there:
         try:
-            run.restore(assignment.checkpoint)
+            run.restore(folder)
         except CheckpointError as error:
             # Every rank reads the same file, so every rank starts over.
             print(f"{assignment.name} starts over: {error}")
@@ -168,7 +167,7 @@ def _start(
 
 def _advance(order: Order, run: Run, stepped: Callable[[], None]) -> Answer:
     assert order.assignment is not None
-    folder = order.assignment.checkpoint
+    folder = place(order.assignment.checkpoint)
     try:
         while len(run.history) < order.evaluations:
             run.advance(stepped)
@@ -190,16 +189,18 @@ def _tested(run: Run, assignment: Assignment) -> dict[str, Any]:
     return run.test(keep)
 
 
-def _save(run: Run, folder: Path) -> None:
+def _save(run: Run, folder: Place) -> None:
     with _storage(folder):
         run.save(folder)
 
 
 @contextmanager
-def _storage(folder: Path) -> Iterator[None]:
+def _storage(folder: Place) -> Iterator[None]:
     """Raises StorageError if nothing can be written."""
     try:
         yield
+    except StorageError:
+        raise
     except OSError as error:
         if error.errno in _NO_STORAGE:
             raise StorageError(error.errno, error.strerror, str(folder)) from error

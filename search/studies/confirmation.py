@@ -7,7 +7,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arms import dimensions
+from search.studies.database import Studies
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.verdict import Difference, Verdict, difference
@@ -80,8 +80,8 @@ class Comparison:
 class Confirmation(Ledger):
     """The confirmation of one size's search, which begins when the search has ended."""
 
-    def __init__(self, journal: Path, searched: SizeStudy, space: Space) -> None:
-        super().__init__(journal, f"{searched.model}/confirmation", searched.model, space)
+    def __init__(self, studies: Studies, searched: SizeStudy, space: Space) -> None:
+        super().__init__(studies, f"{searched.model}/confirmation", searched.model, space)
         assert space.confirmation is not None
         self._searched, self._how = searched, space.confirmation
 

@@ -1,4 +1,4 @@
-"""The trials of one Optuna study in the journal: what they have reported, and their true states."""
+"""The trials of one Optuna study in the journal or the database: what they have reported, and their true states."""
 
 import hashlib
 import statistics
@@ -6,13 +6,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
+from search.studies.database import Database, Studies
 from search.studies.journal import opened
 from trainables.config.models import slug
 from trainables.settings import Settings
@@ -70,12 +71,16 @@ class Ledger(ABC):
         study: the Optuna study, the only state.
     """
 
-    def __init__(self, journal: Path, name: str, model: str, space: Space) -> None:
+    def __init__(self, studies: Studies, name: str, model: str, space: Space) -> None:
         self.name, self.model, self.objective = name, model, space.objective
         self.objectives = space.objectives
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
-        self._storage = opened(journal)
+        self._storage: BaseStorage
+        if isinstance(studies, Database):
+            self._storage, name = studies.storage, studies.name(name)
+        else:
+            self._storage = opened(studies)
         self.study = optuna.create_study(
             storage=self._storage, study_name=name, direction="minimize", load_if_exists=True
         )
@@ -212,7 +217,7 @@ class Ledger(ABC):
         return [t for t in self._trials() if t.state in states]
 
     def _begin(self, parameters: FrozenTrial, **attributes: Any) -> optuna.Trial:
-        """A new running trial with the parameters of another one, in one line of the journal."""
+        """A new running trial with the parameters of another one, in one change of the study."""
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=parameters.params,

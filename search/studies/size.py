@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arms import Arm, arms_of, middle, suggested
+from search.studies.database import Studies
 from search.studies.extrapolation import CurvePruner
 from search.studies.ledger import Candidate, Ledger, device_s_of, hashed, losses_of, objective_value
 from search.studies.sampling import Sampling
@@ -31,13 +31,13 @@ class SizeStudy(Ledger):
 
     def __init__(
         self,
-        journal: Path,
+        studies: Studies,
         model: str,
         space: Space,
         smaller: "SizeStudy | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(journal, model, model, space)
+        super().__init__(studies, model, model, space)
         self._smaller, self._clock = smaller, clock
         self.arms = {arm.name: arm for arm in arms_of(space)}
         self._first_began: float | None = None

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,24 @@ _LOCK_TIMEOUT = 30.0
 _SYNCHRONOUS = "NORMAL"
 _MOST_AT_ONCE = 1000
 
-# A delivered record is deleted; what may be recorded only once is remembered in `seen`.
+# A delivered record is deleted; what may be recorded only once is remembered in `seen`. `copied` holds a row if MLflow
+# may have been told more than is here.
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS search (id TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL,"
     " content TEXT NOT NULL, tried INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS seen (once TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, run_id TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS copied (copy INTEGER PRIMARY KEY)",
 )
+
+
+def copy_of(path: Path) -> bytes:
+    """The outbox in the file `path`, which this process may be writing to, as it is between two transactions."""
+    source, target = sqlite3.connect(path, timeout=_LOCK_TIMEOUT), sqlite3.connect(":memory:")
+    with closing(source), closing(target):
+        source.backup(target)
+        return target.serialize()
 
 
 class Outbox:
@@ -56,6 +66,7 @@ class Outbox:
             database.execute("INSERT INTO search SELECT ? WHERE NOT EXISTS (SELECT * FROM search)", (new,))
             database.execute("UPDATE records SET refused = 0 WHERE refused")
         self.search_id: str = self._one("SELECT id FROM search")
+        self._copied: int = self._one("SELECT COUNT(*) FROM copied")
 
     def put(self, *records: Record) -> None:
         """Adds records, all or none; those with a `once` that was there before are left out."""
@@ -65,8 +76,15 @@ class Outbox:
                     new = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.once,)).rowcount
                     if not new:
                         continue
-                row = (record.key, to_json(record.content))
-                database.execute("INSERT INTO records (key, content) VALUES (?, ?)", row)
+                row = (record.key, to_json(record.content), self._copied)
+                database.execute("INSERT INTO records (key, content, tried) VALUES (?, ?, ?)", row)
+
+    def look_again(self) -> None:
+        """From now on, any record may have had its effect: this is a copy of an outbox that went on, and is lost."""
+        with self._transaction() as database:
+            database.execute("INSERT OR IGNORE INTO copied VALUES (1)")
+            database.execute("UPDATE records SET tried = 1")
+        self._copied = 1
 
     def waiting(self) -> list[Waiting]:
         """The oldest records that are neither delivered nor refused, in order; some, if there are many."""

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from search.outcome import Size
 from search.space import Space
 from search.studies.confirmation import Confirmation
+from search.studies.database import Database
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 
@@ -45,12 +46,18 @@ def curve(candidate: Candidate) -> list[float]:
     return [best + 0.2, best + 0.1, best, *(best + 0.2 * epoch for epoch in range(1, 6))]
 
 
-def fed(folder: Path, asked: Space, model: str = "builtin/nano", losses: Losses = curve, confirm: bool = True) -> Size:
-    """A size whose search has ended, and its confirmation if the space asks for one and `confirm` is true."""
-    journal = folder / "study.journal"
-    searched = SizeStudy(journal, model, asked)
+def fed(
+    where: Path | Database, asked: Space, model: str = "builtin/nano", losses: Losses = curve, confirm: bool = True
+) -> Size:
+    """A size whose search has ended, and its confirmation if the space asks for one and `confirm` is true.
+
+    Args:
+        where: a folder for the journal, or a database.
+    """
+    studies = where / "study.journal" if isinstance(where, Path) else where
+    searched = SizeStudy(studies, model, asked)
     _run(searched, losses)
-    confirmed = Confirmation(journal, searched, asked) if asked.confirmation is not None else None
+    confirmed = Confirmation(studies, searched, asked) if asked.confirmation is not None else None
     if confirmed is not None and confirm:
         _run(confirmed, losses)
     return Size(searched, confirmed)

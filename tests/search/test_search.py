@@ -224,13 +224,18 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
     assert main([str(schedule), "--dry-run"]) == 0
 
 
-def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_workers(searches: Searches) -> None:
+def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_workers_and_behind_a_url(
+    searches: Searches,
+) -> None:
     decay = "{name: decay, schedule: null, training: {weight_decay: 1.0}}"
     diverging = "{name: diverging, schedule: null, training: {learning_rate: 1.0e+30}}"
     arms = f"arms=[{{name: none, schedule: null}}, {{name: entrodrop}}, {decay}, {diverging}]"
     small = ["--set", "budget.trials=2", "--set", "budget.epochs=2"]
     two = ["--set", "resources.slots=1", "--set", "resources.workers=2"]
-    out, _ = searches.run("arms", "--set", arms, *small, *two)
+    url = f"file://{searches.folder}/arms"
+    out, _ = searches.run("arms", "--set", arms, *small, *two, "--output", url)
+    assert f"results: {url}/ (" in out
+    assert not list((searches.folder / "arms" / "checkpoints").glob("*/*/*"))
     assert [t.user_attrs["arm"] for t in searches.study("arms").trials].count("entrodrop") == 2
     failed = [t for t in searches.study("arms").trials if t.user_attrs["arm"] == "diverging"]
     assert [(t.state.name, t.user_attrs["reason"]) for t in failed] == [("FAIL", "nan")]

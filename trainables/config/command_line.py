@@ -4,7 +4,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from trainables.config.file import ConfigError
 from trainables.config.secrets import mask_secrets
@@ -22,7 +21,7 @@ def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs
     parser.add_argument(
         "--set", metavar="PATH=VALUE", action="append", default=[], help="override a value, as in budget.epochs=4"
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, help=f"output folder (default: {outputs}/<name>)")
+    parser.add_argument("--output", metavar="DIR", help=f"output folder (default: {outputs}/<name>)")
     return parser
 
 
@@ -48,5 +47,5 @@ def resume_command(options: argparse.Namespace, module: str) -> str:
     for override in options.set:
         parts += ["--set", mask_secrets(override)]
     if options.output:
-        parts += ["--output", str(options.output)]
+        parts += ["--output", mask_secrets(options.output)]
     return shlex.join([*parts, "--resume"])

@@ -55,6 +55,8 @@ class RecipeConfig(RunConfig):
     """Of a search; ignored."""
     resources: Ignored = None
     """Of a search; ignored."""
+    study: Ignored = None
+    """Of a search; ignored."""
     tracking: Ignored = None
     """Of a search; ignored."""
 

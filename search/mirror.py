@@ -1,0 +1,353 @@
+"""A search whose output is behind a URL of an object store: the driver works in a folder, which a thread copies there.
+
+An object store has no file that lines are added to, and no locks. So the files are copied whole, every few seconds and
+at the end. If the driver's machine is lost, the last seconds are: what a search finds at the URL when it goes on is a
+little old. That is harmless, because no file is older than one that relies on it:
+
+- The outbox and the events are told first what happens, and the study (the journal) last. They are read in the opposite
+  order and copied in this one, so that whenever a reader comes or the driver is lost, the journal at the URL knows of
+  nothing that the others have not heard of. What they know more, they are told again, as after a kill in a folder; the
+  outbox looks in MLflow for a run before it makes one.
+- Checkpoints are written to the URL by the workers, and may be ahead of the study: such a run answers the evaluations
+  that it is asked for from its history (trainables/worker.py, `_advance`). The checkpoint of a trial that has ended is
+  removed only after a journal that knows of the end is at the URL.
+- A checkpoint of a trial that the journal does not know is taken if the trial that gets its number has the same
+  settings, as it has in a search that is reproducible, and otherwise refused as another run's.
+- Studies in a database are not copied, and are ahead of the outbox and the events that were. What a lost driver told
+  them in its last seconds stays true; these evaluations may be missing in MLflow and in the report's curves.
+
+One search at a time writes to a URL: it keeps an object there, and writes to it again and again. Another one that finds
+it watches whether it changes. Two searches are not kept apart that take over the object of a dead third one in the same
+moment, on a store that cannot refuse to make an object twice, or while the first one is held up for longer than
+`_PATIENCE_S`; the one that finds the object to be another's ends.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, SPACE
+from search.lock import NAME as LOCK
+from search.lock import output_lock
+from search.tracking.outbox import Outbox, copy_of
+from trainables.cache import default_root
+from trainables.config.file import ConfigError
+from trainables.config.secrets import mask_secrets
+from trainables.storage import Place, StorageError, is_url, place, remove, replace_file, store_errors
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+CHECKPOINTS = "checkpoints"
+_INTERVAL_S = 3.0
+# How long a lock that nobody writes to is watched.
+_PATIENCE_S, _LOOK_S = 15.0, 0.5
+# As they are copied; read in the opposite order.
+_STATE = (SPACE, RESOLVED, OUTBOX, EVENTS, JOURNAL)
+# What else a search writes.
+_RESULTS = (".html", ".json", ".yaml", ".png")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a search keeps what it makes.
+
+    Attributes:
+        folder: that the driver works in.
+        place: that the person named: the folder, or a URL that the folder is copied to.
+        remove: removes the checkpoint of a trial that has ended.
+    """
+
+    folder: Path
+    place: Place
+    remove: Callable[[Place], None] = remove
+
+    @property
+    def checkpoints(self) -> Place:
+        """Of the trials, for all nodes."""
+        place = self.place / CHECKPOINTS
+        return place.absolute() if isinstance(place, Path) else place
+
+    def __str__(self) -> str:
+        return mask_secrets(str(self.place))
+
+
+@contextmanager
+def opened(text: str, resume: bool) -> Iterator[Output]:
+    """The output of a search in the folder or at the URL `text`.
+
+    Raises:
+        ConfigError: a URL that cannot be written, where another search runs, that already holds something, or with
+            `resume` holds no search.
+        StorageError: not everything could be copied to the URL in the end.
+    """
+    if not is_url(text):
+        yield Output(Path(text), Path(text))
+        return
+    shown = mask_secrets(text)
+    # Made by one process at a time: this machine's own lock is a sure one.
+    home = default_root() / "outputs" / hashlib.sha256(text.encode()).hexdigest()[:32]
+    with output_lock(home, shown):
+        folder = home / "files"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            url = _url(text)
+            with store_errors(url):
+                there = _files(url)
+            if there and not resume:
+                raise ConfigError(
+                    f"--output: given {shown}, which already holds something; allowed: a new folder, "
+                    "or --resume to go on with the search in it"
+                )
+            if resume and RESOLVED not in there:
+                raise ConfigError(f"--resume: given {shown}, which holds no search; allowed: the folder of a search")
+        except StorageError as error:
+            raise ConfigError(
+                f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})"
+            ) from None
+        mirror = Mirror(url, folder)
+        with mirror.locked():
+            folder.mkdir()
+            if resume:
+                mirror.fetch()
+            with mirror.copying():
+                yield Output(folder, url, mirror.remove_later)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(shown: str, error: StorageError) -> ConfigError:
+    return ConfigError(f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})")
+
+
+def _url(text: str) -> "UPath":
+    url = place(text)
+    assert not isinstance(url, Path)
+    return url
+
+
+def _files(url: "UPath") -> list[str]:
+    """The names of the files at `url`; of its folders those of checkpoints alone matter, and count as one."""
+    root = url.fs._strip_protocol(url.path).rstrip("/")
+    paths = [found.removeprefix(root).lstrip("/") for found in url.fs.find(root)]
+    return sorted({path.partition("/")[0] for path in paths} - {LOCK})
+
+
+def fetch(url: "UPath", folder: Path) -> None:
+    """Copies what a search keeps at `url` into `folder`, without checkpoints.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    with store_errors(url):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _files(url):
+            if name != CHECKPOINTS:
+                (folder / name).write_bytes((url / name).read_bytes())
+
+
+@contextmanager
+def folder_of(text: str) -> Iterator[Path]:
+    """The folder `text`, or a temporary copy of what a search keeps at the URL `text`.
+
+    Raises:
+        ConfigError: the URL cannot be read, or holds no search.
+    """
+    if not is_url(text):
+        yield Path(text)
+        return
+    shown = mask_secrets(text)
+    with tempfile.TemporaryDirectory(prefix="entrodrop-") as scratch:
+        try:
+            url = _url(text)
+            folder = Path(scratch) / (url.name or "output")
+            fetch(url, folder)
+        except StorageError as error:
+            raise ConfigError(f"DIR: given {shown}; allowed: a URL that can be read ({error.strerror})") from None
+        if not (folder / RESOLVED).exists():
+            raise ConfigError(f"DIR: given {shown}, which holds no search; allowed: the output folder of one")
+        yield folder
+
+
+def is_held(text: str) -> bool:
+    """Whether a search runs whose output is at the URL `text`: takes seconds.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    lock = _url(text) / LOCK
+    with store_errors(lock):
+        before, deadline = _read(lock), time.monotonic() + _PATIENCE_S
+        while (now := _read(lock)) == before and now is not None and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+    return now is not None and now != before
+
+
+class Mirror:
+    """Copies `folder` to `url`."""
+
+    def __init__(self, url: "UPath", folder: Path) -> None:
+        self._url, self._folder = url, folder
+        self._token, self._beats = uuid.uuid4().hex, 0
+        self._copied: dict[str, bytes] = {}
+        self._ended: list[Place] = []
+        self._stop = threading.Event()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a restore of its own, which is not used."""
+        return {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock.
+
+        Raises:
+            ConfigError: another search is running, or the URL cannot be written.
+            StorageError: the lock cannot be given back.
+        """
+        lock, shown = self._url / LOCK, mask_secrets(str(self._url))
+        try:
+            with store_errors(lock, FileExistsError):
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                lock.fs.pipe_file(lock.path, self._claim(), mode="create")
+        except FileExistsError:
+            if is_held(str(self._url)):
+                raise ConfigError(
+                    f"--output: given {shown}, where another search is running; allowed: another folder"
+                ) from None
+            with store_errors(lock):
+                lock.write_bytes(self._claim())
+        except StorageError as error:
+            raise ConfigError(
+                f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})"
+            ) from None
+        try:
+            yield
+        finally:
+            with store_errors(lock):
+                if self._is_own():
+                    lock.unlink()
+
+    def _claim(self) -> bytes:
+        self._beats += 1
+        return json.dumps({"search": self._token, "host": socket.gethostname(), "beats": self._beats}).encode()
+
+    def _is_own(self) -> bool:
+        content = _read(self._url / LOCK)
+        return content is None or json.loads(content)["search"] == self._token
+
+    def fetch(self) -> None:
+        """Makes the folder what a search left at the URL.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            fetch(self._url, self._folder)
+        except StorageError as error:
+            raise ConfigError(f"--resume: {error.filename}: {error.strerror}") from None
+        if (self._folder / OUTBOX).exists():
+            Outbox(self._folder / OUTBOX).look_again()
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """Copies while it is entered, and all in the end.
+
+        Raises:
+            StorageError: not everything could be copied in the end.
+        """
+        thread = threading.Thread(target=self._work, daemon=True, name="mirror")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            try:
+                with store_errors(self._url):
+                    self.copy(everything=True)
+            except StorageError as error:
+                raise StorageError(
+                    error.errno, f"{error.strerror}; what is not there is in {self._folder}", error.filename
+                ) from None
+
+    def remove_later(self, folder: Place) -> None:
+        """Removes a checkpoint once the end of its trial is known at the URL."""
+        self._ended.append(folder)
+
+    def _work(self) -> None:
+        told = ""
+        while not self._stop.wait(_INTERVAL_S):
+            try:
+                with store_errors(self._url):
+                    self.copy()
+                told = ""
+            except _TakenError as error:
+                print(f"{error.filename}: {error.strerror}: this one ends", file=sys.stderr)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except StorageError as error:
+                # It may be back in a moment; if it is not, the end of the search tells so.
+                if str(error) != told:
+                    print(f"not copied: {error.filename}: {error.strerror}", file=sys.stderr)
+                    told = str(error)
+
+    def copy(self, everything: bool = False) -> None:
+        """Copies what has changed: the state of the search, or all files."""
+        self._beat()
+        ended = list(self._ended)
+        contents = {name: self._content(name) for name in reversed(_STATE) if (self._folder / name).exists()}
+        for name in _STATE:
+            if name in contents:
+                self._put(name, contents[name])
+        if everything:
+            for path in sorted(self._folder.iterdir()):
+                if path.name not in _STATE and path.suffix in _RESULTS:
+                    self._put(path.name, path.read_bytes())
+        for folder in ended:
+            remove(folder)
+            self._ended.remove(folder)
+
+    def _beat(self) -> None:
+        if not self._is_own():
+            raise _TakenError(errno.EBUSY, "another search has taken its place", mask_secrets(str(self._url)))
+        (self._url / LOCK).write_bytes(self._claim())
+
+    def _content(self, name: str) -> bytes:
+        path = self._folder / name
+        if name == OUTBOX:
+            return copy_of(path)
+        content = path.read_bytes()
+        # A line that is being written comes with the next copy.
+        return content[: content.rfind(b"\n") + 1] if name in (EVENTS, JOURNAL) else content
+
+    def _put(self, name: str, content: bytes) -> None:
+        digest = hashlib.sha256(content).digest()
+        if self._copied.get(name) != digest:
+            replace_file(self._url / name, content)
+            self._copied[name] = digest
+
+
+class _TakenError(StorageError):
+    """Another search has taken the URL."""
+
+
+def _read(lock: "UPath") -> bytes | None:
+    """What the lock holds; None if there is none."""
+    try:
+        return lock.read_bytes()
+    except FileNotFoundError:
+        return None

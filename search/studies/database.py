@@ -1,0 +1,66 @@
+"""The studies of searches in a database that they share, in place of a journal in the output folder of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from trainables.config.errors import one_line
+
+# What a database that is not there, or goes away, is told as.
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
+
+class DatabaseError(ValueError):
+    """A database that cannot be opened: one line, without its password."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Attributes: search: the name of the search, which the names of its studies begin with."""
+
+    storage: RDBStorage
+    search: str
+
+    def name(self, study: str) -> str:
+        """What a study is called there."""
+        return f"{self.search}/{study}"
+
+    @property
+    def holds_the_search(self) -> bool:
+        """Whether a search of this name has begun there."""
+        return any(name.startswith(self.name("")) for name in optuna.get_all_study_names(self.storage))
+
+
+# Where the studies of a search are: a journal's file, or a database.
+Studies: TypeAlias = Path | Database
+
+
+def connected(url: str, search: str) -> Database:
+    """Opens the database, and makes Optuna's tables if there are none.
+
+    Args:
+        url: as SQLAlchemy takes it, such as postgresql://host/optuna.
+        search: the name of the search.
+
+    Raises:
+        DatabaseError: it cannot be reached, there is no package for it, or another version of Optuna made its tables.
+    """
+    try:
+        # Between two evaluations a server may have closed the connection.
+        return Database(RDBStorage(url, {"pool_pre_ping": True}), search)
+    # Optuna raises RuntimeError for tables of another version, SQLAlchemy ValueError for a port that is none.
+    except (*DATABASE_ERRORS, ImportError, RuntimeError, ValueError) as error:
+        raise DatabaseError(reason(error)) from None
+
+
+def reason(error: Exception) -> str:
+    """What a database said, on one line and without its password."""
+    # The driver's own words, without SQLAlchemy's, which have the statement and a link.
+    own = getattr(error, "orig", None) or error.__cause__ or error
+    text = str(getattr(own, "orig", None) or own).strip().partition("\n")[0]
+    return one_line(text or type(error).__name__, 300)

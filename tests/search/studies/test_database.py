@@ -1,0 +1,140 @@
+"""The studies in a database: the same trials as in a journal, of several searches, also after a kill."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import Engine, event
+
+from search.interruption import Interruption
+from search.outcome import Size
+from search.session import _studies
+from search.space import load, to_store
+from search.studies.database import Database, DatabaseError, connected
+from search.studies.size import SizeStudy
+from search.tuner import Conductor
+from tests.search.fed import fed, space
+from tests.search.test_run import SMALL
+from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
+from tests.studies import MODEL
+from tests.studies import space as small
+from trainables.config.file import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """No commit waits for the disk."""
+
+    def asynchronous(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", asynchronous)
+    yield
+    event.remove(Engine, "connect", asynchronous)
+
+
+def database(folder: Path, search: str = "fed") -> Database:
+    return connected(f"sqlite:///{folder}/studies.db", search)
+
+
+def trials(size: Size) -> list[Any]:
+    found = [trial for study in size.studies for trial in study.trials(*TrialState)]
+    return [(t.number, t.state, t.params, t.value, t.intermediate_values, t.user_attrs) for t in found]
+
+
+@pytest.mark.integration
+def test_a_search_is_the_same_as_in_a_journal(tmp_path: Path) -> None:
+    asked = space(budget={"trials": 3, "epochs": 8}, confirmation={"best": 1, "seeds": 2})
+    in_journal, in_database = fed(tmp_path, asked), fed(database(tmp_path), asked)
+    assert len(trials(in_database)) == 7
+    assert trials(in_database) == trials(in_journal)
+    assert in_database.verdict == in_journal.verdict
+    # Opened again, as --resume and a report do.
+    assert trials(Size(SizeStudy(database(tmp_path), MODEL, asked), None)) == trials(Size(in_journal.searched, None))
+
+
+def test_searches_share_a_database_under_their_names(tmp_path: Path) -> None:
+    assert not database(tmp_path).holds_the_search
+    SizeStudy(database(tmp_path), MODEL, space()).ask()
+    assert database(tmp_path).holds_the_search
+    # A name is not the beginning of another.
+    assert not database(tmp_path, "fe").holds_the_search
+    other = SizeStudy(database(tmp_path, "fe"), MODEL, space())
+    assert other.trials(*TrialState) == []
+
+
+_WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values")
+
+
+@pytest.mark.integration
+def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> None:
+    def conductor(name: str) -> tuple[Conductor, SizeStudy]:
+        study = SizeStudy(database(tmp_path, name), MODEL, small(budget={"trials": 3, "epochs": 8}))
+        return Conductor([study], 2, lambda _: EVALUATIONS * TOKENS, mock.Mock(), Interruption()), study
+
+    whole, study = conductor("whole")
+    _Slots(2).run(whole, random.Random(0))
+    draw, kept, killed = random.Random(0), _Slots(2), 0
+    while True:
+        left = [draw.randint(1, 25)]
+
+        def write(storage: RDBStorage, *values: Any, own: Any, left: list[int] = left, **named: Any) -> Any:
+            if not left[0]:
+                raise _Killed
+            left[0] -= 1
+            return own(storage, *values, **named)
+
+        resumed, again = conductor("killed")
+        try:
+            with mock.patch.multiple(RDBStorage, **{name: _patched(name, write) for name in _WRITES}):
+                kept.run(resumed, draw)
+            break
+        except _Killed:
+            killed += 1
+    assert killed > 2
+    assert table(again) == table(study)
+    assert len(kept.trained) == len(set(kept.trained))
+
+
+def _patched(name: str, write: Any) -> Any:
+    own = getattr(RDBStorage, name)
+    return lambda storage, *values, **named: write(storage, *values, own=own, **named)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////proc/studies.db", "unable to open database file"),
+        ("nonsense://me:hunter2@host/optuna", "nonsense"),
+        ("postgresql://me:hunter2@127.0.0.1:1/optuna", "."),
+        ("no url", "Could not parse"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_told_in_one_line(url: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match=expected) as caught:
+        connected(url, "fed")
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    (tmp_path / "space.yaml").write_text(SMALL + f"study:\n  storage: {url}\n")
+    with pytest.raises(ConfigError, match=r"space\.yaml:\d+: study\.storage: given .*; allowed: the URL") as told:
+        _studies(load(tmp_path / "space.yaml"), tmp_path)
+    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(to_store(load(tmp_path / "space.yaml").config))
+
+
+def test_a_search_does_not_go_on_in_the_studies_of_another_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SMALL + f"name: fed\nstudy: {{storage: 'sqlite:///{tmp_path}/studies.db'}}\n")
+    space_file = load(tmp_path / "space.yaml")
+    studies = _studies(space_file, tmp_path)
+    assert isinstance(studies, Database)
+    SizeStudy(studies, MODEL, space())
+    with pytest.raises(ConfigError, match=r"name: given 'fed'; allowed: a name that no search has in study\.storage"):
+        _studies(space_file, tmp_path)
+    # With --resume there is the record of a search.
+    (tmp_path / "resolved.yaml").write_text("")
+    assert isinstance(_studies(space_file, tmp_path), Database)

@@ -1,0 +1,86 @@
+"""Where files are kept: a folder, or a URL of an object store that fsspec knows, such as s3://bucket/runs/math."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from trainables.config.errors import one_line
+from trainables.config.secrets import mask_secrets
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Place: TypeAlias = "Path | UPath"
+
+
+class StorageError(OSError):
+    """Files cannot be written to a place, or read from it, whichever they are."""
+
+
+def is_url(text: str) -> bool:
+    return "://" in text
+
+
+def place(text: str) -> Place:
+    """The folder or the URL `text`; nothing is asked of a store yet.
+
+    Raises:
+        StorageError: no installed package knows stores of this kind.
+    """
+    if not is_url(text):
+        return Path(text)
+    from upath import UPath
+
+    with store_errors(text):
+        # Without listings that are kept: another process may have written since.
+        url = UPath(text, use_listings_cache=False)
+        # Imports the package for its scheme.
+        _ = url.fs
+        return url
+
+
+@contextmanager
+def store_errors(where: "Place | str", *others: type[Exception]) -> Iterator[None]:
+    """Tells what a store refuses as a StorageError that names its URL; errors of a folder stay what they are.
+
+    What is raised differs from store to store, and much of it is no OSError.
+
+    Args:
+        others: what is raised for another reason, and stays what it is.
+    """
+    as_they_are: tuple[type[Exception], ...] = (StorageError, *others)
+    try:
+        yield
+    except as_they_are:
+        raise
+    except Exception as error:
+        if isinstance(where, Path):
+            raise
+        number = error.errno if isinstance(error, OSError) and error.errno is not None else errno.EIO
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageError(number, one_line(text or type(error).__name__, 300), mask_secrets(str(where))) from error
+
+
+def remove(folder: Place) -> None:
+    """Removes a folder and what is in it, as far as that can be done."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
+
+
+def replace_file(path: Place, content: bytes) -> None:
+    """Writes a file whole or not at all; a store keeps an object only once all of it has come."""
+    name = f".{path.name}.{os.getpid()}.tmp"
+    if isinstance(path, Path):
+        scratch = path.with_name(name)
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    else:
+        url = path.with_name(name)
+        url.write_bytes(content)
+        url.fs.mv(url.path, path.path)
