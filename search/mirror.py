@@ -126,7 +126,6 @@ def opened(text: str, resume: bool) -> Iterator[Output]:
                 mirror.fetch()
             with mirror.copying():
                 yield Output(folder, url, mirror.remove_later)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unwritable(shown: str, error: StorageError) -> ConfigError:
@@ -264,7 +263,7 @@ class Mirror:
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """Copies while it is entered, and all in the end.
+        """Copies while it is entered, and all in the end, when the folder is removed.
 
         Raises:
             StorageError: not everything could be copied in the end.
@@ -279,6 +278,7 @@ class Mirror:
             try:
                 with store_errors(self._url):
                     self.copy(everything=True)
+                shutil.rmtree(self._folder, ignore_errors=True)
             except StorageError as error:
                 raise StorageError(
                     error.errno, f"{error.strerror}; what is not there is in {self._folder}", error.filename

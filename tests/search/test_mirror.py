@@ -74,6 +74,7 @@ def test_all_is_copied_also_when_the_search_fails(there: Path) -> None:
 
     with pytest.raises(RuntimeError, match="no memory"):
         search()
+    assert not list(there.parents[1].glob("cache/outputs/*/files"))
     assert (there / JOURNAL).exists()
 
 
