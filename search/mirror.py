@@ -116,9 +116,7 @@ def opened(text: str, resume: bool) -> Iterator[Output]:
             if resume and RESOLVED not in there:
                 raise ConfigError(f"--resume: given {shown}, which holds no search; allowed: the folder of a search")
         except StorageError as error:
-            raise ConfigError(
-                f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})"
-            ) from None
+            raise _unwritable(shown, error) from None
         mirror = Mirror(url, folder)
         with mirror.locked():
             folder.mkdir()
@@ -230,9 +228,7 @@ class Mirror:
             with store_errors(lock):
                 lock.write_bytes(self._claim())
         except StorageError as error:
-            raise ConfigError(
-                f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})"
-            ) from None
+            raise _unwritable(shown, error) from None
         try:
             yield
         finally:

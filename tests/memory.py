@@ -66,7 +66,7 @@ def measured(
     evaluation."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        tiny._tokenizer().save_pretrained(folder)
+        tiny.tokenizer().save_pretrained(folder)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
         # Two documents fill a row but for one position.
         words = " ".join(["anna has 4 apples ."] * sequence_length).split()[: sequence_length // 2 - 1]

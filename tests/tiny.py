@@ -32,12 +32,12 @@ def folder(name: str, cache: Path, progress: Any = None) -> Path:
 
     def build(entry: Path) -> None:
         _model(_SEEDS[name]).save_pretrained(entry)
-        _tokenizer().save_pretrained(entry)
+        tokenizer().save_pretrained(entry)
 
     return cached(cache, "base", {"tiny": name}, build)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate(("<end>", "<unknown>", *_WORDS, "<mask>"))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -29,6 +29,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from search.gpus import named
 from trainables.builtin import unweighted
 from trainables.cache import default_root
 from trainables.curriculum import Constant
@@ -42,8 +43,6 @@ from trainables.warm import WarmModel
 from trainables.weights import model_folder
 
 BATCH = 8
-# Dense bfloat16 arithmetic without sparsity, in FLOP/s, by a part of the GPU's name.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 
 
 def qwen_folder(folder: Path) -> Path:
@@ -187,7 +186,8 @@ def main() -> int:
     tokens = BATCH * prepared.train_tokens / prepared.train_rows
     ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
     pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
-    peak = next((p for name, p in PEAKS.items() if gpu and name in torch.cuda.get_device_name()), None)
+    kind = named([torch.cuda.get_device_name()]) if gpu else None
+    peak = kind.peak if kind is not None else None
     results = {
         "ours_tokens_s": tokens / ours_s,
         "trainer_tokens_s": tokens / trainer_s,
