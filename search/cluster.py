@@ -73,6 +73,8 @@ def ray_environment(slots: int) -> dict[str, str]:
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         # The old output engine is silent at verbosity 0; the new one prints a banner.
         "RAY_AIR_NEW_OUTPUT": "0",
+        # What Ray itself says of a node that is lost goes to the same lines as the search's.
+        "RAY_COLOR_PREFIX": "0",
         # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
         "RAY_worker_maximum_startup_concurrency": "8",
         # search/interruption.py listens.
