@@ -1,14 +1,26 @@
 """What a search keeps must outlive the Ray job that it was submitted as."""
 
+import os
 from pathlib import Path
 
 from search.tracking.runs import SQLITE
 from search.tracking.tracker import tracking_uri
+from trainables.cache import default_root
 from trainables.config.file import ConfigError
 
 # Ray unpacks what `ray job submit --working-dir` sent into a folder inside of one with this name, and removes it after
 # the job (ray/_private/runtime_env/working_dir.py).
 _UNPACKED = "working_dir_files"
+
+
+def default_output(name: str) -> Path:
+    """Where a search of this name is kept if nothing else is said: in runs/; of a job, in the cache, as is then what
+    MLflow records."""
+    if not _fleeting(Path()):
+        return Path("runs") / name
+    root = default_root().absolute()
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"{SQLITE}{root}/mlflow.db")
+    return root / "runs" / name
 
 
 def check_kept(output: Path | None, uri: str | None) -> None:

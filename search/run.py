@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from search.arms import BASELINE
 from search.folder import RESOLVED
 from search.gpus import described
-from search.job import check_kept
+from search.job import check_kept, default_output
 from search.lock import NAME as LOCK
 from search.machine import Cluster, local_resources
 from search.mirror import Output, opened
@@ -112,7 +112,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: ExitStack) -> Output:
     """The output of the search; raises ConfigError if it cannot be used, or would be lost."""
-    space, text = space_file.config, options.output or f"runs/{space_file.config.name}"
+    space = space_file.config
+    text = options.output or str(default_output(space.name))
     if is_url(text) and space.tracking.register_as is not None:
         allowed = "null with an --output behind a URL"
         raise space_file.error("tracking.register_as", shown(space.tracking.register_as), allowed)

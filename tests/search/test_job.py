@@ -1,10 +1,11 @@
 """Where a search that was submitted as a Ray job may write."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from search.job import check_kept
+from search.job import check_kept, default_output
 from search.run import main
 from trainables.config.file import ConfigError
 
@@ -26,12 +27,30 @@ def test_what_a_job_would_lose_is_told_before_anything_starts(
     unpacked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (unpacked / "space.yaml").write_text(SPACE)
-    assert main(["space.yaml"]) == 2
+    assert main(["space.yaml", "--output", "runs/space"]) == 2
     output, tracking = capsys.readouterr().err.splitlines()
     assert output.startswith("--output: given runs/space, in the working folder of a Ray job")
     assert "allowed: an absolute path, on storage that all nodes share" in output
     assert tracking.startswith(f"MLFLOW_TRACKING_URI: given sqlite:///{unpacked}/mlflow.db, in the working folder")
     assert sorted(unpacked.iterdir()) == [unpacked / "space.yaml"]
+
+
+def test_a_job_that_says_nothing_is_kept_in_the_cache(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "cache"))
+    # To be put back.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    output = default_output("space")
+    assert output == tmp_path / "cache" / "runs" / "space"
+    check_kept(output, None)
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/cache/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
+    default_output("space")
+    assert os.environ["MLFLOW_TRACKING_URI"] == SERVER
+    monkeypatch.chdir(tmp_path)
+    assert default_output("space") == Path("runs/space")
 
 
 def test_what_is_elsewhere_is_kept(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
