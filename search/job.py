@@ -23,12 +23,12 @@ def default_output(name: str) -> Path:
     return root / "runs" / name
 
 
-def check_kept(output: Path | None, uri: str | None) -> None:
+def check_kept(output: Path | None, uri: str | None, studies: str | None = None) -> None:
     """Looks where a search is about to write.
 
     Args:
         output: its folder; None for a URL.
-        uri: `tracking.uri` of its space.
+        uri, studies: `tracking.uri` and `study.storage` of its space.
 
     Raises:
         ConfigError: into a job's working folder; a line for each thing.
@@ -44,6 +44,11 @@ def check_kept(output: Path | None, uri: str | None) -> None:
         setting = "MLFLOW_TRACKING_URI" if uri is None else "tracking.uri"
         wrong.append(
             f"{setting}: given {store}, in the working folder of a Ray job, which ends with it; "
+            "allowed: a server's address, or sqlite:/// with an absolute path"
+        )
+    if studies is not None and studies.startswith(SQLITE) and _fleeting(Path(studies.removeprefix(SQLITE))):
+        wrong.append(
+            f"study.storage: given {studies}, in the working folder of a Ray job, which ends with it; "
             "allowed: a server's address, or sqlite:/// with an absolute path"
         )
     if wrong:

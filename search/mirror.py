@@ -137,10 +137,9 @@ def _url(text: str) -> "UPath":
 
 
 def _files(url: "UPath") -> list[str]:
-    """The names of the files at `url`; of its folders those of checkpoints alone matter, and count as one."""
+    """The paths of the files at `url`, from there."""
     root = url.fs._strip_protocol(url.path).rstrip("/")
-    paths = [found.removeprefix(root).lstrip("/") for found in url.fs.find(root)]
-    return sorted({path.partition("/")[0] for path in paths} - {LOCK})
+    return sorted({found.removeprefix(root).lstrip("/") for found in url.fs.find(root)} - {LOCK})
 
 
 def fetch(url: "UPath", folder: Path) -> None:
@@ -151,9 +150,9 @@ def fetch(url: "UPath", folder: Path) -> None:
     """
     with store_errors(url):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _files(url):
-            if name != CHECKPOINTS:
-                (folder / name).write_bytes((url / name).read_bytes())
+        there = [path for path in _files(url) if "/" not in path]
+        for name in [*(name for name in reversed(_STATE) if name in there), *(n for n in there if n not in _STATE)]:
+            (folder / name).write_bytes((url / name).read_bytes())
 
 
 @contextmanager
@@ -276,8 +275,10 @@ class Mirror:
                     self.copy(everything=True)
                 shutil.rmtree(self._folder, ignore_errors=True)
             except StorageError as error:
+                # The next search at the URL begins with an empty folder.
+                left = self._folder.rename(self._folder.with_name(f"left-{self._token[:8]}"))
                 raise StorageError(
-                    error.errno, f"{error.strerror}; what is not there is in {self._folder}", error.filename
+                    error.errno, f"{error.strerror}; what is not there is in {left}", error.filename
                 ) from None
 
     def remove_later(self, folder: Place) -> None:

@@ -11,6 +11,8 @@ from trainables.config.file import ConfigError
 
 _PACKAGES = ("ray", "torch", "transformers", "numpy")
 _SOURCES = ("search", "trainables")
+# A node may have to install packages first.
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def check_nodes(folders: Sequence[Folder]) -> None:
         reports: list[tuple[str, Report | str]] = []
         for address, reference in asked:
             try:
-                reports.append((address, Report(*ray.get(reference))))
+                reports.append((address, Report(*ray.get(reference, timeout=_TIMEOUT_S))))
             except RayError as error:
                 # Of a traceback the last line is the cause.
                 reports.append((address, str(error).strip().splitlines()[-1]))

@@ -30,7 +30,7 @@ def register_models(models: Path, space: Space, sizes: Sequence[Size], record: R
             continue
         for other in folder.parent.iterdir():
             if other != folder:
-                shutil.rmtree(other)
+                shutil.rmtree(other, ignore_errors=True)
         tags = {"model": size.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(size, space))}
         record.register(
             f"{space.tracking.register_as}-{size.searched.slug}", size.studies[-1].name, run.number, folder, tags

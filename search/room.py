@@ -37,7 +37,8 @@ class Room:
     def __init__(self, wanted: int, need: Need, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._wanted, self._need, self._patience_s, self._clock = wanted, need, patience_s, clock
         self._slots, self._next = wanted, 0.0
-        self._enough_at = clock()
+        # What is not there from the beginning is not waited for.
+        self._enough_at = clock() - patience_s
 
     def slots(self) -> int:
         """The slots to use at this moment, at least one; to be called again and again."""

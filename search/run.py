@@ -117,7 +117,7 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     if is_url(text) and space.tracking.register_as is not None:
         allowed = "null with an --output behind a URL"
         raise space_file.error("tracking.register_as", shown(space.tracking.register_as), allowed)
-    check_kept(None if is_url(text) else Path(text), space.tracking.uri)
+    check_kept(None if is_url(text) else Path(text), space.tracking.uri, space.study.storage)
     return stack.enter_context(opened(text, options.resume))
 
 
@@ -184,6 +184,9 @@ def _began_with(output: Path) -> dict[str, Any]:
 
 def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted paths of the values that differ, each with what it was and what it is."""
+    if before is None and isinstance(now, dict):
+        # A block that a search of an earlier version did not have.
+        before = {}
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
         return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]

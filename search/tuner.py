@@ -126,12 +126,19 @@ class Conductor:
         """True when all running trials have saved their state, or have evaluated, which saves it, and wait."""
         return all(running.waits for running in self._running.values())
 
-    def use_slots(self, slots: int) -> int:
-        """Sets how many trials run at the same time. Returns how many too many there are, which have to be lost."""
+    def use_slots(self, slots: int, idle: int = 0) -> int:
+        """Sets how many trials run at the same time.
+
+        Args:
+            idle: slots that wait for a trial; they hold their workers.
+
+        Returns:
+            how many slots too many there are, which have to go.
+        """
         if slots != self._order.slots:
             self._order.slots = slots
             self._observer.slots_changed(slots)
-        return max(0, self._order.running - slots)
+        return max(0, self._order.running + idle - slots)
 
     def begin(self, tune_id: str) -> Candidate | None:
         """The next trial, if a slot is free and a study has one."""
@@ -323,7 +330,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._conductor, self._slots, self._bell, self._room = conductor, slots, bell, room
         self._remove = remove
         self._keeps_slots = False
-        self._too_many = 0
+        self._too_many: int | None = None
         self._orphans = Orphans()
         self._pending: list[Trial] = []
 
@@ -342,6 +349,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         counts = not (preempted or isinstance(error, NoRoomError))
         self._conductor.lost(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
+        # How many are to go is told anew: one may just have gone.
+        self._too_many = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Called once in each turn of Tune's loop, after it has asked for new trials.
@@ -352,7 +361,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             if self._conductor.saved or self._conductor.interruption.overdue:
                 raise Interrupted
             return None
-        if (too_many := self._conductor.use_slots(self._room.slots())) != self._too_many:
+        idle = controller._actor_cache.num_cached_objects
+        if (too_many := self._conductor.use_slots(self._room.slots(), idle)) != self._too_many:
             self._too_many = too_many
             self._bell.crowd.remote(too_many)
         for trial, goes_on in self._conductor.decisions():

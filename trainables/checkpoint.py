@@ -62,7 +62,8 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
         OSError: what the file system said; a StorageError for a URL.
     """
     part = folder / f"state-{number}"
-    with store_errors(folder, CheckpointError):
+    # Of a rank that died torch raises RuntimeError, and of memory.
+    with store_errors(folder, RuntimeError, MemoryError):
         if parallel.rank() == 0:
             remove(part)
             part.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ class Runs:
 
     def register(self, run_id: str, model: Model) -> None:
         client, _ = self._connect()
-        if client.search_model_versions(f"run_id = '{run_id}'"):
+        if any(version.name == model.name for version in client.search_model_versions(f"run_id = '{run_id}'")):
             return
         # The model is as large as the search's own disk is for.
         with tempfile.TemporaryDirectory(dir=self._outbox.path.parent, prefix=".model-") as folder:

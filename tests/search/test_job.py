@@ -60,5 +60,7 @@ def test_what_is_elsewhere_is_kept(unpacked: Path, tmp_path: Path, monkeypatch: 
     check_kept(tmp_path / "shared", None)
     with pytest.raises(ConfigError, match=r"^tracking.uri: "):
         check_kept(tmp_path / "shared", "sqlite:///mlflow.db")
+    with pytest.raises(ConfigError, match=r"^study.storage: "):
+        check_kept(tmp_path / "shared", SERVER, "sqlite:///studies.db")
     monkeypatch.chdir(tmp_path)
-    check_kept(Path("runs/space"), "sqlite:///mlflow.db")
+    check_kept(Path("runs/space"), "sqlite:///mlflow.db", "sqlite:///studies.db")

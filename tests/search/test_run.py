@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search.run import main
+from search.run import _changes, main
 from tests import tiny
 from trainables.config.command_line import resume_command
 
@@ -336,3 +336,10 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["space.yaml", "--unknown"])
     assert ended.value.code == 2
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_is_no_change() -> None:
+    assert _changes({"seed": 0}, {"seed": 0, "study": {"storage": None}}) == []
+    assert _changes({"seed": 0}, {"seed": 0, "study": {"storage": "sqlite:///a.db"}}) == [
+        ("study.storage", None, "sqlite:///a.db")
+    ]

@@ -264,6 +264,7 @@ def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) ->
     opened.report(mock.Mock(trial_id="a"), result(tokens=2 * TOKENS, high_entropy_loss=4.0))
     # The other trial has lost its place: this one would wait for it for ever.
     assert opened.decisions() == []
+    assert opened.use_slots(1, idle=1) == 2
     assert opened.use_slots(1) == 1
     opened.lost("b", "no room", counts=False)
     assert opened.use_slots(1) == 0

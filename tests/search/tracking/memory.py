@@ -131,7 +131,8 @@ class Client:
 
     def search_model_versions(self, filter_string: str) -> list[Any]:
         self._request("search_model_versions")
-        return [version for version in self.versions if filter_string == f"run_id = '{version[2]}'"]
+        found = [name for name, _, run_id, _ in self.versions if filter_string == f"run_id = '{run_id}'"]
+        return [SimpleNamespace(name=name) for name in found]
 
     def create_registered_model(self, name: str) -> None:
         self._request("create_registered_model")
