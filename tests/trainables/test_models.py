@@ -155,7 +155,7 @@ def test_a_model_loads_without_dropout_of_its_own(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("moved", [0.0, 0.5])
 def test_adapters_alone_are_trained_and_can_be_merged(name: str, moved: float, tmp_path: Path) -> None:
     model = saved(name, tmp_path / "base").eval()
-    tiny._tokenizer().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
     packed = rows([16], 16)
     before = Forward(model)(packed, packed.label_RT).loss_N.detach()
     add_lora(model, Lora(rank=2, alpha=3.0))
@@ -366,7 +366,7 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
 
 def test_a_model_folder_loads_with_transformers(tmp_path: Path) -> None:
     model = saved("qwen3", tmp_path / "base")
-    tiny._tokenizer().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
     save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert all(
