@@ -1,12 +1,14 @@
 """The memory that is planned for a run, against what a real one takes on the CPU."""
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
 from tests.memory import measured
+from trainables.configurations import config_of
 from trainables.forward import PRECISIONS
 from trainables.memory import Memory, fits_whole, memory_of, network_of, state_bytes
 from trainables.settings import Lora, ModelSettings
@@ -84,17 +86,8 @@ def test_the_state_of_a_run() -> None:
     assert not fits_whole(10, 10, device_bytes=399, ranks=2)
 
 
-def test_a_plan_needs_no_memory_for_a_model_of_eight_billion_parameters() -> None:
-    config = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=4096,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=12_288,
-        tie_word_embeddings=False,
-    )
+def test_a_plan_needs_no_memory_for_a_model_of_eight_billion_parameters(tmp_path: Path) -> None:
+    config = config_of("hub:Qwen/Qwen3-8B", tmp_path)
     how = ModelSettings(gradient_checkpointing=True)
     memory = memory_of(config, how, rows=1, sequence_length=2048, precision=torch.bfloat16)
     assert memory.weights == 4 * 8_190_735_360
