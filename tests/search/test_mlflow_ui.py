@@ -67,9 +67,8 @@ def test_the_best_is_on_top(pages: str, page: Any, searches: Searches, tmp_path:
 def test_charts_are_drawn(pages: str, page: Any, tmp_path: Path) -> None:
     page.goto(sorted_by_objective(pages, "builtin/nano", compareRunsMode="CHART"))
     drawn = page.locator(".js-plotly-plot .scatterlayer .trace, .js-plotly-plot .barlayer .trace")
-    drawn.first.wait_for(state="attached")
+    drawn.nth(5).wait_for(state="attached")  # the page draws its charts one after the other
     page.screenshot(path=tmp_path / "charts.png")
-    assert drawn.count() > 5
 
 
 def test_a_trial_shows_its_curriculum_and_what_it_dropped(
