@@ -1,7 +1,8 @@
 """The exact state of a run on disk: written by all ranks, read by any number of them, whole or not at all.
 
 A checkpoint is a folder, or a URL of an object store: `manifest.json` (what was saved, and the hashes of all files and
-of itself) and a folder of torch.distributed.checkpoint, which the manifest names. The manifest is replaced last.
+of itself) and a folder of torch.distributed.checkpoint, which the manifest names. The manifest is replaced last. Small
+tensors lie in the folder as one for each type of number; the manifest says which.
 """
 
 import errno
@@ -9,7 +10,7 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainables import parallel
 from trainables.config.errors import one_line
@@ -46,6 +48,10 @@ _METADATA = {
 }
 
 
+# Bytes of a tensor that is written together with others.
+_SMALL = 2**20
+
+
 class CheckpointError(ValueError):
     """A checkpoint that is cut short, or that belongs to another run."""
 
@@ -64,18 +70,20 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
     part = folder / f"state-{number}"
     # Of a rank that died torch raises RuntimeError, and of memory.
     with store_errors(folder, RuntimeError, MemoryError):
+        written, packed = _pack(tensors)
         if parallel.rank() == 0:
             remove(part)
             part.mkdir(parents=True, exist_ok=True)
         parallel.barrier()
         try:
             with _alone():
-                save_distributed(tensors, storage_writer=_writer(part), no_dist=not dist.is_initialized())
+                save_distributed(written, storage_writer=_writer(part), no_dist=not dist.is_initialized())
         except CheckpointException as error:
             raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
         parallel.barrier()
         if parallel.rank() == 0:
-            manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
+            sealed = {"identity": identity, "state": part.name, "packed": packed, "about": about}
+            manifest = manifest_of(part, sealed)
             replace_file(folder / MANIFEST, manifest.encode())
             for other in folder.glob("state-*"):
                 if other.name != part.name:
@@ -97,6 +105,7 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
             check_files(part, manifest["files"])
             about: dict[str, Any] = manifest["about"]
             other = manifest["identity"] != identity
+            packed: dict[str, list[str]] = manifest.get("packed", {})
             reader = _reader(part)
         except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
             cause = error.__cause__
@@ -107,8 +116,50 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
         if other:
             raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
         with _alone():
-            load_distributed(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+            read = _unpacked(tensors, packed)
+            load_distributed(read, storage_reader=reader, no_dist=not dist.is_initialized())
+            _unpack(read, packed, tensors)
     return about
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """The tensors, the small ones of each type of number as one on the CPU, and the names of those that it is made of.
+
+    A tensor takes torch's writer most of a millisecond, however small it is. Of a tensor that is shared out, as FSDP
+    does, no rank has the whole.
+    """
+    packed: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.nbytes <= _SMALL and not isinstance(tensor, DTensor):
+            packed.setdefault(f"packed.{tensor.dtype}", []).append(name)
+    small = {name for names in packed.values() for name in names}
+    written = {name: tensor for name, tensor in tensors.items() if name not in small}
+    for key, names in packed.items():
+        written[key] = torch.cat([tensors[name].detach().flatten().cpu() for name in names])
+    return written, packed
+
+
+def _unpacked(tensors: Mapping[str, Tensor], packed: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """What a checkpoint is read into: the tensors, and for those that were packed one of their size."""
+    small = {name for names in packed.values() for name in names}
+    read = {name: tensor for name, tensor in tensors.items() if name not in small}
+    for key, names in packed.items():
+        size = sum(tensors[name].numel() for name in names)
+        read[key] = torch.empty(size, dtype=tensors[names[0]].dtype)
+    return read
+
+
+def _unpack(read: Mapping[str, Tensor], packed: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]) -> None:
+    for key, names in packed.items():
+        pieces = read[key].split([tensors[name].numel() for name in names])
+        for name, piece in zip(names, pieces, strict=True):
+            tensor = tensors[name]
+            whole = piece.view(tensor.shape)
+            if isinstance(tensor, DTensor):
+                # Every rank has read all of it, and takes its part.
+                where = whole.to(tensor.device)
+                whole = distribute_tensor(where, tensor.device_mesh, tensor.placements, src_data_rank=None)
+            tensor.copy_(whole)
 
 
 def _cause(error: CheckpointException, part: Place, size: int) -> Exception:
