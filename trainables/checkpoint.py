@@ -2,7 +2,7 @@
 
 A checkpoint is a folder, or a URL of an object store: `manifest.json` (what was saved, and the hashes of all files and
 of itself) and a folder of torch.distributed.checkpoint, which the manifest names. The manifest is replaced last. Small
-tensors lie in the folder as one for each type of number; the manifest says which.
+tensors lie in the folder as one for each type of number.
 """
 
 import errno
@@ -46,8 +46,6 @@ _METADATA = {
     ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
     ("torch.serialization", "_get_layout"),
 }
-
-
 # Bytes of a tensor that is written together with others.
 _SMALL = 2**20
 
@@ -70,7 +68,7 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
     part = folder / f"state-{number}"
     # Of a rank that died torch raises RuntimeError, and of memory.
     with store_errors(folder, RuntimeError, MemoryError):
-        written, packed = _pack(tensors)
+        written = _packed(tensors)
         if parallel.rank() == 0:
             remove(part)
             part.mkdir(parents=True, exist_ok=True)
@@ -82,8 +80,7 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
             raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
         parallel.barrier()
         if parallel.rank() == 0:
-            sealed = {"identity": identity, "state": part.name, "packed": packed, "about": about}
-            manifest = manifest_of(part, sealed)
+            manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
             replace_file(folder / MANIFEST, manifest.encode())
             for other in folder.glob("state-*"):
                 if other.name != part.name:
@@ -105,7 +102,6 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
             check_files(part, manifest["files"])
             about: dict[str, Any] = manifest["about"]
             other = manifest["identity"] != identity
-            packed: dict[str, list[str]] = manifest.get("packed", {})
             reader = _reader(part)
         except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
             cause = error.__cause__
@@ -116,50 +112,49 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
         if other:
             raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
         with _alone():
-            read = _unpacked(tensors, packed)
-            load_distributed(read, storage_reader=reader, no_dist=not dist.is_initialized())
-            _unpack(read, packed, tensors)
+            # Those that a checkpoint does not have by their own names are packed in it.
+            there = reader.metadata.state_dict_metadata
+            apart = {name: tensor for name, tensor in tensors.items() if name in there}
+            packed = _groups({name: tensor for name, tensor in tensors.items() if name not in there})
+            whole = {key: _empty(parts) for key, parts in packed.items()}
+            load_distributed(apart | whole, storage_reader=reader, no_dist=not dist.is_initialized())
+            for key, parts in packed.items():
+                _unpack(whole[key], parts)
     return about
 
 
-def _pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """The tensors, the small ones of each type of number as one on the CPU, and the names of those that it is made of.
+def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with the small ones as one on the CPU for each type of number.
 
-    A tensor takes torch's writer most of a millisecond, however small it is. Of a tensor that is shared out, as FSDP
-    does, no rank has the whole.
+    torch's writer pickles each tensor apart, which takes longer than to write a small one. Of a tensor that is shared
+    out, as FSDP does, no rank has the whole.
     """
-    packed: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        if tensor.nbytes <= _SMALL and not isinstance(tensor, DTensor):
-            packed.setdefault(f"packed.{tensor.dtype}", []).append(name)
-    small = {name for names in packed.values() for name in names}
-    written = {name: tensor for name, tensor in tensors.items() if name not in small}
-    for key, names in packed.items():
-        written[key] = torch.cat([tensors[name].detach().flatten().cpu() for name in names])
-    return written, packed
+    small = {n: tensor for n, tensor in tensors.items() if tensor.nbytes <= _SMALL and not isinstance(tensor, DTensor)}
+    apart = {name: tensor for name, tensor in tensors.items() if name not in small}
+    packed = _groups(small)
+    return apart | {key: torch.cat([part.flatten().cpu() for part in parts]) for key, parts in packed.items()}
 
 
-def _unpacked(tensors: Mapping[str, Tensor], packed: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
-    """What a checkpoint is read into: the tensors, and for those that were packed one of their size."""
-    small = {name for names in packed.values() for name in names}
-    read = {name: tensor for name, tensor in tensors.items() if name not in small}
-    for key, names in packed.items():
-        size = sum(tensors[name].numel() for name in names)
-        read[key] = torch.empty(size, dtype=tensors[names[0]].dtype)
-    return read
+def _groups(small: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """The tensors that are packed as one, in their order in it."""
+    groups: dict[str, list[Tensor]] = {}
+    for name in sorted(small):
+        groups.setdefault(f"packed.{small[name].dtype}", []).append(small[name])
+    return groups
 
 
-def _unpack(read: Mapping[str, Tensor], packed: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]) -> None:
-    for key, names in packed.items():
-        pieces = read[key].split([tensors[name].numel() for name in names])
-        for name, piece in zip(names, pieces, strict=True):
-            tensor = tensors[name]
-            whole = piece.view(tensor.shape)
-            if isinstance(tensor, DTensor):
-                # Every rank has read all of it, and takes its part.
-                where = whole.to(tensor.device)
-                whole = distribute_tensor(where, tensor.device_mesh, tensor.placements, src_data_rank=None)
-            tensor.copy_(whole)
+def _empty(parts: Sequence[Tensor]) -> Tensor:
+    """What the parts are read into as one."""
+    return torch.empty(sum(part.numel() for part in parts), dtype=parts[0].dtype)
+
+
+def _unpack(whole: Tensor, parts: Sequence[Tensor]) -> None:
+    for part, value in zip(parts, whole.split([part.numel() for part in parts]), strict=True):
+        value = value.view(part.shape).to(part.device)
+        if isinstance(part, DTensor):
+            # Every rank has read all of it, and takes its share.
+            value = distribute_tensor(value, part.device_mesh, part.placements, src_data_rank=None)
+        part.copy_(value)
 
 
 def _cause(error: CheckpointException, part: Place, size: int) -> Exception:
@@ -211,7 +206,7 @@ class _UrlReader(_Reader, FsspecReader):
     """The same, from a URL."""
 
 
-def _reader(part: Place) -> FileSystemReader:
+def _reader(part: Place) -> _Reader:
     reader = _Reader(part) if isinstance(part, Path) else _UrlReader(str(part), **part.storage_options)
     with (part / ".metadata").open("rb") as file:
         reader.metadata = _MetadataUnpickler(file).load()

@@ -1,4 +1,4 @@
-"""What a file system that does not take a checkpoint is told as."""
+"""Tensors on disk and back, and what a file system that does not take them is told as."""
 
 import errno
 import os
@@ -29,6 +29,28 @@ def small_files() -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def state(fill: float) -> dict[str, torch.Tensor]:
+    return {
+        "scalar": torch.tensor(fill),
+        "transposed": torch.full((3, 2), fill).T,
+        "large": torch.full((2**19,), fill),
+        "long": torch.full((2, 2), fill, dtype=torch.int64),
+        "bf16": torch.full((0, 4), fill, dtype=torch.bfloat16),
+    }
+
+
+@pytest.mark.parametrize("small", [-1, checkpoint._SMALL, 2**30])
+def test_tensors_of_every_size_and_type_come_back(tmp_path: Path, small: int) -> None:
+    # With -1 as before small tensors were packed; a search of then can be resumed.
+    with mock.patch.object(checkpoint, "_SMALL", small):
+        checkpoint.save(tmp_path / "state", state(3.0), "run", 1, {"steps": 1})
+    # In another order, as a state that is made anew may have it.
+    read = dict(reversed(state(0.0).items()))
+    assert checkpoint.load(tmp_path / "state", read, "run") == {"steps": 1}
+    for name, expected in state(3.0).items():
+        torch.testing.assert_close(read[name], expected, rtol=0, atol=0)
 
 
 def test_what_the_file_system_refuses_is_an_os_error(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from transformers import (
 )
 
 from tests import tiny
+from tests.trainables.damage import Evil
 from trainables.forward import Forward
 from trainables.models import (
     add_lora,
@@ -303,14 +304,6 @@ def test_a_folder_that_cannot_be_loaded_is_told_in_a_line(
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
-
-
-class Evil:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
 
 
 def test_pickled_weights_are_not_read_beside_others(tmp_path: Path) -> None:

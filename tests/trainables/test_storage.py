@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
 from tests.trainables.test_checkpoint import small_files
-from tests.trainables.test_train import DAMAGES, Evil, resealed, unlisted
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
 from trainables.prepare import Prepared

@@ -1,10 +1,7 @@
-"""A run from evaluation to evaluation: exact, resumable, the same whatever the number of processes."""
+"""A run from evaluation to evaluation: exact, and the same each time."""
 
 import json
 import math
-import pickle
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
+from tests.trainables.runs import VARIANTS, Weights, close, each_variant, finish, same, trained, untimed, weights
 from trainables import forward
 from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
@@ -24,40 +22,9 @@ from trainables.evaluate import HeldOut, evaluate
 from trainables.masking import uniforms
 from trainables.models import load_model
 from trainables.prepare import Prepared
-from trainables.sealed import manifest_of, read_manifest
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
-
-Weights = dict[str, Tensor]
-
-
-def weights(warm: WarmModel) -> Weights:
-    return {name: tensor.clone() for name, tensor in warm.model.state_dict().items()}
-
-
-def same(one: Weights, two: Weights) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def untimed(run: Run) -> list[dict[str, float]]:
-    return [{k: v for k, v in metrics.items() if k != "tokens_per_s"} for metrics in run.history]
-
-
-def finish(run: Run) -> Run:
-    while not run.finished:
-        run.advance()
-    return run
-
-
-def trained(warm: WarmModel, **changes: Any) -> tuple[list[dict[str, float]], Weights]:
-    run = finish(Run(warm, tiny.settings(**changes)))
-    return untimed(run), weights(warm)
-
-
-def close(one: list[dict[str, float]], two: list[dict[str, float]], tolerance: float) -> bool:
-    return len(one) == len(two) and all(a == pytest.approx(b, rel=tolerance) for a, b in zip(one, two, strict=True))
-
 
 EVERY_ENTRODROP = [
     None,
@@ -65,25 +32,6 @@ EVERY_ENTRODROP = [
     tiny.entrodrop(Linear(), presentation="loss"),
 ]
 each_entrodrop = pytest.mark.parametrize("entrodrop", EVERY_ENTRODROP, ids=["none", "input", "loss"])
-
-
-# What must be the same whatever interrupts a run or shares it out.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "input": {"entrodrop": tiny.entrodrop(Sigmoid(0.3, 8.0), presentation="input")},
-    "loss": {"entrodrop": tiny.entrodrop(Linear(), presentation="loss")},
-    "mask token": {"entrodrop": tiny.entrodrop(presentation="input_mask_token")},
-    "random token": {"entrodrop": tiny.entrodrop(presentation="input_random_token")},
-    "refreshed": {"entrodrop": replace(tiny.entrodrop(), refresh_epochs=1)},
-    "regularized": {
-        "hidden_dropout": 0.1,
-        "neftune_alpha": 5.0,
-        "label_smoothing": 0.1,
-        "lr_schedule": "cosine",
-        "weight_decay": 0.5,
-    },
-}
-each_variant = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -207,63 +155,6 @@ def test_a_run_that_broke_off_in_a_step_leaves_no_gradient(warm: WarmModel) -> N
     assert same(weights(warm), expected)
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
-@pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_a_resumed_run_has_the_same_bits(
-    warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any], interrupted_after: int
-) -> None:
-    settings = tiny.settings(**changes, epochs=2, evaluations_per_epoch=2)
-    expected, last = trained(warm, **changes, epochs=2, evaluations_per_epoch=2)
-    interrupted = Run(warm, settings)
-    for _ in range(interrupted_after):
-        interrupted.advance()
-    interrupted.save(tmp_path / "run")
-    interrupted_steps = interrupted._steps
-    interrupted.advance()
-    fresh = WarmModel(prepared, tiny.CPU)
-    resumed = Run(fresh, settings)
-    resumed.restore(tmp_path / "run")
-    assert len(resumed.history) == interrupted_after
-    assert untimed(finish(resumed)) == expected
-    assert same(weights(fresh), last)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", f"state-{interrupted_steps}"]
-
-
-class _Stop(Exception):
-    pass
-
-
-def stopping(steps: int) -> Callable[[], None]:
-    """Stops a run after so many optimizer steps."""
-    left = iter(range(steps - 1, -1, -1))
-
-    def stepped() -> None:
-        if next(left) == 0:
-            raise _Stop
-
-    return stepped
-
-
-@pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
-def test_a_run_that_was_stopped_between_two_evaluations_has_the_same_bits(
-    warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    settings = tiny.settings(**changes)
-    expected, last = trained(warm, **changes)
-    interrupted = Run(warm, settings)
-    interrupted.advance()
-    with pytest.raises(_Stop):
-        interrupted.advance(stopping(2))
-    interrupted.save(tmp_path / "run")
-    fresh = WarmModel(prepared, tiny.CPU)
-    resumed = Run(fresh, settings)
-    resumed.restore(tmp_path / "run")
-    assert len(resumed.history) == 1
-    assert resumed.progress == interrupted.progress > 1 / settings.epochs
-    assert untimed(finish(resumed)) == expected
-    assert same(weights(fresh), last)
-
-
 def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmModel, tmp_path: Path) -> None:
     # So fast that it overfits at once.
     run = Run(warm, tiny.settings(learning_rate=0.05, epochs=6), keep_best=True)
@@ -293,120 +184,6 @@ def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmMod
     # By document: each has the tokens that are its own.
     tokens_K = torch.bincount(packed.document_RT[packed.label_RT >= 0])
     assert read["final"]["test"]["loss"]["counts"] == tokens_K.tolist()
-
-
-def test_the_best_weights_survive_an_interruption(warm: WarmModel, tmp_path: Path) -> None:
-    changes = {"learning_rate": 0.05, "epochs": 6}
-    whole = finish(Run(warm, tiny.settings(**changes), keep_best=True)).test()
-    run = Run(warm, tiny.settings(**changes), keep_best=True)
-    for _ in range(4):
-        run.advance()
-    run.save(tmp_path / "run")
-    other = Run(warm, tiny.settings(**changes))
-    with pytest.raises(CheckpointError, match="another run"):
-        other.restore(tmp_path / "run")
-    resumed = Run(warm, tiny.settings(**changes), keep_best=True)
-    resumed.restore(tmp_path / "run")
-    assert finish(resumed).test() == whole
-
-
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def shards(folder: Path) -> Path:
-    """The largest file of a checkpoint."""
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "missing": shutil.rmtree,
-    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
-    "empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
-    "manifest changed": lambda folder: (folder / "manifest.json").write_text(
-        (folder / "manifest.json").read_text().replace('"steps": ', '"steps": 1')
-    ),
-    "no checkpoint": lambda folder: (folder / "manifest.json").write_text("[1]"),
-    "no shards": lambda folder: shards(folder).unlink(),
-    "cut short": lambda folder: shards(folder).write_bytes(shards(folder).read_bytes()[:-2000]),
-    "byte flipped": lambda folder: flip_a_byte(shards(folder)),
-    "metadata flipped": lambda folder: flip_a_byte(next(folder.glob("state-*/.metadata"))),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_refused(warm: WarmModel, tmp_path: Path, damage: Any) -> None:
-    path = tmp_path / "checkpoint"
-    run = Run(warm, tiny.settings())
-    run.advance()
-    run.save(path)
-    damage(path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        Run(warm, tiny.settings()).restore(path)
-
-
-def unlisted(folder: Path) -> None:
-    (next(folder.glob("state-*")) / "__1_0.distcp").write_bytes(b"more")
-
-
-def resealed(folder: Path, **changes: Any) -> None:
-    """Seals the manifest again, as a stranger could."""
-    manifest = read_manifest(folder / "manifest.json")
-    part = next(folder.glob("state-*"))
-    del manifest["files"]
-    (folder / "manifest.json").write_text(manifest_of(part, {**manifest, **changes}))
-
-
-def test_a_file_that_the_manifest_does_not_name_is_refused(warm: WarmModel, tmp_path: Path) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
-    unlisted(tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match=r"cannot be read: __1_0.distcp is not in the manifest"):
-        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
-
-
-def test_a_manifest_names_nothing_outside_of_its_folder(warm: WarmModel, tmp_path: Path) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
-    shutil.move(next((tmp_path / "checkpoint").glob("state-*")), tmp_path / "outside")
-    (tmp_path / "checkpoint" / "state-0").mkdir()
-    resealed(tmp_path / "checkpoint", state="../outside")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
-
-
-class Evil:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_a_checkpoint_of_a_stranger_runs_no_code(warm: WarmModel, tmp_path: Path) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
-    part = next((tmp_path / "checkpoint").glob("state-*"))
-    (part / ".metadata").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    resealed(tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match=r"cannot be read: pathlib.*touch is no part of a checkpoint"):
-        Run(warm, tiny.settings()).restore(tmp_path / "checkpoint")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"epochs": 4}, {"entrodrop": tiny.entrodrop()}])
-def test_a_checkpoint_of_another_run_is_refused(warm: WarmModel, tmp_path: Path, changes: dict[str, Any]) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
-    other = Run(warm, tiny.settings(**changes))
-    with pytest.raises(CheckpointError, match="belongs to another run"):
-        other.restore(tmp_path / "checkpoint")
-    assert other.history == []
-
-
-def test_a_checkpoint_of_other_data_is_refused(warm: WarmModel, cache: Path, tmp_path: Path) -> None:
-    Run(warm, tiny.settings()).save(tmp_path / "checkpoint")
-    other = WarmModel(tiny.prepared(cache, splits=tiny.splits(seed=1)), tiny.CPU)
-    with pytest.raises(CheckpointError, match="belongs to another run"):
-        Run(other, tiny.settings()).restore(tmp_path / "checkpoint")
 
 
 @each_variant
