@@ -1,8 +1,9 @@
 """How many workers share a trial of a model, and how many such trials run at the same time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from search.space import Space
@@ -43,6 +44,11 @@ def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes:
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))
     return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
+
+
+def alike(models: Sequence[str], allotments: Mapping[str, Allotment]) -> list[tuple[Allotment, list[str]]]:
+    """The models in their order, those together that follow one another and get the same: they share warm slots."""
+    return [(allotted, list(group)) for allotted, group in groupby(models, allotments.__getitem__)]
 
 
 def resolved(space: Space, allotted: Allotment) -> Space:

@@ -57,13 +57,13 @@ def resources() -> dict[str, float]:
         return there
 
 
-def set_environment(slots: int) -> None:
+def set_environment() -> None:
     """Sets what Ray reads from the environment, where nobody has; to be called before Ray is imported."""
-    for name, value in ray_environment(slots).items():
+    for name, value in ray_environment().items():
         os.environ.setdefault(name, value)
 
 
-def ray_environment(slots: int) -> dict[str, str]:
+def ray_environment() -> dict[str, str]:
     """Environment variables that Ray reads, some of them when it is imported."""
     # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
     alone = {} if os.environ.get("RAY_ADDRESS") else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -79,7 +79,6 @@ def ray_environment(slots: int) -> dict[str, str]:
         "RAY_worker_maximum_startup_concurrency": "8",
         # search/interruption.py listens.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
         # Tune would start a trial again by itself whose node the cluster took away; search/tuner.py does.

@@ -15,6 +15,7 @@ _KEYS = {
     "trial_started": (*_TRIAL, "arm", "parameters", "planned", "full_tokens", "tokens"),
     "evaluation": (*_TRIAL, "tokens", "full_tokens", "high_entropy_loss", "epoch"),
     "trial_ended": (*_TRIAL, "state", "reason", "objective"),
+    "models_allotted": ("models", "workers", "slots"),
     "slots_changed": ("slots",),
     "model_registered": (*_TRIAL, "name"),
     "search_ended": ("status",),

@@ -1,6 +1,6 @@
 """What came of one model size: its search, its confirmation, and the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,10 +52,14 @@ class Size:
         return self.confirmed.verdict(self.chosen)
 
 
-def sizes_of(studies: Studies, space: Space, models: Sequence[str]) -> list[Size]:
-    """The sizes of a search, from small to large; their studies are made if there are none yet."""
+def sizes_of(studies: Studies, spaces: Mapping[str, Space]) -> list[Size]:
+    """The sizes of a search, from small to large; their studies are made if there are none yet.
+
+    Args:
+        spaces: of each model, with the workers and slots that it gets.
+    """
     sizes: list[Size] = []
-    for model in models:
+    for model, space in spaces.items():
         searched = SizeStudy(studies, model, space, sizes[-1].searched if sizes else None)
         sizes.append(Size(searched, Confirmation(studies, searched, space) if space.confirmation else None))
     return sizes

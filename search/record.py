@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from search.allotment import Allotment
 from search.curricula import curriculum_name
 from search.progress import Progress
 from search.space import Space
@@ -115,6 +116,13 @@ class Record:
     def run_id(self, study: str, number: int) -> str | None:
         """The MLflow run of a study's trial, if MLflow has named it."""
         return self._tracker.run_id(f"{study}/{number}")
+
+    def allotted(self, models: Sequence[str], allotted: Allotment) -> None:
+        """The models that come next share these slots."""
+        trials = f"{allotted.slots} trial{'s' if allotted.slots > 1 else ''} at a time"
+        workers = f"{allotted.workers} worker{'s' if allotted.workers > 1 else ''}"
+        self._progress.note(f"{', '.join(models)}: {trials}, each on {workers}")
+        self.event("models_allotted", models=list(models), workers=allotted.workers, slots=allotted.slots)
 
     def slots_changed(self, slots: int) -> None:
         """So many slots are at work from now on."""

@@ -78,7 +78,7 @@ def reopened(folder: Path) -> Iterator[Reopened]:
             else:
                 # To open a journal is to write to it: a search may be running, and its folder be another person's.
                 studies = Path(shutil.copy(folder / JOURNAL, scratch))
-            sizes = sizes_of(studies, space, models)
+            sizes = sizes_of(studies, dict.fromkeys(models, space))
         except (DatabaseError, *DATABASE_ERRORS) as error:
             raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {reason(error)}") from None
         except JournalError as error:

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from search.folder import RESOLVED
 from search.gpus import described
 from search.job import check_kept, default_output
 from search.lock import NAME as LOCK
-from search.machine import Cluster, local_resources
+from search.machine import Cluster
 from search.mirror import Output, opened
 from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
@@ -35,6 +34,7 @@ from trainables.storage import StorageError, is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
+    from search.allotment import Allotment
     from trainables.documents import Splits
 
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
@@ -65,32 +65,32 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         splits = _splits(space_file, options.dry_run)
         _check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
+        here = None
         if planned_for is None and not os.environ.get("RAY_ADDRESS"):
-            _check_resources(space_file, local_resources(with_gpus=space_file.config.resources.gpus_per_worker > 0))
+            here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
+            _check_resources(space_file, here.resources)
         if options.dry_run:
             from search.plan import plan
             from trainables.documents import DataError
 
             try:
-                lines = plan(space_file.config, splits, planned_for or _cluster(space_file))
+                lines = plan(space_file.config, splits, planned_for or here or _joined(space_file))
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
             return 0
         assert splits is not None
-        space_file = _allotted(space_file)
+        found = None if here is None else _allotted(space_file, here)
         from search.cluster import set_environment
 
-        set_environment(space_file.config.resources.counts[1])
+        set_environment()
         from search.session import run_session
 
-        return run_session(
-            space_file,
-            splits,
-            output,
-            lambda there: _check_resources(space_file, there),
-            resume_command(options, "search.run"),
-        )
+        def allot(there: dict[str, float]) -> "dict[str, Allotment]":
+            _check_resources(space_file, there)
+            return found or _allotted(space_file, Cluster.in_ray(there))
+
+        return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -227,28 +227,16 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _allotted(space_file: ConfigFile[Space]) -> ConfigFile[Space]:
-    """The space with counts of workers and slots.
-
-    Raises:
-        ConfigError: a model does not fit, or the models would get different counts.
-    """
-    space = space_file.config
-    if not space.resources.automatic:
-        return space_file
-    from search.allotment import allotment, resolved
+def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, Allotment]":
+    """The workers and slots that each model gets; raises ConfigError if one does not fit."""
+    from search.allotment import allotment
     from trainables.documents import DataError
 
-    cluster = _cluster(space_file)
+    space = space_file.config
     try:
-        found = {model: allotment(space, model, cluster.resources, cluster.gpu_bytes) for model in space.models}
+        return {model: allotment(space, model, cluster.resources, cluster.gpu_bytes) for model in space.models}
     except DataError as error:
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
-    if len(set(found.values())) > 1:
-        given = "workers" if space.resources.workers == "auto" else "slots"
-        each = ", ".join(f"{model} {own.workers} workers and {own.slots} slots" for model, own in found.items())
-        raise space_file.error(f"resources.{given}", "auto", f"models that get the same counts in one search; {each}")
-    return replace(space_file, config=resolved(space, found[space.models[0]]))
 
 
 def _check_contestants(space_file: ConfigFile[Space]) -> None:
@@ -264,15 +252,13 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
-def _cluster(space_file: ConfigFile[Space]) -> Cluster:
-    """What there is on the cluster that the search would run on."""
-    if os.environ.get("RAY_ADDRESS"):
-        from search.cluster import resources
+def _joined(space_file: ConfigFile[Space]) -> Cluster:
+    """What there is on the cluster that the search would join."""
+    from search.cluster import resources
 
-        there = resources()
-        _check_resources(space_file, there)
-        return Cluster.in_ray(there)
-    return Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
+    there = resources()
+    _check_resources(space_file, there)
+    return Cluster.in_ray(there)
 
 
 def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]) -> None:

@@ -4,14 +4,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
+from search.allotment import Allotment, alike, resolved
 from search.cluster import joined
 from search.costs import cost_line
 from search.evaluations import Evaluations
@@ -57,10 +58,13 @@ def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
-    check_resources: Callable[[dict[str, float]], None],
+    allot: Callable[[dict[str, float]], dict[str, Allotment]],
     resume_command: str,
 ) -> int:
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
+
+    Args:
+        allot: what each model gets of the resources that Ray has; raises ConfigError if one does not fit.
 
     Raises:
         ConfigError: what only the cluster or the tokenizer could tell, or another search in `where`.
@@ -74,12 +78,12 @@ def run_session(
             with joined(output) as there:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
-                check_resources(there)
+                allotments = allot(there)
                 if os.environ.get("RAY_ADDRESS"):
                     check_nodes(_seen_by_all(where))
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, where, state, console, interruption, resume_command)
+                found = _search(space_file, splits, where, state, allotments, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
@@ -148,27 +152,26 @@ def _search(
     splits: Splits,
     where: Output,
     state: Studies,
+    allotments: Mapping[str, Allotment],
     console: Console,
     interruption: Interruption,
     resume_command: str,
 ) -> _Found:
-    from search.tuner import Conductor, run_trials
-
     began = time.perf_counter()
     space, output = space_file.config, where.folder
-    resolved = yaml.safe_dump(to_store(space), sort_keys=False)
+    stored = yaml.safe_dump(to_store(space), sort_keys=False)
     write_whole(output / SPACE, mask_secrets(space_file.text))
-    write_whole(output / RESOLVED, resolved)
+    write_whole(output / RESOLVED, stored)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = sizes_of(state, space, models)
+    sizes = sizes_of(state, {model: resolved(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
     with Progress(console, planned) as progress:
         interruption.tell = progress.note
         record = Record(progress, tracker, output / EVENTS)
-        record.search_started(space, planned, {SPACE: space_file.text, RESOLVED: resolved}, resume_command)
+        record.search_started(space, planned, {SPACE: space_file.text, RESOLVED: stored}, resume_command)
         preparing = Preparing(space, splits, models)
         watch = _Watch(preparing, progress, models)
         told: set[str] = set()
@@ -182,10 +185,8 @@ def _search(
                     progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
-        workers, slots = space.resources.counts
-        conductor = Conductor(studies, slots, full_tokens, record, interruption, space.faults.restarts)
         slot = SlotConfig(
-            workers=workers,
+            workers=allotments[models[0]].workers,
             cpus=space.resources.cpus_per_worker,
             gpus=space.resources.gpus_per_worker,
             placement=space.resources.placement,
@@ -200,17 +201,16 @@ def _search(
             # The slots will hold the GPUs, which the entropies are computed on.
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
-        models_kept, patience_s = (output / MODELS).absolute(), 60 * space.faults.shrink_minutes
-        run_trials(conductor, slot, slots, where.checkpoints, models_kept, patience_s, where.remove)
+        trained = _train(sizes, space, allotments, slot, full_tokens, where, record, interruption)
         watch.stop()
-    if conductor.error is not None:
-        raise conductor.error
+    if trained.error is not None:
+        raise trained.error
     interrupted = not all(study.ended for study in studies)
     timing = {
         "wall_s": time.perf_counter() - began,
         "prepare_s": watch.prepare_s,
-        "slot_start_s": median(conductor.slot_start_s),
-        "trial_overhead_s": median(conductor.overhead_s),
+        "slot_start_s": median(trained.slot_start_s),
+        "trial_overhead_s": median(trained.overhead_s),
     }
     flush_timeout = _HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT
     # The summary names runs, and is itself kept in MLflow: what came before is delivered first.
@@ -240,6 +240,46 @@ def _search(
     if not delivered:
         print(f"{undelivered(tracker)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
     return _Found(sizes, summary, files, missing, interrupted, tracker.tracking_uri)
+
+
+@dataclass
+class _Trained:
+    """What the trials of a search took, as search.tuner.Conductor has it of those on the same slots."""
+
+    slot_start_s: list[float] = field(default_factory=list)
+    overhead_s: list[float] = field(default_factory=list)
+    error: Exception | None = None
+
+
+def _train(
+    sizes: Sequence[Size],
+    space: Space,
+    allotments: Mapping[str, Allotment],
+    slot: SlotConfig,
+    full_tokens: Callable[[str], int],
+    where: Output,
+    record: Record,
+    interruption: Interruption,
+) -> _Trained:
+    """Runs the trials of all sizes; slots are started anew for a size that gets others than the one before it."""
+    from search.tuner import Conductor, run_trials
+
+    trained = _Trained()
+    by_model = {size.model: size for size in sizes}
+    models_kept, patience_s = (where.folder / MODELS).absolute(), 60 * space.faults.shrink_minutes
+    for allotted, models in alike(list(by_model), allotments):
+        if space.resources.automatic:
+            record.allotted(models, allotted)
+        studies = [study for model in models for study in by_model[model].studies]
+        conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
+        own = replace(slot, workers=allotted.workers)
+        run_trials(conductor, own, allotted.slots, where.checkpoints, models_kept, patience_s, where.remove)
+        trained.slot_start_s += conductor.slot_start_s
+        trained.overhead_s += conductor.overhead_s
+        trained.error = conductor.error
+        if trained.error is not None or interruption.asked:
+            break
+    return trained
 
 
 def _tell(found: _Found, console: Console, space: Space) -> None:

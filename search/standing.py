@@ -72,7 +72,8 @@ class Standing:
         self._clock = clock
         self.studies = {study: StudyStanding(trials) for study, trials in planned.items()}
         self._running: dict[tuple[str, int], RunningTrial] = {}
-        self._most_running = 1
+        # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
+        self._study, self._most_running = "", 1
         # Seconds that the slots have worked, and since when.
         self._busy_s, self._busy_since = 0.0, math.inf
 
@@ -104,6 +105,9 @@ class Standing:
             parameters = values["parameters"]
             name, strengths = curriculum_name(values["arm"], parameters), curriculum_strengths(parameters)
             trial = RunningTrial(*key, name, values["full_tokens"], values["tokens"], strengths)
+            if trial.study != self._study and not self._running:
+                self._study, self._most_running = trial.study, 1
+                self._busy_s, self._busy_since = 0.0, math.inf
             self._running[key] = trial
             self._most_running = max(self._most_running, len(self._running))
         elif kind == "evaluation":

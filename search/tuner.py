@@ -1,12 +1,13 @@
 """The search on Ray Tune: warm slots train the trials that the studies ask for, in an order that is reproducible.
 
 Tune places slots and hands them trials; Optuna's studies decide what to try and when to stop. Sizes follow one another
-on the same slots, so that a size after the first finds its workers running.
+on the same slots, so that a size after the first finds its workers running, unless search.allotment gives it others.
 """
 
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -437,6 +438,8 @@ def run_trials(
     )
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # All slots start at the same time; by default a searcher's trials would wait for one another.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     # After an interruption the slots end with Ray.
     with suppress(Interrupted):
         tuner.fit()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,18 @@ class Searches:
         self.space.write_text(yaml.safe_dump(dict(content)))
 
     def start(
-        self, output: str, *arguments: str, space: Path | None = None, address: str | None = None
+        self,
+        output: str,
+        *arguments: str,
+        space: Path | None = None,
+        address: str | None = None,
+        program: Sequence[str] = ("-m", "search.run"),
     ) -> subprocess.Popen[str]:
-        """Args: address: of a Ray cluster to join."""
-        command = [sys.executable, "-m", "search.run", str(space or self.space), "--output", output, *arguments]
+        """Args:
+        address: of a Ray cluster to join.
+        program: what Python runs.
+        """
+        command = [sys.executable, *program, str(space or self.space), "--output", output, *arguments]
         environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
         environment.pop("RAY_ADDRESS", None)
         if address is not None:

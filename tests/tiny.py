@@ -30,11 +30,13 @@ CPU = torch.device("cpu")
 def folder(name: str, cache: Path, progress: Any = None) -> Path:
     """Stands in for `trainables.weights.model_folder`; the models "tiny" and "other" share their tokenizer."""
 
-    def build(entry: Path) -> None:
-        _model(_SEEDS[name]).save_pretrained(entry)
-        tokenizer().save_pretrained(entry)
+    return cached(cache, "base", {"tiny": name}, lambda entry: save(name, entry))
 
-    return cached(cache, "base", {"tiny": name}, build)
+
+def save(name: str, folder: Path) -> None:
+    """Writes the model "tiny" or "other", with its tokenizer."""
+    _model(_SEEDS[name]).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

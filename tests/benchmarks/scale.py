@@ -272,7 +272,7 @@ def run(side: Callable[[int, int, Path], Measured], trials: int, slots: int) -> 
     if side is ours:
         from search.cluster import set_environment
 
-        set_environment(slots)
+        set_environment()
     import ray
 
     ray.init(address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")

@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--recipe-trials", type=int, default=6)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    set_environment(1)
+    set_environment()
     # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
     try:

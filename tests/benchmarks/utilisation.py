@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    set_environment(1)
+    set_environment()
     # As in tests.benchmarks.trial_overhead: the bookkeeping has a CPU of its own.
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
     result: dict[str, Any] = {"lost": {}, "trial_s": {}}

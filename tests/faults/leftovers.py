@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    os.environ.update(ray_environment(2))
+    os.environ.update(ray_environment())
     with tempfile.TemporaryDirectory() as folder:
         result = {"trials": options.trials, "left": left_by(options.trials, Path(folder))}
     print(json.dumps(result, indent=2))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.allotment import USABLE, Allotment, allotment, resolved, run_memory
+from search.allotment import USABLE, Allotment, alike, allotment, resolved, run_memory
 from search.gpus import GPUS, described, named
 from search.space import Space
 from trainables.config.file import ConfigError
@@ -75,6 +75,16 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
 def test_a_space_takes_the_counts_that_were_found() -> None:
     found = resolved(space(), Allotment(4, 2)).resources
     assert (found.counts, found.devices, found.automatic) == ((4, 2), 4, False)
+
+
+def test_models_that_get_the_same_share_their_slots_where_one_follows_the_other() -> None:
+    one, two = Allotment(1, 2), Allotment(2, 1)
+    assert alike("abc", dict.fromkeys("abc", one)) == [(one, ["a", "b", "c"])]
+    assert alike("abcd", dict(zip("abcd", (one, one, two, one), strict=True))) == [
+        (one, ["a", "b"]),
+        (two, ["c"]),
+        (one, ["d"]),
+    ]
 
 
 def test_gpus_by_name() -> None:

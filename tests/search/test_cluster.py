@@ -13,7 +13,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from search.cluster import joined, set_environment
-set_environment(1)
+set_environment()
 import psutil
 with joined(Path(sys.argv[1])) as there:
     processes = psutil.Process().children(recursive=True)

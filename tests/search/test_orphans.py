@@ -22,7 +22,7 @@ class Maker:
 
 
 def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ray_environment(1).items():
+    for name, value in ray_environment().items():
         monkeypatch.setenv(name, value)
     with joined(tmp_path):
         dead, living = Maker.remote(), Maker.remote()  # type: ignore[attr-defined]

@@ -318,12 +318,14 @@ def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_counts_are_found_for_a_search_here() -> None:
+    from search.allotment import Allotment
+    from search.machine import Cluster
     from search.run import _allotted
     from search.space import load
 
     Path("space.yaml").write_text(SMALL)
-    found = _allotted(load("space.yaml", ["resources.workers=auto", "resources.slots=auto"])).config.resources
-    assert found.counts == (1, 2)
+    found = _allotted(load("space.yaml", ["resources.workers=auto", "resources.slots=auto"]), Cluster({"CPU": 3.0}))
+    assert list(found.values()) == [Allotment(1, 3)]
 
 
 def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def data(cluster: None, prepared: Prepared) -> Any:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    environment = {name: value for name, value in ray_environment(1).items() if name not in os.environ}
+    environment = {name: value for name, value in ray_environment().items() if name not in os.environ}
     # Both slots hold their CPUs, whether or not there are as many.
     cpus = mock.patch("search.cluster.local_cpus", return_value=4)
     with cpus, mock.patch.dict(os.environ, environment), joined(tmp_path_factory.mktemp("output")):

@@ -1,0 +1,68 @@
+"""A search whose models get different counts of workers and slots, as models of different sizes do on GPUs."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.searches import Searches, workers_and_slots
+
+pytestmark = pytest.mark.integration
+
+# Stands in for GPUs on which the second model fits only with two workers.
+DRIVER = """
+import sys
+from search import allotment
+allotment.allotment = lambda space, model, *there: allotment.Allotment(*((2, 1) if "other" in model else (1, 2)))
+from search.run import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def searches(tmp_path: Path) -> Searches:
+    for name in ("tiny", "other"):
+        tiny.save(name, tmp_path / name)
+    splits = tiny.splits()
+    documents = [*splits.train, *splits.validation, *splits.test]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": d.text}) + "\n" for d in documents))
+    content = {
+        "name": "uneven",
+        "models": ["./tiny", "./other"],
+        "data": {
+            "source": "files",
+            "path": "data.jsonl",
+            "template": "{text}",
+            "train": 24,
+            "validation": 10,
+            "test": 9,
+        },
+        "budget": {"trials": 3, "epochs": 4},
+        "training": {"batch_size": 2, "sequence_length": 48},
+        "early_stopping": {"pruner": "none"},
+        "confirmation": None,
+        "resources": {"workers": "auto", "slots": "auto"},
+    }
+    return Searches(tmp_path, content)
+
+
+def test_slots_are_started_anew_for_a_model_that_needs_others_also_after_an_interruption(searches: Searches) -> None:
+    driver = ["-c", DRIVER]
+    process = searches.start("uneven", program=driver)
+    searches.wait_for_evaluations("uneven", 3 * 4 + 1, process)
+    workers, slots = workers_and_slots(process.pid)
+    assert (len(workers), len(slots)) == (2, 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    process = searches.start("uneven", "--resume", program=driver)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, f"{out}\n{err}"
+    assert "other: 1 trial at a time, each on 2 workers" in out
+    for model in ("tiny", "other"):
+        table = searches.table("uneven", str(searches.folder / model))
+        assert [(number, state, len(losses)) for number, state, _, _, losses in table] == [
+            (number, "COMPLETE", 4) for number in range(3)
+        ]
