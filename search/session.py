@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,8 @@ def _search(
                     progress.note(f"{model}: {_cut(prepared)}")
             return prepared.train_tokens * space.budget.epochs
 
-        slot = SlotConfig(
-            workers=allotments[models[0]].workers,
+        slot = partial(
+            SlotConfig,
             cpus=space.resources.cpus_per_worker,
             gpus=space.resources.gpus_per_worker,
             placement=space.resources.placement,
@@ -255,14 +256,19 @@ def _train(
     sizes: Sequence[Size],
     space: Space,
     allotments: Mapping[str, Allotment],
-    slot: SlotConfig,
+    slot: Callable[..., SlotConfig],
     full_tokens: Callable[[str], int],
     where: Output,
     record: Record,
     interruption: Interruption,
 ) -> _Trained:
-    """Runs the trials of all sizes; slots are started anew for a size that gets others than the one before it."""
-    from search.tuner import Conductor, run_trials
+    """Runs the trials of all sizes; slots are started anew for a size that gets others than the one before it.
+
+    Args:
+        slot: makes the slots' configuration, of their workers.
+    """
+    from search.conductor import Conductor
+    from search.tuner import run_trials
 
     trained = _Trained()
     by_model = {size.model: size for size in sizes}
@@ -272,7 +278,7 @@ def _train(
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
         conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
-        own = replace(slot, workers=allotted.workers)
+        own = slot(workers=allotted.workers)
         run_trials(conductor, own, allotted.slots, where.checkpoints, models_kept, patience_s, where.remove)
         trained.slot_start_s += conductor.slot_start_s
         trained.overhead_s += conductor.overhead_s

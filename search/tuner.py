@@ -1,279 +1,30 @@
-"""The search on Ray Tune: warm slots train the trials that the studies ask for, in an order that is reproducible.
+"""The search on Ray Tune: warm slots train the trials that the conductor starts, in an order that is reproducible.
 
 Tune places slots and hands them trials; Optuna's studies decide what to try and when to stop. Sizes follow one another
 on the same slots, so that a size after the first finds its workers running, unless search.allotment gives it others.
 """
 
-import json
 import logging
-import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from optuna.trial import TrialState
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.interruption import Interrupted, Interruption
-from search.order import ReportOrder
+from search.conductor import Conductor
+from search.interruption import Interrupted
 from search.orphans import Orphans
 from search.room import Need, Room
-from search.studies.ledger import Candidate, Ledger
 from trainables.mailbox import Keep, Reference
 from trainables.slot import NoRoomError, Slot, SlotConfig
 from trainables.storage import Place, place, remove
-
-
-class Observer(Protocol):
-    """Is told what happens, in the order in which it is acted upon."""
-
-    def slots_changed(self, slots: int) -> None: ...
-
-    def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
-
-    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
-
-    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
-
-
-@dataclass
-class _Running:
-    """A trial on a slot, under the name that Tune has for it.
-
-    Attributes:
-        waits: whether one waits to be, or the trial has saved its state because the search ends.
-        smaller: whether it ran out of memory and goes on with smaller micro-batches.
-    """
-
-    study: Ledger
-    candidate: Candidate
-    index: int
-    waits: bool = False
-    smaller: bool = False
-    tune_trial: Trial | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-
-
-class Conductor:
-    """Starts trials, hands their reports to the studies in order, and says which of them go on.
-
-    Attributes:
-        error: why the search cannot go on, such as data that could not be prepared; its trials are left as they are.
-        slot_start_s, overhead_s: see trainables.slot.Slot.
-
-    Args:
-        studies: in their order; one starts when the one before it has ended.
-        slots: trials that run at the same time.
-        full_tokens: tokens of a trial of a model that is not stopped early; waits until the data is prepared.
-        interruption: ends the search; its trials are left as they are.
-        restarts: times that a trial may lose its slot before it fails.
-    """
-
-    def __init__(
-        self,
-        studies: Sequence[Ledger],
-        slots: int,
-        full_tokens: Callable[[str], int],
-        observer: Observer,
-        interruption: Interruption,
-        restarts: int = 2,
-    ) -> None:
-        self._studies = list(studies)
-        self._full_tokens = full_tokens
-        self._observer = observer
-        self.interruption = interruption
-        self._restarts = restarts
-        self._losses: dict[tuple[str, int], int] = {}
-        self._order = ReportOrder(slots, max((study.clock for study in studies), default=0))
-        self._running: dict[str, _Running] = {}
-        self._indices: dict[tuple[str, int], int] = {}
-        self._ready: set[str] = set()
-        self.slot_start_s: list[float] = []
-        self.overhead_s: list[float] = []
-        self.error: Exception | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher for a restore of its own, which is not used; the studies are the state."""
-        return {}
-
-    @property
-    def _study(self) -> Ledger | None:
-        """The study that the next trial comes from."""
-        while self._studies and self._studies[0].exhausted:
-            if self._order.running:
-                return None
-            self._studies.pop(0)
-        return self._studies[0] if self._studies else None
-
-    @property
-    def finished(self) -> bool:
-        """True when no further trial will begin; while one runs, it may have to begin again."""
-        return self._ends or (not self._running and len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
-
-    @property
-    def _ends(self) -> bool:
-        return self.error is not None or self.interruption.asked
-
-    @property
-    def saved(self) -> bool:
-        """True when all running trials have saved their state, or have evaluated, which saves it, and wait."""
-        return all(running.waits for running in self._running.values())
-
-    def use_slots(self, slots: int, idle: int = 0) -> int:
-        """Sets how many trials run at the same time.
-
-        Args:
-            idle: slots that wait for a trial; they hold their workers.
-
-        Returns:
-            how many slots too many there are, which have to go.
-        """
-        if slots != self._order.slots:
-            self._order.slots = slots
-            self._observer.slots_changed(slots)
-        return max(0, self._order.running + idle - slots)
-
-    def begin(self, tune_id: str) -> Candidate | None:
-        """The next trial, if a slot is free and a study has one."""
-        if self._ends or not self._order.has_room or (study := self._study) is None:
-            return None
-        # A budget of hours may have been used up since.
-        if (candidate := study.ask(self._order.now)) is None:
-            return None
-        # One that begins again after its slot was lost keeps its place among those whose turn comes at the same time.
-        index = self._indices.setdefault((study.name, candidate.number), len(self._indices))
-        self._running[tune_id] = _Running(study, candidate, index)
-        self._order.start(index, candidate.clock, self.done(tune_id))
-        self._observer.trial_started(study, candidate)
-        return candidate
-
-    def study(self, tune_id: str) -> Ledger:
-        """The study of a running trial."""
-        return self._running[tune_id].study
-
-    def done(self, tune_id: str) -> int:
-        """The evaluations of a trial that it need not repeat. One that goes on after an interruption repeats its last,
-        which may not have been acted upon."""
-        running = self._running[tune_id]
-        return max(0, len(running.study.losses(running.candidate.number)) - 1)
-
-    def report(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Takes in a result; it is acted upon in `decisions`."""
-        running = self._running[trial.trial_id]
-        running.waits = True
-        if result["interrupted"]:
-            return
-        running.tune_trial, running.result = trial, result
-        for name, record in (("slot_start_s", self.slot_start_s), ("overhead_s", self.overhead_s)):
-            if name in result:
-                record.append(result[name])
-        self._order.report(running.index)
-
-    def decisions(self) -> "list[tuple[Trial, bool]]":
-        """The trials whose turn it is, each with whether it goes on."""
-        decided = []
-        # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
-        while not (self._order.has_room and self._study is not None and not self._ends):
-            index = self._order.next()
-            if index is None:
-                break
-            running = next(r for r in self._running.values() if r.index == index)
-            assert running.tune_trial is not None
-            goes_on = self._handle(running)
-            decided.append((running.tune_trial, goes_on))
-        return decided
-
-    def _handle(self, running: _Running) -> bool:
-        study, candidate, result = running.study, running.candidate, running.result
-        running.waits = False
-        if study.name not in self._ready:
-            try:
-                study.prepared(self._full_tokens(study.model))
-            except Exception as error:
-                self.error = error
-                return False
-            self._ready.add(study.name)
-        if result["fatal"] is not None:
-            # No other setting will do better: the search ends, and says what is to be mended.
-            self.error = result["fatal"]
-            return False
-        if "accumulation" in result and not running.smaller:
-            running.smaller = True
-            study.annotate(candidate.number, "accumulation", result["accumulation"])
-        if result["failure"] is not None:
-            self._end(running, TrialState.FAIL, result["failure"], result["detail"])
-            return False
-        if not all(math.isfinite(result[name]) for name in study.objectives):
-            self._end(running, TrialState.FAIL, "nan", f"{' or '.join(study.objectives)} is not finite")
-            return False
-        if int(result["tokens"]) > study.tokens(candidate.number):
-            metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
-            # The observer first: what is recorded twice is found, what the study alone holds would never be recorded.
-            self._observer.trial_report(study, candidate, metrics)
-            reason = study.report(candidate.number, metrics)
-        else:
-            reason = study.decision(candidate.number)
-        if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
-            if result["test"] is not None:
-                study.conclude(candidate.number, json.loads(result["test"]))
-            self._end(running, TrialState.COMPLETE, None)
-            return False
-        if reason is not None:
-            self._end(running, TrialState.PRUNED, reason)
-            return False
-        return True
-
-    def lost(self, tune_id: str, detail: str, counts: bool) -> None:
-        """The slot of a trial broke down: the trial goes on elsewhere, as after an interruption, or fails.
-
-        Args:
-            counts: whether the trial may have less of such losses from now on.
-        """
-        if (running := self._running.get(tune_id)) is None:
-            return
-        study, number = running.study, running.candidate.number
-        losses = self._losses[study.name, number] = self._losses.get((study.name, number), 0) + counts
-        if losses > self._restarts:
-            self._end(running, TrialState.FAIL, "slot lost", detail)
-        else:
-            study.put_back(number)
-            self._leave(running)
-
-    def _end(self, running: _Running, state: TrialState, reason: str | None, detail: str = "") -> None:
-        study, candidate = running.study, running.candidate
-        self._observer.trial_ended(study, candidate, state, f"{reason}: {detail}" if detail else reason)
-        study.tell(candidate.number, state, reason)
-        self._leave(running)
-
-    def _leave(self, running: _Running) -> None:
-        self._order.end(running.index)
-        self._running = {key: value for key, value in self._running.items() if value is not running}
-
-
-METRICS = (
-    "loss",
-    "high_entropy_loss",
-    "low_entropy_loss",
-    "high_entropy_accuracy",
-    "general_loss",
-    "exact_match",
-    "train_loss",
-    "mask_rate",
-    "curriculum_strength",
-    "learning_rate",
-    "tokens",
-    "epoch",
-    "tokens_per_s",
-    "seconds",
-)
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]

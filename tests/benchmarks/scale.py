@@ -161,6 +161,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from optuna.trial import TrialState
     from rich.console import Console
 
+    from search.conductor import Conductor
     from search.interruption import Interruption
     from search.progress import Progress
     from search.record import Record
@@ -169,7 +170,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.tracking import Tracker
     from search.tracking.delivery import Delivery
     from search.tracking.outbox import Outbox
-    from search.tuner import Conductor, run_trials
+    from search.tuner import run_trials
     from trainables.mailbox import Bell
     from trainables.settings import ModelSettings
     from trainables.slot import SlotConfig

@@ -35,13 +35,14 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.util.state import list_actors, list_placement_groups
 
 from search.cluster import set_environment
+from search.conductor import Conductor, Observer
 from search.interruption import Interruption
 from search.preparing import Preparing
 from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
-from search.tuner import Conductor, Observer, run_trials
+from search.tuner import run_trials
 from trainables.config.build import splits_of
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared

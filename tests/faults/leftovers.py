@@ -25,10 +25,11 @@ import ray
 from optuna.trial import TrialState
 
 from search.cluster import joined, ray_environment
+from search.conductor import Conductor
 from search.interruption import Interruption
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
-from search.tuner import Conductor, run_trials
+from search.tuner import run_trials
 from tests import tiny
 from tests.search.studies.test_size import MODEL, space
 from trainables.mailbox import Bell

@@ -11,10 +11,11 @@ from ray import cloudpickle
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from search.conductor import Conductor
 from search.interruption import Interruption
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
-from search.tuner import Conductor, _StudyScheduler
+from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 from trainables.slot import NoRoomError

@@ -11,13 +11,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import Engine, event
 
+from search.conductor import Conductor
 from search.interruption import Interruption
 from search.outcome import Size
 from search.session import _studies
 from search.space import load, to_store
 from search.studies.database import Database, DatabaseError, connected
 from search.studies.size import SizeStudy
-from search.tuner import Conductor
 from tests.search.fed import fed, space
 from tests.search.test_run import SMALL
 from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
