@@ -6,6 +6,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+from search.machine import served
 from search.space import Space
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
@@ -40,7 +41,7 @@ def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes:
     """
     resources = space.resources
     workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
-    room = int(min(cluster.get(kind, 0.0) / (workers * each) for kind, each in _each(space)))
+    room = int(_served(space, cluster) / workers)
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))
     return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
@@ -83,16 +84,23 @@ def _memory(model: str, how: ModelSettings, **run: Any) -> Memory:
     return memory_of(config_of(model, default_root()), how, **run)
 
 
-def _each(space: Space) -> list[tuple[str, int]]:
+def usable_bytes(space: Space, gpu_bytes: float) -> float:
+    """Of a GPU with so many bytes, what a worker may take; workers that share one share its memory."""
+    return USABLE * space.resources.gpus_per_worker * gpu_bytes
+
+
+def _served(space: Space, cluster: Mapping[str, float]) -> float:
+    """Workers that the cluster is enough for."""
     resources = space.resources
     kinds = [("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)]
-    return [(kind, each) for kind, each in kinds if each]
+    return min(served(cluster.get(kind, 0.0), each) for kind, each in kinds if each)
 
 
 def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
     """1, 2, 4, ... workers that the cluster has, and that the rows of a micro-batch can be shared out to."""
     rows = space.training.batch_size // space.training.accumulation
-    most = int(min(cluster.get(kind, 0.0) / each for kind, each in _each(space)))
+    # Workers of one trial on one GPU would only wait for each other; NCCL refuses them.
+    most = 1 if 0 < space.resources.gpus_per_worker < 1 else int(_served(space, cluster))
     workers = 1
     while workers <= max(1, most) and rows % workers == 0:
         yield workers
@@ -102,15 +110,15 @@ def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
 def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> int:
     if not space.resources.gpus_per_worker or gpu_bytes is None:
         return 1
-    least = float("inf")
+    least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total
-        if total <= USABLE * gpu_bytes:
+        if total <= usable:
             return workers
         least = min(least, total)
     allowed = (
         f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {USABLE * gpu_bytes / 1e9:.1f} GB may be used "
-        f"({USABLE:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {usable / 1e9:.1f} GB may be used "
+        f"({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
     )
     raise DataError("resources.workers", "auto", allowed)

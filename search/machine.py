@@ -1,5 +1,6 @@
-"""What this machine has, as Ray counts it, without starting Ray."""
+"""What a machine or a cluster has, as Ray counts it, without starting Ray."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ class Cluster:
         properties = torch.cuda.get_device_properties(0)
         memory = float(properties.total_memory)
         return cls(resources, named([properties.name], memory), memory)
+
+
+def served(there: float, each: float) -> float:
+    """Workers that so many CPUs or GPUs are enough for, not rounded; each takes so many, or a share of a single one."""
+    # 1 / 0.1 may come out a little less than 10.
+    return there * math.floor(1 / each + 1e-9) if each < 1 else there / each
 
 
 def local_cpus() -> int:

@@ -6,8 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.mirror import Output
+from trainables.cache import default_root
 from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
+from trainables.weights import CONFIG, at_hand, kept_at
 
 _PACKAGES = ("ray", "torch", "transformers", "numpy")
 _SOURCES = ("search", "trainables")
@@ -22,11 +25,13 @@ class Folder:
     Attributes:
         setting: where the person gives it, as in "--output".
         writable: whether nodes write in it.
+        file: a file in it, which nodes know it by; None for one that is written there for that.
     """
 
     setting: str
     path: Path
     writable: bool = False
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,21 @@ class Report:
     versions: Mapping[str, str | None]
     sources: Mapping[str, str | None]
     folders: Mapping[str, str]
+
+
+def needed(where: Output, models: Sequence[str]) -> list[Folder]:
+    """The folders that all nodes need; that of an output behind a URL is in the cache."""
+    local = where.place == where.folder
+    folders = [Folder("--output", where.folder, writable=True)] if local else []
+    folders.append(Folder("ENTRODROP_CACHE", default_root(), writable=not local))
+    for model in models:
+        if (folder := kept_at(model)) is not None:
+            folders.append(Folder(f"models ({model})", folder, file=CONFIG))
+    if not all(map(at_hand, models)):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folders.append(Folder("HF_HUB_CACHE", Path(HF_HUB_CACHE)))
+    return folders
 
 
 def check_nodes(folders: Sequence[Folder]) -> None:
@@ -110,8 +130,11 @@ def _problems(here: Report, report: Report | str) -> Iterator[str]:
 
 @contextmanager
 def _marked(folder: Folder) -> Iterator[tuple[str, str]]:
-    """A file in the folder, for as long as the context is open, that tells it from another of the same path: its path
-    and its content."""
+    """A file in the folder that tells it from another of the same path: its path and its content. One that is written
+    for that is there for as long as the context is open."""
+    if folder.file is not None:
+        yield str(folder.path.absolute() / folder.file), (folder.path / folder.file).read_text()
+        return
     content = secrets.token_hex(16)
     mark = folder.path.absolute() / f".seen-{secrets.token_hex(8)}"
     try:

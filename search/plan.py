@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.allotment import USABLE, allotment, resolved, run_memory
+from search.allotment import allotment, resolved, run_memory, usable_bytes
 from search.curricula import curriculum_name
 from search.gpus import UTILISATION
 from search.machine import Cluster
@@ -97,7 +97,7 @@ def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
         workers, slots = resources.counts
         for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
             if each and (there := cluster.resources.get(kind, 0)) != float("inf"):
-                lines.append(f"{kind}s      {workers * slots * each} of {there:g} ({slots} slots)")
+                lines.append(f"{kind}s      {workers * slots * each:g} of {there:g} ({slots} slots)")
     sizes = split_sizes(space.data)
     lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
     if limits := _limits(space.budget):
@@ -169,10 +169,12 @@ def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
     parts = ", ".join(
         f"{name.replace('_', ' ')} {size / 1e9:.1f}" for name, size in memory.parts().items() if size >= 5e7
     )
-    there = ""
+    share = space.resources.gpus_per_worker
+    there = "" if share == 1 else f", {share:g} of it for a worker"
     if cluster.gpu_bytes is not None:
-        fits = "" if memory.total <= USABLE * cluster.gpu_bytes else f", more than the {USABLE:.0%} that may be used"
-        there = f" of {cluster.gpu_bytes / 1e9:.0f} GB{fits}"
+        usable = usable_bytes(space, cluster.gpu_bytes)
+        fits = "" if memory.total <= usable else f", more than the {usable / cluster.gpu_bytes:.0%} that may be used"
+        there = f" of {cluster.gpu_bytes / 1e9:.0f} GB{there}{fits}"
     return [
         f"  slots   {slots} of {workers} worker{'s' if workers > 1 else ''}{shared}",
         f"  memory  {memory.total / 1e9:.1f} GB of each GPU{there}: {parts}",

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import ray
 
+from search.machine import served
+
 _PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a slot takes: so many workers, with so many CPUs and GPUs each."""
+    """What a slot takes: so many workers, with so many CPUs and GPUs, or a share of a GPU, each."""
 
     workers: int
     cpus: float
@@ -22,7 +24,7 @@ class Need:
 def slots_that_fit(nodes: Iterable[Mapping[str, float]], need: Need) -> int:
     """How many slots fit on nodes with these resources; a worker is on one node, a slot may be on several."""
     kinds = [(kind, each) for kind, each in (("CPU", need.cpus), ("GPU", need.gpus)) if each]
-    workers = sum(min(math.floor(node.get(kind, 0.0) / each) for kind, each in kinds) for node in nodes)
+    workers = sum(min(math.floor(served(node.get(kind, 0.0), each)) for kind, each in kinds) for node in nodes)
     return workers // need.workers
 
 

@@ -23,7 +23,7 @@ from search.folder import RESOLVED
 from search.gpus import described
 from search.job import check_kept, default_output
 from search.lock import NAME as LOCK
-from search.machine import Cluster
+from search.machine import Cluster, served
 from search.mirror import Output, opened
 from search.space import Space, load, to_store
 from trainables.config.command_line import configured, resume_command
@@ -62,6 +62,8 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             output = _opened(space_file, options, stack)
             _check_output(space_file, output.folder, options.resume)
         planned_for = _described(space_file, options)
+        if not options.dry_run:
+            _check_hub(space_file)
         splits = _splits(space_file, options.dry_run)
         _check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
@@ -205,9 +207,22 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
     cluster = Cluster.of_gpus(*described(options.gpus))
     if not space_file.config.resources.gpus_per_worker:
-        raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, at least 1")
+        raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
     _check_resources(space_file, cluster.resources)
     return cluster
+
+
+def _check_hub(space_file: ConfigFile[Space]) -> None:
+    """Raises ConfigError if a model is neither here nor given by the hub: its trials may be hours away."""
+    if not any(model.startswith("hub:") for model in space_file.config.models):
+        return
+    from trainables.weights import ModelError, check_hub
+
+    for index, model in enumerate(space_file.config.models):
+        try:
+            check_hub(model)
+        except ModelError as error:
+            raise space_file.error(f"models.{index}", error.given, error.allowed) from None
 
 
 def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
@@ -273,19 +288,19 @@ def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]
             raise space_file.error(
                 f"resources.{kind.lower()}s_per_worker", each, f"at most {there:g}, the {kind}s there are"
             )
-        if workers * each > there:
+        if not each or (most := served(there, each)) >= slots * workers:
+            continue
+        if most < workers:
             raise space_file.error(
                 "resources.workers",
                 workers,
-                f"at most {there // each:g}: each takes {each} of the {there:g} {kind}s there are",
+                f"at most {int(most)}: each takes {each:g} of the {there:g} {kind}s there are",
             )
-        if slots * workers * each > there:
-            raise space_file.error(
-                "resources.slots",
-                slots,
-                f"at most {there // (workers * each):g}: each takes {workers * each} "
-                f"of the {there:g} {kind}s there are",
-            )
+        raise space_file.error(
+            "resources.slots",
+            slots,
+            f"at most {int(most / workers)}: each takes {workers * each:g} of the {there:g} {kind}s there are",
+        )
 
 
 if __name__ == "__main__":

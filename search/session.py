@@ -22,7 +22,7 @@ from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPA
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
 from search.mirror import Output
-from search.nodes import Folder, check_nodes
+from search.nodes import check_nodes, needed
 from search.outcome import Size, sizes_of
 from search.page import write_page
 from search.preparing import Preparing
@@ -37,7 +37,6 @@ from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from search.whole import write_whole
-from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
@@ -81,7 +80,7 @@ def run_session(
                 interruption.listen()
                 allotments = allot(there)
                 if os.environ.get("RAY_ADDRESS"):
-                    check_nodes(_seen_by_all(where))
+                    check_nodes(needed(where, space.models))
                 if interruption.asked:
                     raise KeyboardInterrupt
                 found = _search(space_file, splits, where, state, allotments, console, interruption, resume_command)
@@ -106,13 +105,6 @@ def run_session(
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
     return 1 if any(size.searched.best() is None for size in found.sizes) else 0
-
-
-def _seen_by_all(where: Output) -> list[Folder]:
-    """The folders that all nodes need; that of an output behind a URL is in the cache."""
-    if where.place == where.folder:
-        return [Folder("--output", where.folder, writable=True), Folder("ENTRODROP_CACHE", default_root())]
-    return [Folder("ENTRODROP_CACHE", default_root(), writable=True)]
 
 
 def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:

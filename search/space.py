@@ -102,6 +102,9 @@ class ConfirmationBlock(Block):
     """Of the intervals: from 0.5 to 0.999."""
 
 
+_LEAST_SHARE = 0.01
+
+
 class Resources(Block):
     slots: CountOrAuto = 2
     """Trials that train at the same time: an integer of at least 1, or auto (as many as there are GPUs for, or without
@@ -111,13 +114,23 @@ class Resources(Block):
     which it fits on the GPUs)."""
     cpus_per_worker: Count = 1
     """CPU cores of a worker: an integer of at least 1."""
-    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
-    """GPUs of a worker: an integer of at least 0."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """GPUs of a worker: 0, 1, or a share, such as 0.5, with which slots of one worker lie on one GPU together."""
     placement: Literal["pack", "spread"] = "pack"
     """How a trial's workers lie over the nodes of a cluster: pack (on as few as they fit on) or spread (on as many)."""
 
+    @model_validator(mode="after")
+    def _shares_are_of_one_worker(self) -> Self:
+        if 0 < self.gpus_per_worker < _LEAST_SHARE:
+            raise wrong(("gpus_per_worker",), shown(self.gpus_per_worker), f"0, or from {_LEAST_SHARE:g} to 1")
+        # NCCL refuses two ranks on one GPU, and they would only wait for each other.
+        if 0 < self.gpus_per_worker < 1 and self.workers not in (1, "auto"):
+            allowed = f"1 or auto, with a share of a GPU for each (resources.gpus_per_worker {self.gpus_per_worker:g})"
+            raise wrong(("workers",), shown(self.workers), allowed)
+        return self
+
     @property
-    def devices(self) -> int:
+    def devices(self) -> float:
         """GPUs of a slot, or without GPUs its CPU cores: what device seconds are counted in."""
         return self.counts[0] * (self.gpus_per_worker or self.cpus_per_worker)
 

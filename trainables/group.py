@@ -26,7 +26,7 @@ _LOW_MEMORY = "running low on memory"
 
 
 def run_group(
-    mailbox: Reference, workers: int, cpus: int, gpus: int, placement: str, how: ModelSettings, storage: Path
+    mailbox: Reference, workers: int, cpus: int, gpus: float, placement: str, how: ModelSettings, storage: Path
 ) -> None:
     """Keeps a worker group until the mailbox has an order without an assignment.
 
@@ -43,7 +43,7 @@ def run_group(
         resources["GPU"] = gpus
     _Trainer(
         _serve,
-        train_loop_config={"mailbox": mailbox, "threads": cpus, "how": how},
+        train_loop_config={"mailbox": mailbox, "threads": cpus, "share": gpus, "how": how},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,

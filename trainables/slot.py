@@ -29,7 +29,8 @@ class SlotConfig:
 
     Attributes:
         workers: Ray Train workers of a slot, the ranks of its process group.
-        cpus, gpus: of each worker; a worker uses `cpus` threads.
+        cpus, gpus: of each worker; a worker uses `cpus` threads. With less than 1 of a GPU, workers of several slots
+            share one, and its memory.
         placement: "pack" or "spread", how the workers lie over nodes, as far as these have room.
         prepared: for each model, the reference to its `Prepared`.
         how: how the workers build a model.
@@ -41,7 +42,7 @@ class SlotConfig:
 
     workers: int
     cpus: int
-    gpus: int
+    gpus: float
     placement: str
     prepared: dict[str, Reference]
     how: ModelSettings

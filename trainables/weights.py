@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainables.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.cache import cached
 from trainables.documents import DataError
+from trainables.hub import advice, ask_for_model
 from trainables.sealed import digest, file_hash
 
 BUILTIN = tuple(ARCHITECTURES)
@@ -75,7 +76,6 @@ def from_hub(name: str, *patterns: str, cached_only: bool = False) -> Path:
         ModelError: no such model, none of it in the cache, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, revision = of_hub(name)
     try:
@@ -84,9 +84,24 @@ def from_hub(name: str, *patterns: str, cached_only: bool = False) -> Path:
                 repository, revision=revision, allow_patterns=list(patterns), local_files_only=cached_only
             )
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError("models", name, f"a model on the hub, or in its local cache ({reason})") from None
+    # Its client lets through what the HTTP library below it raises, which is another one from version to version.
+    except Exception as error:
+        raise ModelError("models", name, advice("model", repository, error)) from error
+
+
+def check_hub(name: str) -> None:
+    """Asks whether a model of the hub can be had, before anything waits for it.
+
+    Raises:
+        ModelError: it is not in the local cache, and the hub does not give it.
+    """
+    if at_hand(name):
+        return
+    repository, revision = of_hub(name)
+    try:
+        ask_for_model(repository, revision)
+    except Exception as error:
+        raise ModelError("models", name, advice("model", repository, error)) from error
 
 
 def _weights_from_hub(name: str) -> Path:
@@ -104,6 +119,15 @@ def at_hand(name: str) -> bool:
         folder = from_hub(name, cached_only=True)
         return any(folder.glob(_WEIGHTS)) and any(folder.glob("tokenizer*"))
     return False
+
+
+def kept_at(name: str) -> Path | None:
+    """The folder with the files of a model, where that is a local one or in the hub's cache; None if they are copied
+    into this project's own cache, or are not here."""
+    if name.startswith(HUB):
+        return from_hub(name, cached_only=True) if at_hand(name) else None
+    folder = Path(name)
+    return folder if name not in BUILTIN and (folder / CONFIG).is_file() else None
 
 
 def _in_package(name: str) -> Path:

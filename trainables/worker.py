@@ -36,11 +36,15 @@ def serve(config: dict[str, Any]) -> None:
     """The train loop of a slot's worker group; every rank runs it until an order without an assignment.
 
     Args:
-        config: "mailbox" (the slot's), "threads" (CPU threads of each worker) and "how" (ModelSettings).
+        config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker) and
+            "how" (ModelSettings).
     """
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
+    if 0 < config["share"] < 1 and device.type == "cuda":
+        # Memory that a worker takes beyond its share would be missing in the trial of another slot.
+        torch.cuda.set_per_process_memory_fraction(config["share"], device)
     ray.get(mailbox.worker_started.remote(parallel.rank(), ray.get_runtime_context().current_actor))
     pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}

@@ -15,7 +15,7 @@ NO_GPU: dict[str, float] = {"CPU": 5.0}
 GPU_BYTES = GPUS["H100"].memory
 
 
-def space(workers: Any = "auto", slots: Any = "auto", gpus: int = 1, **training: Any) -> Space:
+def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **training: Any) -> Space:
     values = {
         "models": ["hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"],
         "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
@@ -54,6 +54,15 @@ def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> No
     assert on_gpus(space(slots=3), LARGE, 8).slots == 2
     assert on_gpus(space(workers=2, slots=3), SMALL, 8) == Allotment(2, 3)
     assert on_gpus(space(workers=2), SMALL, 8) == Allotment(2, 4)
+
+
+def test_slots_of_one_worker_share_gpus() -> None:
+    assert on_gpus(space(gpus=0.25), SMALL, 2) == Allotment(1, 8)
+    assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allotment(1, 3)
+    # A worker is on one GPU: three take 0.9 of it, and nothing else fits on the rest of two.
+    assert on_gpus(space(gpus=0.3), SMALL, 2) == Allotment(1, 6)
+    with pytest.raises(DataError, match=r"with 1 worker, the most .* and 7\.2 GB may be used \(9% of 80 GB\)"):
+        on_gpus(space(gpus=0.1, batch_size=64), SMALL, 8)
 
 
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from search.nodes import Folder, Report, _look, _marked, problems
+from search.mirror import Output
+from search.nodes import Folder, Report, _look, _marked, needed, problems
 from trainables.config.file import ConfigError
 
 HERE = Report({"Python": "3.11", "torch": "2.12.0"}, {"search": "aa", "trainables": "bb"}, {})
@@ -69,6 +70,28 @@ def test_what_a_node_sees_of_folders(tmp_path: Path) -> None:
         _, _, folders = _look()((), (), marks[:1])
         assert folders == {"--output": f"{tmp_path}/shared/math, which is another folder there"}
     assert list((tmp_path / "shared" / "math").iterdir()) == []
+
+
+def test_a_model_that_lies_in_a_folder_is_known_by_its_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    output = Output(tmp_path / "out", tmp_path / "out")
+    folders = needed(output, ["builtin/nano", str(folder), str(tmp_path / "model.gguf")])
+    assert [f.setting for f in folders] == ["--output", "ENTRODROP_CACHE", f"models ({folder})"]
+    with _marked(folders[-1]) as (mark, content):
+        marks = [("models", mark, content, False)]
+        assert _look()((), (), marks)[2] == {}
+        Path(mark).write_text("{}")
+        assert "another folder there" in _look()((), (), marks)[2]["models"]
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_models_that_are_downloaded_need_the_hubs_cache_on_every_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert needed(Output(tmp_path, tmp_path), ["hub:a/b"])[-1] == Folder("HF_HUB_CACHE", tmp_path / "hub")
 
 
 def test_a_folder_that_the_search_itself_cannot_write(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from unittest import mock
 
 import pytest
 
+from search.machine import served
 from search.room import Need, Room, slots_that_fit
 
 NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
@@ -17,11 +18,18 @@ NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
         (Need(1, 1, 1), 3),
         (Need(2, 1, 1), 1),
         (Need(1, 1, 0.25), 5),
+        (Need(1, 0.25, 0.6), 4),
+        (Need(1, 0.25, 0.3), 10),
         (Need(6, 1, 0), 0),
     ],
 )
 def test_a_slot_may_lie_on_several_nodes_but_a_worker_on_one(need: Need, fit: int) -> None:
     assert slots_that_fit(NODES, need) == fit
+
+
+@pytest.mark.parametrize("parts", range(1, 100))
+def test_a_gpu_serves_as_many_as_it_is_cut_for(parts: int) -> None:
+    assert served(2.0, 1 / parts) == 2 * parts
 
 
 class _Cluster:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -45,6 +46,10 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str
         ("", ["resources.slots=5"], ["resources.slots", "given 5", "at most 2"]),
         ("", ["resources.cpus_per_worker=64"], ["resources.cpus_per_worker", "at most 2"]),
         ("", ["resources.gpus_per_worker=1"], ["resources.gpus_per_worker", "at most 0"]),
+        ("", ["resources.gpus_per_worker=0.5"], ["resources.gpus_per_worker", "given 0.5", "at most 0"]),
+        ("", ["resources.gpus_per_worker=2"], ["resources.gpus_per_worker", "given 2", "from 0 to 1"]),
+        ("", ["resources.gpus_per_worker=0.001"], ["resources.gpus_per_worker", "0, or from 0.01 to 1"]),
+        ("", ["resources.gpus_per_worker=0.5", "resources.workers=2"], ["resources.workers", "given 2", "1 or auto"]),
         ("", ["data.train=100000"], ["data.train", "at most 20000 together"]),
         ("", ["confirmation.best=3"], ["confirmation.best", "given 3", "at most 2"]),
         ("schedule: null\n", ["budget.trials=8", "confirmation.best=2"], ["confirmation.best", "at most 1"]),
@@ -311,10 +316,21 @@ def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
     assert "did you mean '8xH100'?" in refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH10"])
     line = refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH100"])
-    assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: with --gpus, at least 1"
+    assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: with --gpus, above 0"
+    halves = ["--dry-run", "--gpus", "1xL4", "--set", "resources.gpus_per_worker=0.5"]
+    line = refused(capsys, ["space.yaml", *halves, "--set", "resources.slots=3"])
+    assert "resources.slots: given 3; allowed: at most 2: each takes 0.5 of the 1 GPUs there are" in line
     few = ["--dry-run", "--gpus", "1xL4", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
     line = refused(capsys, ["space.yaml", *few, "--set", "resources.gpus_per_worker=1"])
     assert "resources.workers: given auto; allowed: counts with which hub:Qwen/Qwen3-8B fits: it takes " in line
+
+
+def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    with mock.patch("trainables.weights.ask_for_model", side_effect=ConnectionError("no route")):
+        line = refused(capsys, ["space.yaml", "--set", "models=[builtin/nano, hub:nobody/nothing]"])
+    assert "models.1: given hub:nobody/nothing; allowed: a model in the local cache (" in line
+    assert "no route" in line
 
 
 def test_counts_are_found_for_a_search_here() -> None:

@@ -416,6 +416,14 @@ def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
         hub(tmp_path / "set").splits(seed=0)
 
 
+def test_a_data_set_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("datasets.get_dataset_split_names", mock.Mock(side_effect=ConnectionError("no route")))
+    source = replace(hub(tmp_path), path="acme/questions")
+    with pytest.raises(DataError, match=r"data.path: given acme/questions; .*reached: no route\).*local-dir"):
+        source.splits(seed=0)
+
+
 def test_an_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(DataError("data.train", "9", "at most 8", "8")))
     assert (error.field, error.given, error.allowed, error.nearest) == ("data.train", "9", "at most 8", "8")

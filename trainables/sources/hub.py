@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from trainables.documents import DataError, Splits, SplitSizes
+from trainables.hub import advice
 from trainables.sources.records import Templates
 from trainables.sources.splitting import split, unseen
 
@@ -52,6 +53,8 @@ class Hub:
             # Most often a configuration that does not exist or is missing; the message names those that there are.
             given = self.name or f"no configuration of {self.path}"
             raise DataError("data.name", given, f"a configuration that can be loaded ({_first_line(error)})") from None
+        except ConnectionError as error:
+            raise DataError("data.path", self.path, advice("dataset", self.path, error)) from None
         except problems as error:
             raise DataError("data.path", self.path, f"a data set that can be loaded ({_first_line(error)})") from None
         for number, record in enumerate(records, 1):

@@ -1,0 +1,76 @@
+"""What a person is told of a model or data set that the hub does not give."""
+
+import socket
+from unittest import mock
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from trainables.hub import advice
+from trainables.weights import ModelError, check_hub
+
+
+class ConnectTimeout(Exception):
+    """As the client's HTTP library has it: not a kind of OSError."""
+
+
+def answered(error: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
+    response = mock.Mock(status_code=status, headers={})
+    return error(f"{status} of a server.\nRequest id 1", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (answered(GatedRepoError, 403), "accept its conditions on https://huggingface.co/a/b and set HF_TOKEN"),
+        (
+            answered(RepositoryNotFoundError, 404),
+            "a model that https://huggingface.co has; a private one needs",
+        ),
+        (answered(RevisionNotFoundError, 404), "a revision that a/b has"),
+        (answered(HfHubHTTPError, 503), "a model that https://huggingface.co gives (503 of a server)"),
+        (socket.gaierror(-2, "Name or service not known"), "cannot be reached: [Errno -2] Name or service not known)"),
+        (ConnectTimeout(""), "https://huggingface.co cannot be reached: ConnectTimeout)"),
+        (TimeoutError(), "made elsewhere by `hf download a/b --local-dir FOLDER`"),
+    ],
+)
+def test_what_can_be_done(error: Exception, told: str) -> None:
+    assert told in advice("model", "a/b", error)
+
+
+def test_what_can_be_done_about_data() -> None:
+    assert "https://huggingface.co/datasets/a/b and" in advice("dataset", "a/b", answered(GatedRepoError, 403))
+    told = advice("dataset", "a/b", ConnectionError("no route"))
+    assert told.startswith("a data set in the local cache (")
+    assert told.endswith("`hf download --repo-type dataset a/b --local-dir FOLDER`")
+
+
+def test_a_hub_that_is_not_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told = advice("model", "a/b", OfflineModeIsEnabled("Cannot reach it: offline mode is enabled."))
+    assert told.startswith("a model in the local cache (HF_HUB_OFFLINE is set), or a local folder of it")
+
+
+class TestAModelIsAskedFor:
+    def test_none_that_is_here(self) -> None:
+        with mock.patch("trainables.weights.ask_for_model", side_effect=AssertionError):
+            check_hub("builtin/nano")
+
+    def test_one_that_is_not(self) -> None:
+        with mock.patch("trainables.weights.ask_for_model") as ask:
+            check_hub("hub:nobody/nothing@main")
+        ask.assert_called_once_with("nobody/nothing", "main")
+
+    def test_one_that_cannot_be_had(self) -> None:
+        with (
+            mock.patch("trainables.weights.ask_for_model", side_effect=ConnectTimeout("no route")),
+            pytest.raises(ModelError, match=r"models: given hub:nobody/nothing; .*cannot be reached: no route\)"),
+        ):
+            check_hub("hub:nobody/nothing")
