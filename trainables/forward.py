@@ -34,6 +34,7 @@ class Forward(nn.Module):
         label_smoothing: float = 0.0,
         zeroed_BT: Tensor | None = None,
         noise: Noise | None = None,
+        most_labels: int | None = None,
     ) -> TokenLoss:
         """The loss of each label; see `token_loss`.
 
@@ -42,6 +43,7 @@ class Forward(nn.Module):
             precision: bfloat16 for autocast.
             zeroed_BT: the tokens whose embedding is replaced by zeros.
             noise: adds NEFTune's noise to the embeddings.
+            most_labels: see `token_loss`.
         """
         with torch.autocast(label_BT.device.type, dtype=precision, enabled=precision != torch.float32):
             embedding_BTD = embed(self.model, rows.token_RT)
@@ -57,4 +59,5 @@ class Forward(nn.Module):
             entropy=entropy,
             label_smoothing=label_smoothing,
             logits=self._logits,
+            most_labels=most_labels,
         )

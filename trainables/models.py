@@ -19,12 +19,23 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    masking_utils,
 )
 from transformers.utils import logging
 
 from trainables.loss import Logits
 from trainables.settings import Lora
 from trainables.weights import ModelError
+
+
+def _documents(position_ids: Tensor) -> Tensor:
+    """The index of each token's document in its row, by positions that do not follow one another."""
+    return torch.diff(position_ids, prepend=position_ids[:, :1] - 1).ne(1).cumsum(-1)
+
+
+# transformers' own asks the device whether any row has more than one, and would wait in each forward pass for all that
+# the device still has to do. pyproject.toml holds transformers to the versions that this was tested with.
+masking_utils.find_packed_sequence_indices = _documents
 
 # Files of a tokenizer.
 _TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")

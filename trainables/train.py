@@ -62,11 +62,11 @@ class Run:
         decayed = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay}
         plain = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
         self._optimizer = torch.optim.AdamW([decayed, plain], lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
-        rows = len(warm.tokens_R)
+        rows = warm.rows
         self._steps_per_epoch = math.ceil(rows / settings.batch_size)
         self._total_steps = self._steps_per_epoch * settings.epochs
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
-        self._order: tuple[int, Tensor] | None = None
+        self._order: tuple[int, list[int], Tensor] | None = None
         self._noise = Noise(warm.model, settings)
         self._set_entropies(warm.entropy_RT)
         if settings.entrodrop is not None and settings.entrodrop.presentation == "input_mask_token":
@@ -185,7 +185,7 @@ class Run:
         epoch, step = divmod(self._steps, self._steps_per_epoch)
         if entrodrop is None or not entrodrop.refresh_epochs or step or not epoch or epoch % entrodrop.refresh_epochs:
             return
-        rows = len(self.warm.tokens_R)
+        rows = self.warm.rows
         entropy_RT, _ = score(self.warm.forward, self.warm.train[:rows], PRECISIONS[self.settings.precision])
         self._set_entropies(entropy_RT)
 
@@ -196,24 +196,26 @@ class Run:
             part * self._steps_per_epoch / self.settings.evaluations_per_epoch
         )
 
-    def _batch(self) -> Tensor:
-        """The rows of the next optimizer step; the index behind the last row is the empty row."""
+    def _batch(self) -> tuple[list[int], Tensor]:
+        """The rows of the next optimizer step, as numbers and on the device; the index behind the last row is the empty
+        row. A whole epoch's are copied at once: each copy waits for what the device still has to do."""
         epoch, step = divmod(self._steps, self._steps_per_epoch)
-        rows = len(self.warm.tokens_R)
+        rows = self.warm.rows
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
             order = torch.randperm(rows, generator=generator)
             padding = self._steps_per_epoch * self.settings.batch_size - rows
-            self._order = epoch, torch.cat([order, torch.full((padding,), rows)])
-        size = self.settings.batch_size
-        return self._order[1][step * size : (step + 1) * size]
+            order = torch.cat([order, torch.full((padding,), rows)])
+            self._order = epoch, order.tolist(), order.to(self.warm.device)
+        part = slice(step * self.settings.batch_size, (step + 1) * self.settings.batch_size)
+        return self._order[1][part], self._order[2][part]
 
     def _optimizer_step(self) -> Tensor:
         """One optimizer step. Returns this rank's summed loss, labels and dropped tokens, float64."""
         settings, warm = self.settings, self.warm
         warm.step.train()
-        batch = self._batch()
-        rows, label_BT, dropped_BT = self._rows(batch)
+        batch, batch_B = self._batch()
+        rows, label_BT, dropped_BT = self._rows(batch_B)
         by_zeros = settings.entrodrop is not None and settings.entrodrop.presentation == "input"
         # Every rank knows the whole batch, so that dividing by its labels needs no communication.
         labels = (label_BT >= 0).sum().clamp(min=1)
@@ -223,7 +225,7 @@ class Run:
             _synchronize(warm.step, last=i == len(mine) - 1)
             self._noise.begin(
                 self._steps // self._steps_per_epoch,
-                batch[part].tolist(),
+                batch[part],
                 self._steps,
                 i * parallel.size() + parallel.rank(),
             )
@@ -234,6 +236,7 @@ class Run:
                 label_smoothing=settings.label_smoothing,
                 zeroed_BT=dropped_BT[part] if by_zeros else None,
                 noise=self._noise,
+                most_labels=sum(warm.labels[row] for row in batch[part]),
             )
             loss = result.loss_N.sum()
             # DistributedDataParallel and FSDP average over the ranks; the loss is a mean over the whole batch.
@@ -245,14 +248,13 @@ class Run:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._steps += 1
-        self._tokens += int(nn.functional.pad(warm.tokens_R, (0, 1))[batch].sum())
+        self._tokens += sum(warm.tokens[row] for row in batch)
         return totals
 
-    def _rows(self, batch: Tensor) -> tuple[Packed, Tensor, Tensor]:
-        """A batch's rows and labels on the device, as they are presented, and which tokens are dropped."""
+    def _rows(self, batch_B: Tensor) -> tuple[Packed, Tensor, Tensor]:
+        """A batch's rows and labels, as they are presented, and which tokens are dropped; all on the device."""
         warm, entrodrop, seed = self.warm, self.settings.entrodrop, self.settings.seed
-        batch = batch.to(warm.device)
-        rows = warm.train[batch]
+        rows = warm.train[batch_B]
         label_BT = rows.label_RT
         if entrodrop is None:
             return rows, label_BT, torch.zeros_like(rows.special_RT)
@@ -262,7 +264,7 @@ class Run:
         def uniform_BT(stream: int) -> Tensor:
             return uniforms(seed, epoch, rows.document_RT, rows.position_RT, stream)
 
-        dropped_BT = dropped_tokens(self._candidate_RT[batch], rate, uniform_BT(_DRAW))
+        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))
         match entrodrop.presentation:
             case "loss":
                 label_BT = ignore_labels(label_BT, dropped_BT)

@@ -25,7 +25,8 @@ class WarmModel:
         forward: the same without what only training needs (DistributedDataParallel).
         entropy_RT, droppable_RT: of the training split, on the CPU.
         train: the training split and, as the last row, one without tokens.
-        tokens_R: tokens in each training row.
+        rows: of the training split.
+        tokens, labels: how many there are in each row of `train`.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device, how: ModelSettings | None = None) -> None:
@@ -53,8 +54,11 @@ class WarmModel:
         packed = prepared.packed("train")
         self.entropy_RT = prepared.entropy("train")
         self.droppable_RT = packed.droppable_RT
-        self.train = _with_empty_row(packed).to(device)
-        self.tokens_R = (packed.document_RT >= 0).sum(dim=1)
+        self.rows = len(packed.token_RT)
+        train = _with_empty_row(packed)
+        self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()
+        self.labels: list[int] = (train.label_RT >= 0).sum(dim=1).tolist()
+        self.train = train.to(device)
         self.validation = self._held_out("validation")
         general = prepared.general()
         self.general = HeldOut.on(device, general) if general is not None else None

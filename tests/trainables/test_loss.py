@@ -60,6 +60,22 @@ def chunked(
     return [result.loss_N.detach(), result.entropy_N, hidden_ND.grad, output_VD.grad]
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("more", [0, 1, N // 3])
+def test_labels_that_are_not_counted(smoothing: float, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where there may also be fewer labels than are known of."""
+    results = []
+    for counted_on in ((), ("cpu",)):
+        monkeypatch.setattr(loss, "_COUNTED_ON", counted_on)
+        hidden_ND, output_VD, label_N, weight_N = inputs(torch.float32)
+        most = int((label_N >= 0).sum()) + more
+        result = token_loss(hidden_ND, output_VD, label_N, entropy=True, label_smoothing=smoothing, most_labels=most)
+        (result.loss_N * weight_N).sum().backward()
+        results.append([*result, hidden_ND.grad, output_VD.grad])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def error(value: Tensor, expected: Tensor) -> float:
     """Relative to the largest value."""
     return float((value.double() - expected.double()).abs().max() / expected.double().abs().max())

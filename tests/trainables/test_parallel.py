@@ -80,7 +80,7 @@ def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
         # A second run on the same warm model, interrupted.
         (folder / name).mkdir(exist_ok=True)
         finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / name, "half", stop=2)
-        entropy_RT, _ = score(warm.forward, warm.train[: len(warm.tokens_R)])
+        entropy_RT, _ = score(warm.forward, warm.train[: warm.rows])
         if rank == 0:
             save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
         # A third, stopped between two evaluations when rank 0 wishes it.
@@ -185,7 +185,7 @@ def test_two_processes_score_like_one(folder: Path, prepared: Prepared, name: st
     changes, how = RUNS[name]
     run = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes), keep_best=True)
     run.restore(folder / name / "checkpoint")
-    entropy_RT, _ = score(run.warm.forward, run.warm.train[: len(run.warm.tokens_R)])
+    entropy_RT, _ = score(run.warm.forward, run.warm.train[: run.warm.rows])
     expected_RT = load_file(folder / name / "entropy.safetensors")["entropy"]
     assert torch.allclose(entropy_RT, expected_RT, rtol=1e-3)
     assert math.isfinite(float(entropy_RT[entropy_RT.isfinite()].sum()))

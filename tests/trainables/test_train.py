@@ -11,10 +11,11 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
 from tests.trainables.runs import VARIANTS, Weights, close, each_variant, finish, same, trained, untimed, weights
-from trainables import forward
+from trainables import forward, loss
 from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.entropy import score, threshold
@@ -25,6 +26,23 @@ from trainables.prepare import Prepared
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
+
+
+class _Waits(TorchDispatchMode):
+    """Finds the operations for whose result the CPU would wait for a GPU, which a tensor on the CPU stands for here."""
+
+    NAMES = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        masks = args[1] if func.name() == "aten::index.Tensor" else []
+        if func.name() in self.NAMES or any(mask is not None and mask.dtype == torch.bool for mask in masks):
+            self.found.append(func.name())
+        return func(*args, **(kwargs or {}))
+
 
 EVERY_ENTRODROP = [
     None,
@@ -205,7 +223,7 @@ def test_entropies_are_computed_anew_from_the_model_in_training(warm: WarmModel)
             # What was computed at the epoch's start is what its weights say.
             now = weights(warm)
             warm.model.load_state_dict(before)
-            rows = len(warm.tokens_R)
+            rows = warm.rows
             assert torch.equal(score(warm.forward, warm.train[:rows])[0], run._entropy_RT)
             warm.model.load_state_dict(now)
     changed = [not torch.equal(a, b) for a, b in pairwise(known)]
@@ -262,7 +280,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(warm: WarmModel, prep
         history, weights_ = trained(model, **changes)
         hook.remove()
         begun.append(count.call_count)
-    steps = 2 * math.ceil(len(warm.tokens_R) / 4)
+    steps = 2 * math.ceil(warm.rows / 4)
     assert begun[1] == begun[0] + steps, "computed again in the backward pass"
     assert close(history, expected, 1e-6)
     assert all(torch.allclose(weights_[name], last[name], rtol=1e-5, atol=1e-7) for name in last)
@@ -369,6 +387,22 @@ def test_the_learning_rate_rises_over_the_warm_up_of_the_full_budget(warm: WarmM
     assert rates[0] < rates[1] == rates[2] == rates[3] == 0.01
 
 
+@each_variant
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_waits_for_nothing_that_a_gpu_computes(
+    warm: WarmModel, changes: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "_COUNTED_ON", ())
+    run = Run(warm, tiny.settings(accumulation=2, precision=precision, **changes))
+    with run._noise, _Waits() as waits:
+        for _ in range(2):
+            run._optimizer_step()
+    assert waits.found == []
+    with _Waits() as waits:
+        run._evaluate()
+    assert waits.found
+
+
 @pytest.mark.parametrize("presentation", ["input", "loss"])
 def test_what_the_model_is_shown(warm: WarmModel, presentation: str) -> None:
     """A step at full rate against a step without dropout, at the model's two ends."""
@@ -381,7 +415,7 @@ def test_what_the_model_is_shown(warm: WarmModel, presentation: str) -> None:
         ):
             run._optimizer_step()
         _, embedding_BTD, position_BT = into.call_args.args
-        document_BT = warm.train.document_RT[run._order[1]]
+        document_BT = warm.train.document_RT[run._order[2]]
         return embedding_BTD.detach(), out.call_args.args[2].reshape(document_BT.shape), document_BT, position_BT
 
     embedding_BTD, label_BT, document_BT, position_BT = shown(None)
