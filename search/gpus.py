@@ -5,9 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
-
 # Of the greatest speed, what training reaches with models of this size.
 UTILISATION = 0.4
 
@@ -41,16 +38,14 @@ def described(text: str) -> tuple[int, Gpu]:
     """How many GPUs, and of which kind, as in 8xH100.
 
     Raises:
-        ConfigError: not of this form, or an unknown GPU.
+        ValueError: not of this form, or an unknown GPU; it says what is allowed.
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})x(.+)", text)
     name = match[2] if match else text
     if match is None or name not in GPUS:
         close = get_close_matches(name.upper(), GPUS, n=1)
         nearest = f"; did you mean '{match[1] if match else 1}x{close[0]}'?" if close else ""
-        raise ConfigError(
-            f"--gpus: given {one_line(text)}; allowed: a number, x and one of {', '.join(GPUS)}, as in 8xH100{nearest}"
-        )
+        raise ValueError(f"a number, x and one of {', '.join(GPUS)}, as in 8xH100{nearest}")
     return int(match[1]), GPUS[name]
 
 

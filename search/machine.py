@@ -34,6 +34,15 @@ class Cluster:
         gpu = named(kinds)
         return cls(resources, gpu, None if gpu is None else gpu.memory)
 
+    def grown(self, cpus: int, gpus: tuple[int, Gpu] | None) -> "Cluster":
+        """With as many CPUs and GPUs as its autoscaler may bring it to."""
+        count, gpu = gpus or (0, None)
+        resources = dict(self.resources)
+        for kind, most in (("CPU", cpus), ("GPU", count)):
+            resources[kind] = max(resources.get(kind, 0.0), float(most))
+        gpu = self.gpu or gpu
+        return Cluster(resources, gpu, None if gpu is None else gpu.memory)
+
     @classmethod
     def here(cls, with_gpus: bool) -> "Cluster":
         resources = local_resources(with_gpus)

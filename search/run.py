@@ -72,11 +72,12 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
             _check_resources(space_file, here.resources)
         if options.dry_run:
+            from search.cluster import resources
             from search.plan import plan
             from trainables.documents import DataError
 
             try:
-                lines = plan(space_file.config, splits, planned_for or here or _joined(space_file))
+                lines = plan(space_file.config, splits, planned_for or here or _joined(space_file, resources()))
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
@@ -89,8 +90,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         from search.session import run_session
 
         def allot(there: dict[str, float]) -> "dict[str, Allotment]":
-            _check_resources(space_file, there)
-            return found or _allotted(space_file, Cluster.in_ray(there))
+            return found or _allotted(space_file, _joined(space_file, there))
 
         return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
     except ConfigError as error:
@@ -205,7 +205,10 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         return None
     if not options.dry_run:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
-    cluster = Cluster.of_gpus(*described(options.gpus))
+    try:
+        cluster = Cluster.of_gpus(*described(options.gpus))
+    except ValueError as error:
+        raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: {error}") from None
     if not space_file.config.resources.gpus_per_worker:
         raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
     _check_resources(space_file, cluster.resources)
@@ -267,13 +270,17 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
-def _joined(space_file: ConfigFile[Space]) -> Cluster:
-    """What there is on the cluster that the search would join."""
-    from search.cluster import resources
+def _joined(space_file: ConfigFile[Space], there: Mapping[str, float]) -> Cluster:
+    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it.
 
-    there = resources()
-    _check_resources(space_file, there)
-    return Cluster.in_ray(there)
+    Args:
+        there: resources that it has now, as Ray counts them.
+    """
+    cluster, grows = Cluster.in_ray(there), space_file.config.resources.autoscaler
+    if grows is not None:
+        cluster = cluster.grown(grows.cpus, None if grows.gpus is None else described(grows.gpus))
+    _check_resources(space_file, cluster.resources)
+    return cluster
 
 
 def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]) -> None:

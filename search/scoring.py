@@ -48,7 +48,9 @@ def score_spread(
     """
     rows = len(packed.token_RT)
     operations = 2.0 * parameters_of(folder) * packed.tokens
-    devices = min(int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)), -(-rows // _BLOCK))
+    # A cluster may begin without any; its autoscaler brings one for the first.
+    there = max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)))
+    devices = min(there, -(-rows // _BLOCK))
     if not gpus and (operations < _WORTH_SPREADING or devices < 2):
         return score_folder(folder, packed, one_document_a_row, progress)
     # Workers of the slots hold the CPUs, and wait for these entropies: an actor takes what they leave idle.

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from search.arms import ArmBlock, checked
+from search.gpus import described
 from search.reference import reference
 from trainables.config import file
 from trainables.config.errors import shown
@@ -102,6 +103,21 @@ class ConfirmationBlock(Block):
     """Of the intervals: from 0.5 to 0.999."""
 
 
+def _gpus(text: str) -> str:
+    try:
+        described(text)
+    except ValueError as error:
+        raise wrong((), shown(text), str(error)) from None
+    return text
+
+
+class Autoscaler(Block):
+    cpus: WholeNumber = 0
+    """CPU cores, in all: an integer of at least 0."""
+    gpus: Annotated[Text, AfterValidator(_gpus)] | None = None
+    """GPUs, in all, and their kind, as in 8xH100; null for none."""
+
+
 _LEAST_SHARE = 0.01
 
 
@@ -118,6 +134,9 @@ class Resources(Block):
     """GPUs of a worker: 0, 1, or a share, such as 0.5, with which slots of one worker lie on one GPU together."""
     placement: Literal["pack", "spread"] = "pack"
     """How a trial's workers lie over the nodes of a cluster: pack (on as few as they fit on) or spread (on as many)."""
+    autoscaler: Autoscaler | None = None
+    """The most that the autoscaler of the cluster that RAY_ADDRESS names may bring it to; null for what the cluster has
+    when the search joins it."""
 
     @model_validator(mode="after")
     def _shares_are_of_one_worker(self) -> Self:

@@ -174,7 +174,7 @@ def run_trials(
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
     placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
-    room = Room(slots, Need(slot.workers, slot.cpus, slot.gpus), patience_s)
+    room = Room(slots, Need(slot.workers, slot.cpus, slot.gpus, slot.placement), patience_s)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(Slot, slot=slot), placement),
         tune_config=tune.TuneConfig(
@@ -194,6 +194,7 @@ def run_trials(
     # After an interruption the slots end with Ray.
     with suppress(Interrupted):
         tuner.fit()
+    room.close()
     shutil.rmtree(slot.storage, ignore_errors=True)
     if not isinstance(checkpoints, Path):
         return

@@ -16,16 +16,25 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 
 
 class Cluster:
-    """A head without CPUs, and with a dashboard on the loopback interface; a token is asked for everywhere."""
+    """A head without CPUs, and with a dashboard on the loopback interface; a token is asked for everywhere.
 
-    def __init__(self) -> None:
+    Args:
+        scales: whether Ray's autoscaler starts its nodes, as tests/assets/autoscaler.yaml says, in place of `add_node`.
+
+    Attributes:
+        address: of the head.
+        environment: of a process that may join it.
+    """
+
+    def __init__(self, scales: bool = False) -> None:
         # Short, as Ray's sockets are in it.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
         (self.folder / "token").write_text(secrets.token_hex(32))
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,7 +50,21 @@ class Cluster:
         port, dashboard = _free_ports(2)
         self.address, self._dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
-        self._start(*head, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+        scaling = []
+        if scales:
+            config = yaml.safe_load(_SCALING.read_text())
+            config["provider"]["gcs_address"] = self.address
+            head_id = config["provider"]["head_node_id"]
+            (self.folder / "autoscaler.yaml").write_text(yaml.safe_dump(config))
+            scaling = [f"--autoscaling-config={self.folder}/autoscaler.yaml"]
+            self.environment |= {
+                "RAY_FAKE_CLUSTER": "1",
+                "RAY_enable_autoscaler_v2": "1",
+                "RAY_CLOUD_INSTANCE_ID": head_id,
+                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            }
+        self._start(*head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
 
     def add_node(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """A node with one CPU. Args: environment: that it has besides that of the others."""
@@ -59,7 +82,7 @@ class Cluster:
         )
         node = subprocess.Popen(
             [*_RAY, "start", "--block", *common, *arguments],
-            env=self._environment | dict(environment or {}),
+            env=self.environment | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -96,7 +119,7 @@ class Cluster:
         job = f"--submission-id={name}", f"--working-dir={ROOT}", f"--runtime-env={runtime}"
         return subprocess.Popen(
             [*_RAY, "job", "submit", f"--address={self._dashboard}", *job, "--", *command],
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -116,7 +139,7 @@ class Cluster:
         shutil.rmtree(self.folder)
 
     def _ray(self, *arguments: str) -> None:
-        subprocess.run([*_RAY, *arguments], env=self._environment, check=True, capture_output=True, timeout=60)
+        subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=60)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -5,6 +8,7 @@ import pytest
 
 from search.machine import served
 from search.room import Need, Room, slots_that_fit
+from tests.clusters import Cluster
 
 NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
 
@@ -32,13 +36,34 @@ def test_a_gpu_serves_as_many_as_it_is_cut_for(parts: int) -> None:
     assert served(2.0, 1 / parts) == 2 * parts
 
 
-class _Cluster:
-    """Nodes of one CPU each, and a clock."""
+NEED = Need(1, 1, 0)
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+
+class _Claim:
+    """A placement group."""
+
+    def __init__(self, bundles: list[dict[str, float]], strategy: str) -> None:
+        self.bundles, self.strategy, self.granted = bundles, strategy, False
+
+    def wait(self, timeout_seconds: float) -> bool:
+        assert timeout_seconds == 0
+        return self.granted
+
+
+class _Cluster:
+    """Nodes of one CPU each, claims, and a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: int, slots: int = 2, need: Need = NEED) -> None:
         self.nodes, self.now = nodes, 0.0
+        self.claims: list[_Claim] = []
         monkeypatch.setattr("search.room.ray", mock.Mock(nodes=self._nodes))
-        self.room = Room(2, Need(1, 1, 0), patience_s=60.0, clock=lambda: self.now)
+        monkeypatch.setattr("search.room.placement_group", self._claimed)
+        monkeypatch.setattr("search.room.remove_placement_group", self.claims.remove)
+        self.room = Room(slots, need, patience_s=60.0, clock=lambda: self.now)
+
+    def _claimed(self, *arguments: Any) -> _Claim:
+        self.claims.append(_Claim(*arguments))
+        return self.claims[-1]
 
     def _nodes(self) -> list[dict[str, Any]]:
         alive = [{"Alive": True, "Resources": {"CPU": 1.0}}] * self.nodes
@@ -62,3 +87,74 @@ def test_lost_nodes_are_waited_for_before_there_are_fewer_slots(monkeypatch: pyt
     assert cluster.slots(0, 100) == 1
     # Nodes that join are used at once, as far as the search wants them.
     assert cluster.slots(3, 5) == 2
+
+
+def test_nodes_are_asked_for_until_there_are_slots_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = _Cluster(monkeypatch, nodes=0, slots=4)
+    # One slot there always is, and waits for room itself.
+    assert cluster.slots(0, 5) == 1
+    assert len(cluster.claims) == 3
+    assert cluster.slots(0, 1000) == 1
+    assert len(cluster.claims) == 3
+    # What is granted is left to a slot, and claimed again only if it was not enough.
+    cluster.claims[0].granted = True
+    assert cluster.slots(2, 5) == 2
+    assert [claim.granted for claim in cluster.claims] == [False, False]
+    cluster.claims[0].granted = True
+    assert cluster.slots(2, 5) == 2
+    assert len(cluster.claims) == 1
+    assert cluster.slots(2, 40) == 2
+    assert len(cluster.claims) == 2
+    assert cluster.slots(4, 5) == 4
+    assert cluster.claims == []
+    # A slot that lost its node waits for another one by itself, until it is given up.
+    assert cluster.slots(3, 50) == 4
+    assert cluster.claims == []
+    assert cluster.slots(3, 50) == 3
+    assert len(cluster.claims) == 1
+    cluster.room.close()
+    assert cluster.claims == []
+
+
+def test_a_claim_is_what_a_slot_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = _Cluster(monkeypatch, nodes=0, slots=100, need=Need(2, 4, 0.5, "spread"))
+    cluster.slots(0, 5)
+    assert [(claim.bundles, claim.strategy) for claim in cluster.claims] == [
+        ([{"CPU": 4, "GPU": 0.5}] * 2, "SPREAD")
+    ] * 8
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from search.cluster import joined, set_environment
+set_environment()
+import ray
+from search.room import Need, Room
+
+@ray.remote(num_cpus=1)
+class Slot:
+    def placed(self):
+        return True
+
+with joined(Path(sys.argv[1])) as there:
+    print("CPUs", there.get("CPU", 0))
+    room, slots, ends = Room(2, Need(1, 1, 0), 60.0), [], time.monotonic() + 90
+    while len(slots) < 2 and time.monotonic() < ends:
+        slots += [Slot.remote() for _ in range(room.slots() - len(slots))]
+        time.sleep(1)
+    print("placed", ray.get([slot.placed.remote() for slot in slots], timeout=60))
+    room.close()
+"""
+
+
+@pytest.mark.integration
+def test_an_autoscaler_brings_the_nodes_of_a_cluster_that_begins_without_any(tmp_path: Path) -> None:
+    cluster = Cluster(scales=True)
+    try:
+        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    finally:
+        cluster.close()
+    assert done.stdout.splitlines() == ["CPUs 0", "placed [True, True]"], done.stderr

@@ -10,9 +10,12 @@ from unittest import mock
 
 import pytest
 
+from search.gpus import GPUS
 from search.run import _changes, main
+from search.space import load
 from tests import tiny
 from trainables.config.command_line import resume_command
+from trainables.config.file import ConfigError
 
 SMALL = """
 models: [builtin/nano]
@@ -50,6 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str
         ("", ["resources.gpus_per_worker=2"], ["resources.gpus_per_worker", "given 2", "from 0 to 1"]),
         ("", ["resources.gpus_per_worker=0.001"], ["resources.gpus_per_worker", "0, or from 0.01 to 1"]),
         ("", ["resources.gpus_per_worker=0.5", "resources.workers=2"], ["resources.workers", "given 2", "1 or auto"]),
+        ("", ["resources.autoscaler={gpus: 8xH10}"], ["resources.autoscaler.gpus", "did you mean '8xH100'?"]),
         ("", ["data.train=100000"], ["data.train", "at most 20000 together"]),
         ("", ["confirmation.best=3"], ["confirmation.best", "given 3", "at most 2"]),
         ("schedule: null\n", ["budget.trials=8", "confirmation.best=2"], ["confirmation.best", "at most 1"]),
@@ -104,7 +108,6 @@ def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str
 
 
 def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[str]) -> None:
-    from search.space import load
 
     Path("space.yaml").write_text(SMALL)
     assert "holds no search" in refused(capsys, ["space.yaml", "--resume"])
@@ -150,7 +153,7 @@ def test_a_damaged_record_of_the_space_is_told(content: bytes, told: str, capsys
 
 def test_where_a_search_is_recorded_may_change_when_it_goes_on() -> None:
     from search.run import _check_output
-    from search.space import load, to_store
+    from search.space import to_store
 
     Path("space.yaml").write_text(SMALL + "tracking: {uri: 'http://me:hunter2@host'}\n")
     stored = json.dumps(to_store(load("space.yaml").config))
@@ -333,11 +336,29 @@ def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(capsy
     assert "no route" in line
 
 
+def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
+    from search.run import _joined
+
+    Path("space.yaml").write_text(SMALL)
+    head = {"memory": 1e9, "node:10.0.0.1": 1.0}
+    slots = "resources.slots=3"
+    with pytest.raises(ConfigError, match=r"resources.cpus_per_worker: given 1; allowed: at most 0"):
+        _joined(load("space.yaml", [slots]), head)
+    with pytest.raises(ConfigError, match=r"resources.slots: given 3; allowed: at most 2"):
+        _joined(load("space.yaml", [slots, "resources.autoscaler={cpus: 2}"]), head)
+    assert _joined(load("space.yaml", [slots, "resources.autoscaler={cpus: 3}"]), head).resources["CPU"] == 3
+    gpus = ["resources.autoscaler={cpus: 8, gpus: 4xL40S}", "resources.gpus_per_worker=1", slots]
+    cluster = _joined(load("space.yaml", gpus), head)
+    assert (cluster.resources["GPU"], cluster.gpu, cluster.gpu_bytes) == (4, GPUS["L40S"], 48e9)
+    # What is there counts, if it is more.
+    cluster = _joined(load("space.yaml", gpus), {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0})
+    assert (cluster.resources["CPU"], cluster.resources["GPU"], cluster.gpu) == (64, 8, GPUS["H100"])
+
+
 def test_counts_are_found_for_a_search_here() -> None:
     from search.allotment import Allotment
     from search.machine import Cluster
     from search.run import _allotted
-    from search.space import load
 
     Path("space.yaml").write_text(SMALL)
     found = _allotted(load("space.yaml", ["resources.workers=auto", "resources.slots=auto"]), Cluster({"CPU": 3.0}))
