@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first lets the running trials save their state, the second ends the search at once."""
+"""Ctrl-C and SIGTERM: the first lets the running trials save their state, the second ends the search at once.
+
+The first can also come from the search itself, when it cannot go on.
+"""
 
 import os
 import signal
@@ -22,6 +25,7 @@ class Interruption:
 
     Attributes:
         asked: whether the search is to end.
+        reason: why, if no person wants it.
 
     Args:
         tell: is given a line for the person.
@@ -29,6 +33,7 @@ class Interruption:
 
     def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
         self.tell = tell
+        self.reason: str | None = None
         self._asked_at: float | None = None
 
     def __enter__(self) -> Self:
@@ -53,6 +58,12 @@ class Interruption:
     def overdue(self) -> bool:
         """True when trials that have not saved yet are no longer waited for."""
         return self._asked_at is not None and time.monotonic() - self._asked_at > _GRACE
+
+    def ask(self, reason: str) -> None:
+        """As the first signal does, from any thread."""
+        if not self.asked:
+            self.reason = reason
+            self._asked_at = time.monotonic()
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

@@ -1,10 +1,17 @@
 """What every node of a cluster needs, looked at before the first trial: the same packages, and folders that all see."""
 
 import secrets
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.mirror import Output
 from trainables.cache import default_root
@@ -16,6 +23,8 @@ _PACKAGES = ("ray", "torch", "transformers", "numpy")
 _SOURCES = ("search", "trainables")
 # A node may have to install packages first.
 _TIMEOUT_S = 600.0
+# How often nodes that have joined are looked for, in seconds.
+_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,36 +73,80 @@ def needed(where: Output, models: Sequence[str]) -> list[Folder]:
     return folders
 
 
-def check_nodes(folders: Sequence[Folder]) -> None:
-    """Looks at every node of the cluster that this process has joined; a slot may lie on any of them.
+@contextmanager
+def checked_nodes(folders: Sequence[Folder], refused: Callable[[str], None]) -> Iterator[None]:
+    """Looks at every node of the cluster that this process has joined, as a slot may lie on any of them; then, as long
+    as the context is open, at each that joins.
+
+    Args:
+        refused: is told, by another thread, what is wrong with a node that has joined; once.
 
     Raises:
         ConfigError: what is wrong, a line for each thing; or a folder that this process cannot write.
     """
-    import ray
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    look = _look()
     with ExitStack() as stack:
-        marks = [(f.setting, *stack.enter_context(_marked(f)), f.writable) for f in folders]
-        arguments = _PACKAGES, _SOURCES, marks
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
-        asked = []
-        for node in ray.nodes():
-            if node["Alive"]:
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                asked.append((node["NodeManagerAddress"], task.options(scheduling_strategy=there).remote(*arguments)))
+        nodes = _Nodes([(f.setting, *stack.enter_context(_marked(f)), f.writable) for f in folders])
+        if wrong := nodes.problems(time.monotonic() + _TIMEOUT_S):
+            raise ConfigError("\n".join(wrong))
+        ends = threading.Event()
+        thread = threading.Thread(target=nodes.watch, args=(refused, ends), daemon=True, name="nodes")
+        thread.start()
+        try:
+            yield
+        finally:
+            ends.set()
+            thread.join()
+
+
+class _Nodes:
+    """The nodes of a cluster, each looked at once.
+
+    Args:
+        marks: of the folders, as `_look` takes them.
+    """
+
+    def __init__(self, marks: list[tuple[str, str, str, bool]]) -> None:
+        look = _look()
+        self._arguments = _PACKAGES, _SOURCES, marks
+        self._task = ray.remote(num_cpus=0, max_retries=0)(look)
+        self._here = Report(*look(*self._arguments))
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self._reported: set[str] = set()
+
+    def watch(self, refused: Callable[[str], None], ends: threading.Event) -> None:
+        while not ends.wait(_PAUSE_S):
+            if wrong := self.problems(time.monotonic() + 1.0):
+                refused("; ".join(wrong))
+                return
+
+    def problems(self, until: float) -> list[str]:
+        """What is wrong with nodes that have not reported yet; those that take longer than `until`, in seconds of
+        time.monotonic(), are asked again the next time."""
+        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        for node in alive.keys() - self._asked.keys():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            reference = self._task.options(scheduling_strategy=there).remote(*self._arguments)
+            self._asked[node] = reference, time.monotonic()
         reports: list[tuple[str, Report | str]] = []
-        for address, reference in asked:
-            try:
-                reports.append((address, Report(*ray.get(reference, timeout=_TIMEOUT_S))))
-            except RayError as error:
-                # Of a traceback the last line is the cause.
-                reports.append((address, str(error).strip().splitlines()[-1]))
-        here = Report(*look(*arguments))
-    if wrong := problems(here, reports):
-        raise ConfigError("\n".join(wrong))
+        for node, address in alive.items():
+            if node not in self._reported and (report := self._report(node, until)) is not None:
+                self._reported.add(node)
+                reports.append((address, report))
+        return problems(self._here, reports)
+
+    def _report(self, node: str, until: float) -> Report | str | None:
+        """None if it is still to come, or the node has gone."""
+        reference, asked_at = self._asked[node]
+        try:
+            return Report(*ray.get(reference, timeout=max(0.0, until - time.monotonic())))
+        except GetTimeoutError:
+            silent_s = time.monotonic() - asked_at
+            return f"no answer in {silent_s:.0f} s" if silent_s >= _TIMEOUT_S else None
+        except RayError as error:
+            if not any(there["NodeID"] == node and there["Alive"] for there in ray.nodes()):
+                return None
+            # Of a traceback the last line is the cause.
+            return str(error).strip().splitlines()[-1]
 
 
 def problems(here: Report, reports: Sequence[tuple[str, Report | str]]) -> list[str]:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPA
 from search.interruption import EXIT_CODE, Interruption
 from search.lock import output_lock
 from search.mirror import Output
-from search.nodes import check_nodes, needed
+from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
 from search.page import write_page
 from search.preparing import Preparing
@@ -75,12 +76,12 @@ def run_session(
     with output_lock(output), Interruption() as interruption:
         state = _studies(space_file, output)
         try:
-            with joined(output) as there:
+            with joined(output) as there, ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 allotments = allot(there)
                 if os.environ.get("RAY_ADDRESS"):
-                    check_nodes(needed(where, space.models))
+                    stack.enter_context(checked_nodes(needed(where, space.models), interruption.ask))
                 if interruption.asked:
                     raise KeyboardInterrupt
                 found = _search(space_file, splits, where, state, allotments, console, interruption, resume_command)
@@ -99,6 +100,9 @@ def run_session(
             print(f"the search cannot go on: {error}; then go on with: {resume_command}", file=sys.stderr)
             return 1
     _tell(found, console, space)
+    if found.interrupted and interruption.reason is not None:
+        print(f"the search cannot go on: {interruption.reason}; then go on with: {resume_command}", file=sys.stderr)
+        return 1
     if found.interrupted:
         print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
         return EXIT_CODE

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import yaml
+
+from tests.networks import INTERFACE, Network
 
 ROOT = Path(__file__).resolve().parent.parent
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -21,6 +23,8 @@ _SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 
 class Cluster:
     """A head without CPUs, and with a dashboard on the loopback interface; a token is asked for everywhere.
+
+    Where the system allows, each node that is added is in a network namespace with an address of its own.
 
     Args:
         scales: whether Ray's autoscaler starts its nodes, as tests/assets/autoscaler.yaml says, in place of `add_node`.
@@ -47,8 +51,11 @@ class Cluster:
         }
         self._nodes: list[subprocess.Popen[str]] = []
         self._started = 0
+        # The autoscaler starts its nodes by itself, in no other network than its own.
+        self._network = Network() if not scales and Network.possible() else None
+        self._host = "127.0.0.1" if self._network is None else self._network.address
         port, dashboard = _free_ports(2)
-        self.address, self._dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.address, self._dashboard = f"{self._host}:{port}", f"http://127.0.0.1:{dashboard}"
         head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
         scaling = []
         if scales:
@@ -64,24 +71,30 @@ class Cluster:
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
-        self._start(*head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+        self._start(self._host, [], *head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
 
     def add_node(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """A node with one CPU. Args: environment: that it has besides that of the others."""
-        return self._start(f"--address={self.address}", "--num-cpus=1", environment=environment)
+        host, within = (self._host, []) if self._network is None else self._network.machine()
+        # gloo looks for the interface of the machine's name, which all have in common here.
+        own = {} if self._network is None else {"GLOO_SOCKET_IFNAME": INTERFACE}
+        arguments = f"--address={self.address}", "--num-cpus=1"
+        return self._start(host, within, *arguments, environment=own | dict(environment or {}))
 
-    def _start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def _start(
+        self, host: str, within: Sequence[str], *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         # A folder of its own, as on a machine of its own: a node unpacks there what a job brings along, and removes it.
         own = f"--temp-dir={self.folder}/{self._started}"
         self._started += 1
         common = (
             own,
-            "--node-ip-address=127.0.0.1",
+            f"--node-ip-address={host}",
             "--dashboard-agent-listen-port=0",
             "--object-store-memory=200000000",
         )
         node = subprocess.Popen(
-            [*_RAY, "start", "--block", *common, *arguments],
+            [*within, *_RAY, "start", "--block", *common, *arguments],
             env=self.environment | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,6 +149,8 @@ class Cluster:
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):
             self.kill(node)
+        if self._network is not None:
+            self._network.close()
         shutil.rmtree(self.folder)
 
     def _ray(self, *arguments: str) -> None:

@@ -1,6 +1,7 @@
 """Searches that are submitted as jobs to a Ray cluster of several nodes, which loses slots and nodes under them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,11 +90,48 @@ def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: P
     assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
 
 
-def test_a_node_with_other_packages_is_told_before_the_first_trial(tmp_path: Path, cluster: Cluster) -> None:
+@pytest.fixture
+def other_packages(tmp_path: Path) -> dict[str, str]:
+    """The environment of a node that has another version of transformers."""
     other = tmp_path / "other" / "transformers-0.0.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 0.0.1\n")
-    cluster.add_node({"PYTHONPATH": str(other.parent)})
+    return {"PYTHONPATH": str(other.parent)}
+
+
+WATCH = """
+import sys, threading
+from pathlib import Path
+from search.cluster import joined, set_environment
+set_environment()
+from search.nodes import checked_nodes
+refused = threading.Event()
+with joined(Path(sys.argv[1])), checked_nodes([], lambda line: (print(line, flush=True), refused.set())):
+    print("checked", flush=True)
+    refused.wait(120)
+"""
+
+
+def test_a_node_that_joins_with_other_packages_is_told(
+    tmp_path: Path, cluster: Cluster, other_packages: dict[str, str]
+) -> None:
+    command = [sys.executable, "-c", WATCH, str(tmp_path)]
+    environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "checked\n"
+        good, other = cluster.add_node(), cluster.add_node(other_packages)
+        line = process.stdout.readline()
+    assert re.match(r"node [0-9.]+: given transformers 0\.0\.1; allowed: transformers ", line)
+    assert process.returncode == 0
+    cluster.kill(good)
+    cluster.kill(other)
+
+
+def test_a_node_with_other_packages_is_told_before_the_first_trial(
+    tmp_path: Path, cluster: Cluster, other_packages: dict[str, str]
+) -> None:
+    cluster.add_node(other_packages)
     searches = Searches(tmp_path, SPREAD)
     job = submit(cluster, searches, "refused", "--set", "resources.workers=1")
     job.communicate(timeout=120)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from search.interruption import Interruption
+
 SCRIPT = """
 import time
 from search.interruption import Interruption
@@ -34,6 +36,15 @@ def test_the_first_signal_lets_the_search_end(number: signal.Signals) -> None:
     assert "once more ends the search at once" in out
     assert "ended well" in out
     assert process.returncode == 0
+
+
+def test_a_search_that_cannot_go_on_ends_as_if_interrupted() -> None:
+    interruption = Interruption()
+    interruption.ask("a node is in the way")
+    interruption.ask("another one is")
+    assert interruption.asked
+    assert not interruption.overdue
+    assert interruption.reason == "a node is in the way"
 
 
 def test_the_second_signal_ends_whatever_hangs() -> None:
