@@ -180,8 +180,8 @@ class Faults(Block):
 
 class StudyBlock(Block):
     storage: Text | None = None
-    """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna); searches share one under
-    their names. null for the journal in the output folder."""
+    """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna, which needs the package
+    psycopg; not MySQL); searches share one under their names. null for the journal in the output folder."""
 
 
 class Tracking(Block):

@@ -48,13 +48,21 @@ def connected(url: str, search: str) -> Database:
         search: the name of the search.
 
     Raises:
-        DatabaseError: it cannot be reached, there is no package for it, or another version of Optuna made its tables.
+        DatabaseError: it cannot be reached, there is no package for it, another version of Optuna made its tables, or
+            it is a MySQL, whose columns for text cannot hold what is kept with a study.
     """
+    kind = url.partition(":")[0].partition("+")[0]
+    if kind in ("mysql", "mariadb"):
+        raise DatabaseError(f"{kind} cannot hold a study, postgresql can")
     try:
         # Between two evaluations a server may have closed the connection.
         return Database(RDBStorage(url, {"pool_pre_ping": True}), search)
+    except ImportError as error:
+        # Optuna's own, raised from that of the import.
+        missing = getattr(error.__cause__, "name", None)
+        raise DatabaseError(f"the package {missing} is not installed" if missing else reason(error)) from None
     # Optuna raises RuntimeError for tables of another version, SQLAlchemy ValueError for a port that is none.
-    except (*DATABASE_ERRORS, ImportError, RuntimeError, ValueError) as error:
+    except (*DATABASE_ERRORS, RuntimeError, ValueError) as error:
         raise DatabaseError(reason(error)) from None
 
 
