@@ -64,6 +64,7 @@ class Interruption:
         if not self.asked:
             self.reason = reason
             self._asked_at = time.monotonic()
+            self.tell(f"{reason}: the running trials save their state, and the search ends")
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

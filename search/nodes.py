@@ -186,7 +186,8 @@ def _marked(folder: Folder) -> Iterator[tuple[str, str]]:
     """A file in the folder that tells it from another of the same path: its path and its content. One that is written
     for that is there for as long as the context is open."""
     if folder.file is not None:
-        yield str(folder.path.absolute() / folder.file), (folder.path / folder.file).read_text()
+        known_by = folder.path.absolute() / folder.file
+        yield str(known_by), known_by.read_text(encoding="utf-8", errors="replace")
         return
     content = secrets.token_hex(16)
     mark = folder.path.absolute() / f".seen-{secrets.token_hex(8)}"
@@ -241,7 +242,7 @@ def _look() -> Callable[..., tuple[dict[str, str | None], dict[str, str | None],
         for setting, mark, content, writable in marks:
             folder = Path(mark).parent
             try:
-                if Path(mark).read_text() != content:
+                if Path(mark).read_text(encoding="utf-8", errors="replace") != content:
                     folders[setting] = f"{folder}, which is another folder there"
                     continue
             except OSError as error:
