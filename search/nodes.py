@@ -17,7 +17,7 @@ from search.mirror import Output
 from trainables.cache import default_root
 from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
-from trainables.weights import CONFIG, at_hand, kept_at
+from trainables.weights import CONFIG, HUB, kept_at
 
 _PACKAGES = ("ray", "torch", "transformers", "numpy")
 _SOURCES = ("search", "trainables")
@@ -63,10 +63,11 @@ def needed(where: Output, models: Sequence[str]) -> list[Folder]:
     local = where.place == where.folder
     folders = [Folder("--output", where.folder, writable=True)] if local else []
     folders.append(Folder("ENTRODROP_CACHE", default_root(), writable=not local))
-    for model in models:
-        if (folder := kept_at(model)) is not None:
-            folders.append(Folder(f"models ({model})", folder, file=CONFIG))
-    if not all(map(at_hand, models)):
+    kept = {model: kept_at(model) for model in models}
+    folders += [
+        Folder(f"models ({model})", folder, file=CONFIG) for model, folder in kept.items() if folder is not None
+    ]
+    if any(folder is None and model.startswith(HUB) for model, folder in kept.items()):
         from huggingface_hub.constants import HF_HUB_CACHE
 
         folders.append(Folder("HF_HUB_CACHE", Path(HF_HUB_CACHE)))

@@ -62,7 +62,7 @@ def token_loss(
         label_N: int64; -100 marks a position without a label: its loss and entropy are 0, and it has no gradient.
         entropy: False leaves the entropies at zero and saves their cost.
         chunk_bytes: float32 logits held at a time; None: what is fast on the device.
-        most_labels: that there may be; None: all positions. On a GPU, they are not counted if this is given.
+        most_labels: as many as there may be, or more; on a GPU this saves counting them. None: they are counted.
 
     Returns:
         Only the loss is differentiable.

@@ -11,11 +11,10 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
 from tests.trainables.runs import VARIANTS, Weights, close, each_variant, finish, same, trained, untimed, weights
-from trainables import forward, loss
+from trainables import forward
 from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.entropy import score, threshold
@@ -26,23 +25,6 @@ from trainables.prepare import Prepared
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
-
-
-class _Waits(TorchDispatchMode):
-    """Finds the operations for whose result the CPU would wait for a GPU, which a tensor on the CPU stands for here."""
-
-    NAMES = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        masks = args[1] if func.name() == "aten::index.Tensor" else []
-        if func.name() in self.NAMES or any(mask is not None and mask.dtype == torch.bool for mask in masks):
-            self.found.append(func.name())
-        return func(*args, **(kwargs or {}))
-
 
 EVERY_ENTRODROP = [
     None,
@@ -385,22 +367,6 @@ def test_the_learning_rate_rises_over_the_warm_up_of_the_full_budget(warm: WarmM
     run = Run(warm, tiny.settings(warmup=0.5, epochs=4))
     rates = [run.advance()["learning_rate"] for _ in range(4)]
     assert rates[0] < rates[1] == rates[2] == rates[3] == 0.01
-
-
-@each_variant
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_waits_for_nothing_that_a_gpu_computes(
-    warm: WarmModel, changes: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loss, "_COUNTED_ON", ())
-    run = Run(warm, tiny.settings(accumulation=2, precision=precision, **changes))
-    with run._noise, _Waits() as waits:
-        for _ in range(2):
-            run._optimizer_step()
-    assert waits.found == []
-    with _Waits() as waits:
-        run._evaluate()
-    assert waits.found
 
 
 @pytest.mark.parametrize("presentation", ["input", "loss"])
