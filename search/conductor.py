@@ -15,6 +15,10 @@ from ray.tune.experiment import Trial
 from search.interruption import Interruption
 from search.order import ReportOrder
 from search.studies.ledger import Candidate, Ledger
+from trainables.config.errors import one_line
+
+# Characters of an error that are told while the trials save their state; all of it is told in the end.
+_LONGEST_REASON = 300
 
 
 class Observer(Protocol):
@@ -101,11 +105,9 @@ class Conductor:
     @property
     def finished(self) -> bool:
         """True when no further trial will begin; while one runs, it may have to begin again."""
-        return self._ends or (not self._running and len(self._studies) <= 1 and all(s.exhausted for s in self._studies))
-
-    @property
-    def _ends(self) -> bool:
-        return self.error is not None or self.interruption.asked
+        return self.interruption.asked or (
+            not self._running and len(self._studies) <= 1 and all(s.exhausted for s in self._studies)
+        )
 
     @property
     def saved(self) -> bool:
@@ -128,7 +130,7 @@ class Conductor:
 
     def begin(self, tune_id: str) -> Candidate | None:
         """The next trial, if a slot is free and a study has one."""
-        if self._ends or not self._order.has_room or (study := self._study) is None:
+        if self.interruption.asked or not self._order.has_room or (study := self._study) is None:
             return None
         # A budget of hours may have been used up since.
         if (candidate := study.ask(self._order.now)) is None:
@@ -166,7 +168,7 @@ class Conductor:
         """The trials whose turn it is, each with whether it goes on."""
         decided = []
         # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
-        while not (self._order.has_room and self._study is not None and not self._ends):
+        while not (self._order.has_room and self._study is not None and not self.interruption.asked):
             index = self._order.next()
             if index is None:
                 break
@@ -183,13 +185,11 @@ class Conductor:
             try:
                 study.prepared(self._full_tokens(study.model))
             except Exception as error:
-                self.error = error
-                return False
+                return self._give_up(running, error)
             self._ready.add(study.name)
         if result["fatal"] is not None:
             # No other setting will do better: the search ends, and says what is to be mended.
-            self.error = result["fatal"]
-            return False
+            return self._give_up(running, result["fatal"])
         if "accumulation" in result and not running.smaller:
             running.smaller = True
             study.annotate(candidate.number, "accumulation", result["accumulation"])
@@ -215,6 +215,14 @@ class Conductor:
             self._end(running, TrialState.PRUNED, reason)
             return False
         return True
+
+    def _give_up(self, running: _Running, error: Exception) -> bool:
+        """The search cannot go on. The trial is left as it is, and the others save their state: they would wait for its
+        turn for ever."""
+        self.error = error
+        running.waits = True
+        self.interruption.ask(one_line(str(error), _LONGEST_REASON))
+        return False
 
     def lost(self, tune_id: str, detail: str, counts: bool) -> None:
         """The slot of a trial broke down: the trial goes on elsewhere, as after an interruption, or fails.

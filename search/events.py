@@ -1,7 +1,7 @@
 """events.jsonl, in which a search tells everything that happens, one line each."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ class Events:
                 self._lines += 1
                 yield self._checked(line)
 
+    def hand_to(self, follow: Callable[[dict[str, Any]], None]) -> None:
+        """Gives each event that has been written since the last call to `follow`.
+
+        Raises:
+            ConfigError: a line that no search has written, or that does not follow from the lines before.
+        """
+        for event in self.new():
+            try:
+                follow(event)
+            except (KeyError, TypeError, ValueError):
+                raise self._wrong("what does not follow from the lines before") from None
+
     def _checked(self, line: bytes) -> dict[str, Any]:
         try:
             event: dict[str, Any] = json.loads(line)
@@ -57,9 +69,9 @@ class Events:
         except (ValueError, KeyError, TypeError):
             missing = ["event"]
         if missing:
-            raise self.wrong(f"a line without {missing[0]}")
+            raise self._wrong(f"a line without {missing[0]}")
         return event
 
-    def wrong(self, given: str) -> ConfigError:
+    def _wrong(self, given: str) -> ConfigError:
         """The error of the line that was read last."""
         return ConfigError(f"DIR: {self._path}:{self._lines}: given {given}; allowed: the file as a search writes it")

@@ -35,6 +35,7 @@ class Interruption:
         self.tell = tell
         self.reason: str | None = None
         self._asked_at: float | None = None
+        self._heard_one = False
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -67,8 +68,10 @@ class Interruption:
             self.tell(f"{reason}: the running trials save their state, and the search ends")
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self._heard_one:
             # Whatever hangs cannot hold this up. Ray's processes on this machine end with the one that started them.
             os._exit(EXIT_CODE)
-        self._asked_at = time.monotonic()
+        self._heard_one = True
+        # The search may be ending by itself.
+        self._asked_at = self._asked_at or time.monotonic()
         self.tell("interrupted: the running trials save their state; once more ends the search at once")

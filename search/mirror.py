@@ -220,6 +220,7 @@ class Mirror:
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 lock.fs.pipe_file(lock.path, self._claim(), mode="create")
         except FileExistsError:
+            print(f"{shown}: another search may run there: looking for {_PATIENCE_S:.0f} s at most", file=sys.stderr)
             if is_held(str(self._url)):
                 raise ConfigError(
                     f"--output: given {shown}, where another search is running; allowed: another folder"

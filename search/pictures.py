@@ -18,7 +18,7 @@ from search.space import Space
 from search.studies.confirmation import point_of
 from search.studies.size import SizeStudy
 from search.verdict import Verdict
-from search.whole import replace_whole
+from trainables.whole import replace_whole
 
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#9b5de5", "#66a182", "#2e4057", "#8d6a9f")
 # Told apart by colour, and by shape without it.

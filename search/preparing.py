@@ -8,12 +8,14 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError, RayTaskError
 
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
 from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
+from trainables.config.errors import one_line
 from trainables.documents import DataError, Splits
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, prepare
@@ -73,8 +75,16 @@ class Preparing:
 
         Raises:
             DataError: documents that cannot be trained on, or with the budget.
+            OSError: it cannot be kept, as when the disk is full, or the process that made it died.
         """
-        prepared: Prepared = ray.get(self.prepared[model])
+        try:
+            prepared: Prepared = ray.get(self.prepared[model])
+        except RayTaskError as error:
+            # What the preparation raised, without the other process's trace in its words.
+            raise error.cause from None
+        except RayActorError as error:
+            reason = one_line(str(error).strip().splitlines()[0])
+            raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
         return prepared
 
 

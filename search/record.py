@@ -19,6 +19,7 @@ from search.studies.stopping import PLATEAU
 from search.tracking import Tracker
 from trainables.config.models import slug
 from trainables.config.secrets import mask_secrets
+from trainables.whole import drop_partial_line
 
 # The tag that MLflow's UI shows as a run's description.
 _DESCRIPTION = "mlflow.note.content"
@@ -44,6 +45,7 @@ class Record:
         # For each model that is prepared the hash of its data.
         self._hashes: dict[str, str] = {}
         self._source: dict[str, Any] = {}
+        drop_partial_line(events)
         self._events = events.open("a", encoding="utf-8")
 
     def close(self) -> None:

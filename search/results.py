@@ -23,8 +23,8 @@ from search.studies.confirmation import point_of, sentence
 from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
 from search.trend import trend
-from search.whole import write_whole
 from trainables.config.build import fixed
+from trainables.whole import write_whole
 
 
 def summarize(

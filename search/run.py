@@ -23,6 +23,7 @@ from search.folder import RESOLVED
 from search.gpus import described
 from search.job import check_kept, default_output
 from search.lock import NAME as LOCK
+from search.lock import output_lock
 from search.machine import Cluster, served
 from search.mirror import Output, opened
 from search.space import Space, load, to_store
@@ -92,7 +93,10 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         def allot(there: dict[str, float]) -> "dict[str, Allotment]":
             return found or _allotted(space_file, _joined(space_file, there))
 
-        return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
+        with output_lock(output.folder):
+            # Another search may have begun there meanwhile.
+            _check_output(space_file, output.folder, options.resume)
+            return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

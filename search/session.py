@@ -5,11 +5,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from rich.console import Console
@@ -21,7 +21,7 @@ from search.evaluations import Evaluations
 from search.events import Events
 from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPACE
 from search.interruption import EXIT_CODE, Interruption
-from search.lock import output_lock
+from search.leftovers import remove_ended
 from search.mirror import Output
 from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
@@ -32,12 +32,11 @@ from search.record import Record
 from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
-from search.space import Space, to_store
+from search.space import Space, masked_text, to_store
 from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, connected, reason
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
-from search.whole import write_whole
 from trainables.config.build import model_settings_of
 from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
@@ -48,6 +47,7 @@ from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot import SlotConfig
 from trainables.weights import model_size
+from trainables.whole import write_whole
 
 # Seconds that the end of a search waits for MLflow, once before and once after the results are written; and the end of
 # one that was interrupted.
@@ -65,15 +65,16 @@ def run_session(
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
 
     Args:
+        where: locked for this search.
         allot: what each model gets of the resources that Ray has; raises ConfigError if one does not fit.
 
     Raises:
-        ConfigError: what only the cluster or the tokenizer could tell, or another search in `where`.
+        ConfigError: what only the cluster or the tokenizer could tell.
     """
     space = space_file.config
     output = where.folder
     console = Console()
-    with output_lock(output), Interruption() as interruption:
+    with Interruption() as interruption:
         state = _studies(space_file, output)
         try:
             with joined(output) as there, ExitStack() as stack:
@@ -157,20 +158,25 @@ def _search(
     began = time.perf_counter()
     space, output = space_file.config, where.folder
     stored = yaml.safe_dump(to_store(space), sort_keys=False)
-    write_whole(output / SPACE, mask_secrets(space_file.text))
+    text = masked_text(space_file.text, stored)
+    # This one first: with it the folder is one that --resume goes on with.
     write_whole(output / RESOLVED, stored)
+    write_whole(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
     sizes = sizes_of(state, {model: resolved(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
-    with Progress(console, planned) as progress:
+    with Progress(console, planned) as progress, ExitStack() as stack:
         interruption.tell = progress.note
+        if (output / EVENTS).exists():
+            Events(output / EVENTS).hand_to(progress.standing.follow)
+            progress.standing.begun(planned)
         record = Record(progress, tracker, output / EVENTS)
-        record.search_started(space, planned, {SPACE: space_file.text, RESOLVED: stored}, resume_command)
+        record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
         preparing = Preparing(space, splits, models)
-        watch = _Watch(preparing, progress, models)
+        watch = stack.enter_context(_Watch(preparing, progress, models))
         told: set[str] = set()
 
         def full_tokens(model: str) -> int:
@@ -199,7 +205,6 @@ def _search(
             while not preparing.ready(timeout=1.0) and not interruption.asked:
                 pass
         trained = _train(sizes, space, allotments, slot, full_tokens, where, record, interruption)
-        watch.stop()
     if trained.error is not None:
         raise trained.error
     interrupted = not all(study.ended for study in studies)
@@ -275,7 +280,9 @@ def _train(
         studies = [study for model in models for study in by_model[model].studies]
         conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
         own = slot(workers=allotted.workers)
+        remove_ended(studies, where.checkpoints, where.remove)
         run_trials(conductor, own, allotted.slots, where.checkpoints, models_kept, patience_s, where.remove)
+        remove_ended(studies, where.checkpoints, where.remove)
         trained.slot_start_s += conductor.slot_start_s
         trained.overhead_s += conductor.overhead_s
         trained.error = conductor.error
@@ -311,7 +318,7 @@ def _cut(prepared: Prepared) -> str:
 
 
 class _Watch:
-    """Tells how the preparation is going, from a thread of its own.
+    """Tells how the preparation is going, from a thread of its own; use it as a context manager.
 
     Attributes:
         prepare_s: seconds until all data was prepared; None before.
@@ -323,14 +330,18 @@ class _Watch:
         self._stop = threading.Event()
         self._began = time.perf_counter()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         import ray
+        from ray.exceptions import RayError
 
         told, told_at = "", -_NEWS_INTERVAL
         references = [self._preparing.prepared[model] for model in self._models]
@@ -338,7 +349,10 @@ class _Watch:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=1.0)
             if len(ready) == len(references):
                 self.prepare_s = time.perf_counter() - self._began
-                self._progress.note(f"data is prepared ({self.prepare_s:.0f} s)")
+                # What is wrong with it is told to the one that waits for it.
+                with suppress(RayError):
+                    ray.get(ready)
+                    self._progress.note(f"data is prepared ({self.prepare_s:.0f} s)")
                 return
             news, now = self._preparing.news(), time.perf_counter()
             subject = news.partition(":")[0]

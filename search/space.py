@@ -37,6 +37,7 @@ from trainables.config.fields import (
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.secrets import mask_secrets
+from trainables.config.yaml_lines import YamlError, read
 from trainables.documents import DataError
 
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
@@ -285,6 +286,28 @@ def to_store(space: Space) -> dict[str, Any]:
         if values[block][key] is not None:
             values[block][key] = mask_secrets(values[block][key])
     return values
+
+
+def masked_text(text: str, otherwise: str) -> str:
+    """The text of a space without secrets; `otherwise` if an escape or a line break in it hides one."""
+    masked = mask_secrets(text)
+    try:
+        values, _ = read(masked)
+    except YamlError:
+        return otherwise
+    return otherwise if _has_secret(values) else masked
+
+
+def _has_secret(value: Any) -> bool:
+    match value:
+        case str():
+            return mask_secrets(value) != value
+        case dict():
+            return any(map(_has_secret, value.values()))
+        case list():
+            return any(map(_has_secret, value))
+        case _:
+            return False
 
 
 def check_tokens(budget: int, full: int, model: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.curricula import curriculum_name, curriculum_strengths
+from search.events import TRIAL_EVENTS
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Standing:
         self._clock = clock
         self.studies = {study: StudyStanding(trials) for study, trials in planned.items()}
         self._running: dict[tuple[str, int], RunningTrial] = {}
+        self._over: set[tuple[str, int]] = set()
         # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
         self._study, self._most_running = "", 1
         # Seconds that the slots have worked, and since when.
@@ -93,12 +95,21 @@ class Standing:
         self._running.clear()
         self._busy_s, self._busy_since = 0.0, math.inf
 
-    def happened(self, kind: str, values: Mapping[str, Any]) -> RunningTrial:
+    def follow(self, event: Mapping[str, Any]) -> None:
+        """Takes in a line of events.jsonl, which may be from an earlier part of the search."""
+        if event["event"] == "search_started":
+            self.begun(event["planned"])
+        elif event["event"] in TRIAL_EVENTS:
+            self.happened(event["event"], event, float(event["time"]))
+
+    def happened(self, kind: str, values: Mapping[str, Any], now: float | None = None) -> RunningTrial:
         """Takes in an event of a trial as events.jsonl has it. Returns the trial.
 
         Args:
             kind: trial_started, evaluation or trial_ended.
+            now: when it happened, in seconds; by default what the clock says.
         """
+        now = self._clock() if now is None else now
         key = values["study"], values["trial"]
         if kind == "trial_started":
             self.studies[key[0]].planned = values["planned"]
@@ -112,14 +123,14 @@ class Standing:
             self._most_running = max(self._most_running, len(self._running))
         elif kind == "evaluation":
             trial = self._running[key]
-            self._evaluated(trial, values)
+            self._evaluated(trial, values, now)
         else:
             trial = self._running.pop(key)
-            self._ended(trial, values)
+            self._ended(trial, values, now)
         return trial
 
-    def _evaluated(self, trial: RunningTrial, values: Mapping[str, Any]) -> None:
-        now, seconds = self._clock(), values.get("seconds", 0.0)
+    def _evaluated(self, trial: RunningTrial, values: Mapping[str, Any], now: float) -> None:
+        seconds = values.get("seconds", 0.0)
         trial.tokens, trial.full_tokens = int(values["tokens"]), values["full_tokens"] or trial.full_tokens
         trial.tokens_per_s = values.get("tokens_per_s")
         trial.losses.append(values["high_entropy_loss"])
@@ -127,12 +138,15 @@ class Standing:
         self._busy_s += seconds
         self._busy_since = min(self._busy_since, now - seconds)
 
-    def _ended(self, trial: RunningTrial, values: Mapping[str, Any]) -> None:
+    def _ended(self, trial: RunningTrial, values: Mapping[str, Any], now: float) -> None:
         study, objective = self.studies[trial.study], values["objective"]
-        study.states[values["state"]] += 1
+        # A driver that is killed may have told the end of a trial that then goes on, and ends again.
+        if (trial.study, trial.number) not in self._over:
+            self._over.add((trial.study, trial.number))
+            study.states[values["state"]] += 1
         if trial.first is not None:
             study.tokens.append(trial.tokens)
-            study.seconds_measured += self._clock() - trial.first[0]
+            study.seconds_measured += now - trial.first[0]
             study.tokens_measured += trial.tokens - trial.first[1]
         if values["state"] == "complete" and objective is not None:
             study.best = min(objective, study.best if study.best is not None else objective)

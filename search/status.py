@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from search.events import TRIAL_EVENTS, Events
+from search.events import Events
 from search.folder import EVENTS, REPORT, RESOLVED, check_holds
 from search.lock import is_locked
 from search.mirror import folder_of, is_held
@@ -95,24 +95,18 @@ class Followed:
         """
         # Asked first: what it writes before it ends is read afterwards.
         locked = is_held(self._named) if is_url(self._named) else is_locked(self._folder)
-        for event in self._events.new():
-            try:
-                self._take(event)
-            except (KeyError, TypeError, ValueError):
-                raise self._events.wrong("what does not follow from the lines before") from None
+        self._events.hand_to(self._follow)
         self.runs = locked and self._ended is None
         if self.runs:
             self._now = time.time()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        kind, self._now = event["event"], float(event["time"])
-        if kind == "search_started":
-            self._standing.begun(event["planned"])
+    def _follow(self, event: dict[str, Any]) -> None:
+        self._now = float(event["time"])
+        self._standing.follow(event)
+        if event["event"] == "search_started":
             self._ended, self._resume_command = None, event["resume_command"]
-        elif kind == "search_ended":
+        elif event["event"] == "search_ended":
             self._ended = event["status"]
-        elif kind in TRIAL_EVENTS:
-            self._standing.happened(kind, event)
 
     def view(self) -> View:
         return View(self._standing)

@@ -196,9 +196,3 @@ def run_trials(
         tuner.fit()
     room.close()
     shutil.rmtree(slot.storage, ignore_errors=True)
-    if not isinstance(checkpoints, Path):
-        return
-    for folder in (*checkpoints.glob("*"), checkpoints):
-        # What an interrupted search needs stays: only empty folders go.
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.documents import DataError
 from trainables.sealed import MANIFEST, DamagedError, check_files, digest, manifest_of, read_manifest
+from trainables.storage import safetensors_errors
 
 
 def default_root() -> Path:
@@ -27,18 +28,21 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
 
     Raises:
         DataError: `root` cannot be written.
+        OSError: an entry cannot, as when the disk is full.
     """
     folder = root / kind / digest(key)[:32]
     if _intact(folder, key):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        building = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-")
     except OSError as error:
         raise DataError("ENTRODROP_CACHE", str(root), f"a folder that can be written ({error.strerror})") from None
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
+    with building as scratch:
         made = Path(scratch) / "entry"
         made.mkdir()
-        build(made)
+        with safetensors_errors(root):
+            build(made)
         (made / MANIFEST).write_text(manifest_of(made, {"key": dict(key)}), encoding="utf-8")
         # Another process may have built the same entry meanwhile: then its copy serves as well.
         if not _intact(folder, key):

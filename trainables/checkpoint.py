@@ -35,6 +35,8 @@ from trainables.storage import Place, StorageError, remove, replace_file, store_
 # What the metadata of a checkpoint of tensors is made of, beside the types of numbers.
 _METADATA = {
     ("pathlib", "PosixPath"),
+    # ... in Python 3.13.
+    ("pathlib._local", "PosixPath"),
     ("torch", "Size"),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
     ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),

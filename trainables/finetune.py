@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from trainables.config.errors import one_line
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.storage import is_url
+from trainables.whole import replace_whole, write_whole
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a file is told before that.
@@ -53,13 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _Ranks() as ranks:
             return _finetune(recipe, output, options.resume and _has_evaluated(output), ranks.device)
     except ConfigError as error:
-        if _rank() == 0:
-            print(error, file=sys.stderr)
-        return 2
+        code, told = 2, str(error)
+    except OSError as error:
+        code, told = 1, f"the run cannot go on: {error}; then go on with: {_resume_command(options)}"
     except KeyboardInterrupt:
-        if _rank() == 0:
-            print(f"interrupted; go on with: {resume_command(options, 'trainables.finetune')}", file=sys.stderr)
-        return 130
+        code, told = 130, f"interrupted; go on with: {_resume_command(options)}"
+    if _rank() == 0:
+        print(told, file=sys.stderr)
+    return code
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    return resume_command(options, "trainables.finetune")
 
 
 def _rank() -> int:
@@ -68,7 +75,12 @@ def _rank() -> int:
 
 
 def _check_output(output: Path, resume: bool) -> None:
-    there = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    try:
+        there = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    except OSError as error:
+        raise ConfigError(
+            f"--output: given {one_line(str(output))}; allowed: a folder that can be read ({error.strerror})"
+        ) from None
     # Under torchrun another rank may have begun to write already.
     if there and not resume and _rank() == 0:
         raise ConfigError(
@@ -156,7 +168,7 @@ def _begin(output: Path, config: RecipeConfig) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (output / "resolved.yaml").write_text(resolved, encoding="utf-8")
+        write_whole(output / "resolved.yaml", resolved)
     except OSError as error:
         allowed = f"a folder that can be written ({error.strerror})"
         raise ConfigError(f"--output: given {output}; allowed: {allowed}") from None
@@ -208,6 +220,9 @@ def _train(run: "Run", output: Path, console: "Console") -> None:
 
     from trainables import parallel
 
+    if run.history and parallel.rank() == 0:
+        # It may have been killed after it had saved an evaluation, and before it wrote it down.
+        _record(run, output)
     total = run.settings.evaluations
     began, before = time.perf_counter(), len(run.history)
     columns = BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn()
@@ -244,7 +259,7 @@ def _record(run: "Run", output: Path) -> None:
 
     base = run.warm.prepared.base_losses
     losses = {"before": base, "evaluations": run.history}
-    (output / "losses.json").write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / "losses.json", json.dumps(losses, indent=1) + "\n")
     epochs = [0.0, *(metrics["epoch"] for metrics in run.history)]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -263,7 +278,7 @@ def _record(run: "Run", output: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(output / "losses.png", dpi=130)
+    replace_whole(output / "losses.png", partial(figure.savefig, dpi=130, format="png"))
 
 
 if __name__ == "__main__":

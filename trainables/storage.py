@@ -2,19 +2,25 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from safetensors import SafetensorError
+
 from trainables.config.errors import one_line
 from trainables.config.secrets import mask_secrets
+from trainables.whole import replace_whole
 
 if TYPE_CHECKING:
     from upath import UPath
 
 Place: TypeAlias = "Path | UPath"
+# How Rust's library, and so safetensors, ends what the system told it.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class StorageError(OSError):
@@ -65,6 +71,18 @@ def store_errors(where: "Place | str", *others: type[Exception]) -> Iterator[Non
         raise StorageError(number, one_line(text or type(error).__name__, 300), mask_secrets(str(where))) from error
 
 
+@contextmanager
+def safetensors_errors(folder: Path) -> Iterator[None]:
+    """Raises what safetensors tells of the file system, such as that it is full, as the OSError that it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (told := _OS_ERROR.search(str(error))) is None:
+            raise
+        number = int(told[1])
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
 def remove(folder: Place) -> None:
     """Removes a folder and what is in it, as far as that can be done."""
     if isinstance(folder, Path):
@@ -75,12 +93,9 @@ def remove(folder: Place) -> None:
 
 def replace_file(path: Place, content: bytes) -> None:
     """Writes a file whole or not at all; a store keeps an object only once all of it has come."""
-    name = f".{path.name}.{os.getpid()}.tmp"
     if isinstance(path, Path):
-        scratch = path.with_name(name)
-        scratch.write_bytes(content)
-        scratch.replace(path)
+        replace_whole(path, lambda scratch: scratch.write_bytes(content))
     else:
-        url = path.with_name(name)
+        url = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         url.write_bytes(content)
         url.fs.mv(url.path, path.path)

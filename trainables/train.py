@@ -28,7 +28,7 @@ from trainables.packing import Packed
 from trainables.sealed import digest
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard
-from trainables.storage import Place
+from trainables.storage import Place, safetensors_errors
 from trainables.warm import WarmModel
 
 _DRAW, _REPLACE = 0, 1
@@ -342,7 +342,8 @@ class Run:
         if parallel.rank() == 0:
             scratch = folder.with_name(f".{folder.name}.tmp")
             shutil.rmtree(scratch, ignore_errors=True)
-            save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
+            with safetensors_errors(folder):
+                save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
         parallel.barrier()

@@ -15,7 +15,7 @@ from search.page import plots
 from search.page.plots import Plot
 from search.reopened import Reopened
 from search.results import last_words
-from search.whole import write_whole
+from trainables.whole import write_whole
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The journal of the studies: a file with one line for each change, each on disk before the search goes on."""
 
-import os
 from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-_BLOCK = 4096
+from trainables.whole import drop_partial_line
 
 
 class JournalError(ValueError):
@@ -23,28 +22,10 @@ def opened(path: Path) -> JournalStorage:
     Raises:
         JournalError: damaged.
     """
-    _drop_partial_line(path)
+    drop_partial_line(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     # Optuna replays the lines: one that is damaged can be no JSON, or name what does not exist.
     except (ValueError, LookupError, TypeError, AssertionError, optuna.exceptions.OptunaError) as error:
         raise JournalError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-
-
-def _drop_partial_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        whole, start = end, end
-        # A line can be longer than one block.
-        while start:
-            start = max(0, start - _BLOCK)
-            file.seek(start)
-            newline = file.read(_BLOCK).rfind(b"\n")
-            whole = start + newline + 1
-            if newline >= 0:
-                break
-        if whole < end:
-            file.truncate(whole)

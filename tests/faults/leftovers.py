@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 from search.cluster import joined, ray_environment
 from search.conductor import Conductor
 from search.interruption import Interruption
+from search.leftovers import remove_ended
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.tuner import run_trials
@@ -35,6 +36,7 @@ from tests.search.studies.test_size import MODEL, space
 from trainables.mailbox import Bell
 from trainables.settings import ModelSettings
 from trainables.slot import SlotConfig
+from trainables.storage import remove
 
 
 class AllStop(SizeStudy):
@@ -81,6 +83,7 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         before = census()
         slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "ray", bell)
         run_trials(conductor, slot, 2, folder / "checkpoints", folder / "models")
+        remove_ended([study], folder / "checkpoints", remove)
         assert conductor.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials
         deadline = time.monotonic() + 30

@@ -1,5 +1,6 @@
 """Signals of a process of its own: the second one ends it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +45,13 @@ def test_a_search_that_cannot_go_on_ends_as_if_interrupted() -> None:
     interruption.ask("another one is")
     assert interruption.asked
     assert not interruption.overdue
+    assert interruption.reason == "a node is in the way"
+
+
+def test_a_first_signal_while_the_search_ends_by_itself_does_not_end_it_at_once() -> None:
+    with Interruption() as interruption:
+        interruption.ask("a node is in the way")
+        os.kill(os.getpid(), signal.SIGINT)
     assert interruption.reason == "a node is in the way"
 
 

@@ -178,3 +178,33 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     console.print("afterwards")
     assert text.getvalue().endswith("afterwards\n")
+
+
+def test_a_search_that_goes_on_counts_what_was_before() -> None:
+    standing, clock = Standing({}, Clock()), Clock()
+    earlier: list[dict[str, Any]] = [{"event": "search_started", "planned": {"m": 3}, "time": 100.0}]
+
+    class Lines:
+        def happened(self, kind: str, values: dict[str, Any]) -> None:
+            earlier.append({"event": kind, "time": 100.0 + clock.now, **values})
+
+    told = Told(Lines(), full_tokens=1000)  # type: ignore[arg-type]
+    for trial in (0, 1):
+        told.started(trial, 3)
+        for tokens in (500, 1000):
+            clock.now += 10
+            told.evaluated(trial, tokens, 5.0)
+        told.ended(trial, "complete", loss=5.0 - trial)
+    told.started(2, 3)
+    for event in earlier:
+        standing.follow(event)
+    standing.begun({"m": 4})
+    study = standing.studies["m"]
+    assert (study.ended, study.planned, study.best, standing.running) == (2, 4, 4.0, [])
+    # 1,000 tokens took 20 s; two trials are left.
+    assert standing.time_left() == 40.0
+    # A driver that was killed had told the end of trial 1, but not the study.
+    again = Told(standing, full_tokens=1000)
+    again.started(1, 4)
+    again.ended(1, "complete", loss=4.0)
+    assert study.ended == 2

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.space import Space, fewest_documents, json_schema, load
+from search.space import Space, fewest_documents, json_schema, load, masked_text
 from tests.configs import FILES, MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
 from trainables.config.file import ConfigError, ConfigFile
@@ -345,3 +345,20 @@ def test_a_cut_or_overwritten_file_is_told(write: Any) -> None:
         _loads_or_tells(write(bytes(damaged)))
         _loads_or_tells(write(dice.randbytes(64)))
         _loads_or_tells(write("".join(dice.choices("[]{}:,-?&*!|>'\"%@` \n#a1.~<\\", k=40))))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        r'"postgresql://me:hunter2\x40db/mlflow"',
+        '"postgresql://me:hunter2\\\n  @db/mlflow"',
+        "postgresql://me:hunter2@db/a",
+    ],
+    ids=["an escape", "a line break", "as it is"],
+)
+def test_the_text_that_is_kept_has_no_password(uri: str, write: Any) -> None:
+    text = f"{MINIMAL}# mine\ntracking: {{uri: {uri}}}\n"
+    assert "hunter2" in str(load(write(text)).config.tracking.uri)
+    kept = masked_text(text, "otherwise")
+    assert "hunter2" not in kept
+    assert ("# mine" in kept) is ("@db/a" in uri)

@@ -1,5 +1,6 @@
 """What the conductor makes of results, without Ray."""
 
+import errno
 import random
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 from trainables.slot import NoRoomError
+from trainables.storage import StorageError
 
 EVALUATIONS, TOKENS = 8, 100
 
@@ -142,6 +144,23 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     assert opened.begin("b") is None
     # The trial is left as it is: mended, the search goes on with it.
     assert study.study.trials[0].state.name == "RUNNING"
+
+
+def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Path) -> None:
+    opened, _ = conductor(tmp_path, slots=2)
+    trials = [mock.Mock(trial_id=key) for key in "ab" if opened.begin(key) is not None]
+    metrics = {"tokens": TOKENS, "high_entropy_loss": 1.0, "seconds": 1.0}
+    for trial in trials:
+        opened.report(trial, result(**metrics))
+    assert [goes_on for _, goes_on in opened.decisions()] == [True, True]
+    error = StorageError(errno.EIO, "Please reduce your request rate.", "s3://bucket/runs")
+    opened.report(trials[0], result(failure="error", fatal=error))
+    assert opened.decisions() == [(trials[0], False)]
+    assert opened.interruption.asked
+    assert opened.interruption.reason == "[Errno 5] Please reduce your request rate.: 's3://bucket/runs'"
+    assert not opened.saved
+    opened.report(trials[1], result(interrupted=True))
+    assert opened.saved
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -1,5 +1,6 @@
 """One run without a search, by its command line."""
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from trainables import finetune
 from trainables.finetune import main
 from trainables.models import load_tokenizer
 from trainables.train import Run
@@ -136,6 +138,24 @@ def test_a_run_interrupted_before_its_first_evaluation_goes_on() -> None:
     assert main(["tiny.yaml", "--output", "half", "--resume"]) == 2, "it has ended"
 
 
+@pytest.mark.integration
+def test_a_run_killed_before_it_wrote_down_its_last_evaluation_writes_it_when_it_goes_on() -> None:
+    record = finetune._record
+    turns = iter([record, record, record, mock.Mock(side_effect=KeyboardInterrupt)])
+    with mock.patch.object(finetune, "_record", lambda *what: next(turns)(*what)):
+        assert main(["tiny.yaml"]) == 130
+    assert len(losses("finetuned/tiny")) == 3
+    assert main(["tiny.yaml", "--resume"]) == 0
+    assert len(losses("finetuned/tiny")) == 4
+    assert not Path("finetuned/tiny/checkpoint").exists()
+
+
+def test_a_full_disk_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.object(Run, "save", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        line = refused(capsys, ["tiny.yaml"], code=1)
+    assert line.startswith("the run cannot go on: [Errno 28] No space left on device; then go on with: python -m")
+
+
 def cut_short(folder: Path) -> None:
     (folder / "checkpoint" / "manifest.json").unlink()
 
@@ -170,6 +190,7 @@ def test_a_wrong_checkpoint_is_refused(
         (["tiny.yaml", "--resume"], "--resume: given finetuned/tiny, which holds no run to go on with"),
         (["tiny.yaml", "--output", "."], "--output: given ., which already holds something"),
         (["tiny.yaml", "--output", "data.txt/a"], "--output: given data.txt/a; allowed: a folder that can be written"),
+        (["tiny.yaml", "--output", "x" * 300], "allowed: a folder that can be read (File name too long)"),
         (["tiny.yaml", "--set", "data.path=none.txt"], "data.path: given none.txt; allowed: a readable UTF-8 file"),
         (["tiny.yaml", "--set", "data.template='{txt}'"], "the columns of data.txt: text; did you mean 'text'?"),
         (["tiny.yaml", "--set", "training.sequence_length=65"], "_length: given 65; allowed: at most 64, the"),

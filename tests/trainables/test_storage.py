@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
@@ -15,7 +16,7 @@ from tests.trainables.test_checkpoint import small_files
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
 from trainables.prepare import Prepared
-from trainables.storage import StorageError, place
+from trainables.storage import StorageError, place, safetensors_errors
 from trainables.train import Run
 from trainables.warm import WarmModel
 
@@ -100,3 +101,9 @@ def test_a_url_of_an_unknown_kind_is_told_without_its_password() -> None:
         place("nonsense://me:hunter2@host/runs")
     assert "nonsense" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_safetensors_tells_of_the_file_system_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, safetensors_errors(tmp_path):
+        save_file({"a": torch.zeros(1)}, tmp_path / "missing" / "a")
+    assert caught.value.filename == str(tmp_path)

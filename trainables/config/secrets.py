@@ -3,7 +3,9 @@
 import re
 
 # What is given as key=value, as in ?token=... or password=...; mask_token is a setting.
-_NAMED = re.compile(r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key)=)[^&\s]+")
+_NAMED = re.compile(
+    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)[^&\s]+"
+)
 # Up to the last @ of the line: no odd character in a password lets a part of it through.
 _AFTER_USER = re.compile(r"(://[^/\s:@]*):.*@")
 # A token alone, as in https://token@host.

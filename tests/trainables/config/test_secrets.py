@@ -20,6 +20,8 @@ HIDDEN = [
     "api_key=hunter2",
     "X-API-Key=hunter2",
     "client_secret=hunter2",
+    "https://host/a?X-Amz-Signature=hunter2",
+    "https://host/a?sv=1&sig=hunter2",
     "Error: http://user:hunter2@host refused http://user:hunter2@other/",
     '{"uri": "http://user:hunter2@host", "models": ["hub:a/b@v1"]}',
 ]
