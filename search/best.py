@@ -82,7 +82,8 @@ class _Store:
     def __init__(self, uri: str) -> None:
         if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
             raise ConfigError(f"--uri: given {uri}, a file that does not exist; allowed: MLflow's")
-        self._uri, self._client = uri, new_client(uri)
+        self._uri = uri
+        self._client = self._asked(new_client, uri)
 
     def experiments(self) -> dict[str, str]:
         """Names by id."""

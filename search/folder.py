@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
 
 SPACE, RESOLVED = "space.yaml", "resolved.yaml"
@@ -11,5 +12,10 @@ SUMMARY, REPORT, MODELS = "summary.json", "report.html", "models"
 
 def check_holds(folder: Path, *names: str) -> None:
     """Raises ConfigError if a file that a search keeps is not in `folder`."""
-    if not all((folder / name).is_file() for name in names):
+    try:
+        holds = all((folder / name).is_file() for name in names)
+    except OSError as error:
+        given = one_line(str(folder))
+        raise ConfigError(f"DIR: given {given}; allowed: a folder that can be read ({error.strerror})") from None
+    if not holds:
         raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")

@@ -29,10 +29,12 @@ def _sections(block: dict[str, Any], definitions: dict[str, Any], path: str, tit
     """The section of a block, and those of the blocks in it."""
     rows, inner = [], []
     for key, setting in block["properties"].items():
-        names = list(_references(setting))
+        # A key that takes one block or a list of them names them twice.
+        names = list(dict.fromkeys(_references(setting)))
         blocks = [name for name in names if not name.startswith(_RANGE)]
         where = f"{path}{key}"
-        rows.append(f"| `{where}` | {_default(block, key, setting, bool(blocks))} | {_about(setting, names)} |")
+        default = _default(block, key, setting, [definitions[name] for name in blocks])
+        rows.append(f"| `{where}` | {default} | {_about(setting, names)} |")
         kinds = len(blocks) > 1
         inner += [(definitions[name], where, _title(definitions[name], where, kinds)) for name in blocks]
     head = [f"## {title}"] if title is not None else []
@@ -60,13 +62,23 @@ def _title(definition: dict[str, Any], path: str, kinds: bool) -> str:
     return f"`{path}`" + (f" with `{consts[0][0]}: {consts[0][1]}`" if kinds and consts else "")
 
 
-def _default(block: dict[str, Any], key: str, setting: dict[str, Any], is_block: bool) -> str:
+def _default(block: dict[str, Any], key: str, setting: dict[str, Any], blocks: list[dict[str, Any]]) -> str:
     if key in block.get("required", ()):
         return "*required*"
     if "default" not in setting:
         return ""
     default = setting["default"]
-    return "see below" if is_block and default is not None else f"`{json.dumps(default)}`".replace("|", "\\|")
+    if len(blocks) == 1 and default == {name: its.get("default") for name, its in blocks[0]["properties"].items()}:
+        return "see below"
+    return f"`{json.dumps(_written(default))}`".replace("|", "\\|")
+
+
+def _written(default: Any) -> Any:
+    """A default as a person writes it: what is null, and the linear scale of a range, is left out."""
+    if isinstance(default, dict):
+        kept = {key: _written(value) for key, value in default.items() if value is not None}
+        return {key: value for key, value in kept.items() if (key, value) != ("log", False)}
+    return [_written(value) for value in default] if isinstance(default, list) else default
 
 
 def _about(setting: dict[str, Any], names: list[str]) -> str:

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(texts: Sequence[str], output: Path | None) -> int:
     if output is None and len(texts) > 1:
         raise ConfigError("--output: given none; allowed: a file, where the report is of several searches")
+    if output is not None and output.is_dir():
+        raise ConfigError(f"--output: given {output}, a folder; allowed: a file that can be written")
     with ExitStack() as stack:
         folders = [stack.enter_context(folder_of(text)) for text in texts]
         # Told before what takes seconds to import.

@@ -24,7 +24,11 @@ from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
 from search.trend import trend
 from trainables.config.build import fixed
+from trainables.config.fields import LONGEST_NAME
 from trainables.whole import write_whole
+
+# Characters of a schedule's name that tell which size it is of.
+_LONGEST_SUFFIX = 60
 
 
 def summarize(
@@ -202,7 +206,8 @@ def best_schedule(size: Size, space: Space) -> str | None:
         against = study.values(baseline)[0] if baseline is not None else None
     resolved = own.model_dump(mode="json")
     resolved["models"] = [study.model]
-    resolved["name"] = f"{space.name}-best"
+    size_of = f"-best-{study.slug}"[:_LONGEST_SUFFIX]
+    resolved["name"] = space.name[: LONGEST_NAME - len(size_of)] + size_of
     # Trial 0 is always the baseline; trial 1 is this schedule.
     resolved["budget"]["trials"] = 2
     resolved["arms"] = None

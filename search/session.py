@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import ray
 import yaml
+from ray.exceptions import RayError
 from rich.console import Console
 
 from search.allotment import Allotment, alike, resolved
@@ -175,6 +177,8 @@ def _search(
             progress.standing.begun(planned)
         record = Record(progress, tracker, output / EVENTS)
         record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
+        if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
+            progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
         preparing = Preparing(space, splits, models)
         watch = stack.enter_context(_Watch(preparing, progress, models))
         told: set[str] = set()
@@ -340,9 +344,6 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        import ray
-        from ray.exceptions import RayError
-
         told, told_at = "", -_NEWS_INTERVAL
         references = [self._preparing.prepared[model] for model in self._models]
         while not self._stop.is_set():

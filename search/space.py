@@ -201,9 +201,7 @@ class Space(RunConfig):
     """How much is spent."""
     arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(checked)] | None = None
     """What is compared: the baseline none and others, each with the budget; null for the schedule and none."""
-    objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(
-        default_factory=lambda: [HIGH]
-    )
+    objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
     """The losses to minimise: high_entropy_loss first, then others (loss, low_entropy_loss, general_loss). With
     several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"

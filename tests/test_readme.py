@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 RECIPE = """\
-name: math-best
+name: math-best-builtin-nano
 models: [builtin/nano]
 data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
 training: {sequence_length: 64}
@@ -103,7 +103,7 @@ def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch:
     recipe.write_text(RECIPE)
     with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
         assert finetune([*arguments, "--set", "budget.epochs=1"]) == 0
-    assert AutoModelForCausalLM.from_pretrained("finetuned/math-best/model")
+    assert AutoModelForCausalLM.from_pretrained("finetuned/math-best-builtin-nano/model")
 
 
 def test_the_picture_is_there() -> None:
@@ -137,7 +137,10 @@ def test_the_commands_for_a_search_that_has_ended(
 
 
 def test_the_reference_is_current() -> None:
-    assert (ROOT / "spaces" / "REFERENCE.md").read_text(encoding="utf-8") == reference(json_schema())
+    text = (ROOT / "spaces" / "REFERENCE.md").read_text(encoding="utf-8")
+    assert text == reference(json_schema())
+    headings = re.findall(r"^## .*", text, flags=re.MULTILINE)
+    assert len(headings) == len(set(headings))
 
 
 @pytest.mark.integration

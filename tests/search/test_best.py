@@ -98,6 +98,19 @@ def test_what_cannot_be_found_is_told_in_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("uri", ["foo", "file:mlruns", "sqlite:///damaged.db", "nothing://host/db"])
+def test_what_is_no_store_is_told_in_one_line(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("damaged.db").write_bytes(bytes(range(256)) * 64)
+    assert main(["--uri", uri]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("--uri: given ")
+    assert f"{uri.rpartition('/')[2]}, which does not answer; allowed: MLflow (" in err
+    assert err.count("\n") == 1
+
+
 def test_an_empty_store_and_one_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = f"sqlite:///{tmp_path}/empty.db"
     MlflowClient(empty).search_experiments()

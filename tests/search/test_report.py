@@ -103,6 +103,7 @@ def test_words_of_others_are_text(tmp_path: Path) -> None:
     [
         (["nowhere"], "DIR: given nowhere, which holds no search"),
         (["nowhere", "there"], "--output: given none; allowed: a file"),
+        (["nowhere", "--output", "/"], "--output: given /, a folder; allowed: a file that can be written"),
     ],
 )
 def test_what_cannot_be_reported_is_told_in_one_line(

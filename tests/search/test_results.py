@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -197,6 +198,14 @@ def test_a_setting_that_turns_out_worse_is_not_recommended(tmp_path: Path) -> No
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config).entrodrop is None
     assert last_words(size, asked).startswith("use no dropout: ")
+
+
+def test_the_schedules_of_two_sizes_have_names_of_their_own(tmp_path: Path) -> None:
+    for name, expected in (("math", "math-best-builtin-nano"), ("m" * 100, f"{'m' * 82}-best-builtin-nano")):
+        asked = space(confirmation=None, name=name)
+        (tmp_path / name).mkdir()
+        text = best_schedule(fed(tmp_path / name, asked), asked)
+        assert yaml.safe_load(text or "")["name"] == expected
 
 
 def test_without_a_confirmation_nothing_is_called_confirmed(tmp_path: Path) -> None:

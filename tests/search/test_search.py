@@ -213,13 +213,14 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
     confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
     assert finetune([str(schedule)]) == 0
-    evaluations = json.loads((tmp_path / "finetuned" / "tiny-best" / "losses.json").read_text())["evaluations"]
+    output = tmp_path / "finetuned" / "tiny-best-builtin-nano"
+    evaluations = json.loads((output / "losses.json").read_text())["evaluations"]
     trained = {int(metrics["tokens"]): metrics["high_entropy_loss"] for metrics in evaluations}
     trial = searches.study("whole").trials[confirmed["trial"]]
     assert {tokens: trained[tokens] for tokens in trial.intermediate_values} == pytest.approx(
         trial.intermediate_values, abs=1e-4
     )
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "finetuned" / "tiny-best" / "model")
+    assert AutoModelForCausalLM.from_pretrained(output / "model")
     # It is a space as well, in which nothing is left to search.
     assert main([str(schedule), "--dry-run"]) == 0
 

@@ -110,7 +110,12 @@ def test_a_timeout_that_is_none(searched: Path, given: str, capsys: pytest.Captu
     with pytest.raises(SystemExit) as raised:
         main([str(searched), f"--timeout={given}"])
     assert raised.value.code == 2
-    assert "argument --timeout" in capsys.readouterr().err
+    assert f"argument --timeout: given {given}; allowed: seconds, above 0" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["x" * 300]) == 2
+    assert capsys.readouterr().err.endswith("...; allowed: a folder that can be read (File name too long)\n")
 
 
 def test_an_endless_timeout_is_one(searched: Path, client: Client) -> None:

@@ -108,11 +108,14 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=0)]
+LONGEST_NAME = 100
 Name = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$",
-        json_schema_extra={"allowed": "up to 100 letters, digits, '.', '_' and '-', first a letter, a digit or '_'"},
+        pattern=rf"^[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$",
+        json_schema_extra={
+            "allowed": f"up to {LONGEST_NAME} letters, digits, '.', '_' and '-', first a letter, a digit or '_'"
+        },
     ),
 ]
 Text = Annotated[
