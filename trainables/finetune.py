@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, told = 1, f"the run cannot go on: {error}; then go on with: {_resume_command(options)}"
     except KeyboardInterrupt:
         code, told = 130, f"interrupted; go on with: {_resume_command(options)}"
-    if _rank() == 0:
+    # A file system can fail one rank alone.
+    if _rank() == 0 or code == 1:
         print(told, file=sys.stderr)
     return code
 
