@@ -70,6 +70,19 @@ def test_what_a_space_may_not_say(
         assert part in line
 
 
+@pytest.mark.parametrize("url", ["mysql://me:hunter2@host/optuna", "mariadb+pymysql://host/optuna"])
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_a_database_that_cannot_hold_a_study_is_told(
+    url: str, how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("space.yaml").write_text(SMALL + f"study: {{storage: {url}}}\n")
+    line = refused(capsys, ["space.yaml", *how])
+    assert line.startswith("space.yaml:5: study.storage: given ")
+    kind = url.partition(":")[0].partition("+")[0]
+    assert line.endswith(f"; allowed: the URL of a database ({kind} cannot hold a study, postgresql can)")
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
