@@ -196,13 +196,19 @@ def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]
 
 
 def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cluster | None:
-    """The cluster that --gpus describes.
+    """The cluster that --gpus describes, or resources.autoscaler for a plan where no cluster is joined.
 
     Raises:
         ConfigError: it describes none, nothing is planned for it, or the space does not fit on it.
     """
     if options.gpus is None:
-        return None
+        grows = space_file.config.resources.autoscaler
+        if grows is None or os.environ.get("RAY_ADDRESS"):
+            return None
+        if options.dry_run:
+            return _joined(space_file, {})
+        allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
+        raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
     if not options.dry_run:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
     try:

@@ -368,6 +368,24 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     assert (cluster.resources["CPU"], cluster.resources["GPU"], cluster.gpu) == (64, 8, GPUS["H100"])
 
 
+def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
+    line = refused(capsys, ["space.yaml"])
+    assert line == (
+        'space.yaml:5: resources.autoscaler: given {"cpus": 3, "gpus": null}; '
+        "allowed: null where no cluster is joined (RAY_ADDRESS is not set)"
+    )
+    assert main(["space.yaml", "--dry-run"]) == 0
+    assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out
+    assert "given 4; allowed: at most 3" in refused(capsys, ["space.yaml", "--dry-run", "--set=resources.slots=4"])
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with mock.patch("search.session.run_session", return_value=0) as run:
+        assert main(["space.yaml"]) == 0
+    run.assert_called_once()
+
+
 def test_counts_are_found_for_a_search_here() -> None:
     from search.allotment import Allotment
     from search.machine import Cluster
