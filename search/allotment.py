@@ -13,11 +13,11 @@ from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import Memory, memory_of, network_of
+from trainables.memory import CONTEXT_BYTES, Memory, bytes_for_torch, memory_of, network_of
 from trainables.settings import ModelSettings
 from trainables.sharding import chosen
 
-# Of a GPU, what a run may take; the rest is for CUDA itself, and for memory that lies in pieces.
+# Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9
 
 
@@ -37,9 +37,16 @@ def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes:
         gpu_bytes: memory of a GPU; None where that is not known.
 
     Raises:
-        DataError: it fits on no number of workers.
+        DataError: it fits on no number of workers, or a share of a GPU is too small for any.
     """
     resources = space.resources
+    share = resources.gpus_per_worker
+    if share and gpu_bytes is not None and bytes_for_torch(share, gpu_bytes) <= 0:
+        allowed = (
+            f"0, or above {CONTEXT_BYTES / gpu_bytes:.2g}: a worker would have {share * gpu_bytes / 1e9:.1f} GB of "
+            f"{gpu_bytes / 1e9:.0f} GB, and CUDA itself takes about {CONTEXT_BYTES / 1e9:g} GB"
+        )
+        raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
     workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
     room = int(_served(space, cluster) / workers)
     if resources.slots == "auto":
@@ -86,7 +93,7 @@ def _memory(model: str, how: ModelSettings, **run: Any) -> Memory:
 
 def usable_bytes(space: Space, gpu_bytes: float) -> float:
     """Of a GPU with so many bytes, what a worker may take; workers that share one share its memory."""
-    return USABLE * space.resources.gpus_per_worker * gpu_bytes
+    return USABLE * bytes_for_torch(space.resources.gpus_per_worker, gpu_bytes)
 
 
 def _served(space: Space, cluster: Mapping[str, float]) -> float:

@@ -18,6 +18,9 @@ from trainables.models import add_lora, decoder_layers, embed, hidden_states, lo
 from trainables.settings import ModelSettings
 
 _FP32, _BF16 = 4, 2
+# What a process takes of a GPU outside of torch's allocator: CUDA's context, kernels and libraries. An assumption: the
+# context alone has about 0.5 GB.
+CONTEXT_BYTES = 0.6e9
 # Of a device, what the state of a run may take under sharding "auto"; the rest is for activations.
 _SHARE_FOR_STATE = 0.7
 
@@ -100,6 +103,12 @@ class _Saved:
     outside: int
     casts: list[int]
     widest: int
+
+
+def bytes_for_torch(share: float, device_bytes: float) -> float:
+    """Of a GPU with so many bytes, what torch's allocator may take in a process that has a share of it; 0 or less where
+    the share is too small for CUDA itself."""
+    return share * device_bytes - CONTEXT_BYTES
 
 
 def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.allotment import USABLE, Allotment, alike, allotment, resolved, run_memory
+from search.allotment import Allotment, alike, allotment, resolved, run_memory, usable_bytes
 from search.gpus import GPUS, described, named
 from search.space import Space
 from trainables.documents import DataError
@@ -45,7 +45,7 @@ def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
     assert large.slots == 8 // large.workers
     # The fewest: with half as many it does not fit.
     for workers, fits in ((large.workers, True), (large.workers // 2, False)):
-        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= USABLE * GPU_BYTES) is fits
+        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= usable_bytes(space(), GPU_BYTES)) is fits
 
 
 def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
@@ -60,8 +60,21 @@ def test_slots_of_one_worker_share_gpus() -> None:
     assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allotment(1, 3)
     # A worker is on one GPU: three take 0.9 of it, and nothing else fits on the rest of two.
     assert on_gpus(space(gpus=0.3), SMALL, 2) == Allotment(1, 6)
-    with pytest.raises(DataError, match=r"with 1 worker, the most .* and 7\.2 GB may be used \(9% of 80 GB\)"):
+    with pytest.raises(DataError, match=r"with 1 worker, the most .* and 6\.7 GB may be used \(8% of 80 GB\)"):
         on_gpus(space(gpus=0.1, batch_size=64), SMALL, 8)
+
+
+def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
+    # 90% of what 0.6 GB leave of 20 GB and of 80 GB.
+    assert usable_bytes(space(gpus=0.25), 80e9) == pytest.approx(17.46e9)
+    assert usable_bytes(space(), 80e9) == pytest.approx(71.46e9)
+    for workers in ("auto", 1):
+        with pytest.raises(DataError) as refused:
+            allotment(space(workers, gpus=0.02), SMALL, {"CPU": 64.0, "GPU": 1.0}, 24e9)
+        assert str(refused.value) == (
+            "resources.gpus_per_worker: given 0.02; allowed: 0, or above 0.025: a worker would have 0.5 GB of 24 GB, "
+            "and CUDA itself takes about 0.6 GB"
+        )
 
 
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
@@ -73,7 +86,7 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         on_gpus(space(), LARGE, 1)
     line = str(refused.value)
     assert line.startswith("resources.workers: given auto; allowed: ")
-    for part in (LARGE, "GB of each GPU with 1 worker", "72.0 GB may be used", "90% of 80 GB"):
+    for part in (LARGE, "GB of each GPU with 1 worker", "71.5 GB may be used", "89% of 80 GB"):
         assert part in line
     # Two rows cannot be shared out to four workers.
     with pytest.raises(DataError, match="with 2 workers"):
