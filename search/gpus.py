@@ -1,4 +1,4 @@
-"""GPUs by name: their memory, and their greatest speed in bfloat16 with dense matrices, from their data sheets."""
+"""GPUs by name: their memory and their greatest speeds, from their data sheets."""
 
 import re
 from collections.abc import Iterable
@@ -11,26 +11,36 @@ UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Gpu:
-    """Memory in bytes, and floating-point operations in a second."""
+    """Memory in bytes, and floating-point operations in a second.
+
+    Attributes:
+        bf16: with dense matrices, on tensor cores.
+        fp32: outside of tensor cores, as torch multiplies by default: without TF32.
+    """
 
     memory: float
-    peak: float
+    bf16: float
+    fp32: float
 
-    def seconds(self, operations: float) -> float:
-        return operations / (self.peak * UTILISATION)
+    def peak(self, precision: str) -> float:
+        return self.bf16 if precision == "bf16" else self.fp32
+
+    def seconds(self, operations: float, precision: str) -> float:
+        return operations / (self.peak(precision) * UTILISATION)
 
 
+# Data sheets of NVIDIA; of the H100 and H200 for SXM, of the B200 as in an HGX B200.
 GPUS = {
-    "A100-40GB": Gpu(40e9, 312e12),
-    "A100": Gpu(80e9, 312e12),
-    "H100": Gpu(80e9, 989e12),
-    "H200": Gpu(141e9, 989e12),
-    "B200": Gpu(180e9, 2250e12),
-    "A10": Gpu(24e9, 125e12),
-    "L4": Gpu(24e9, 121e12),
-    "L40S": Gpu(48e9, 362e12),
-    "RTX3090": Gpu(24e9, 71e12),
-    "RTX4090": Gpu(24e9, 165e12),
+    "A100-40GB": Gpu(40e9, 312e12, 19.5e12),
+    "A100": Gpu(80e9, 312e12, 19.5e12),
+    "H100": Gpu(80e9, 989e12, 67e12),
+    "H200": Gpu(141e9, 989e12, 67e12),
+    "B200": Gpu(180e9, 2250e12, 75e12),
+    "A10": Gpu(24e9, 125e12, 31.2e12),
+    "L4": Gpu(24e9, 121e12, 30.3e12),
+    "L40S": Gpu(48e9, 362e12, 91.6e12),
+    "RTX3090": Gpu(24e9, 71e12, 35.6e12),
+    "RTX4090": Gpu(24e9, 165e12, 82.6e12),
 }
 
 

@@ -111,7 +111,8 @@ def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
         wall_s += (most.device_s or 0.0) / own.resources.counts[1] / own.resources.devices
     lines += ["", f"in all    {total} at most"]
     if on_gpus and cluster.gpu is not None:
-        how = f"at {UTILISATION:.0%} of {cluster.gpu.peak / 1e12:g} TFLOP/s; "
+        peak = cluster.gpu.peak(space.training.precision)
+        how = f"at {UTILISATION:.0%} of {peak / 1e12:g} TFLOP/s; "
     else:
         how = "timed on a CPU; " if on_gpus else ""
     if total.device_s is None:
@@ -256,11 +257,12 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: Cluster) -> _Cost
     evaluated = tokens.evaluation * space.evaluation.per_epoch
     trial = _Cost(tokens.epoch * epochs, None, on_gpus)
     if on_gpus and cluster.gpu is not None:
-        # 2 operations for each parameter and token in a forward pass, and twice as many in a backward pass.
-        parameters = network_of(config_of(model, default_root()), model_settings_of(space)).parameters
-        training = 8 if space.training.gradient_checkpointing else 6
-        operations = parameters * epochs * (training * tokens.epoch + 2 * evaluated)
-        return replace(trial, device_s=cluster.gpu.seconds(operations))
+        training = space.training
+        network = network_of(config_of(model, default_root()), model_settings_of(space))
+        # A backward pass has twice the operations of a forward pass.
+        passes = 4 if training.gradient_checkpointing else 3
+        operations = network.forward_operations(training.sequence_length) * (passes * tokens.epoch + evaluated)
+        return replace(trial, device_s=cluster.gpu.seconds(epochs * operations, training.precision))
     if tokens.train is None:
         return trial
     # A forward pass is about a third of a training step.

@@ -73,6 +73,7 @@ class Network:
         words, width: V and D.
         context: the longest sequence that the model was made for, in tokens; None if it does not say.
         capped: whether its logits are capped.
+        attended: the width of the queries of a layer, of all layers together.
     """
 
     parameters: int
@@ -86,6 +87,12 @@ class Network:
     width: int
     context: int | None
     capped: bool
+    attended: int
+
+    def forward_operations(self, sequence_length: int) -> int:
+        """Floating-point operations of a forward pass, for each token: two for each parameter, and as many for each
+        number of a query with each key and with each value of the row, which a mask hides but does not spare."""
+        return 2 * self.parameters + 4 * sequence_length * self.attended
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,17 @@ def _network(model: PreTrainedModel) -> Network:
         width=output.shape[1],
         context=getattr(text, "max_position_embeddings", None),
         capped=logits_of(model).soft_cap is not None,
+        attended=len(layers) * _query_width(text),
     )
+
+
+def _query_width(config: PreTrainedConfig) -> int:
+    """Of a layer, all heads together; 0 where the configuration does not tell, as without attention."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return 0
+    width = getattr(config, "head_dim", None)
+    return heads * width if width else int(config.hidden_size)
 
 
 def memory_of(

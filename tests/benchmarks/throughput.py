@@ -187,7 +187,7 @@ def main() -> int:
     ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
     pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
     kind = named([torch.cuda.get_device_name()]) if gpu else None
-    peak = kind.peak if kind is not None else None
+    peak = kind.bf16 if kind is not None else None
     results = {
         "ours_tokens_s": tokens / ours_s,
         "trainer_tokens_s": tokens / trainer_s,

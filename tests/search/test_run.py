@@ -327,6 +327,22 @@ def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_netwo
     assert "at 40% of 989 TFLOP/s" in plan
 
 
+def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL + "resources: {slots: 1, gpus_per_worker: 1}\n")
+    hours = {}
+    # As many tokens as take hours.
+    large = ["--set", "budget.epochs=1000000000", "--set", "training.sequence_length=64"]
+    for precision, peak in (("bf16", "989"), ("fp32", "67")):
+        plan = ["--dry-run", "--gpus", "1xH100", "--set", f"training.precision={precision}", *large]
+        assert main(["space.yaml", *plan]) == 0
+        printed = capsys.readouterr().out
+        assert f"at 40% of {peak} TFLOP/s" in printed
+        found = re.search(r"in all .* about ([\d,.]+) GPU hours", printed)
+        assert found is not None
+        hours[precision] = float(found[1].replace(",", ""))
+    assert hours["fp32"] / hours["bf16"] == pytest.approx(989 / 67, rel=0.02)
+
+
 def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
