@@ -26,7 +26,7 @@ from trainables.configurations import config_of
 from trainables.documents import Splits
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
-from trainables.memory import network_of
+from trainables.memory import checkpoint_bytes, network_of
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.prepare import check_length, mask_token_of
@@ -159,6 +159,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> 
             runs = Confirmation(journal, study, space).planned
             lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
+        lines.append(f"  kept    {_checkpoints(model, space)}")
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
@@ -180,6 +181,15 @@ def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
         f"  slots   {slots} of {workers} worker{'s' if workers > 1 else ''}{shared}",
         f"  memory  {memory.total / 1e9:.1f} GB of each GPU{there}: {parts}",
     ]
+
+
+def _checkpoints(model: str, space: Space) -> str:
+    """What those of a slot take of the storage."""
+    trained = network_of(config_of(model, default_root()), model_settings_of(space)).trained
+    # The old one stays until the new one is whole.
+    search, confirmation = (_size_of(2 * checkpoint_bytes(trained, keep_best)) for keep_best in (False, True))
+    confirming = "" if space.confirmation is None else f", {confirmation} in the confirmation"
+    return f"at most {search} of checkpoints for each slot{confirming}: the last one, and the next until it is whole"
 
 
 def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
@@ -213,6 +223,10 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _size_of(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _short(value: object) -> str:

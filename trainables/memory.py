@@ -124,6 +124,12 @@ def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:
     return _FP32 * (parameters + (5 if ranks == 1 else 6) * trained)
 
 
+def checkpoint_bytes(trained: int, keep_best: bool) -> int:
+    """Bytes of a run's checkpoint: of the weights that are trained, AdamW's two moments, and for a confirmation the
+    best ones; entropies that are computed anew apart."""
+    return _FP32 * (4 if keep_best else 3) * trained
+
+
 def fits_whole(parameters: int, trained: int, device_bytes: float, ranks: int) -> bool:
     """Whether each rank can hold the whole model, and activations: what sharding "auto" goes by."""
     return state_bytes(parameters, trained, ranks) < _SHARE_FOR_STATE * device_bytes

@@ -228,6 +228,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert sorted(Path.cwd().rglob("*")) == before
     for part in ("builtin/nano: 3 trials of 2 epochs", "2 of 2 (2 slots)", "0: no dropout", "1: sigmoid", "minutes"):
         assert part in plan
+    # Of 12 bytes for each of 316,032 parameters, and of 16, two.
+    kept = "kept    at most 7.6 MB of checkpoints for each slot, 10.1 MB in the confirmation: the last one, "
+    assert kept in plan
 
 
 ARMS = """
