@@ -115,8 +115,10 @@ def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
 
 
 def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> int:
-    if not space.resources.gpus_per_worker or gpu_bytes is None:
+    if not space.resources.gpus_per_worker:
         return 1
+    if gpu_bytes is None:
+        raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total

@@ -72,12 +72,11 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
             _check_resources(space_file, here.resources)
         if options.dry_run:
-            from search.cluster import resources
             from search.plan import plan
             from trainables.documents import DataError
 
             try:
-                lines = plan(space_file.config, splits, planned_for or here or _joined(space_file, resources()))
+                lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file))
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
@@ -89,8 +88,11 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         set_environment()
         from search.session import run_session
 
-        def allot(there: dict[str, float]) -> "dict[str, Allotment]":
-            return found or _allotted(space_file, _joined(space_file, there))
+        def allot(there: Cluster | None) -> "dict[str, Allotment]":
+            if found is not None:
+                return found
+            assert there is not None
+            return _allotted(space_file, _joined(space_file, there))
 
         return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
     except ConfigError as error:
@@ -206,7 +208,7 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         if grows is None or os.environ.get("RAY_ADDRESS"):
             return None
         if options.dry_run:
-            return _joined(space_file, {})
+            return _joined(space_file, Cluster({}))
         allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
         raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
     if not options.dry_run:
@@ -276,13 +278,19 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
-def _joined(space_file: ConfigFile[Space], there: Mapping[str, float]) -> Cluster:
-    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it.
+def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
+    """The cluster that RAY_ADDRESS names, for a plan; ConfigError if it cannot be joined, or the slots do not fit on
+    it."""
+    from search.cluster import joined
+    from search.nodes import present
 
-    Args:
-        there: resources that it has now, as Ray counts them.
-    """
-    cluster, grows = Cluster.in_ray(there), space_file.config.resources.autoscaler
+    with joined(Path()):
+        return _joined(space_file, present(space_file.config.resources.gpus_per_worker > 0))
+
+
+def _joined(space_file: ConfigFile[Space], cluster: Cluster) -> Cluster:
+    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it."""
+    grows = space_file.config.resources.autoscaler
     if grows is not None:
         cluster = cluster.grown(grows.cpus, None if grows.gpus is None else described(grows.gpus))
     _check_resources(space_file, cluster.resources)

@@ -7,6 +7,7 @@ import pytest
 
 from search.allotment import Allotment, alike, allotment, resolved, run_memory, usable_bytes
 from search.gpus import GPUS, described, named
+from search.machine import Cluster
 from search.space import Space
 from trainables.documents import DataError
 
@@ -81,6 +82,23 @@ def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
     assert allotment(space(gpus=0), SMALL, NO_GPU, None) == Allotment(1, 5)
 
 
+def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
+    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("NVIDIA L4", 23.6e9)])
+    assert (cluster.gpu, cluster.gpu_bytes) == (GPUS["L4"], 23.6e9)
+    # Of an unknown kind the memory is known.
+    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("Tesla T4", 15.8e9)])
+    assert (cluster.gpu, cluster.gpu_bytes) == (None, 15.8e9)
+
+
+def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> None:
+    with pytest.raises(DataError) as refused:
+        allotment(space(), SMALL, {"CPU": 8.0, "GPU": 8.0}, None)
+    assert str(refused.value) == (
+        "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
+    )
+    assert allotment(space(2), SMALL, {"CPU": 8.0, "GPU": 8.0}, None) == Allotment(2, 4)
+
+
 def test_what_never_fits_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError) as refused:
         on_gpus(space(), LARGE, 1)
@@ -110,10 +128,19 @@ def test_models_that_get_the_same_share_their_slots_where_one_follows_the_other(
 
 def test_gpus_by_name() -> None:
     assert described("8xH100") == (8, GPUS["H100"])
-    assert named(["NVIDIA H100 80GB HBM3"]) is GPUS["H100"]
-    assert named(["NVIDIA A100-SXM4-40GB"], 42e9) is GPUS["A100-40GB"]
-    assert named(["NVIDIA GeForce RTX 4090"]) is GPUS["RTX4090"]
-    assert named(["Tesla T4"]) is None
+    for name, memory, kind in (
+        ("NVIDIA H100 80GB HBM3", 85e9, "H100"),
+        ("NVIDIA A100-SXM4-40GB", 42e9, "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", 85e9, "A100"),
+        ("NVIDIA A10G", 23.6e9, "A10G"),
+        ("NVIDIA A10", 23.6e9, "A10"),
+        ("NVIDIA GeForce RTX 4090", 25e9, "RTX4090"),
+        # Ray's name for it.
+        ("GeForce-RTX-4090", 25e9, "RTX4090"),
+        ("NVIDIA L40S", 47e9, "L40S"),
+    ):
+        assert named(name, memory) is GPUS[kind]
+    assert named("Tesla T4", 16e9) is None
     for wrong, nearest in (("8xh100", "did you mean '8xH100'?"), ("H100", "'1xH100'"), ("0xH100", ""), ("8", "")):
         with pytest.raises(ValueError, match="a number, x and one of A100-40GB") as refused:
             described(wrong)

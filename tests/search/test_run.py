@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from search.gpus import GPUS
+from search.machine import Cluster
 from search.run import _changes, main
 from search.space import load
 from tests import tiny
@@ -372,7 +373,7 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     from search.run import _joined
 
     Path("space.yaml").write_text(SMALL)
-    head = {"memory": 1e9, "node:10.0.0.1": 1.0}
+    head = Cluster({"memory": 1e9, "node:10.0.0.1": 1.0})
     slots = "resources.slots=3"
     with pytest.raises(ConfigError, match=r"resources.cpus_per_worker: given 1; allowed: at most 0"):
         _joined(load("space.yaml", [slots]), head)
@@ -382,9 +383,15 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     gpus = ["resources.autoscaler={cpus: 8, gpus: 4xL40S}", "resources.gpus_per_worker=1", slots]
     cluster = _joined(load("space.yaml", gpus), head)
     assert (cluster.resources["GPU"], cluster.gpu, cluster.gpu_bytes) == (4, GPUS["L40S"], 48e9)
-    # What is there counts, if it is more.
-    cluster = _joined(load("space.yaml", gpus), {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0})
-    assert (cluster.resources["CPU"], cluster.resources["GPU"], cluster.gpu) == (64, 8, GPUS["H100"])
+    # What is there counts, if it is more; of the GPUs those of least memory.
+    for name, memory, kind, least in (
+        ("NVIDIA H100 80GB HBM3", 85e9, "L40S", 48e9),
+        ("NVIDIA L4", 23.6e9, "L4", 23.6e9),
+    ):
+        there = Cluster.with_gpus({"CPU": 64.0, "GPU": 8.0}, [(name, memory)])
+        cluster = _joined(load("space.yaml", gpus), there)
+        assert (cluster.resources["CPU"], cluster.resources["GPU"]) == (64, 8)
+        assert (cluster.gpu, cluster.gpu_bytes) == (GPUS[kind], least)
 
 
 def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
@@ -407,7 +414,6 @@ def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
 
 def test_counts_are_found_for_a_search_here() -> None:
     from search.allotment import Allotment
-    from search.machine import Cluster
     from search.run import _allotted
 
     Path("space.yaml").write_text(SMALL)
