@@ -6,7 +6,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from search.machine import served
+from search.machine import Cluster
 from search.space import Space
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
@@ -29,26 +29,22 @@ class Allotment:
     slots: int
 
 
-def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> Allotment:
+def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
     """What a model of the space gets.
-
-    Args:
-        cluster: the resources there are, as Ray counts them.
-        gpu_bytes: memory of a GPU; None where that is not known.
 
     Raises:
         DataError: it fits on no number of workers, or a share of a GPU is too small for any.
     """
     resources = space.resources
-    share = resources.gpus_per_worker
+    share, gpu_bytes = resources.gpus_per_worker, cluster.gpu_bytes
     if share and gpu_bytes is not None and bytes_for_torch(share, gpu_bytes) <= 0:
         allowed = (
             f"0, or above {CONTEXT_BYTES / gpu_bytes:.2g}: a worker would have {share * gpu_bytes / 1e9:.1f} GB of "
             f"{gpu_bytes / 1e9:.0f} GB, and CUDA itself takes about {CONTEXT_BYTES / 1e9:g} GB"
         )
         raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
-    workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
-    room = int(_served(space, cluster) / workers)
+    workers = _fewest(space, model, cluster) if resources.workers == "auto" else resources.workers
+    room = _most_workers(space, cluster) // workers
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))
     return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
@@ -96,27 +92,25 @@ def usable_bytes(space: Space, gpu_bytes: float) -> float:
     return USABLE * bytes_for_torch(space.resources.gpus_per_worker, gpu_bytes)
 
 
-def _served(space: Space, cluster: Mapping[str, float]) -> float:
-    """Workers that the cluster is enough for."""
-    resources = space.resources
-    kinds = [("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)]
-    return min(served(cluster.get(kind, 0.0), each) for kind, each in kinds if each)
+def _most_workers(space: Space, cluster: Cluster) -> int:
+    return cluster.workers(space.resources.cpus_per_worker, space.resources.gpus_per_worker)
 
 
-def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
+def _counts(space: Space, cluster: Cluster) -> Iterator[int]:
     """1, 2, 4, ... workers that the cluster has, and that the rows of a micro-batch can be shared out to."""
     rows = space.training.batch_size // space.training.accumulation
     # Workers of one trial on one GPU would only wait for each other; NCCL refuses them.
-    most = 1 if 0 < space.resources.gpus_per_worker < 1 else int(_served(space, cluster))
+    most = 1 if 0 < space.resources.gpus_per_worker < 1 else _most_workers(space, cluster)
     workers = 1
     while workers <= max(1, most) and rows % workers == 0:
         yield workers
         workers *= 2
 
 
-def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> int:
+def _fewest(space: Space, model: str, cluster: Cluster) -> int:
     if not space.resources.gpus_per_worker:
         return 1
+    gpu_bytes = cluster.gpu_bytes
     if gpu_bytes is None:
         raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.gpus import Gpu, named
@@ -13,14 +13,16 @@ class Cluster:
     """What a search runs on.
 
     Attributes:
-        resources: as Ray counts them.
+        resources: in all, as Ray counts them.
         gpu: the kind of its GPUs, of several the one of least memory; None if it has none, or an unknown one.
         gpu_bytes: their memory, the least that one has; None where it is not known.
+        nodes: the resources of each node; empty where there is one, or they are not known.
     """
 
     resources: Mapping[str, float]
     gpu: Gpu | None = None
     gpu_bytes: float | None = None
+    nodes: Sequence[Mapping[str, float]] = ()
 
     @classmethod
     def of_gpus(cls, count: int, gpu: Gpu) -> "Cluster":
@@ -28,12 +30,21 @@ class Cluster:
         return cls({"CPU": float("inf"), "GPU": float(count)}, gpu, gpu.memory)
 
     @classmethod
-    def with_gpus(cls, resources: Mapping[str, float], gpus: Sequence[tuple[str, float]]) -> "Cluster":
+    def with_gpus(
+        cls,
+        resources: Mapping[str, float],
+        gpus: Sequence[tuple[str, float]],
+        nodes: Sequence[Mapping[str, float]] = (),
+    ) -> "Cluster":
         """With GPUs of these names and bytes."""
         if not gpus:
-            return cls(resources)
+            return cls(resources, nodes=nodes)
         name, least = min(gpus, key=lambda gpu: gpu[1])
-        return cls(resources, named(name, least), least)
+        return cls(resources, named(name, least), least, nodes)
+
+    def workers(self, cpus: float, gpus: float) -> int:
+        """Workers that there is room for, each with so many CPUs and GPUs, or a share of one."""
+        return workers_that_fit(self.nodes or (self.resources,), cpus, gpus)
 
     def grown(self, cpus: int, gpus: tuple[int, Gpu] | None) -> "Cluster":
         """With as many CPUs and GPUs as its autoscaler may bring it to."""
@@ -54,6 +65,12 @@ class Cluster:
 
         gpus = map(torch.cuda.get_device_properties, range(int(resources["GPU"])))
         return cls.with_gpus(resources, [(gpu.name, float(gpu.total_memory)) for gpu in gpus])
+
+
+def workers_that_fit(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many workers fit on nodes with these resources, each on one node."""
+    kinds = [(kind, each) for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
+    return sum(math.floor(min(served(node.get(kind, 0.0), each) for kind, each in kinds)) for node in nodes)
 
 
 def served(there: float, each: float) -> float:

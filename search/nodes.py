@@ -151,7 +151,8 @@ class _Nodes:
 
     def cluster(self) -> Cluster:
         """The resources of all nodes, and the GPUs that they have told of."""
-        return Cluster.with_gpus(ray.cluster_resources(), self._gpus)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return Cluster.with_gpus(ray.cluster_resources(), self._gpus, nodes)
 
     def watch(self, refused: Callable[[str], None], ends: threading.Event) -> None:
         while not ends.wait(_PAUSE_S):

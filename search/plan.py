@@ -104,7 +104,7 @@ def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
-        own = resolved(space, allotment(space, model, cluster.resources, cluster.gpu_bytes))
+        own = resolved(space, allotment(space, model, cluster))
         told, most = _size(model, own, splits, cluster)
         lines += ["", *told]
         total = total.plus(most)

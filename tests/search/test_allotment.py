@@ -11,7 +11,6 @@ from search.machine import Cluster
 from search.space import Space
 from trainables.documents import DataError
 
-NO_GPU: dict[str, float] = {"CPU": 5.0}
 GPU_BYTES = GPUS["H100"].memory
 
 
@@ -32,8 +31,7 @@ def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **trainin
 
 
 def on_gpus(space: Space, model: str, count: int) -> Allotment:
-    cluster = {"CPU": float("inf"), "GPU": float(count)}
-    return allotment(space, model, cluster, GPU_BYTES)
+    return allotment(space, model, Cluster.of_gpus(count, GPUS["H100"]))
 
 
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
@@ -71,7 +69,7 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
     assert usable_bytes(space(), 80e9) == pytest.approx(71.46e9)
     for workers in ("auto", 1):
         with pytest.raises(DataError) as refused:
-            allotment(space(workers, gpus=0.02), SMALL, {"CPU": 64.0, "GPU": 1.0}, 24e9)
+            allotment(space(workers, gpus=0.02), SMALL, Cluster.of_gpus(1, GPUS["L4"]))
         assert str(refused.value) == (
             "resources.gpus_per_worker: given 0.02; allowed: 0, or above 0.025: a worker would have 0.5 GB of 24 GB, "
             "and CUDA itself takes about 0.6 GB"
@@ -79,7 +77,7 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
 
 
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
-    assert allotment(space(gpus=0), SMALL, NO_GPU, None) == Allotment(1, 5)
+    assert allotment(space(gpus=0), SMALL, Cluster({"CPU": 5.0})) == Allotment(1, 5)
 
 
 def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
@@ -92,11 +90,23 @@ def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
 
 def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> None:
     with pytest.raises(DataError) as refused:
-        allotment(space(), SMALL, {"CPU": 8.0, "GPU": 8.0}, None)
+        allotment(space(), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0}))
     assert str(refused.value) == (
         "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
     )
-    assert allotment(space(2), SMALL, {"CPU": 8.0, "GPU": 8.0}, None) == Allotment(2, 4)
+    assert allotment(space(2), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0})) == Allotment(2, 4)
+
+
+def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
+    nodes = [{"CPU": 6.0}] * 3
+    cluster = Cluster({"CPU": 18.0}, nodes=nodes)
+    wide = space(gpus=0)
+    wide = wide.model_copy(update={"resources": wide.resources.model_copy(update={"cpus_per_worker": 4})})
+    assert allotment(wide, SMALL, cluster) == Allotment(1, 3)
+    # GPUs on a node without CPUs enough serve nobody.
+    nodes = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 1.0, "GPU": 8.0}]
+    cluster = Cluster({"CPU": 65.0, "GPU": 12.0}, GPUS["H100"], GPU_BYTES, nodes)
+    assert allotment(space(), SMALL, cluster) == Allotment(1, 5)
 
 
 def test_what_never_fits_is_refused_with_the_numbers() -> None:

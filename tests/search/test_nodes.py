@@ -175,6 +175,7 @@ def test_a_cluster_is_known_by_the_smallest_of_its_gpus(
     ray = _Ray(monkeypatch, (0, []), (2, [("NVIDIA H200", 150e9)] * 2), (1, [("NVIDIA A100-SXM4-80GB", 85e9)]))
     cluster = look(True)
     assert (cluster.resources, cluster.gpu, cluster.gpu_bytes) == ({"CPU": 8.0}, GPUS["A100"], 85e9)
+    assert cluster.nodes == [{"GPU": 0.0}, {"GPU": 2.0}, {"GPU": 1.0}]
     assert sorted(ray.asked) == [False, True, True]
 
 

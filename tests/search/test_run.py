@@ -394,6 +394,43 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
         assert (cluster.gpu, cluster.gpu_bytes) == (GPUS[kind], least)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "resources", "expected"),
+    [
+        ([(8, 0)] * 8, "{cpus_per_worker: 16}", "cpus_per_worker: given 16; allowed: at most 8, the CPUs of a node"),
+        (
+            [(64, 0), (2, 4)],
+            "{cpus_per_worker: 4, gpus_per_worker: 0.5}",
+            "cpus_per_worker: given 4; allowed: at most 2, the CPUs of a node with GPUs",
+        ),
+        (
+            [(6, 0)] * 3,
+            "{cpus_per_worker: 4, slots: 1, workers: 4}",
+            "workers: given 4; allowed: at most 3: each takes 4 CPUs of one node",
+        ),
+        (
+            [(6, 2)] * 3,
+            "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4}",
+            "slots: given 4; allowed: at most 3: a worker takes 4 CPUs and 1 GPU of one node, and 3 fit on the nodes",
+        ),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 3}", None),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4, autoscaler: {cpus: 4}}", None),
+    ],
+)
+def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, expected: str | None) -> None:
+    from search.run import _joined
+
+    each = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
+    there = {kind: sum(node[kind] for node in each) for kind in ("CPU", "GPU")}
+    Path("space.yaml").write_text(SMALL + "training: {batch_size: 8}\n")
+    space = load("space.yaml", [f"resources={resources}"])
+    if expected is None:
+        _joined(space, Cluster(there, nodes=each))
+        return
+    with pytest.raises(ConfigError, match=f"resources.{expected}"):
+        _joined(space, Cluster(there, nodes=each))
+
+
 def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
