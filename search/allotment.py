@@ -6,18 +6,18 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from search.machine import served
+from search.machine import Cluster
 from search.space import Space
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import Memory, memory_of, network_of
+from trainables.memory import CONTEXT_BYTES, Memory, bytes_for_torch, memory_of, network_of
 from trainables.settings import ModelSettings
 from trainables.sharding import chosen
 
-# Of a GPU, what a run may take; the rest is for CUDA itself, and for memory that lies in pieces.
+# Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9
 
 
@@ -29,19 +29,22 @@ class Allotment:
     slots: int
 
 
-def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> Allotment:
+def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
     """What a model of the space gets.
 
-    Args:
-        cluster: the resources there are, as Ray counts them.
-        gpu_bytes: memory of a GPU; None where that is not known.
-
     Raises:
-        DataError: it fits on no number of workers.
+        DataError: it fits on no number of workers, or a share of a GPU is too small for any.
     """
     resources = space.resources
-    workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
-    room = int(_served(space, cluster) / workers)
+    share, gpu_bytes = resources.gpus_per_worker, cluster.gpu_bytes
+    if share and gpu_bytes is not None and bytes_for_torch(share, gpu_bytes) <= 0:
+        allowed = (
+            f"0, or above {CONTEXT_BYTES / gpu_bytes:.2g}: a worker would have {share * gpu_bytes / 1e9:.1f} GB of "
+            f"{gpu_bytes / 1e9:.0f} GB, and CUDA itself takes about {CONTEXT_BYTES / 1e9:g} GB"
+        )
+        raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
+    workers = _fewest(space, model, cluster) if resources.workers == "auto" else resources.workers
+    room = _most_workers(space, cluster) // workers
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))
     return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
@@ -86,30 +89,30 @@ def _memory(model: str, how: ModelSettings, **run: Any) -> Memory:
 
 def usable_bytes(space: Space, gpu_bytes: float) -> float:
     """Of a GPU with so many bytes, what a worker may take; workers that share one share its memory."""
-    return USABLE * space.resources.gpus_per_worker * gpu_bytes
+    return USABLE * bytes_for_torch(space.resources.gpus_per_worker, gpu_bytes)
 
 
-def _served(space: Space, cluster: Mapping[str, float]) -> float:
-    """Workers that the cluster is enough for."""
-    resources = space.resources
-    kinds = [("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)]
-    return min(served(cluster.get(kind, 0.0), each) for kind, each in kinds if each)
+def _most_workers(space: Space, cluster: Cluster) -> int:
+    return cluster.workers(space.resources.cpus_per_worker, space.resources.gpus_per_worker)
 
 
-def _counts(space: Space, cluster: Mapping[str, float]) -> Iterator[int]:
+def _counts(space: Space, cluster: Cluster) -> Iterator[int]:
     """1, 2, 4, ... workers that the cluster has, and that the rows of a micro-batch can be shared out to."""
     rows = space.training.batch_size // space.training.accumulation
     # Workers of one trial on one GPU would only wait for each other; NCCL refuses them.
-    most = 1 if 0 < space.resources.gpus_per_worker < 1 else int(_served(space, cluster))
+    most = 1 if 0 < space.resources.gpus_per_worker < 1 else _most_workers(space, cluster)
     workers = 1
     while workers <= max(1, most) and rows % workers == 0:
         yield workers
         workers *= 2
 
 
-def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: float | None) -> int:
-    if not space.resources.gpus_per_worker or gpu_bytes is None:
+def _fewest(space: Space, model: str, cluster: Cluster) -> int:
+    if not space.resources.gpus_per_worker:
         return 1
+    gpu_bytes = cluster.gpu_bytes
+    if gpu_bytes is None:
+        raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total

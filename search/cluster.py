@@ -14,9 +14,8 @@ from trainables.config.file import ConfigError
 
 
 @contextmanager
-def joined(output: Path) -> Iterator[dict[str, float]]:
-    """Joins the cluster, or starts Ray, reachable from this machine alone; leaves nothing of it behind. Gives the
-    resources that there are.
+def joined(output: Path) -> Iterator[None]:
+    """Joins the cluster, or starts Ray, reachable from this machine alone; leaves nothing of it behind.
 
     Args:
         output: of the search, which has one Ray at a time.
@@ -40,21 +39,11 @@ def joined(output: Path) -> Iterator[dict[str, float]]:
                 logging_level="error",
                 _temp_dir=str(folder),
             )
-        yield ray.cluster_resources()
+        yield
     finally:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def resources() -> dict[str, float]:
-    """What the cluster that RAY_ADDRESS names has.
-
-    Raises:
-        ConfigError: it cannot be joined.
-    """
-    with joined(Path()) as there:
-        return there
 
 
 def set_environment() -> None:

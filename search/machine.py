@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.gpus import Gpu, named
@@ -13,14 +13,16 @@ class Cluster:
     """What a search runs on.
 
     Attributes:
-        resources: as Ray counts them.
-        gpu: the kind of its GPUs; None if it has none, or an unknown one.
-        gpu_bytes: their memory; None where it is not known.
+        resources: in all, as Ray counts them.
+        gpu: the kind of its GPUs, of several the one of least memory; None if it has none, or an unknown one.
+        gpu_bytes: their memory, the least that one has; None where it is not known.
+        nodes: the resources of each node; empty where there is one, or they are not known.
     """
 
     resources: Mapping[str, float]
     gpu: Gpu | None = None
     gpu_bytes: float | None = None
+    nodes: Sequence[Mapping[str, float]] = ()
 
     @classmethod
     def of_gpus(cls, count: int, gpu: Gpu) -> "Cluster":
@@ -28,11 +30,21 @@ class Cluster:
         return cls({"CPU": float("inf"), "GPU": float(count)}, gpu, gpu.memory)
 
     @classmethod
-    def in_ray(cls, resources: Mapping[str, float]) -> "Cluster":
-        """Ray names the kinds of GPUs among the resources, as in accelerator_type:H100."""
-        kinds = [key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")]
-        gpu = named(kinds)
-        return cls(resources, gpu, None if gpu is None else gpu.memory)
+    def with_gpus(
+        cls,
+        resources: Mapping[str, float],
+        gpus: Sequence[tuple[str, float]],
+        nodes: Sequence[Mapping[str, float]] = (),
+    ) -> "Cluster":
+        """With GPUs of these names and bytes."""
+        if not gpus:
+            return cls(resources, nodes=nodes)
+        name, least = min(gpus, key=lambda gpu: gpu[1])
+        return cls(resources, named(name, least), least, nodes)
+
+    def workers(self, cpus: float, gpus: float) -> int:
+        """Workers that there is room for, each with so many CPUs and GPUs, or a share of one."""
+        return workers_that_fit(self.nodes or (self.resources,), cpus, gpus)
 
     def grown(self, cpus: int, gpus: tuple[int, Gpu] | None) -> "Cluster":
         """With as many CPUs and GPUs as its autoscaler may bring it to."""
@@ -40,8 +52,9 @@ class Cluster:
         resources = dict(self.resources)
         for kind, most in (("CPU", cpus), ("GPU", count)):
             resources[kind] = max(resources.get(kind, 0.0), float(most))
-        gpu = self.gpu or gpu
-        return Cluster(resources, gpu, None if gpu is None else gpu.memory)
+        if gpu is None or (self.gpu_bytes is not None and self.gpu_bytes <= gpu.memory):
+            return Cluster(resources, self.gpu, self.gpu_bytes)
+        return Cluster(resources, gpu, gpu.memory)
 
     @classmethod
     def here(cls, with_gpus: bool) -> "Cluster":
@@ -50,9 +63,14 @@ class Cluster:
             return cls(resources)
         import torch
 
-        properties = torch.cuda.get_device_properties(0)
-        memory = float(properties.total_memory)
-        return cls(resources, named([properties.name], memory), memory)
+        gpus = map(torch.cuda.get_device_properties, range(int(resources["GPU"])))
+        return cls.with_gpus(resources, [(gpu.name, float(gpu.total_memory)) for gpu in gpus])
+
+
+def workers_that_fit(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many workers fit on nodes with these resources, each on one node."""
+    kinds = [(kind, each) for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
+    return sum(math.floor(min(served(node.get(kind, 0.0), each) for kind, each in kinds)) for node in nodes)
 
 
 def served(there: float, each: float) -> float:

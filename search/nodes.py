@@ -1,4 +1,5 @@
-"""What every node of a cluster needs, looked at before the first trial: the same packages, and folders that all see."""
+"""What every node of a cluster needs, looked at before the first trial: the same packages, folders that all see, and
+GPUs that torch can use."""
 
 import secrets
 import threading
@@ -7,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.machine import Cluster
 from search.mirror import Output
 from trainables.cache import default_root
 from trainables.config.errors import one_line
@@ -51,11 +53,14 @@ class Report:
         versions: of Python and of packages; None for one that is not installed.
         sources: digests of this project's own packages; None for one that cannot be found.
         folders: what is wrong with those that cannot be used, by their setting.
+        gpus: the name and the bytes of each that torch can use; None where they are not looked for, or there is no
+            torch.
     """
 
     versions: Mapping[str, str | None]
     sources: Mapping[str, str | None]
     folders: Mapping[str, str]
+    gpus: Sequence[tuple[str, float]] | None = None
 
 
 def needed(where: Output, models: Sequence[str]) -> list[Folder]:
@@ -74,26 +79,41 @@ def needed(where: Output, models: Sequence[str]) -> list[Folder]:
     return folders
 
 
+def present(gpus: bool) -> Cluster:
+    """What the cluster that this process has joined has.
+
+    Args:
+        gpus: whether they are used, and so looked at.
+
+    Raises:
+        ConfigError: what is wrong with a node that has some.
+    """
+    nodes = _Nodes([], gpus, (), ())
+    if gpus:
+        nodes.check()
+    return nodes.cluster()
+
+
 @contextmanager
-def checked_nodes(folders: Sequence[Folder], refused: Callable[[str], None]) -> Iterator[None]:
-    """Looks at every node of the cluster that this process has joined, as a slot may lie on any of them; then, as long
-    as the context is open, at each that joins.
+def checked_nodes(folders: Sequence[Folder], refused: Callable[[str], None], gpus: bool = False) -> Iterator[Cluster]:
+    """Looks at every node of the cluster that this process has joined, as a slot may lie on any of them, and gives what
+    there is; then, as long as the context is open, at each that joins.
 
     Args:
         refused: is told, by another thread, what is wrong with a node that has joined; once.
+        gpus: whether they are used, and so looked at.
 
     Raises:
         ConfigError: what is wrong, a line for each thing; or a folder that this process cannot write.
     """
     with ExitStack() as stack:
-        nodes = _Nodes([(f.setting, *stack.enter_context(_marked(f)), f.writable) for f in folders])
-        if wrong := nodes.problems(time.monotonic() + _TIMEOUT_S):
-            raise ConfigError("\n".join(wrong))
+        nodes = _Nodes([(f.setting, *stack.enter_context(_marked(f)), f.writable) for f in folders], gpus)
+        nodes.check()
         ends = threading.Event()
         thread = threading.Thread(target=nodes.watch, args=(refused, ends), daemon=True, name="nodes")
         thread.start()
         try:
-            yield
+            yield nodes.cluster()
         finally:
             ends.set()
             thread.join()
@@ -104,15 +124,35 @@ class _Nodes:
 
     Args:
         marks: of the folders, as `_look` takes them.
+        gpus: whether those of nodes that have some are looked at.
     """
 
-    def __init__(self, marks: list[tuple[str, str, str, bool]]) -> None:
+    def __init__(
+        self,
+        marks: list[tuple[str, str, str, bool]],
+        gpus: bool,
+        packages: tuple[str, ...] = _PACKAGES,
+        sources: tuple[str, ...] = _SOURCES,
+    ) -> None:
         look = _look()
-        self._arguments = _PACKAGES, _SOURCES, marks
-        self._task = ray.remote(num_cpus=0, max_retries=0)(look)
-        self._here = Report(*look(*self._arguments))
+        self._arguments = packages, sources, marks
+        # A process that has looked at GPUs ends, and leaves nothing on them. It takes none: a slot may have them all.
+        self._task = ray.remote(num_cpus=0, max_retries=0, max_calls=int(gpus))(look)
+        self._here = Report(*look(*self._arguments, False))
+        self._looks_at_gpus = gpus
+        self._gpus: list[tuple[str, float]] = []
         self._asked: dict[str, tuple[Any, float]] = {}
         self._reported: set[str] = set()
+
+    def check(self) -> None:
+        """Raises ConfigError if anything is wrong with a node."""
+        if wrong := self.problems(time.monotonic() + _TIMEOUT_S):
+            raise ConfigError("\n".join(wrong))
+
+    def cluster(self) -> Cluster:
+        """The resources of all nodes, and the GPUs that they have told of."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return Cluster.with_gpus(ray.cluster_resources(), self._gpus, nodes)
 
     def watch(self, refused: Callable[[str], None], ends: threading.Event) -> None:
         while not ends.wait(_PAUSE_S):
@@ -123,16 +163,18 @@ class _Nodes:
     def problems(self, until: float) -> list[str]:
         """What is wrong with nodes that have not reported yet; those that take longer than `until`, in seconds of
         time.monotonic(), are asked again the next time."""
-        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         for node in alive.keys() - self._asked.keys():
             there = NodeAffinitySchedulingStrategy(node, soft=False)
-            reference = self._task.options(scheduling_strategy=there).remote(*self._arguments)
+            gpus = self._looks_at_gpus and alive[node]["Resources"].get("GPU", 0) > 0
+            reference = self._task.options(scheduling_strategy=there).remote(*self._arguments, gpus)
             self._asked[node] = reference, time.monotonic()
         reports: list[tuple[str, Report | str]] = []
-        for node, address in alive.items():
+        for node in alive:
             if node not in self._reported and (report := self._report(node, until)) is not None:
                 self._reported.add(node)
-                reports.append((address, report))
+                self._gpus += (isinstance(report, Report) and report.gpus) or ()
+                reports.append((alive[node]["NodeManagerAddress"], report))
         return problems(self._here, reports)
 
     def _report(self, node: str, until: float) -> Report | str | None:
@@ -180,6 +222,11 @@ def _problems(here: Report, report: Report | str) -> Iterator[str]:
             yield f"given {given}; allowed: the search's own, which a job submitted with --working-dir . brings along"
     for setting, wrong in report.folders.items():
         yield f"{setting}: given {wrong}; allowed: a folder on storage that all nodes share"
+    if report.gpus is not None and not report.gpus:
+        yield (
+            "given no GPU that torch can use (torch.cuda.is_available() is false); allowed: torch with CUDA, and a "
+            "driver for it, on each node with GPUs"
+        )
 
 
 @contextmanager
@@ -206,15 +253,19 @@ def _marked(folder: Folder) -> Iterator[tuple[str, str]]:
         mark.unlink()
 
 
-def _look() -> Callable[..., tuple[dict[str, str | None], dict[str, str | None], dict[str, str]]]:
+_Look: TypeAlias = tuple[dict[str, str | None], dict[str, str | None], dict[str, str], list[tuple[str, float]] | None]
+
+
+def _look() -> Callable[..., _Look]:
     """The function that looks at a node, and returns what a Report has.
 
-    It is made here and uses the standard library alone, so that Ray sends its code: the node may not have this package.
+    It is made here and uses the standard library alone, and for GPUs torch, so that Ray sends its code: the node may
+    not have this package.
     """
 
     def look(
-        packages: tuple[str, ...], sources: tuple[str, ...], marks: list[tuple[str, str, str, bool]]
-    ) -> tuple[dict[str, str | None], dict[str, str | None], dict[str, str]]:
+        packages: tuple[str, ...], sources: tuple[str, ...], marks: list[tuple[str, str, str, bool]], gpus: bool
+    ) -> _Look:
         import hashlib
         import importlib.metadata
         import importlib.util
@@ -254,6 +305,13 @@ def _look() -> Callable[..., tuple[dict[str, str | None], dict[str, str | None],
                     tempfile.TemporaryFile(dir=folder).close()
             except OSError as error:
                 folders[setting] = f"{folder}, which it cannot write ({error.strerror})"
-        return versions, digests, folders
+        found = None
+        if gpus and importlib.util.find_spec("torch") is not None:
+            import torch
+
+            each = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+            properties = map(torch.cuda.get_device_properties, each)
+            found = [(gpu.name, float(gpu.total_memory)) for gpu in properties]
+        return versions, digests, folders, found
 
     return look

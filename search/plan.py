@@ -26,7 +26,7 @@ from trainables.configurations import config_of
 from trainables.documents import Splits
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
-from trainables.memory import network_of
+from trainables.memory import checkpoint_bytes, network_of
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.prepare import check_length, mask_token_of
@@ -104,14 +104,15 @@ def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
-        own = resolved(space, allotment(space, model, cluster.resources, cluster.gpu_bytes))
+        own = resolved(space, allotment(space, model, cluster))
         told, most = _size(model, own, splits, cluster)
         lines += ["", *told]
         total = total.plus(most)
         wall_s += (most.device_s or 0.0) / own.resources.counts[1] / own.resources.devices
     lines += ["", f"in all    {total} at most"]
     if on_gpus and cluster.gpu is not None:
-        how = f"at {UTILISATION:.0%} of {cluster.gpu.peak / 1e12:g} TFLOP/s; "
+        peak = cluster.gpu.peak(space.training.precision)
+        how = f"at {UTILISATION:.0%} of {peak / 1e12:g} TFLOP/s; "
     else:
         how = "timed on a CPU; " if on_gpus else ""
     if total.device_s is None:
@@ -158,6 +159,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> 
             runs = Confirmation(journal, study, space).planned
             lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
+        lines.append(f"  kept    {_checkpoints(model, space)}")
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
@@ -179,6 +181,15 @@ def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
         f"  slots   {slots} of {workers} worker{'s' if workers > 1 else ''}{shared}",
         f"  memory  {memory.total / 1e9:.1f} GB of each GPU{there}: {parts}",
     ]
+
+
+def _checkpoints(model: str, space: Space) -> str:
+    """What those of a slot take of the storage."""
+    trained = network_of(config_of(model, default_root()), model_settings_of(space)).trained
+    # The old one stays until the new one is whole.
+    search, confirmation = (_size_of(2 * checkpoint_bytes(trained, keep_best)) for keep_best in (False, True))
+    confirming = "" if space.confirmation is None else f", {confirmation} in the confirmation"
+    return f"at most {search} of checkpoints for each slot{confirming}: the last one, and the next until it is whole"
 
 
 def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
@@ -212,6 +223,10 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _size_of(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _short(value: object) -> str:
@@ -256,11 +271,12 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: Cluster) -> _Cost
     evaluated = tokens.evaluation * space.evaluation.per_epoch
     trial = _Cost(tokens.epoch * epochs, None, on_gpus)
     if on_gpus and cluster.gpu is not None:
-        # 2 operations for each parameter and token in a forward pass, and twice as many in a backward pass.
-        parameters = network_of(config_of(model, default_root()), model_settings_of(space)).parameters
-        training = 8 if space.training.gradient_checkpointing else 6
-        operations = parameters * epochs * (training * tokens.epoch + 2 * evaluated)
-        return replace(trial, device_s=cluster.gpu.seconds(operations))
+        training = space.training
+        network = network_of(config_of(model, default_root()), model_settings_of(space))
+        # A backward pass has twice the operations of a forward pass.
+        passes = 4 if training.gradient_checkpointing else 3
+        operations = network.forward_operations(training.sequence_length) * (passes * tokens.epoch + evaluated)
+        return replace(trial, device_s=cluster.gpu.seconds(epochs * operations, training.precision))
     if tokens.train is None:
         return trial
     # A forward pass is about a third of a training step.

@@ -1,6 +1,5 @@
 """How many slots a cluster has room for, which changes as nodes come and go, and the nodes that it is asked for."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from search.machine import served
+from search.machine import workers_that_fit
 
 _PAUSE_S = 2.0
 # Slots that nodes are asked for at the same time.
@@ -30,9 +29,7 @@ class Need:
 
 def slots_that_fit(nodes: Iterable[Mapping[str, float]], need: Need) -> int:
     """How many slots fit on nodes with these resources; a worker is on one node, a slot may be on several."""
-    kinds = [(kind, each) for kind, each in (("CPU", need.cpus), ("GPU", need.gpus)) if each]
-    workers = sum(min(math.floor(served(node.get(kind, 0.0), each)) for kind, each in kinds) for node in nodes)
-    return workers // need.workers
+    return workers_that_fit(nodes, need.cpus, need.gpus) // need.workers
 
 
 class Room:

@@ -13,7 +13,7 @@ Exit codes: 0 done, 1 the search failed, 2 something in the space or the argumen
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,14 +71,13 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         here = None
         if planned_for is None and not os.environ.get("RAY_ADDRESS"):
             here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
-            _check_resources(space_file, here.resources)
+            _check_resources(space_file, here)
         if options.dry_run:
-            from search.cluster import resources
             from search.plan import plan
             from trainables.documents import DataError
 
             try:
-                lines = plan(space_file.config, splits, planned_for or here or _joined(space_file, resources()))
+                lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file))
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             print("\n".join(lines))
@@ -90,8 +89,11 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         set_environment()
         from search.session import run_session
 
-        def allot(there: dict[str, float]) -> "dict[str, Allotment]":
-            return found or _allotted(space_file, _joined(space_file, there))
+        def allot(there: Cluster | None) -> "dict[str, Allotment]":
+            if found is not None:
+                return found
+            assert there is not None
+            return _allotted(space_file, _joined(space_file, there))
 
         with output_lock(output.folder):
             # Another search may have begun there meanwhile.
@@ -200,13 +202,19 @@ def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]
 
 
 def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cluster | None:
-    """The cluster that --gpus describes.
+    """The cluster that --gpus describes, or resources.autoscaler for a plan where no cluster is joined.
 
     Raises:
         ConfigError: it describes none, nothing is planned for it, or the space does not fit on it.
     """
     if options.gpus is None:
-        return None
+        grows = space_file.config.resources.autoscaler
+        if grows is None or os.environ.get("RAY_ADDRESS"):
+            return None
+        if options.dry_run:
+            return _joined(space_file, Cluster({}))
+        allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
+        raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
     if not options.dry_run:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
     try:
@@ -215,7 +223,7 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: {error}") from None
     if not space_file.config.resources.gpus_per_worker:
         raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
-    _check_resources(space_file, cluster.resources)
+    _check_resources(space_file, cluster)
     return cluster
 
 
@@ -256,7 +264,7 @@ def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, All
 
     space = space_file.config
     try:
-        return {model: allotment(space, model, cluster.resources, cluster.gpu_bytes) for model in space.models}
+        return {model: allotment(space, model, cluster) for model in space.models}
     except DataError as error:
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
@@ -274,27 +282,33 @@ def _check_contestants(space_file: ConfigFile[Space]) -> None:
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
 
 
-def _joined(space_file: ConfigFile[Space], there: Mapping[str, float]) -> Cluster:
-    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it.
+def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
+    """The cluster that RAY_ADDRESS names, for a plan; ConfigError if it cannot be joined, or the slots do not fit on
+    it."""
+    from search.cluster import joined
+    from search.nodes import present
 
-    Args:
-        there: resources that it has now, as Ray counts them.
-    """
-    cluster, grows = Cluster.in_ray(there), space_file.config.resources.autoscaler
+    with joined(Path()):
+        return _joined(space_file, present(space_file.config.resources.gpus_per_worker > 0))
+
+
+def _joined(space_file: ConfigFile[Space], cluster: Cluster) -> Cluster:
+    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it."""
+    grows = space_file.config.resources.autoscaler
     if grows is not None:
         cluster = cluster.grown(grows.cpus, None if grows.gpus is None else described(grows.gpus))
-    _check_resources(space_file, cluster.resources)
+    _check_resources(space_file, cluster)
     return cluster
 
 
-def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]) -> None:
+def _check_resources(space_file: ConfigFile[Space], cluster: Cluster) -> None:
     """Raises ConfigError if the slots do not fit on the cluster; auto takes what there is."""
     resources = space_file.config.resources
     workers = 1 if resources.workers == "auto" else resources.workers
     # With as many workers as each model needs, slots are the most that there may be.
     slots = 1 if "auto" in (resources.workers, resources.slots) else int(resources.slots)
     for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
-        there = cluster.get(kind, 0.0)
+        there = cluster.resources.get(kind, 0.0)
         if each > there:
             raise space_file.error(
                 f"resources.{kind.lower()}s_per_worker", each, f"at most {there:g}, the {kind}s there are"
@@ -312,6 +326,24 @@ def _check_resources(space_file: ConfigFile[Space], cluster: Mapping[str, float]
             slots,
             f"at most {int(most / workers)}: each takes {workers * each:g} of the {there:g} {kind}s there are",
         )
+    _check_nodes(space_file, cluster, workers, slots)
+
+
+def _check_nodes(space_file: ConfigFile[Space], cluster: Cluster, workers: int, slots: int) -> None:
+    """Raises ConfigError if the slots do not fit as the resources lie on the nodes: a worker is on one of them."""
+    resources = space_file.config.resources
+    cpus, gpus = resources.cpus_per_worker, resources.gpus_per_worker
+    if (fit := cluster.workers(cpus, gpus)) >= workers * slots:
+        return
+    with_gpus, takes = (" with GPUs", f"{cpus} CPUs and {gpus:g} GPU") if gpus else ("", f"{cpus} CPUs")
+    if not fit:
+        most = max(node.get("CPU", 0.0) for node in cluster.nodes if node.get("GPU", 0.0) >= gpus)
+        raise space_file.error("resources.cpus_per_worker", cpus, f"at most {most:g}, the CPUs of a node{with_gpus}")
+    if fit < workers:
+        allowed = f"at most {fit}: each takes {takes} of one node"
+        raise space_file.error("resources.workers", workers, allowed)
+    allowed = f"at most {fit // workers}: a worker takes {takes} of one node, and {fit} fit on the nodes there are"
+    raise space_file.error("resources.slots", slots, allowed)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from search.events import Events
 from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPACE
 from search.interruption import EXIT_CODE, Interruption
 from search.leftovers import remove_ended
+from search.machine import Cluster
 from search.mirror import Output
 from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
@@ -61,14 +62,15 @@ def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
-    allot: Callable[[dict[str, float]], dict[str, Allotment]],
+    allot: Callable[[Cluster | None], dict[str, Allotment]],
     resume_command: str,
 ) -> int:
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
 
     Args:
         where: locked for this search.
-        allot: what each model gets of the resources that Ray has; raises ConfigError if one does not fit.
+        allot: what each model gets of a cluster that is joined, or of this machine; raises ConfigError if one does not
+            fit.
 
     Raises:
         ConfigError: what only the cluster or the tokenizer could tell.
@@ -79,12 +81,15 @@ def run_session(
     with Interruption() as interruption:
         state = _studies(space_file, output)
         try:
-            with joined(output) as there, ExitStack() as stack:
+            with joined(output), ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
-                allotments = allot(there)
+                cluster = None
                 if os.environ.get("RAY_ADDRESS"):
-                    stack.enter_context(checked_nodes(needed(where, space.models), interruption.ask))
+                    gpus = space.resources.gpus_per_worker > 0
+                    nodes = checked_nodes(needed(where, space.models), interruption.ask, gpus)
+                    cluster = stack.enter_context(nodes)
+                allotments = allot(cluster)
                 if interruption.asked:
                     raise KeyboardInterrupt
                 found = _search(space_file, splits, where, state, allotments, console, interruption, resume_command)

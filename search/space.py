@@ -179,8 +179,16 @@ class Faults(Block):
     settings: at least 0."""
 
 
+def _not_mysql(url: str) -> str:
+    # Its columns for text cannot hold what is kept with a study.
+    kind = url.partition(":")[0].partition("+")[0]
+    if kind in ("mysql", "mariadb"):
+        raise wrong((), shown(url), f"the URL of a database ({kind} cannot hold a study, postgresql can)")
+    return url
+
+
 class StudyBlock(Block):
-    storage: Text | None = None
+    storage: Annotated[Text, AfterValidator(_not_mysql)] | None = None
     """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna, which needs the package
     psycopg; not MySQL); searches share one under their names. null for the journal in the output folder."""
 

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import tomllib
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from sqlalchemy import make_url
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from search.reference import reference
@@ -57,6 +59,16 @@ def test_the_pins_satisfy_the_bounds() -> None:
     for text in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
+
+
+def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (driver,) = map(Requirement, project["optional-dependencies"]["postgresql"])
+    assert make_url("postgresql://host/optuna").get_dialect().driver == driver.name
+    (sqlalchemy,) = (one for one in map(Requirement, project["dependencies"]) if one.name == "sqlalchemy")
+    # Of SQLAlchemy 2.0 it is psycopg2.
+    assert not sqlalchemy.specifier.contains("2.0.99")
+    assert sqlalchemy.specifier.contains(version("sqlalchemy"))
 
 
 def test_no_command_is_untested() -> None:

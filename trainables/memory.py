@@ -18,6 +18,9 @@ from trainables.models import add_lora, decoder_layers, embed, hidden_states, lo
 from trainables.settings import ModelSettings
 
 _FP32, _BF16 = 4, 2
+# What a process takes of a GPU outside of torch's allocator: CUDA's context, kernels and libraries. An assumption: the
+# context alone has about 0.5 GB.
+CONTEXT_BYTES = 0.6e9
 # Of a device, what the state of a run may take under sharding "auto"; the rest is for activations.
 _SHARE_FOR_STATE = 0.7
 
@@ -70,6 +73,7 @@ class Network:
         words, width: V and D.
         context: the longest sequence that the model was made for, in tokens; None if it does not say.
         capped: whether its logits are capped.
+        attended: the width of the queries of a layer, of all layers together.
     """
 
     parameters: int
@@ -83,6 +87,12 @@ class Network:
     width: int
     context: int | None
     capped: bool
+    attended: int
+
+    def forward_operations(self, sequence_length: int) -> int:
+        """Floating-point operations of a forward pass, for each token: two for each parameter, and as many for each
+        number of a query with each key and with each value of the row, which a mask hides but does not spare."""
+        return 2 * self.parameters + 4 * sequence_length * self.attended
 
 
 @dataclass(frozen=True)
@@ -102,10 +112,22 @@ class _Saved:
     widest: int
 
 
+def bytes_for_torch(share: float, device_bytes: float) -> float:
+    """Of a GPU with so many bytes, what torch's allocator may take in a process that has a share of it; 0 or less where
+    the share is too small for CUDA itself."""
+    return share * device_bytes - CONTEXT_BYTES
+
+
 def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:
     """Bytes that do not depend on the data, each rank with the whole model: weights, their base copy, the best ones,
     AdamW's two moments, gradients, and with several ranks the buckets that they are exchanged in."""
     return _FP32 * (parameters + (5 if ranks == 1 else 6) * trained)
+
+
+def checkpoint_bytes(trained: int, keep_best: bool) -> int:
+    """Bytes of a run's checkpoint: of the weights that are trained, AdamW's two moments, and for a confirmation the
+    best ones; entropies that are computed anew apart."""
+    return _FP32 * (4 if keep_best else 3) * trained
 
 
 def fits_whole(parameters: int, trained: int, device_bytes: float, ranks: int) -> bool:
@@ -137,7 +159,17 @@ def _network(model: PreTrainedModel) -> Network:
         width=output.shape[1],
         context=getattr(text, "max_position_embeddings", None),
         capped=logits_of(model).soft_cap is not None,
+        attended=len(layers) * _query_width(text),
     )
+
+
+def _query_width(config: PreTrainedConfig) -> int:
+    """Of a layer, all heads together; 0 where the configuration does not tell, as without attention."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return 0
+    width = getattr(config, "head_dim", None)
+    return heads * width if width else int(config.hidden_size)
 
 
 def memory_of(

@@ -17,6 +17,7 @@ from trainables import parallel
 from trainables.checkpoint import CheckpointError
 from trainables.documents import DataError
 from trainables.mailbox import Answer, Assignment, Order, Reference
+from trainables.memory import bytes_for_torch
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.storage import Place, StorageError, place, store_errors
@@ -42,9 +43,7 @@ def serve(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
-    if 0 < config["share"] < 1 and device.type == "cuda":
-        # Memory that a worker takes beyond its share would be missing in the trial of another slot.
-        torch.cuda.set_per_process_memory_fraction(config["share"], device)
+    _keep_to(config["share"], device)
     ray.get(mailbox.worker_started.remote(parallel.rank(), ray.get_runtime_context().current_actor))
     pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}
@@ -89,6 +88,13 @@ def serve(config: dict[str, Any]) -> None:
             run, name = None, ""
             torch.cuda.empty_cache()
         done = order.number
+
+
+def _keep_to(share: float, device: torch.device) -> None:
+    """Memory that a worker takes beyond its share of a GPU would be missing in the trial of another slot."""
+    if 0 < share < 1 and device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(bytes_for_torch(share, whole) / whole, device)
 
 
 class _Pulse:

@@ -48,12 +48,8 @@ def connected(url: str, search: str) -> Database:
         search: the name of the search.
 
     Raises:
-        DatabaseError: it cannot be reached, there is no package for it, another version of Optuna made its tables, or
-            it is a MySQL, whose columns for text cannot hold what is kept with a study.
+        DatabaseError: it cannot be reached, there is no package for it, or another version of Optuna made its tables.
     """
-    kind = url.partition(":")[0].partition("+")[0]
-    if kind in ("mysql", "mariadb"):
-        raise DatabaseError(f"{kind} cannot hold a study, postgresql can")
     try:
         # Between two evaluations a server may have closed the connection.
         return Database(RDBStorage(url, {"pool_pre_ping": True}), search)

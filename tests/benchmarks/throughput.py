@@ -186,8 +186,9 @@ def main() -> int:
     tokens = BATCH * prepared.train_tokens / prepared.train_rows
     ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
     pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
-    kind = named([torch.cuda.get_device_name()]) if gpu else None
-    peak = kind.peak if kind is not None else None
+    properties = torch.cuda.get_device_properties(device) if gpu else None
+    kind = named(properties.name, properties.total_memory) if properties is not None else None
+    peak = kind.bf16 if kind is not None else None
     results = {
         "ours_tokens_s": tokens / ours_s,
         "trainer_tokens_s": tokens / trainer_s,

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from search.allotment import USABLE, Allotment, alike, allotment, resolved, run_memory
+from search.allotment import Allotment, alike, allotment, resolved, run_memory, usable_bytes
 from search.gpus import GPUS, described, named
+from search.machine import Cluster
 from search.space import Space
 from trainables.documents import DataError
 
-NO_GPU: dict[str, float] = {"CPU": 5.0}
 GPU_BYTES = GPUS["H100"].memory
 
 
@@ -31,8 +31,7 @@ def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **trainin
 
 
 def on_gpus(space: Space, model: str, count: int) -> Allotment:
-    cluster = {"CPU": float("inf"), "GPU": float(count)}
-    return allotment(space, model, cluster, GPU_BYTES)
+    return allotment(space, model, Cluster.of_gpus(count, GPUS["H100"]))
 
 
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
@@ -45,7 +44,7 @@ def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
     assert large.slots == 8 // large.workers
     # The fewest: with half as many it does not fit.
     for workers, fits in ((large.workers, True), (large.workers // 2, False)):
-        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= USABLE * GPU_BYTES) is fits
+        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= usable_bytes(space(), GPU_BYTES)) is fits
 
 
 def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
@@ -60,12 +59,54 @@ def test_slots_of_one_worker_share_gpus() -> None:
     assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allotment(1, 3)
     # A worker is on one GPU: three take 0.9 of it, and nothing else fits on the rest of two.
     assert on_gpus(space(gpus=0.3), SMALL, 2) == Allotment(1, 6)
-    with pytest.raises(DataError, match=r"with 1 worker, the most .* and 7\.2 GB may be used \(9% of 80 GB\)"):
+    with pytest.raises(DataError, match=r"with 1 worker, the most .* and 6\.7 GB may be used \(8% of 80 GB\)"):
         on_gpus(space(gpus=0.1, batch_size=64), SMALL, 8)
 
 
+def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
+    # 90% of what 0.6 GB leave of 20 GB and of 80 GB.
+    assert usable_bytes(space(gpus=0.25), 80e9) == pytest.approx(17.46e9)
+    assert usable_bytes(space(), 80e9) == pytest.approx(71.46e9)
+    for workers in ("auto", 1):
+        with pytest.raises(DataError) as refused:
+            allotment(space(workers, gpus=0.02), SMALL, Cluster.of_gpus(1, GPUS["L4"]))
+        assert str(refused.value) == (
+            "resources.gpus_per_worker: given 0.02; allowed: 0, or above 0.025: a worker would have 0.5 GB of 24 GB, "
+            "and CUDA itself takes about 0.6 GB"
+        )
+
+
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
-    assert allotment(space(gpus=0), SMALL, NO_GPU, None) == Allotment(1, 5)
+    assert allotment(space(gpus=0), SMALL, Cluster({"CPU": 5.0})) == Allotment(1, 5)
+
+
+def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
+    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("NVIDIA L4", 23.6e9)])
+    assert (cluster.gpu, cluster.gpu_bytes) == (GPUS["L4"], 23.6e9)
+    # Of an unknown kind the memory is known.
+    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("Tesla T4", 15.8e9)])
+    assert (cluster.gpu, cluster.gpu_bytes) == (None, 15.8e9)
+
+
+def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> None:
+    with pytest.raises(DataError) as refused:
+        allotment(space(), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0}))
+    assert str(refused.value) == (
+        "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
+    )
+    assert allotment(space(2), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0})) == Allotment(2, 4)
+
+
+def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
+    nodes = [{"CPU": 6.0}] * 3
+    cluster = Cluster({"CPU": 18.0}, nodes=nodes)
+    wide = space(gpus=0)
+    wide = wide.model_copy(update={"resources": wide.resources.model_copy(update={"cpus_per_worker": 4})})
+    assert allotment(wide, SMALL, cluster) == Allotment(1, 3)
+    # GPUs on a node without CPUs enough serve nobody.
+    nodes = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 1.0, "GPU": 8.0}]
+    cluster = Cluster({"CPU": 65.0, "GPU": 12.0}, GPUS["H100"], GPU_BYTES, nodes)
+    assert allotment(space(), SMALL, cluster) == Allotment(1, 5)
 
 
 def test_what_never_fits_is_refused_with_the_numbers() -> None:
@@ -73,7 +114,7 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         on_gpus(space(), LARGE, 1)
     line = str(refused.value)
     assert line.startswith("resources.workers: given auto; allowed: ")
-    for part in (LARGE, "GB of each GPU with 1 worker", "72.0 GB may be used", "90% of 80 GB"):
+    for part in (LARGE, "GB of each GPU with 1 worker", "71.5 GB may be used", "89% of 80 GB"):
         assert part in line
     # Two rows cannot be shared out to four workers.
     with pytest.raises(DataError, match="with 2 workers"):
@@ -97,10 +138,19 @@ def test_models_that_get_the_same_share_their_slots_where_one_follows_the_other(
 
 def test_gpus_by_name() -> None:
     assert described("8xH100") == (8, GPUS["H100"])
-    assert named(["NVIDIA H100 80GB HBM3"]) is GPUS["H100"]
-    assert named(["NVIDIA A100-SXM4-40GB"], 42e9) is GPUS["A100-40GB"]
-    assert named(["NVIDIA GeForce RTX 4090"]) is GPUS["RTX4090"]
-    assert named(["Tesla T4"]) is None
+    for name, memory, kind in (
+        ("NVIDIA H100 80GB HBM3", 85e9, "H100"),
+        ("NVIDIA A100-SXM4-40GB", 42e9, "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", 85e9, "A100"),
+        ("NVIDIA A10G", 23.6e9, "A10G"),
+        ("NVIDIA A10", 23.6e9, "A10"),
+        ("NVIDIA GeForce RTX 4090", 25e9, "RTX4090"),
+        # Ray's name for it.
+        ("GeForce-RTX-4090", 25e9, "RTX4090"),
+        ("NVIDIA L40S", 47e9, "L40S"),
+    ):
+        assert named(name, memory) is GPUS[kind]
+    assert named("Tesla T4", 16e9) is None
     for wrong, nearest in (("8xh100", "did you mean '8xH100'?"), ("H100", "'1xH100'"), ("0xH100", ""), ("8", "")):
         with pytest.raises(ValueError, match="a number, x and one of A100-40GB") as refused:
             described(wrong)

@@ -15,7 +15,7 @@ from pathlib import Path
 from search.cluster import joined, set_environment
 set_environment()
 import psutil
-with joined(Path(sys.argv[1])) as there:
+with joined(Path(sys.argv[1])):
     processes = psutil.Process().children(recursive=True)
     for process in [psutil.Process(), *processes]:
         for connection in process.net_connections(kind="inet"):

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from search.gpus import GPUS
+from search.machine import Cluster
 from search.run import _changes, main
 from search.space import load
 from tests import tiny
@@ -68,6 +69,19 @@ def test_what_a_space_may_not_say(
     line = refused(capsys, ["space.yaml", *(f"--set={override}" for override in overrides)])
     for part in expected:
         assert part in line
+
+
+@pytest.mark.parametrize("url", ["mysql://me:hunter2@host/optuna", "mariadb+pymysql://host/optuna"])
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_a_database_that_cannot_hold_a_study_is_told(
+    url: str, how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("space.yaml").write_text(SMALL + f"study: {{storage: {url}}}\n")
+    line = refused(capsys, ["space.yaml", *how])
+    assert line.startswith("space.yaml:5: study.storage: given ")
+    kind = url.partition(":")[0].partition("+")[0]
+    assert line.endswith(f"; allowed: the URL of a database ({kind} cannot hold a study, postgresql can)")
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize(
@@ -215,6 +229,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert sorted(Path.cwd().rglob("*")) == before
     for part in ("builtin/nano: 3 trials of 2 epochs", "2 of 2 (2 slots)", "0: no dropout", "1: sigmoid", "minutes"):
         assert part in plan
+    # Of 12 bytes for each of 316,032 parameters, and of 16, two.
+    kept = "kept    at most 7.6 MB of checkpoints for each slot, 10.1 MB in the confirmation: the last one, "
+    assert kept in plan
 
 
 ARMS = """
@@ -314,6 +331,22 @@ def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_netwo
     assert "at 40% of 989 TFLOP/s" in plan
 
 
+def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL + "resources: {slots: 1, gpus_per_worker: 1}\n")
+    hours = {}
+    # As many tokens as take hours.
+    large = ["--set", "budget.epochs=1000000000", "--set", "training.sequence_length=64"]
+    for precision, peak in (("bf16", "989"), ("fp32", "67")):
+        plan = ["--dry-run", "--gpus", "1xH100", "--set", f"training.precision={precision}", *large]
+        assert main(["space.yaml", *plan]) == 0
+        printed = capsys.readouterr().out
+        assert f"at 40% of {peak} TFLOP/s" in printed
+        found = re.search(r"in all .* about ([\d,.]+) GPU hours", printed)
+        assert found is not None
+        hours[precision] = float(found[1].replace(",", ""))
+    assert hours["fp32"] / hours["bf16"] == pytest.approx(989 / 67, rel=0.02)
+
+
 def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
@@ -340,7 +373,7 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     from search.run import _joined
 
     Path("space.yaml").write_text(SMALL)
-    head = {"memory": 1e9, "node:10.0.0.1": 1.0}
+    head = Cluster({"memory": 1e9, "node:10.0.0.1": 1.0})
     slots = "resources.slots=3"
     with pytest.raises(ConfigError, match=r"resources.cpus_per_worker: given 1; allowed: at most 0"):
         _joined(load("space.yaml", [slots]), head)
@@ -350,14 +383,74 @@ def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     gpus = ["resources.autoscaler={cpus: 8, gpus: 4xL40S}", "resources.gpus_per_worker=1", slots]
     cluster = _joined(load("space.yaml", gpus), head)
     assert (cluster.resources["GPU"], cluster.gpu, cluster.gpu_bytes) == (4, GPUS["L40S"], 48e9)
-    # What is there counts, if it is more.
-    cluster = _joined(load("space.yaml", gpus), {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0})
-    assert (cluster.resources["CPU"], cluster.resources["GPU"], cluster.gpu) == (64, 8, GPUS["H100"])
+    # What is there counts, if it is more; of the GPUs those of least memory.
+    for name, memory, kind, least in (
+        ("NVIDIA H100 80GB HBM3", 85e9, "L40S", 48e9),
+        ("NVIDIA L4", 23.6e9, "L4", 23.6e9),
+    ):
+        there = Cluster.with_gpus({"CPU": 64.0, "GPU": 8.0}, [(name, memory)])
+        cluster = _joined(load("space.yaml", gpus), there)
+        assert (cluster.resources["CPU"], cluster.resources["GPU"]) == (64, 8)
+        assert (cluster.gpu, cluster.gpu_bytes) == (GPUS[kind], least)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "expected"),
+    [
+        ([(8, 0)] * 8, "{cpus_per_worker: 16}", "cpus_per_worker: given 16; allowed: at most 8, the CPUs of a node"),
+        (
+            [(64, 0), (2, 4)],
+            "{cpus_per_worker: 4, gpus_per_worker: 0.5}",
+            "cpus_per_worker: given 4; allowed: at most 2, the CPUs of a node with GPUs",
+        ),
+        (
+            [(6, 0)] * 3,
+            "{cpus_per_worker: 4, slots: 1, workers: 4}",
+            "workers: given 4; allowed: at most 3: each takes 4 CPUs of one node",
+        ),
+        (
+            [(6, 2)] * 3,
+            "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4}",
+            "slots: given 4; allowed: at most 3: a worker takes 4 CPUs and 1 GPU of one node, and 3 fit on the nodes",
+        ),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 3}", None),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4, autoscaler: {cpus: 4}}", None),
+    ],
+)
+def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, expected: str | None) -> None:
+    from search.run import _joined
+
+    each = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
+    there = {kind: sum(node[kind] for node in each) for kind in ("CPU", "GPU")}
+    Path("space.yaml").write_text(SMALL + "training: {batch_size: 8}\n")
+    space = load("space.yaml", [f"resources={resources}"])
+    if expected is None:
+        _joined(space, Cluster(there, nodes=each))
+        return
+    with pytest.raises(ConfigError, match=f"resources.{expected}"):
+        _joined(space, Cluster(there, nodes=each))
+
+
+def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
+    line = refused(capsys, ["space.yaml"])
+    assert line == (
+        'space.yaml:5: resources.autoscaler: given {"cpus": 3, "gpus": null}; '
+        "allowed: null where no cluster is joined (RAY_ADDRESS is not set)"
+    )
+    assert main(["space.yaml", "--dry-run"]) == 0
+    assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out
+    assert "given 4; allowed: at most 3" in refused(capsys, ["space.yaml", "--dry-run", "--set=resources.slots=4"])
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with mock.patch("search.session.run_session", return_value=0) as run:
+        assert main(["space.yaml"]) == 0
+    run.assert_called_once()
 
 
 def test_counts_are_found_for_a_search_here() -> None:
     from search.allotment import Allotment
-    from search.machine import Cluster
     from search.run import _allotted
 
     Path("space.yaml").write_text(SMALL)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, Qwen3Config
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from tests.memory import measured
 from trainables.configurations import config_of
@@ -54,6 +55,15 @@ def test_the_plan_is_near_what_a_run_takes(model: str, built: str, precision: st
         config, how, rows=2, sequence_length=128, precision=PRECISIONS[precision], keep_best=True, device="cpu"
     )
     assert planned.total == pytest.approx(measured(config, how, 2, 128, precision, keep_best=True), rel=0.2)
+
+
+@pytest.mark.parametrize("length", [16, 512])
+def test_the_arithmetic_of_a_forward_pass_is_near_what_torch_counts(length: int) -> None:
+    model = AutoModelForCausalLM.from_config(QWEN, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(2, length, dtype=torch.int64))
+    planned = 2 * length * network_of(QWEN, HOWS["whole"]).forward_operations(length)
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_micro_batches_keep_their_gradients() -> None:

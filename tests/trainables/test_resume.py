@@ -12,6 +12,7 @@ from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
 from tests.trainables.runs import VARIANTS, finish, same, trained, untimed, weights
 from trainables.checkpoint import CheckpointError
+from trainables.memory import checkpoint_bytes
 from trainables.prepare import Prepared
 from trainables.train import Run
 from trainables.warm import WarmModel
@@ -37,6 +38,17 @@ def test_a_resumed_run_has_the_same_bits(
     assert untimed(finish(resumed)) == expected
     assert same(weights(fresh), last)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", f"state-{interrupted_steps}"]
+
+
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_a_checkpoint_takes_the_bytes_that_are_planned(warm: WarmModel, tmp_path: Path, keep_best: bool) -> None:
+    run = Run(warm, tiny.settings(), keep_best)
+    run.advance()
+    run.save(tmp_path / "run")
+    taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+    trained = sum(p.numel() for p in warm.model.parameters())
+    # Besides the tensors, what says how they lie.
+    assert 0 <= taken - checkpoint_bytes(trained, keep_best) < 20_000
 
 
 class _Stop(Exception):

@@ -1,7 +1,9 @@
+from unittest import mock
+
 import pytest
 import torch
 
-from trainables.worker import _reason
+from trainables.worker import _keep_to, _reason
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:
@@ -11,3 +13,16 @@ def test_out_of_memory_is_told_from_other_errors() -> None:
     assert _reason(torch.OutOfMemoryError("CUDA out of memory")) == "out of memory"
     assert _reason(MemoryError()) == "out of memory"
     assert _reason(ValueError("shape")) == "error"
+
+
+def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = mock.Mock()
+    cuda.get_device_properties.return_value.total_memory = 24e9
+    monkeypatch.setattr("torch.cuda", cuda)
+    gpu = torch.device("cuda", 0)
+    for share, device in ((0.0, gpu), (1.0, gpu), (0.25, torch.device("cpu"))):
+        _keep_to(share, device)
+    cuda.set_per_process_memory_fraction.assert_not_called()
+    _keep_to(0.25, gpu)
+    # 6 GB less 0.6 GB.
+    cuda.set_per_process_memory_fraction.assert_called_once_with(pytest.approx(5.4 / 24), gpu)

@@ -113,7 +113,6 @@ def _patched(name: str, write: Any) -> Any:
         ("nonsense://me:hunter2@host/optuna", "nonsense"),
         ("postgresql://me:hunter2@127.0.0.1:1/optuna", "."),
         ("postgresql+pg8000://me:hunter2@127.0.0.1:1/optuna", "the package pg8000 is not installed"),
-        ("mysql+pymysql://me:hunter2@host/optuna", "mysql cannot hold a study, postgresql can"),
         ("no url", "Could not parse"),
     ],
 )
