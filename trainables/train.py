@@ -22,7 +22,7 @@ from trainables.forward import PRECISIONS
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
-from trainables.models import save_model, use_varlen
+from trainables.models import save_model
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.sealed import digest
@@ -50,7 +50,6 @@ class Run:
 
     def __init__(self, warm: WarmModel, settings: Settings, keep_best: bool = False) -> None:
         warm.reset()
-        use_varlen(warm.model, PRECISIONS[settings.precision])
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
