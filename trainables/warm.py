@@ -5,6 +5,7 @@ Shapes: R rows, T positions.
 
 import torch
 from torch import nn
+from torch._dynamo import config as dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
@@ -38,6 +39,8 @@ class WarmModel:
         if self.how.gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         if self.how.compile:
+            # By default compiled code ignores hooks that come later, as those of a run's hidden dropout do.
+            dynamo.skip_nnmodule_hook_guards = False
             self.model.base_model.compile()
         forward = Forward(self.model)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
