@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import checkpoint, parallel
@@ -375,8 +374,7 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 
 def _synchronize(step: nn.Module, last: bool) -> None:
-    """Gradients are exchanged at the last micro-batch of an optimizer step only."""
+    """DDP exchanges gradients at the last micro-batch of an optimizer step only; FSDP at each one, as a rank would have
+    to keep the whole gradient until then."""
     if isinstance(step, DistributedDataParallel):
         step.require_backward_grad_sync = last
-    elif isinstance(step, FSDPModule):
-        step.set_requires_gradient_sync(last)
