@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,11 +35,13 @@ def distribute(forward: Forward, sharding: str) -> nn.Module:
         return forward
     if sharding == "ddp":
         return DistributedDataParallel(forward)
+    # By default it takes GPUs wherever there are any, also for a model on CPUs.
+    mesh = init_device_mesh(next(forward.parameters()).device.type, (parallel.size(),))
     for layer in decoder_layers(forward.model):
-        fully_shard(layer)
+        fully_shard(layer, mesh=mesh)
     # The root's own parameters, embedding and output matrix among them, stay whole from its forward to its backward
     # pass: the loss reads the output matrix outside of the layer that it belongs to.
-    fully_shard(forward)
+    fully_shard(forward, mesh=mesh)
     return forward
 
 
