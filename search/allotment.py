@@ -15,7 +15,7 @@ from trainables.documents import DataError
 from trainables.forward import PRECISIONS
 from trainables.memory import Memory, memory_of, network_of
 from trainables.settings import ModelSettings
-from trainables.sharding import chosen
+from trainables.sharding import check_answers, chosen
 
 # Of a GPU, what a run may take; the rest is for CUDA itself, and for memory that lies in pieces.
 USABLE = 0.9
@@ -37,10 +37,12 @@ def allotment(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes:
         gpu_bytes: memory of a GPU; None where that is not known.
 
     Raises:
-        DataError: it fits on no number of workers.
+        DataError: it fits on no number of workers, or it is asked for answers, and none of its workers has the whole.
     """
     resources = space.resources
     workers = _fewest(space, model, cluster, gpu_bytes) if resources.workers == "auto" else resources.workers
+    if space.evaluation.exact_match and workers > 1 and resources.gpus_per_worker and gpu_bytes is not None:
+        check_answers(space.evaluation.exact_match, run_memory(space, model, workers, gpu_bytes)[1], workers, model)
     room = int(_served(space, cluster) / workers)
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))

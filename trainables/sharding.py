@@ -7,6 +7,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
+from trainables.documents import DataError
 from trainables.forward import Forward
 from trainables.memory import fits_whole
 from trainables.models import decoder_layers
@@ -22,6 +23,17 @@ def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | N
     if sharding != "auto":
         return sharding
     return "ddp" if device_bytes is None or fits_whole(parameters, trained, device_bytes, ranks) else "fsdp"
+
+
+def check_answers(questions: int, sharding: str, ranks: int, model: str) -> None:
+    """Raises DataError if answers are asked for, which a model generates that is whole, and no rank has it whole.
+
+    Args:
+        sharding: "ddp" or "fsdp".
+    """
+    if questions and sharding == "fsdp" and ranks > 1:
+        allowed = f"0 where {ranks} workers share {model} out (fsdp, by training.sharding): none has the whole model"
+        raise DataError("evaluation.exact_match", str(questions), allowed)
 
 
 def device_bytes(device: torch.device) -> int | None:
