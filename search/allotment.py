@@ -13,7 +13,7 @@ from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import Memory, memory_of, network_of
+from trainables.memory import Memory, memory_of, network_of, state_bytes
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen
 
@@ -113,6 +113,12 @@ def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: f
     if not space.resources.gpus_per_worker or gpu_bytes is None:
         return 1
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
+    there = f"{usable / 1e9:.1f} GB may be used ({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+    # A model is loaded whole, to be scored and before it is shared out.
+    whole = state_bytes(network_of(config_of(model, default_root()), model_settings_of(space)).parameters, trained=0)
+    if whole > usable:
+        allowed = "models that one GPU has room for whole, whatever the workers"
+        raise DataError("models", model, f"{allowed}: this one takes {whole / 1e9:.1f} GB in float32, and {there}")
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total
         if total <= usable:
@@ -120,7 +126,6 @@ def _fewest(space: Space, model: str, cluster: Mapping[str, float], gpu_bytes: f
         least = min(least, total)
     allowed = (
         f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {usable / 1e9:.1f} GB may be used "
-        f"({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {there}"
     )
     raise DataError("resources.workers", "auto", allowed)

@@ -81,6 +81,16 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         on_gpus(space(batch_size=2), LARGE, 8)
 
 
+def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
+    # Shared out to four workers its training would fit.
+    adapted, cluster = space(lora={"rank": 4, "alpha": 8}), {"CPU": float("inf"), "GPU": 8.0}
+    assert run_memory(adapted, LARGE, 4, GPUS["L4"].memory)[0].total < USABLE * GPUS["L4"].memory
+    with pytest.raises(
+        DataError, match=rf"models: given {LARGE}; .* 32\.8 GB in float32, and 21\.6 GB may be used \(90%"
+    ):
+        allotment(adapted, LARGE, cluster, GPUS["L4"].memory)
+
+
 @pytest.mark.parametrize("workers", ["auto", 4])
 def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | str) -> None:
     asked = space(workers).model_copy(update={"evaluation": Evaluation(exact_match=2)})
