@@ -13,9 +13,9 @@ from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import CONTEXT_BYTES, Memory, bytes_for_torch, memory_of, network_of
+from trainables.memory import CONTEXT_BYTES, Memory, bytes_for_torch, memory_of, network_of, state_bytes
 from trainables.settings import ModelSettings
-from trainables.sharding import chosen
+from trainables.sharding import check_answers, chosen
 
 # Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9
@@ -33,7 +33,8 @@ def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
     """What a model of the space gets.
 
     Raises:
-        DataError: it fits on no number of workers, or a share of a GPU is too small for any.
+        DataError: it fits on no number of workers, a share of a GPU is too small for any, or answers are asked for and
+            no worker has the whole model.
     """
     resources = space.resources
     share, gpu_bytes = resources.gpus_per_worker, cluster.gpu_bytes
@@ -44,6 +45,8 @@ def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
         )
         raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
     workers = _fewest(space, model, cluster) if resources.workers == "auto" else resources.workers
+    if space.evaluation.exact_match and workers > 1 and share and gpu_bytes is not None:
+        check_answers(space.evaluation.exact_match, run_memory(space, model, workers, gpu_bytes)[1], workers, model)
     room = _most_workers(space, cluster) // workers
     if resources.slots == "auto":
         return Allotment(workers, max(1, room))
@@ -114,6 +117,12 @@ def _fewest(space: Space, model: str, cluster: Cluster) -> int:
     if gpu_bytes is None:
         raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
+    there = f"{usable / 1e9:.1f} GB may be used ({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+    # A model is loaded whole, to be scored and before it is shared out.
+    whole = state_bytes(network_of(config_of(model, default_root()), model_settings_of(space)).parameters, trained=0)
+    if whole > usable:
+        allowed = "models that one GPU has room for whole, whatever the workers"
+        raise DataError("models", model, f"{allowed}: this one takes {whole / 1e9:.1f} GB in float32, and {there}")
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total
         if total <= usable:
@@ -121,7 +130,6 @@ def _fewest(space: Space, model: str, cluster: Cluster) -> int:
         least = min(least, total)
     allowed = (
         f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {usable / 1e9:.1f} GB may be used "
-        f"({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {there}"
     )
     raise DataError("resources.workers", "auto", allowed)

@@ -8,7 +8,7 @@ import torch
 from ray.util import ActorPool
 from torch import Tensor
 
-from trainables.entropy import FolderModel, score_folder
+from trainables.entropy import CPU, FolderModel, score_folder
 from trainables.evaluate import ROWS
 from trainables.packing import Packed
 from trainables.weights import parameters_of
@@ -26,10 +26,11 @@ THREADS = 1
 class _Device:
     """One GPU or one core, with the model on it."""
 
-    def __init__(self, folder: Path, packed: Packed, one_document_a_row: bool) -> None:
+    def __init__(self, folder: Path, packed: Packed, one_document_a_row: bool, gpu: bool) -> None:
         torch.set_num_threads(THREADS)
         self._packed = packed
-        self._model = FolderModel(folder, one_document_a_row)
+        # Ray hides no GPU from an actor that has none.
+        self._model = FolderModel(folder, one_document_a_row, torch.device("cuda") if gpu else CPU)
 
     def score(self, rows: slice) -> tuple[Tensor, Tensor]:
         return self._model.score(self._packed[rows])
@@ -57,7 +58,8 @@ def score_spread(
     # One whose node dies starts again on another.
     options = {"num_gpus": 1 if gpus else 0, "max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
     shared = ray.put(packed)
-    actors = [_Device.options(**options).remote(folder, shared, one_document_a_row) for _ in range(devices)]  # type: ignore[attr-defined]
+    device = _Device.options(**options)  # type: ignore[attr-defined]
+    actors = [device.remote(folder, shared, one_document_a_row, gpus) for _ in range(devices)]
     blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
     parts = []
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.documents import DataError
-from trainables.sealed import MANIFEST, DamagedError, check_files, digest, manifest_of, read_manifest
+from trainables.sealed import MANIFEST, DamagedError, check_files, digest, hashes_of, manifest_of, read_manifest
 from trainables.storage import safetensors_errors
 
 
@@ -43,7 +43,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         made.mkdir()
         with safetensors_errors(root):
             build(made)
-        (made / MANIFEST).write_text(manifest_of(made, {"key": dict(key)}), encoding="utf-8")
+        (made / MANIFEST).write_text(manifest_of(hashes_of(made), {"key": dict(key)}), encoding="utf-8")
         # Another process may have built the same entry meanwhile: then its copy serves as well.
         if not _intact(folder, key):
             _remove(folder)

@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from trainables import parallel
 from trainables.config.errors import one_line
 from trainables.config.secrets import mask_secrets
-from trainables.sealed import MANIFEST, DamagedError, check_files, manifest_of, read_manifest
+from trainables.sealed import MANIFEST, DamagedError, check_files, hashes_of, manifest_of, read_manifest
 from trainables.storage import Place, StorageError, remove, replace_file, store_errors
 
 # What the metadata of a checkpoint of tensors is made of, beside the types of numbers.
@@ -80,9 +80,10 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
                 save_distributed(written, storage_writer=_writer(part), no_dist=not dist.is_initialized())
         except CheckpointException as error:
             raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
-        parallel.barrier()
+        files = parallel.gathered(hashes_of(part, _is_own))
         if parallel.rank() == 0:
-            manifest = manifest_of(part, {"identity": identity, "state": part.name, "about": about})
+            together = {name: found for own in files for name, found in own.items()}
+            manifest = manifest_of(together, {"identity": identity, "state": part.name, "about": about})
             replace_file(folder / MANIFEST, manifest.encode())
             for other in folder.glob("state-*"):
                 if other.name != part.name:
@@ -98,21 +99,20 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
         StorageError: the store of a URL does not answer.
     """
     with store_errors(folder, CheckpointError):
+        manifest, refusal = {}, None
         try:
-            manifest = read_manifest(folder / MANIFEST)
-            part = folder / Path(manifest["state"]).name
-            check_files(part, manifest["files"])
+            manifest = _manifest(folder)
+        except CheckpointError as error:
+            refusal = error
+        # Of what one rank found damaged none reads anything.
+        for found in parallel.gathered(refusal):
+            if found is not None:
+                raise found
+        with _readable(folder):
             about: dict[str, Any] = manifest["about"]
-            other = manifest["identity"] != identity
-            reader = _reader(part)
-        except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            cause = error.__cause__
-            if not isinstance(folder, Path) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-                # Another rank may have had an answer: they must not go separate ways.
-                raise cause from None
-            raise CheckpointError(f"{mask_secrets(str(folder))} cannot be read: {error}") from error
-        if other:
-            raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
+            if manifest["identity"] != identity:
+                raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
+            reader = _reader(_state(folder, manifest))
         with _alone():
             # Those that a checkpoint does not have by their own names are packed in it.
             there = reader.metadata.state_dict_metadata
@@ -123,6 +123,41 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
             for key, parts in packed.items():
                 _unpack(whole[key], parts)
     return about
+
+
+def _is_own(name: str) -> bool:
+    """Whether this rank has written the file of this name; rank 0 has written what is no rank's."""
+    return name.startswith(f"__{parallel.rank()}_") or (parallel.rank() == 0 and not name.startswith("__"))
+
+
+def _manifest(folder: Place) -> dict[str, Any]:
+    """The manifest of a checkpoint, a share of whose files this rank has found whole.
+
+    Raises:
+        CheckpointError: cut short or damaged.
+        OSError: the store of a URL does not answer.
+    """
+    with _readable(folder):
+        manifest = read_manifest(folder / MANIFEST)
+        check_files(_state(folder, manifest), manifest["files"], slice(parallel.rank(), None, parallel.size()))
+        return manifest
+
+
+def _state(folder: Place, manifest: Mapping[str, Any]) -> Place:
+    return folder / Path(manifest["state"]).name
+
+
+@contextmanager
+def _readable(folder: Place) -> Iterator[None]:
+    """Raises CheckpointError if a checkpoint is not what was written."""
+    try:
+        yield
+    except (DamagedError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        cause = error.__cause__
+        if not isinstance(folder, Path) and isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            # Another rank may have had an answer: they must not go separate ways.
+            raise cause from None
+        raise CheckpointError(f"{mask_secrets(str(folder))} cannot be read: {error}") from error
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ from trainables.models import check_forward, embeddings_of, load_model
 from trainables.packing import Packed
 from trainables.weights import ModelError
 
+CPU = torch.device("cpu")
+
 
 @torch.no_grad()
 def score(
@@ -69,7 +71,7 @@ def check_words(packed: Packed, words: int, model: object) -> None:
 
 
 class FolderModel:
-    """The model in a folder, on a GPU if there is one, to score with.
+    """The model in a folder, on a device, to score with.
 
     Args:
         one_document_a_row: False if documents share rows.
@@ -78,9 +80,9 @@ class FolderModel:
         ModelError: the model cannot score such rows.
     """
 
-    def __init__(self, folder: Path, one_document_a_row: bool) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_model(folder, self._device)
+    def __init__(self, folder: Path, one_document_a_row: bool, device: torch.device) -> None:
+        self._device = device
+        model = load_model(folder, device)
         check_forward(model, packed=not one_document_a_row)
         self._folder, self._words = folder, embeddings_of(model)
         self._forward = Forward(model)
@@ -96,14 +98,18 @@ class FolderModel:
 
 
 def score_folder(
-    folder: Path, packed: Packed, one_document_a_row: bool, progress: Callable[[float], None] = lambda _: None
+    folder: Path,
+    packed: Packed,
+    one_document_a_row: bool,
+    progress: Callable[[float], None] = lambda _: None,
+    device: torch.device = CPU,
 ) -> tuple[Tensor, Tensor]:
     """`score` under the model in `folder`, on one device.
 
     Raises:
         ModelError: the model cannot score such rows.
     """
-    return FolderModel(folder, one_document_a_row).score(packed, progress)
+    return FolderModel(folder, one_document_a_row, device).score(packed, progress)
 
 
 def threshold(entropy_RT: Tensor, droppable_RT: Tensor, quantile: float) -> float:

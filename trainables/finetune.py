@@ -139,7 +139,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
         raise recipe.error("training.batch_size", settings.batch_size, allowed)
     console = Console(quiet=parallel.rank() > 0, highlight=False, soft_wrap=True)
     try:
-        prepared = _prepared(config, console)
+        prepared = _prepared(config, console, device)
         run = Run(WarmModel(prepared, device, model_settings_of(config)), settings)
         if resume:
             run.restore(output / "checkpoint")
@@ -175,14 +175,15 @@ def _begin(output: Path, config: RecipeConfig) -> None:
         raise ConfigError(f"--output: given {output}; allowed: {allowed}") from None
 
 
-def _prepared(config: RecipeConfig, console: "Console") -> "Prepared":
-    """The prepared data: rank 0 makes it, the others wait for it."""
+def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") -> "Prepared":
+    """The prepared data: rank 0 makes it, on its device, and the others wait for it."""
     import torch.distributed as dist
 
     from trainables import parallel
     from trainables.cache import default_root
     from trainables.config.build import preparation_of, splits_of
     from trainables.documents import DataError
+    from trainables.entropy import score_folder
     from trainables.prepare import Prepared, prepare
 
     told = ""
@@ -199,7 +200,7 @@ def _prepared(config: RecipeConfig, console: "Console") -> "Prepared":
     if parallel.rank() == 0:
         try:
             what = preparation_of(config, splits_of(config), default_root())
-            made = [prepare(config.models[0], config.models, what, tell)]
+            made = [prepare(config.models[0], config.models, what, tell, partial(score_folder, device=device))]
         except DataError as error:
             made = [error]
     if parallel.size() > 1:

@@ -234,8 +234,9 @@ def _moments(
     # Of the layers, the one at work and the next; each comes in a buffer that is copied from.
     gathered = _FP32 * (network.root + 3 * network.layer) if sharded else 0
     buckets = whole if ranks > 1 and not sharded else 0
-    # Gradients of earlier micro-batches; FSDP exchanges them, and keeps its own part, after the last one.
-    earlier = whole if accumulation > 1 else 0
+    # After a micro-batch: with FSDP a rank keeps its part.
+    gradients = whole // ranks if sharded else whole
+    earlier = gradients if accumulation > 1 else 0
     layer, layer_casts, casts = max(saved.layers), max(saved.casts), sum(saved.casts)
     backward = 2 * _FP32 * hidden + 2 * saved.widest
     output_cast = _BF16 * network.words * network.width if half else 0
@@ -273,8 +274,7 @@ def _moments(
     loss = chunk(rows * sequence_length) + hidden * (_FP32 + copies * width) + width * network.output
     yield moment(earlier, kept, casts + output_cast, max(loss, output + _BF16 * network.output if half else 0))
     # The first layer's: all gradients. The one of an input embedding is made whole before it is added to another.
-    gradients = earlier or (whole // ranks if sharded else whole)
-    gradients += embedding * ((accumulation > 1) + network.tied)
+    gradients += embedding * ((earlier > 0 and not sharded) + network.tied)
     unsharded = _FP32 * (network.root + network.layer) if sharded and how.lora is None else 0
     yield moment(gradients, layer + backward, layer_casts, more=unsharded)
     # An evaluation: a layer, then the loss.

@@ -4,7 +4,6 @@ Shapes: B rows, T positions, D hidden width, V vocabulary.
 """
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,13 +105,6 @@ def _readable(folder: Path, allowed: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError("models", str(folder), f"{allowed} ({reason})") from error
-
-
-def use_varlen(model: PreTrainedModel, precision: torch.dtype) -> None:
-    """On a GPU in half precision, and where the package flash-attn is installed, attention over each document alone
-    (varlen) instead of over the row with a mask."""
-    if next(model.parameters()).device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
-        model.set_attn_implementation("sdpa" if precision == torch.float32 else "flash_attention_2")
 
 
 def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
@@ -288,8 +280,10 @@ def check_forward(model: PreTrainedModel, packed: bool) -> None:
         raise ModelError("models", f"the architecture {kind}", "one with a linear output layer")
 
     def ours(position_1T: Tensor) -> Tensor:
-        logit_TV = (hidden_states(model, embed(model, token_1T), position_1T)[0] @ matrix.T).float() * how.scale
-        return logit_TV if how.soft_cap is None else how.soft_cap * torch.tanh(logit_TV / how.soft_cap)
+        # Two rows: attention kernels may know the documents of a single one alone.
+        hidden_2TD = hidden_states(model, embed(model, token_1T.expand(2, -1)), position_1T.expand(2, -1))
+        logit_2TV = (hidden_2TD @ matrix.T).float() * how.scale
+        return logit_2TV if how.soft_cap is None else how.soft_cap * torch.tanh(logit_2TV / how.soft_cap)
 
     def theirs(part: slice) -> Tensor:
         logit_TV: Tensor = model(input_ids=token_1T[:, part], use_cache=False).logits[0].float()

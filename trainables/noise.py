@@ -90,7 +90,9 @@ class Noise(AbstractContextManager["Noise"]):
             dropped_BTD = hidden_BTD * kept_BTD / (1 - share)
             return (dropped_BTD, *output[1:]) if isinstance(output, tuple) else dropped_BTD
 
-        return hook
+        # Compiled, it would be compiled again for each layer and each share.
+        uncompiled: Callable[[nn.Module, Any, Any], Any] = torch.compiler.disable(hook)
+        return uncompiled
 
     def _uniform(self, layer: int, like_BTD: Tensor) -> Tensor:
         """Numbers in [0, 1), a pure function of (seed, epoch, layer, row)."""

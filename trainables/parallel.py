@@ -4,10 +4,13 @@ import math
 import time
 from collections.abc import Iterator
 from functools import cache
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 # How often the ranks agree: about once in a second, and at least once in so many steps, as steps may become slower.
 _AGREE_EVERY_S, _AGREE_EVERY_STEPS = 1.0, 16
@@ -26,6 +29,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if size() > 1:
         dist.all_reduce(values)
     return values
+
+
+def gathered(value: T) -> list[T]:
+    """What each rank has, in their order; every rank gets it."""
+    if size() == 1:
+        return [value]
+    values: list[T | None] = [None] * size()
+    dist.all_gather_object(values, value, group=_cpu_group())
+    return cast(list[T], values)
 
 
 def barrier() -> None:

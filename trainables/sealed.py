@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BufferedReader
 from typing import Any, cast
 
@@ -27,14 +27,23 @@ def file_hash(path: Place) -> str:
         return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
-def manifest_of(part: Place, about: Mapping[str, Any]) -> str:
-    """The text of the manifest of all files in the folder `part`.
+def hashes_of(part: Place, those: Callable[[str], bool] = lambda _: True) -> dict[str, str]:
+    """The hashes of the files in the folder `part`, by name.
 
     Args:
+        those: whether the file of this name is meant.
+    """
+    return {name: file_hash(part / name) for path in part.iterdir() if those(name := path.name)}
+
+
+def manifest_of(files: Mapping[str, str], about: Mapping[str, Any]) -> str:
+    """The text of the manifest of files.
+
+    Args:
+        files: their hashes by name.
         about: what else is sealed, as JSON.
     """
-    names = [path.name for path in part.iterdir()]
-    return _text({**about, "files": {name: file_hash(part / name) for name in sorted(names)}})
+    return _text({**about, "files": dict(sorted(files.items()))})
 
 
 def _text(content: Mapping[str, Any]) -> str:
@@ -59,8 +68,11 @@ def read_manifest(path: Place) -> dict[str, Any]:
     return content
 
 
-def check_files(part: Place, files: Mapping[str, str]) -> None:
+def check_files(part: Place, files: Mapping[str, str], share: slice = slice(None)) -> None:
     """Compares the files in the folder `part` with a manifest's "files"; the manifest may lie among them.
+
+    Args:
+        share: of the files, in their order, which are read; the others must be there.
 
     Raises:
         DamagedError: one is missing, differs, or is not in the manifest.
@@ -70,7 +82,7 @@ def check_files(part: Place, files: Mapping[str, str]) -> None:
         # No name leads out of the folder: each is that of a file that lies in it.
         if others := sorted(there.symmetric_difference(files)):
             raise DamagedError(f"{others[0]} is {'not in the manifest' if others[0] in there else 'missing'}")
-        for name, expected in files.items():
+        for name, expected in list(files.items())[share]:
             path = part / name
             if not path.is_file() or file_hash(path) != expected:
                 raise DamagedError(f"{name} is damaged")

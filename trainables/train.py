@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import checkpoint, parallel
@@ -22,7 +21,7 @@ from trainables.forward import PRECISIONS
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
-from trainables.models import save_model, use_varlen
+from trainables.models import save_model
 from trainables.noise import Noise
 from trainables.packing import Packed
 from trainables.sealed import digest
@@ -50,7 +49,6 @@ class Run:
 
     def __init__(self, warm: WarmModel, settings: Settings, keep_best: bool = False) -> None:
         warm.reset()
-        use_varlen(warm.model, PRECISIONS[settings.precision])
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
@@ -377,8 +375,7 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 
 def _synchronize(step: nn.Module, last: bool) -> None:
-    """Gradients are exchanged at the last micro-batch of an optimizer step only."""
+    """DDP exchanges gradients at the last micro-batch of an optimizer step only; FSDP at each one, as a rank would have
+    to keep the whole gradient until then."""
     if isinstance(step, DistributedDataParallel):
         step.require_backward_grad_sync = last
-    elif isinstance(step, FSDPModule):
-        step.set_requires_gradient_sync(last)

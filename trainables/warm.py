@@ -5,6 +5,7 @@ Shapes: R rows, T positions.
 
 import torch
 from torch import nn
+from torch._dynamo import config as dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
@@ -14,7 +15,7 @@ from trainables.models import add_lora, check_forward, load_model
 from trainables.packing import Packed
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.sharding import chosen, device_bytes, distribute, reshard
+from trainables.sharding import check_answers, chosen, device_bytes, distribute, reshard
 
 
 class WarmModel:
@@ -27,6 +28,9 @@ class WarmModel:
         train: the training split and, as the last row, one without tokens.
         rows: of the training split.
         tokens, labels: how many there are in each row of `train`.
+
+    Raises:
+        DataError: the model cannot be used, or no rank would have the whole of one that is to generate answers.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device, how: ModelSettings | None = None) -> None:
@@ -38,6 +42,8 @@ class WarmModel:
         if self.how.gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         if self.how.compile:
+            # By default compiled code ignores hooks that come later, as those of a run's hidden dropout do.
+            dynamo.skip_nnmodule_hook_guards = False
             self.model.base_model.compile()
         forward = Forward(self.model)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
@@ -48,6 +54,8 @@ class WarmModel:
             device_bytes(device),
             parallel.size(),
         )
+        questions = self.how.exact_match.questions if self.how.exact_match is not None else 0
+        check_answers(questions, sharding, parallel.size(), prepared.model)
         self.step: nn.Module = distribute(forward, sharding)
         self.forward = self.step.module if isinstance(self.step, DistributedDataParallel) else self.step
         self.base = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}

@@ -25,6 +25,8 @@ from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
 
 _PULSE = 1.0
+# What a RuntimeError says of memory that torch does not get on the CPU, and that CUDA or cuBLAS itself does not get.
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What the file system says when no checkpoint can be written, whichever the run.
 _NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -140,8 +142,7 @@ class _Pulse:
 
 def _reason(error: Exception) -> str:
     """Why a run failed, in the words that the study keeps."""
-    # On the CPU torch raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
     return "out of memory" if memory else "error"
 
 

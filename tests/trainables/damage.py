@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.sealed import manifest_of, read_manifest
+from trainables.sealed import hashes_of, manifest_of, read_manifest
 
 
 def flip_a_byte(path: Path) -> None:
@@ -43,7 +43,7 @@ def resealed(folder: Path, **changes: Any) -> None:
     manifest = read_manifest(folder / "manifest.json")
     part = next(folder.glob("state-*"))
     del manifest["files"]
-    (folder / "manifest.json").write_text(manifest_of(part, {**manifest, **changes}))
+    (folder / "manifest.json").write_text(manifest_of(hashes_of(part), {**manifest, **changes}))
 
 
 class Evil:

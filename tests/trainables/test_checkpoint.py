@@ -1,6 +1,7 @@
 """Tensors on disk and back, and what a file system that does not take them is told as."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -9,13 +10,17 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from torch.distributed.checkpoint.api import CheckpointException
 
-from trainables import checkpoint
+from tests.trainables.damage import flip_a_byte
+from trainables import checkpoint, sealed
 
 
 @contextmanager
@@ -82,3 +87,41 @@ def test_the_cause_in_another_process_is_looked_for_on_the_disk(
         pytest.raises(expected),
     ):
         checkpoint.save(tmp_path / "state", {"t": torch.ones(100)}, "run", 1, {})
+
+
+def _two_ranks(rank: int, folder: Path) -> None:
+    """Saves, loads, damages and refuses; writes which files this rank has read, and what it was told."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    told: dict[str, Any] = {}
+    # Two of these, so that each rank has one to write.
+    tensors = {"one": torch.ones(2**19), "two": torch.ones(2**19)}
+    for what in ("save", "load", "damaged"):
+        with mock.patch.object(sealed, "file_hash", wraps=sealed.file_hash) as read:
+            try:
+                if what == "save":
+                    checkpoint.save(folder / "run", tensors, "run", 1, {})
+                else:
+                    checkpoint.load(folder / "run", tensors, "run")
+            except checkpoint.CheckpointError as error:
+                told["refused"] = str(error)
+        told[what] = sorted(call.args[0].name for call in read.call_args_list)
+        dist.barrier()
+        if what == "load" and rank == 0:
+            flip_a_byte(folder / "run" / "state-1" / "__1_0.distcp")
+        dist.barrier()
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+@pytest.mark.integration
+def test_each_rank_reads_its_share_of_the_files_and_all_refuse_together(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_two_ranks, (tmp_path,), nprocs=2)
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    # What it has written itself.
+    assert (one["save"], two["save"]) == ([".metadata", "__0_0.distcp"], ["__1_0.distcp"])
+    assert sorted(one["load"] + two["load"]) == sorted(one["save"] + two["save"])
+    assert one["load"]
+    assert two["load"]
+    assert one["refused"] == two["refused"]
+    assert "__1_0.distcp is damaged" in one["refused"]

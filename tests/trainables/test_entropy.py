@@ -1,12 +1,13 @@
 """Entropies against full logits, one document at a time; thresholds and evaluation groups against pure Python."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 
 from tests import tiny
-from trainables.entropy import evaluation_groups, score, threshold
+from trainables.entropy import evaluation_groups, score, score_folder, threshold
 from trainables.forward import Forward
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import pack
@@ -55,6 +56,13 @@ def test_a_document_scores_the_same_packed_and_alone(forward: Forward, prepared:
         # inf - inf is NaN: the first token apart.
         assert torch.allclose(entropy_RT[here_RT][1:], alone_entropy_1T[there_1T][1:], atol=1e-5, rtol=1e-5)
         assert torch.allclose(loss_RT[here_RT], alone_loss_1T[there_1T], atol=1e-5, rtol=1e-5)
+
+
+def test_a_gpu_that_was_not_asked_for_is_left_alone(forward: Forward, prepared: Prepared) -> None:
+    packed = prepared.packed("validation")
+    with mock.patch.object(torch.cuda, "is_available", return_value=True):
+        entropy_RT, _ = score_folder(prepared.folder, packed, one_document_a_row=False)
+    assert torch.equal(entropy_RT, score(forward, packed)[0])
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 0.9, 1.0])

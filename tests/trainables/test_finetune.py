@@ -12,10 +12,13 @@ from unittest import mock
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from trainables import finetune
+from trainables.config.recipe import load_recipe
+from trainables.documents import DataError
 from trainables.finetune import main
 from trainables.models import load_tokenizer
 from trainables.train import Run
@@ -62,6 +65,17 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], code: 
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     return err.strip()
+
+
+def test_entropies_are_computed_on_the_device_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "new"))
+    config, device = load_recipe("tiny.yaml").config, torch.device("meta")
+    with (
+        mock.patch("trainables.entropy.score_folder", side_effect=DataError("data", "seen", "more")) as scorer,
+        pytest.raises(DataError, match="seen"),
+    ):
+        finetune._prepared(config, Console(quiet=True), device)
+    assert scorer.call_args.kwargs == {"device": device}
 
 
 @pytest.mark.integration

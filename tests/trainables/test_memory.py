@@ -74,9 +74,17 @@ def test_micro_batches_keep_their_gradients() -> None:
     assert planned.total == pytest.approx(measured(QWEN, HOWS["whole"], 2, 128, "fp32", accumulation=2), rel=0.2)
 
 
-def _shared(sharding: str, ranks: int, how: ModelSettings = HOWS["checkpointed"]) -> Memory:
-    half = torch.bfloat16
-    return memory_of(QWEN, how, rows=1, sequence_length=64, precision=half, ranks=ranks, sharding=sharding)
+def _shared(sharding: str, ranks: int, rows: int = 1, accumulation: int = 1) -> Memory:
+    return memory_of(
+        QWEN,
+        HOWS["checkpointed"],
+        rows=rows,
+        sequence_length=64,
+        precision=torch.bfloat16,
+        accumulation=accumulation,
+        ranks=ranks,
+        sharding=sharding,
+    )
 
 
 def test_fsdp_shares_the_state_and_ddp_does_not() -> None:
@@ -86,6 +94,13 @@ def test_fsdp_shares_the_state_and_ddp_does_not() -> None:
     # DDP exchanges gradients in buckets of their size.
     assert (alone.communication, whole.communication) == (0, alone.weights)
     assert shared.communication > 0
+
+
+def test_smaller_micro_batches_take_no_more_memory_with_fsdp() -> None:
+    one, two = _shared("fsdp", 4, rows=8), _shared("fsdp", 4, rows=4, accumulation=2)
+    assert two.total <= one.total
+    # Of earlier micro-batches a rank keeps its part alone.
+    assert two.gradients <= _shared("fsdp", 4, rows=4).gradients + one.weights
 
 
 def test_the_state_of_a_run() -> None:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    masking_utils,
 )
 
 from tests import tiny
@@ -196,6 +198,20 @@ def test_an_architecture_that_looks_across_documents_must_be_padded() -> None:
     model = BloomForCausalLM(BloomConfig(vocab_size=60, hidden_size=16, n_layer=2, n_head=2)).eval()
     check_forward(model, packed=False)
     with pytest.raises(ModelError, match=r"training.layout: given packed, with the architecture bloom.*padded"):
+        check_forward(model, packed=True)
+
+
+def test_attention_that_parts_the_documents_of_a_single_row_alone_is_refused(tmp_path: Path) -> None:
+    # As the kernels of flash-attn do under transformers, which reads positions for documents in a batch of one row.
+    model, find = saved("llama", tmp_path), masking_utils.find_packed_sequence_indices
+
+    def of_single_rows(position_ids: Tensor) -> Tensor:
+        return find(position_ids) if len(position_ids) == 1 else torch.zeros_like(position_ids)
+
+    with (
+        mock.patch.object(masking_utils, "find_packed_sequence_indices", of_single_rows),
+        pytest.raises(ModelError, match=r"training.layout: given packed"),
+    ):
         check_forward(model, packed=True)
 
 

@@ -71,12 +71,26 @@ def _stopping(rank: int) -> Callable[[], None]:
     return stepped
 
 
+def _accumulates(run: Run) -> list[bool]:
+    """Whether this rank's own parameters have gradients when a forward pass begins, one after the other."""
+    found: list[bool] = []
+    parameters = list(run.warm.step.parameters())
+    run.warm.forward.register_forward_pre_hook(
+        lambda *_: found.append(any(parameter.grad is not None for parameter in parameters))
+    )
+    return found
+
+
 def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
     for name, (changes, how) in RUNS.items():
         warm = WarmModel(prepared, tiny.CPU, how)
-        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder, name)
+        run = Run(warm, tiny.settings(**changes), keep_best=True)
+        accumulates = _accumulates(run)
+        finish(run, folder, name)
+        if rank == 0:
+            (folder / f"{name}.accumulates.json").write_text(json.dumps(accumulates))
         # A second run on the same warm model, interrupted.
         (folder / name).mkdir(exist_ok=True)
         finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / name, "half", stop=2)
@@ -145,6 +159,13 @@ def test_two_processes_read_the_test_split_like_one(folder: Path, name: str, how
         for measure, expected in one[point]["test"].items():
             assert two[point]["test"][measure]["counts"] == expected["counts"]
             assert two[point]["test"][measure]["sums"] == pytest.approx(expected["sums"], rel=1e-4, abs=1e-4)
+
+
+@each_run
+def test_a_rank_has_the_gradients_of_a_micro_batch_on_its_own_parameters(folder: Path, name: str) -> None:
+    # With FSDP a whole gradient would lie elsewhere until it is exchanged.
+    accumulates = json.loads((folder / f"{name}.accumulates.json").read_text())
+    assert any(accumulates) == (RUNS[name][0].get("accumulation", 1) > 1)
 
 
 @pytest.mark.parametrize("name", ["", ", noisy", ", lora"])

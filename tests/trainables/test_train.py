@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,18 @@ def test_a_compiled_model_survives_the_next_trial(prepared: Prepared) -> None:
     assert before > 0
     trained(compiled, entrodrop=tiny.entrodrop(Linear(), presentation="loss"), epochs=1, seed=1, learning_rate=0.02)
     assert counters["unique_graphs"] == before, "compiled again"
+
+
+@pytest.mark.integration
+def test_a_compiled_model_has_the_noise_of_each_run(prepared: Prepared) -> None:
+    # Without code generation, which takes minutes; what is traced, and when it is traced again, is the same.
+    with mock.patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
+        compiled = WarmModel(prepared, tiny.CPU, ModelSettings(compile=True))
+    plain = WarmModel(prepared, tiny.CPU)
+    noisy = {"hidden_dropout": 0.3, "neftune_alpha": 5.0}
+    for noise in ({}, {"hidden_dropout": 0.3}, noisy, {"attention_dropout": 0.3}, {"hidden_dropout": 0.1}, {}):
+        history, _ = trained(compiled, **noise, epochs=2)
+        assert close(history, trained(plain, **noise, epochs=2)[0], 1e-5), noise
 
 
 def test_a_batch_that_the_rows_do_not_fill_trains_on_what_there_is(warm: WarmModel, prepared: Prepared) -> None:

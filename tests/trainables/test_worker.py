@@ -26,3 +26,15 @@ def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkey
     _keep_to(0.25, gpu)
     # 6 GB less 0.6 GB.
     cuda.set_per_process_memory_fraction.assert_called_once_with(pytest.approx(5.4 / 24), gpu)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_cuda_itself_does_not_get_is_told_from_other_errors(text: str) -> None:
+    assert _reason(RuntimeError(text)) == "out of memory"
+    assert _reason(RuntimeError("CUDA error: device-side assert triggered")) == "error"
