@@ -38,6 +38,7 @@ def on_gpus(space: Space, model: str, count: int) -> Allotment:
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
 
 
+@pytest.mark.integration
 def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
     small, large = on_gpus(space(), SMALL, 8), on_gpus(space(), LARGE, 8)
     assert small == Allotment(1, 8)
@@ -110,6 +111,7 @@ def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
     assert allotment(space(), SMALL, cluster) == Allotment(1, 5)
 
 
+@pytest.mark.integration
 def test_what_never_fits_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError) as refused:
         on_gpus(space(), LARGE, 1)
@@ -122,6 +124,7 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         on_gpus(space(batch_size=2), LARGE, 8)
 
 
+@pytest.mark.integration
 def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
     # Shared out to four workers its training would fit.
     adapted, small = space(lora={"rank": 4, "alpha": 8}), GPUS["L4"]
@@ -132,6 +135,7 @@ def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
         allotment(adapted, LARGE, Cluster.of_gpus(8, small))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("workers", ["auto", 4])
 def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | str) -> None:
     asked = space(workers).model_copy(update={"evaluation": Evaluation(exact_match=2)})

@@ -331,6 +331,7 @@ def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_netwo
     assert "at 40% of 989 TFLOP/s" in plan
 
 
+@pytest.mark.integration
 def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + "resources: {slots: 1, gpus_per_worker: 1}\n")
     hours = {}
@@ -356,7 +357,7 @@ def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     halves = ["--dry-run", "--gpus", "1xL4", "--set", "resources.gpus_per_worker=0.5"]
     line = refused(capsys, ["space.yaml", *halves, "--set", "resources.slots=3"])
     assert "resources.slots: given 3; allowed: at most 2: each takes 0.5 of the 1 GPUs there are" in line
-    few = ["--dry-run", "--gpus", "1xL4", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
+    few = ["--dry-run", "--gpus", "1xH100", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
     line = refused(capsys, ["space.yaml", *few, "--set", "resources.gpus_per_worker=1"])
     assert "resources.workers: given auto; allowed: counts with which hub:Qwen/Qwen3-8B fits: it takes " in line
 
@@ -431,6 +432,7 @@ def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, e
         _joined(space, Cluster(there, nodes=each))
 
 
+@pytest.mark.integration
 def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
