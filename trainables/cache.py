@@ -3,13 +3,19 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from trainables.documents import DataError
 from trainables.sealed import MANIFEST, DamagedError, check_files, digest, hashes_of, manifest_of, read_manifest
 from trainables.storage import safetensors_errors
+
+_BUILDING = ".building-"
+# Nothing takes longer to build.
+_LONGEST_BUILD_S = 24 * 3600.0
 
 
 def default_root() -> Path:
@@ -35,7 +41,8 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-")
+        _sweep(folder.parent)
+        building = tempfile.TemporaryDirectory(dir=folder.parent, prefix=_BUILDING)
     except OSError as error:
         raise DataError("ENTRODROP_CACHE", str(root), f"a folder that can be written ({error.strerror})") from None
     with building as scratch:
@@ -49,6 +56,15 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
             _remove(folder)
             made.rename(folder)
     return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes that were killed have left half built."""
+    for scratch in folder.glob(f"{_BUILDING}*"):
+        # Another process may have removed it, or put its entry in place.
+        with suppress(FileNotFoundError):
+            if time.time() - scratch.stat().st_mtime > _LONGEST_BUILD_S:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def content_digest(folder: Path) -> str:

@@ -1,7 +1,9 @@
 """Cached folders: made once, whole or not at all, made again when damaged."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,3 +170,15 @@ def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp
     assert default_root() == tmp_path / "entrodrop-search"
     monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "mine"))
     assert default_root() == tmp_path / "mine"
+
+
+def test_what_a_killed_process_left_half_built_is_removed_after_a_day(tmp_path: Path) -> None:
+    cached(tmp_path, "kind", KEY, Build())
+    left, at_work = tmp_path / "kind" / ".building-left", tmp_path / "kind" / ".building-at-work"
+    for folder in (left, at_work):
+        (folder / "entry").mkdir(parents=True)
+    yesterday = time.time() - 25 * 3600
+    os.utime(left, (yesterday, yesterday))
+    cached(tmp_path, "kind", {"a": 2}, Build())
+    assert not left.exists()
+    assert at_work.exists()
