@@ -177,7 +177,7 @@ def _search(
     planned = {study.name: study.planned for study in studies}
     with Progress(console, planned) as progress, ExitStack() as stack:
         interruption.tell = progress.note
-        if (output / EVENTS).exists():
+        if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.standing.follow)
             progress.standing.begun(planned)
         record = Record(progress, tracker, output / EVENTS)
