@@ -289,7 +289,6 @@ def _train(
         studies = [study for model in models for study in by_model[model].studies]
         conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
         own = slot(workers=allotted.workers)
-        remove_ended(studies, where.checkpoints, where.remove)
         run_trials(conductor, own, allotted.slots, where.checkpoints, models_kept, patience_s, where.remove)
         remove_ended(studies, where.checkpoints, where.remove)
         trained.slot_start_s += conductor.slot_start_s

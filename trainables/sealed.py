@@ -33,7 +33,7 @@ def hashes_of(part: Place, those: Callable[[str], bool] = lambda _: True) -> dic
     Args:
         those: whether the file of this name is meant.
     """
-    return {name: file_hash(part / name) for path in part.iterdir() if those(name := path.name)}
+    return {path.name: file_hash(path) for path in part.iterdir() if those(path.name)}
 
 
 def manifest_of(files: Mapping[str, str], about: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,14 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
 def whole(searches: Searches) -> tuple[str, str]:
     """The output of an uninterrupted search in `whole`."""
     return searches.run("whole", "--set", "tracking.register_as=tiny")
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is empty, on a machine of two CPUs, and no cluster is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
 
 
 @pytest.fixture(scope="session")

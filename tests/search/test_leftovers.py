@@ -1,4 +1,4 @@
-"""Which checkpoints a search removes when it goes on or ends."""
+"""Which checkpoints a search removes when it ends."""
 
 from pathlib import Path
 

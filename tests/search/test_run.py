@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import re
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -14,33 +11,11 @@ from search.gpus import GPUS
 from search.machine import Cluster
 from search.run import _changes, main
 from search.space import load
-from tests import tiny
+from tests.search.commands import SMALL, refused
 from trainables.config.command_line import resume_command
 from trainables.config.file import ConfigError
 
-SMALL = """
-models: [builtin/nano]
-data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
-budget: {trials: 3, epochs: 2}
-"""
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-
-
-def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
-    """Runs a command that must be refused. Returns its one line."""
-    before = sorted(Path.cwd().rglob("*"))
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
-    return printed.err.strip()
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +96,24 @@ def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str
     assert "--resume" in refused(capsys, ["space.yaml"])
 
 
+@pytest.mark.integration
+def test_a_search_that_began_meanwhile_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+
+    def other(_: object) -> None:
+        Path("out").mkdir()
+        Path("out/resolved.yaml").write_text(SMALL)
+
+    with (
+        mock.patch.dict("os.environ"),
+        mock.patch("search.run._check_contestants", other),
+        mock.patch("search.session.run_session") as run,
+    ):
+        assert main(["space.yaml", "--output", "out"]) == 2
+    assert "--output: given out, which already holds something" in capsys.readouterr().err
+    run.assert_not_called()
+
+
 def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[str]) -> None:
 
     Path("space.yaml").write_text(SMALL)
@@ -192,174 +185,10 @@ def test_an_output_that_is_no_folder_is_told(capsys: pytest.CaptureFixture[str])
     assert "(File name too long)" in refused(capsys, ["space.yaml", "--resume", "--output", "x" * 5000])
 
 
-@pytest.mark.parametrize("presentation", ["input", "input_mask_token"])
-def test_the_plan_knows_the_mask_token(presentation: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL)
-    given = ["schedule.mask_token=<none>", f"schedule.presentation={presentation}"]
-    line = refused(capsys, ["space.yaml", "--dry-run", *(f"--set={override}" for override in given)])
-    assert line.startswith("--set schedule.mask_token=<none>: schedule.mask_token: given <none>; allowed: one token of")
-
-
-def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = tiny.folder("tiny", tmp_path / "cache")
-    copy = tmp_path / "models" / "larger"
-    shutil.copytree(model, copy)
-    tokenizer = json.loads((copy / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["more"] = 5000
-    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
-    Path("data.txt").write_text("".join(f"anna has {n} more\n" for n in range(20)))
-    data = {"source": "files", "path": "data.txt", "template": "{text}", "train": 4, "validation": 4, "test": 6}
-    space = {"models": ["models/larger"], "data": data, "training": {"sequence_length": 32}}
-    Path("space.yaml").write_text(json.dumps(space))
-    capsys.readouterr()
-    assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
-
-
 def test_the_command_to_go_on_hides_a_password() -> None:
     options = argparse.Namespace(file="a.yaml", set=["tracking.uri=http://me:hunter2@host", "seed=1"], output=None)
     command = resume_command(options, "search.run")
     assert command == "python -m search.run a.yaml --set 'tracking.uri=http://me:***@host' --set seed=1 --resume"
-
-
-def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL)
-    before = sorted(Path.cwd().rglob("*"))
-    assert main(["space.yaml", "--dry-run"]) == 0
-    plan = capsys.readouterr().out
-    assert sorted(Path.cwd().rglob("*")) == before
-    for part in ("builtin/nano: 3 trials of 2 epochs", "2 of 2 (2 slots)", "0: no dropout", "1: sigmoid", "minutes"):
-        assert part in plan
-    # Of 12 bytes for each of 316,032 parameters, and of 16, two.
-    kept = "kept    at most 7.6 MB of checkpoints for each slot, 10.1 MB in the confirmation: the last one, "
-    assert kept in plan
-
-
-ARMS = """
-arms:
-- {name: none, schedule: null}
-- {name: entrodrop}
-- {name: wd, schedule: null, training: {weight_decay: {low: 0.01, high: 1.0, log: true}}}
-"""
-
-
-def planned(capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, str]:
-    """The plan's lines by their first word, without the title."""
-    assert main(["space.yaml", "--dry-run", *(f"--set={override}" for override in overrides)]) == 0
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:] if line]
-    return {line[0]: line[1] for line in lines if len(line) > 1}
-
-
-def tokens(line: str) -> int:
-    return int(re.findall(r"([\d,]+) tokens, ", line)[0].replace(",", ""))
-
-
-@pytest.mark.integration
-def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL + ARMS)
-    plan = planned(capsys)
-    assert plan["builtin/nano:"] == "7 trials of 2 epochs"
-    assert plan["arms"] == "none 1, entrodrop 3, wd 3"
-    trial = tokens(plan["a"])
-    assert trial > 100
-    assert tokens(plan["search"]) == 7 * trial
-    # The baseline, and the two best settings of two arms, with three seeds each.
-    assert plan["confirm"].startswith("15 runs; ")
-    assert tokens(plan["confirm"]) == 15 * trial
-    assert tokens(plan["in"]) == 22 * trial
-    for part in ("a", "search", "confirm", "in"):
-        assert "of device time" in plan[part]
-    assert "limits" not in plan
-    assert "confirm" not in planned(capsys, "confirmation=null")
-
-
-@pytest.mark.integration
-def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL + ARMS)
-    trial = tokens(planned(capsys, "confirmation=null")["a"])
-    plan = planned(capsys, "confirmation=null", "budget.trials=9", f"budget.tokens={2 * trial}")
-    assert plan["limits"] == f"{2 * trial:,} tokens in each arm for the search of each model; what runs then runs on"
-    # Each of the two arms may be short of its limit when its last trial begins.
-    assert tokens(plan["search"]) == tokens(plan["in"]) == (1 + 3 + 3) * trial
-    for limit in ("budget.hours=0.001", "budget.device_hours=0.001"):
-        plan = planned(capsys, "confirmation=null", "budget.trials=100000", limit)
-        assert tokens(plan["search"]) == 200_001 * trial
-        # 3.6 s, on two slots, and a trial more on each.
-        found = re.search(r"about (\d+) s of device time at most", plan["search"])
-        assert found is not None
-        assert 3 <= int(found[1]) <= 60
-
-
-@pytest.mark.integration
-def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL)
-    assert planned(capsys)["confirm"].startswith("9 runs; ")
-    rate = "training.learning_rate={low: 0.0001, high: 0.01, log: true}"
-    assert planned(capsys, rate)["confirm"].startswith("12 runs; ")
-
-
-@pytest.mark.integration
-def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL)
-    trial = tokens(planned(capsys)["a"])
-    plan = planned(capsys, "budget.trials=9", f"budget.tokens={trial}")
-    assert {"0:", "1:"} <= set(plan)
-    assert "2:" not in plan
-
-
-SPACES = Path(__file__).parents[2] / "spaces"
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("domain", ["math", "code", "general"])
-def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_network(
-    domain: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def connect(*_: object) -> None:
-        raise AssertionError("a plan needs no network")
-
-    monkeypatch.setattr("socket.socket.connect", connect)
-    monkeypatch.setattr("socket.getaddrinfo", connect)
-    space = str(SPACES / f"{domain}-qwen3.yaml")
-    assert main([space, "--dry-run", "--gpus", "8xH100"]) == 0
-    plan = capsys.readouterr().out
-    assert re.search(r"slots   8 of 1 worker\n", plan)
-    assert re.search(r"slots   2 of 4 workers \(fsdp\)", plan)
-    assert re.search(r"memory  [\d.]+ GB of each GPU of 80 GB: weights 8\.2, ", plan)
-    assert "a trial at most 4,096,000 tokens an epoch; 32,768,000 tokens, about" in plan
-    assert "each document counts as 2,048 tokens, the most there can be" in plan
-    assert re.search(r"in all .* GPU hours at most", plan)
-    assert "at 40% of 989 TFLOP/s" in plan
-
-
-@pytest.mark.integration
-def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL + "resources: {slots: 1, gpus_per_worker: 1}\n")
-    hours = {}
-    # As many tokens as take hours.
-    large = ["--set", "budget.epochs=1000000000", "--set", "training.sequence_length=64"]
-    for precision, peak in (("bf16", "989"), ("fp32", "67")):
-        plan = ["--dry-run", "--gpus", "1xH100", "--set", f"training.precision={precision}", *large]
-        assert main(["space.yaml", *plan]) == 0
-        printed = capsys.readouterr().out
-        assert f"at 40% of {peak} TFLOP/s" in printed
-        found = re.search(r"in all .* about ([\d,.]+) GPU hours", printed)
-        assert found is not None
-        hours[precision] = float(found[1].replace(",", ""))
-    assert hours["fp32"] / hours["bf16"] == pytest.approx(989 / 67, rel=0.02)
-
-
-def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("space.yaml").write_text(SMALL)
-    assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
-    assert "did you mean '8xH100'?" in refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH10"])
-    line = refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH100"])
-    assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: with --gpus, above 0"
-    halves = ["--dry-run", "--gpus", "1xL4", "--set", "resources.gpus_per_worker=0.5"]
-    line = refused(capsys, ["space.yaml", *halves, "--set", "resources.slots=3"])
-    assert "resources.slots: given 3; allowed: at most 2: each takes 0.5 of the 1 GPUs there are" in line
-    few = ["--dry-run", "--gpus", "1xH100", "--set", "models=[hub:Qwen/Qwen3-8B]", "--set", "resources.workers=auto"]
-    line = refused(capsys, ["space.yaml", *few, "--set", "resources.gpus_per_worker=1"])
-    assert "resources.workers: given auto; allowed: counts with which hub:Qwen/Qwen3-8B fits: it takes " in line
 
 
 def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ from search.session import _studies
 from search.space import load, to_store
 from search.studies.database import Database, DatabaseError, connected
 from search.studies.size import SizeStudy
+from tests.search.commands import SMALL
 from tests.search.fed import fed, space
-from tests.search.test_run import SMALL
 from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
 from tests.studies import MODEL
 from tests.studies import space as small
