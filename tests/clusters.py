@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import psutil
 import yaml
 
 from tests.networks import INTERFACE, Network
+from tests.servers import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -54,7 +54,7 @@ class Cluster:
         # The autoscaler starts its nodes by itself, in no other network than its own.
         self._network = Network() if not scales and Network.possible() else None
         self._host = "127.0.0.1" if self._network is None else self._network.address
-        port, dashboard = _free_ports(2)
+        port, dashboard = free_ports(2)
         self.address, self._dashboard = f"{self._host}:{port}", f"http://127.0.0.1:{dashboard}"
         head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
         scaling = []
@@ -155,11 +155,3 @@ class Cluster:
 
     def _ray(self, *arguments: str) -> None:
         subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=60)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from search.record import Record
 from search.tracking import Tracker
-from tests.faults.mlflow_outage import Server
+from tests.servers import Server
 from tests.studies import FULL_TOKENS, ask, search
 
 EVALUATIONS = 8

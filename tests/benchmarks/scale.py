@@ -23,6 +23,7 @@ import json
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -36,10 +37,13 @@ from unittest import mock
 
 import psutil
 
+from search.view import duration_text
 from tests.benchmarks.instant import REPORTS, TOKENS, Instant
 
 MODEL = "builtin/nano"
 GOALS = "goals: growth at most 1.2, at least 50 reports/s, driver under 1.5 GB"
+# Seconds between two lines of how far a run is.
+_TELL_S = 60.0
 # Seconds that MLflow may take for what is left at the end.
 _DELIVERY = 3600.0
 
@@ -75,6 +79,7 @@ class Meter:
 
     def __init__(self, side: str, trials: int, slots: int) -> None:
         self._side, self._trials, self._slots = side, trials, slots
+        self._told = 0.0
         self._reported: set[object] = set()
         self._reports = self._slots_bytes = 0
         self._cpu: Counter[str] = Counter()
@@ -89,8 +94,19 @@ class Meter:
                 self._began = time.perf_counter(), time.process_time()
                 for counter in (self._cpu, self._wall, self._calls):
                     counter.clear()
+                self._told = self._began[0]
         else:
             self._reports += 1
+            if time.perf_counter() - self._told >= _TELL_S:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Says how far it is: Ray's own with 1,000 trials takes an hour on a slow machine."""
+        self._told = time.perf_counter()
+        total = self._trials * REPORTS
+        left = (self._told - self._began[0]) * (total - self._reports) / self._reports
+        where = f"{self._side}, {self._trials:,} trials: {self._reports:,} of {total:,} reports"
+        print(f"{where}, time left {duration_text(left)}", file=sys.stderr, flush=True)
 
     @contextmanager
     def parts(self, methods: Mapping[str, list[tuple[type, str]]]) -> Iterator[None]:

@@ -1,12 +1,16 @@
 """What a search loses, and how long it waits, while its MLflow server is away.
 
-    python -m tests.faults.mlflow_outage [--outages 4] [--seconds 30] [--lock 20] [--trials 240] [--json FILE]
+    python -m tests.faults.mlflow_outage [--outages 4] [--seconds 30] [--lock 20] [--trials 240] [--ready] [--json FILE]
     python -m tests.faults.mlflow_outage --outages 1 --seconds 5 --lock 5 --trials 15        a short variant
 
 Two searches of the same trials record on an MLflow server of their own, which keeps its runs in SQLite. The first is
 left alone. In the second the server is killed (SIGKILL, with its workers) and started again, some seconds later, a few
 times; then its database is locked (BEGIN EXCLUSIVE) for some seconds. The trials run one at a time, on one core: the
 server has another one, and the least priority in both searches, as if it were on another machine.
+
+A server that starts computes for ten seconds, which it takes from those who train on this machine, and would not take
+from them on another one. With --ready all servers are started before the first search, and wait; the one that is killed
+is followed by the next one, at the same address.
 
 Keys: lost (metrics in the second search's events or study that MLflow lacks), duplicated (metrics and runs that MLflow
 has more than once), wall_ratio (second search to first, of the time from the first evaluation to the end of the last
@@ -15,20 +19,19 @@ trial: the start of Ray and the wait for MLflow at the end are not training).
 
 import argparse
 import json
-import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
+from mlflow import MlflowClient
 
 from tests.searches import SPACE, Searches
+from tests.servers import Door, Server
 
 # Seconds between two faults, in which the server takes what has been recorded.
 PAUSE = 10.0
@@ -36,52 +39,6 @@ PAUSE = 10.0
 NOT_METRICS = {"time", "event", "model", "study", "stage", "trial", "tokens", "full_tokens"}
 # What a trial's run has at step 0.
 LAST_VALUES = ("best_high_entropy_loss", "final_high_entropy_loss", "objective")
-
-
-class Server:
-    """An MLflow server on this machine, in processes of its own."""
-
-    def __init__(self, folder: Path, database: Path | None = None) -> None:
-        self.database = database or folder / "server.db"
-        self._folder = folder
-        self._port = free_port()
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        store, artifacts = f"sqlite:///{self.database}", str(self._folder / "artifacts")
-        # A server that starts computes for seconds. It is to be away, not to take the cores from those who train, to
-        # whom Ray gives a niceness of 15.
-        command = ["nice", "-n", "19", sys.executable, "-m", "mlflow", "server"]
-        command += ["--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts]
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            assert time.monotonic() < deadline, "the MLflow server did not start"
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        """Kills it and its workers."""
-        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
-            process.kill()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def locked(database: Path, seconds: float) -> None:
@@ -93,15 +50,19 @@ def locked(database: Path, seconds: float) -> None:
     other.close()
 
 
-def disturb(server: Server, options: argparse.Namespace) -> list[tuple[float, float]]:
+def disturb(
+    door: Door, server: Server, another: Callable[[], Server], options: argparse.Namespace
+) -> list[tuple[float, float]]:
     """The faults, one after the other. Returns when each began and ended."""
     times = []
     for number in range(options.outages + 1):
         began = time.time()
         if number < options.outages:
+            door.shut()
             server.kill()
             time.sleep(options.seconds)
-            server.start()
+            server = another()
+            door.lead_to(server.port)
         else:
             locked(server.database, options.lock)
         times.append((began, time.time()))
@@ -120,11 +81,9 @@ def training_s(searches: Searches, output: str) -> float:
     return ended - float(events(searches, output, "evaluation")[0]["time"])
 
 
-def compared(searches: Searches, output: str, server: Server) -> tuple[int, int]:
+def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]:
     """Metrics of a search that MLflow lacks, and metrics and runs that it has too often."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{server.database}")
+    client = MlflowClient(f"sqlite:///{database}")
     trials = searches.study(output).trials
     run_ids = searches.run_ids(output, len(trials))
     wanted: Counter[tuple[int, str, int, float]] = Counter()
@@ -156,30 +115,41 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each outage lasts")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
     parser.add_argument("--trials", type=int, default=240, help="so many that the search outlasts its faults")
+    parser.add_argument("--ready", action="store_true", help="servers that come back have been started before")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         searches = Searches(folder, SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None})
-        server = Server(folder)
+        door = Door()
+        stack.callback(door.close)
+
+        def another() -> Server:
+            server = Server(folder)
+            stack.callback(server.kill)
+            return server
+
+        waiting = deque(another() for _ in range(1 + options.outages * options.ready))
+        for server in waiting:
+            # The first request to a server takes longest.
+            MlflowClient(server.uri).search_experiments()
+        server = waiting.popleft()
+        door.lead_to(server.port)
         arguments = [f"--set=budget.trials={options.trials}", "--set=resources.slots=1"]
-        arguments += [f"--set=tracking.uri={server.uri}"]
-        try:
-            searches.run("undisturbed", *arguments, "--set=tracking.experiment=undisturbed", seconds=1800)
-            undisturbed_s = training_s(searches, "undisturbed")
-            print(f"undisturbed: {undisturbed_s:.1f} s", flush=True)
-            faults_s = options.outages * (options.seconds + PAUSE) + options.lock
-            assert undisturbed_s > faults_s, f"a search of {undisturbed_s:.0f} s is too short: give it more --trials"
-            process = searches.start("disturbed", *arguments, "--set=tracking.experiment=disturbed")
-            searches.wait_for_evaluations("disturbed", 3, process)
-            times = disturb(server, options)
-            assert process.poll() is None, "the search was over before the faults: give it more --trials"
-            out, err = process.communicate(timeout=1800)
-            assert process.returncode == 0, f"{out}\n{err}"
-            disturbed_s = training_s(searches, "disturbed")
-            lost, duplicated = compared(searches, "disturbed", server)
-        finally:
-            server.kill()
+        arguments += [f"--set=tracking.uri={door.uri}"]
+        searches.run("undisturbed", *arguments, "--set=tracking.experiment=undisturbed", seconds=1800)
+        undisturbed_s = training_s(searches, "undisturbed")
+        print(f"undisturbed: {undisturbed_s:.1f} s", flush=True)
+        faults_s = options.outages * (options.seconds + PAUSE) + options.lock
+        assert undisturbed_s > faults_s, f"a search of {undisturbed_s:.0f} s is too short: give it more --trials"
+        process = searches.start("disturbed", *arguments, "--set=tracking.experiment=disturbed")
+        searches.wait_for_evaluations("disturbed", 3, process)
+        times = disturb(door, server, waiting.popleft if options.ready else another, options)
+        assert process.poll() is None, "the search was over before the faults: give it more --trials"
+        out, err = process.communicate(timeout=1800)
+        assert process.returncode == 0, f"{out}\n{err}"
+        disturbed_s = training_s(searches, "disturbed")
+        lost, duplicated = compared(searches, "disturbed", server.database)
         told = [event["time"] for event in events(searches, "disturbed", "evaluation")]
     for began, ended in times:
         meanwhile = sum(began <= time <= ended for time in told)

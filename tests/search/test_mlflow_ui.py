@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.faults.mlflow_outage import Server
 from tests.searches import Searches
+from tests.servers import Server
 
 pytestmark = pytest.mark.integration
 
