@@ -16,31 +16,26 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.arms import BASELINE
-from search.folder import RESOLVED
+from search.fits import check_fit, grown
 from search.gpus import described
 from search.job import check_kept, default_output
-from search.lock import NAME as LOCK
 from search.lock import output_lock
-from search.machine import Cluster, served
+from search.machine import Cluster
 from search.mirror import Output, opened
-from search.space import Space, load, to_store
+from search.resuming import check_output
+from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
 from trainables.config.errors import one_line, shown
 from trainables.config.file import ConfigError, ConfigFile
-from trainables.config.yaml_lines import YamlError, read
 from trainables.storage import StorageError, is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
     from search.allotment import Allotment
     from trainables.documents import Splits
-
-# What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
-_MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
-_MAY_CHANGE = ("resources", "faults", "tracking")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +56,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         space_file = load(options.file, options.set)
         if not options.dry_run:
             output = _opened(space_file, options, stack)
-            _check_output(space_file, output.folder, options.resume)
+            check_output(space_file, output.folder, options.resume)
         planned_for = _described(space_file, options)
         if not options.dry_run:
             _check_hub(space_file)
@@ -71,7 +66,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         here = None
         if planned_for is None and not os.environ.get("RAY_ADDRESS"):
             here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
-            _check_resources(space_file, here)
+            check_fit(space_file, here)
         if options.dry_run:
             from search.plan import plan
             from trainables.documents import DataError
@@ -93,11 +88,11 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             if found is not None:
                 return found
             assert there is not None
-            return _allotted(space_file, _joined(space_file, there))
+            return _allotted(space_file, grown(space_file, there))
 
         with output_lock(output.folder):
             # Another search may have begun there meanwhile.
-            _check_output(space_file, output.folder, options.resume)
+            check_output(space_file, output.folder, options.resume)
             return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -129,78 +124,6 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     return stack.enter_context(opened(text, options.resume))
 
 
-def _check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:
-    """An output folder is new, or it holds this search and the person wants to go on with it."""
-    if not resume:
-        try:
-            holds_something = output.exists() and (
-                not output.is_dir() or any(path.name != LOCK for path in output.iterdir())
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"--output: given {one_line(str(output))}; allowed: a folder ({error.strerror})"
-            ) from None
-        if holds_something:
-            raise ConfigError(
-                f"--output: given {output}, which already holds something; allowed: a new folder, "
-                "or --resume to go on with the search in it"
-            )
-        return
-    before, now = _began_with(output), to_store(space_file.config)
-    for changed, was, given in _changes(before, now):
-        if changed.partition(".")[0] in _MAY_CHANGE:
-            continue
-        if changed not in _MAY_GROW:
-            allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
-            raise space_file.error(changed, shown(given), f"{allowed}, and {', '.join(_MAY_CHANGE)} may change")
-        if was is not None and not isinstance(was, int | float):
-            path = output / RESOLVED
-            raise ConfigError(f"--resume: {path}: {changed}: given {one_line(shown(was))}; allowed: a number or null")
-        # null is no limit.
-        if given is not None and (was is None or given < was):
-            allowed = "null, as it was" if was is None else f"at least {was}"
-            raise space_file.error(changed, given, f"with --resume, {allowed}")
-
-
-def _began_with(output: Path) -> dict[str, Any]:
-    """The space that the search in `output` began with, as resolved.yaml has it: without secrets.
-
-    Raises:
-        ConfigError: there is none, or it is damaged.
-    """
-    path = output / RESOLVED
-    try:
-        there = path.is_file()
-        text = path.read_text(encoding="utf-8") if there else ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        given = one_line(str(path))
-        raise ConfigError(f"--resume: given {given}; allowed: a file that can be read ({reason})") from None
-    if not there:
-        raise ConfigError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
-    try:
-        before, _ = read(text)
-    except YamlError as error:
-        given = one_line(error.given)
-        raise ConfigError(
-            f"--resume: {path}:{error.line}: given {given}; allowed: the file as the search wrote it"
-        ) from None
-    if not isinstance(before, dict) or not isinstance(before.get("budget"), dict):
-        raise ConfigError(f"--resume: given {path}, which holds no space; allowed: the file as the search wrote it")
-    return before
-
-
-def _changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted paths of the values that differ, each with what it was and what it is."""
-    if before is None and isinstance(now, dict):
-        # A block that a search of an earlier version did not have.
-        before = {}
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
-    return [] if before == now else [(path, before, now)]
-
-
 def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cluster | None:
     """The cluster that --gpus describes, or resources.autoscaler for a plan where no cluster is joined.
 
@@ -212,7 +135,7 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         if grows is None or os.environ.get("RAY_ADDRESS"):
             return None
         if options.dry_run:
-            return _joined(space_file, Cluster({}))
+            return grown(space_file, Cluster({}))
         allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
         raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
     if not options.dry_run:
@@ -223,7 +146,7 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: {error}") from None
     if not space_file.config.resources.gpus_per_worker:
         raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
-    _check_resources(space_file, cluster)
+    check_fit(space_file, cluster)
     return cluster
 
 
@@ -289,61 +212,7 @@ def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
     from search.nodes import present
 
     with joined(Path()):
-        return _joined(space_file, present(space_file.config.resources.gpus_per_worker > 0))
-
-
-def _joined(space_file: ConfigFile[Space], cluster: Cluster) -> Cluster:
-    """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it."""
-    grows = space_file.config.resources.autoscaler
-    if grows is not None:
-        cluster = cluster.grown(grows.cpus, None if grows.gpus is None else described(grows.gpus))
-    _check_resources(space_file, cluster)
-    return cluster
-
-
-def _check_resources(space_file: ConfigFile[Space], cluster: Cluster) -> None:
-    """Raises ConfigError if the slots do not fit on the cluster; auto takes what there is."""
-    resources = space_file.config.resources
-    workers = 1 if resources.workers == "auto" else resources.workers
-    # With as many workers as each model needs, slots are the most that there may be.
-    slots = 1 if "auto" in (resources.workers, resources.slots) else int(resources.slots)
-    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
-        there = cluster.resources.get(kind, 0.0)
-        if each > there:
-            raise space_file.error(
-                f"resources.{kind.lower()}s_per_worker", each, f"at most {there:g}, the {kind}s there are"
-            )
-        if not each or (most := served(there, each)) >= slots * workers:
-            continue
-        if most < workers:
-            raise space_file.error(
-                "resources.workers",
-                workers,
-                f"at most {int(most)}: each takes {each:g} of the {there:g} {kind}s there are",
-            )
-        raise space_file.error(
-            "resources.slots",
-            slots,
-            f"at most {int(most / workers)}: each takes {workers * each:g} of the {there:g} {kind}s there are",
-        )
-    _check_nodes(space_file, cluster, workers, slots)
-
-
-def _check_nodes(space_file: ConfigFile[Space], cluster: Cluster, workers: int, slots: int) -> None:
-    """Raises ConfigError if the slots do not fit as the resources lie on the nodes: a worker is on one of them."""
-    resources = space_file.config.resources
-    cpus, gpus = resources.cpus_per_worker, resources.gpus_per_worker
-    if (fit := cluster.workers(cpus, gpus)) >= workers * slots:
-        return
-    with_gpus, takes = (" with GPUs", f"{cpus} CPUs and {gpus:g} GPU") if gpus else ("", f"{cpus} CPUs")
-    if not fit:
-        most = max(node.get("CPU", 0.0) for node in cluster.nodes if node.get("GPU", 0.0) >= gpus)
-        raise space_file.error("resources.cpus_per_worker", cpus, f"at most {most:g}, the CPUs of a node{with_gpus}")
-    if fit < workers:
-        allowed = f"at most {fit}: each takes {takes} of one node"
-        raise space_file.error("resources.workers", workers, allowed)
-    allowed = f"at most {fit // workers}: a worker takes {takes} of one node, and {fit} fit on the nodes there are"
-    raise space_file.error("resources.slots", slots, allowed)
+        return grown(space_file, present(space_file.config.resources.gpus_per_worker > 0))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""Slots that fit on a cluster, and what is said of those that do not."""
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from search.fits import grown
+from search.gpus import GPUS
+from search.machine import Cluster
+from search.run import main
+from search.space import load
+from tests.search.commands import SMALL, refused
+from trainables.config.file import ConfigError
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
+    Path("space.yaml").write_text(SMALL)
+    head = Cluster({"memory": 1e9, "node:10.0.0.1": 1.0})
+    slots = "resources.slots=3"
+    with pytest.raises(ConfigError, match=r"resources.cpus_per_worker: given 1; allowed: at most 0"):
+        grown(load("space.yaml", [slots]), head)
+    with pytest.raises(ConfigError, match=r"resources.slots: given 3; allowed: at most 2"):
+        grown(load("space.yaml", [slots, "resources.autoscaler={cpus: 2}"]), head)
+    assert grown(load("space.yaml", [slots, "resources.autoscaler={cpus: 3}"]), head).resources["CPU"] == 3
+    gpus = ["resources.autoscaler={cpus: 8, gpus: 4xL40S}", "resources.gpus_per_worker=1", slots]
+    cluster = grown(load("space.yaml", gpus), head)
+    assert (cluster.resources["GPU"], cluster.gpu, cluster.gpu_bytes) == (4, GPUS["L40S"], 48e9)
+    # What is there counts, if it is more; of the GPUs those of least memory.
+    for name, memory, kind, least in (
+        ("NVIDIA H100 80GB HBM3", 85e9, "L40S", 48e9),
+        ("NVIDIA L4", 23.6e9, "L4", 23.6e9),
+    ):
+        there = Cluster.with_gpus({"CPU": 64.0, "GPU": 8.0}, [(name, memory)])
+        cluster = grown(load("space.yaml", gpus), there)
+        assert (cluster.resources["CPU"], cluster.resources["GPU"]) == (64, 8)
+        assert (cluster.gpu, cluster.gpu_bytes) == (GPUS[kind], least)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "expected"),
+    [
+        ([(8, 0)] * 8, "{cpus_per_worker: 16}", "cpus_per_worker: given 16; allowed: at most 8, the CPUs of a node"),
+        (
+            [(64, 0), (2, 4)],
+            "{cpus_per_worker: 4, gpus_per_worker: 0.5}",
+            "cpus_per_worker: given 4; allowed: at most 2, the CPUs of a node with GPUs",
+        ),
+        (
+            [(6, 0)] * 3,
+            "{cpus_per_worker: 4, slots: 1, workers: 4}",
+            "workers: given 4; allowed: at most 3: each takes 4 CPUs of one node",
+        ),
+        (
+            [(6, 2)] * 3,
+            "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4}",
+            "slots: given 4; allowed: at most 3: a worker takes 4 CPUs and 1 GPU of one node, and 3 fit on the nodes",
+        ),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 3}", None),
+        ([(6, 2)] * 3, "{cpus_per_worker: 4, gpus_per_worker: 1, slots: 4, autoscaler: {cpus: 4}}", None),
+    ],
+)
+def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, expected: str | None) -> None:
+    each = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
+    there = {kind: sum(node[kind] for node in each) for kind in ("CPU", "GPU")}
+    Path("space.yaml").write_text(SMALL + "training: {batch_size: 8}\n")
+    space = load("space.yaml", [f"resources={resources}"])
+    if expected is None:
+        grown(space, Cluster(there, nodes=each))
+        return
+    with pytest.raises(ConfigError, match=f"resources.{expected}"):
+        grown(space, Cluster(there, nodes=each))
+
+
+@pytest.mark.integration
+def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
+    line = refused(capsys, ["space.yaml"])
+    assert line == (
+        'space.yaml:5: resources.autoscaler: given {"cpus": 3, "gpus": null}; '
+        "allowed: null where no cluster is joined (RAY_ADDRESS is not set)"
+    )
+    assert main(["space.yaml", "--dry-run"]) == 0
+    assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out
+    assert "given 4; allowed: at most 3" in refused(capsys, ["space.yaml", "--dry-run", "--set=resources.slots=4"])
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with mock.patch("search.session.run_session", return_value=0) as run:
+        assert main(["space.yaml"]) == 0
+    run.assert_called_once()
