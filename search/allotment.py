@@ -13,7 +13,7 @@ from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
 from trainables.documents import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import CONTEXT_BYTES, Memory, bytes_for_torch, memory_of, network_of, state_bytes
+from trainables.memory import CONTEXT_BYTES, Memory, Network, bytes_for_torch, memory_of, network_of, state_bytes
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen
 
@@ -33,8 +33,8 @@ def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
     """What a model of the space gets.
 
     Raises:
-        DataError: it fits on no number of workers, a share of a GPU is too small for any, or answers are asked for and
-            no worker has the whole model.
+        DataError: it fits on no number of workers, or never on the given one, a share of a GPU is too small for any, or
+            answers are asked for and no worker has the whole model.
     """
     resources = space.resources
     share, gpu_bytes = resources.gpus_per_worker, cluster.gpu_bytes
@@ -44,6 +44,10 @@ def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
             f"{gpu_bytes / 1e9:.0f} GB, and CUDA itself takes about {CONTEXT_BYTES / 1e9:g} GB"
         )
         raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
+    if share and gpu_bytes is not None:
+        _check_whole(space, model, gpu_bytes)
+        if resources.workers != "auto":
+            _check_state(space, model, resources.workers, gpu_bytes)
     workers = _fewest(space, model, cluster) if resources.workers == "auto" else resources.workers
     if space.evaluation.exact_match and workers > 1 and share and gpu_bytes is not None:
         check_answers(space.evaluation.exact_match, run_memory(space, model, workers, gpu_bytes)[1], workers, model)
@@ -67,7 +71,7 @@ def resolved(space: Space, allotted: Allotment) -> Space:
 def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
-    network = network_of(config_of(model, default_root()), how)
+    network = _counted(space, model)
     sharding = chosen(training.sharding, network.parameters, network.trained, gpu_bytes, workers)
     memory = _memory(
         model,
@@ -117,12 +121,6 @@ def _fewest(space: Space, model: str, cluster: Cluster) -> int:
     if gpu_bytes is None:
         raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
-    there = f"{usable / 1e9:.1f} GB may be used ({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"
-    # A model is loaded whole, to be scored and before it is shared out.
-    whole = state_bytes(network_of(config_of(model, default_root()), model_settings_of(space)).parameters, trained=0)
-    if whole > usable:
-        allowed = "models that one GPU has room for whole, whatever the workers"
-        raise DataError("models", model, f"{allowed}: this one takes {whole / 1e9:.1f} GB in float32, and {there}")
     for workers in _counts(space, cluster):
         total = run_memory(space, model, workers, gpu_bytes)[0].total
         if total <= usable:
@@ -130,6 +128,42 @@ def _fewest(space: Space, model: str, cluster: Cluster) -> int:
         least = min(least, total)
     allowed = (
         f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {there}"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {_there(space, gpu_bytes)}"
     )
     raise DataError("resources.workers", "auto", allowed)
+
+
+def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
+    """A model is loaded whole, to be scored and before it is shared out."""
+    whole = state_bytes(_counted(space, model).parameters, trained=0)
+    if whole > usable_bytes(space, gpu_bytes):
+        allowed = (
+            f"models that one GPU has room for whole, whatever the workers: this one takes {whole / 1e9:.1f} GB in "
+            f"float32, and {_there(space, gpu_bytes)}"
+        )
+        raise DataError("models", model, allowed)
+
+
+def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> None:
+    """So many workers have room for what no smaller micro-batch spares. The rest is an estimate, told in the plan."""
+    network = _counted(space, model)
+    sharding = chosen(space.training.sharding, network.parameters, network.trained, gpu_bytes, workers)
+    ranks = workers if sharding == "ddp" else 1
+    state = state_bytes(network.parameters, network.trained, ranks, keep_best=space.confirmation is not None)
+    if sharding == "fsdp":
+        state //= workers
+    if state > usable_bytes(space, gpu_bytes):
+        allowed = (
+            f"auto, or counts with which {model} fits: its weights, their copies and gradients and AdamW's moments "
+            f"alone take {state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}"
+        )
+        raise DataError("resources.workers", str(workers), allowed)
+
+
+def _counted(space: Space, model: str) -> Network:
+    return network_of(config_of(model, default_root()), model_settings_of(space))
+
+
+def _there(space: Space, gpu_bytes: float) -> str:
+    usable = usable_bytes(space, gpu_bytes)
+    return f"{usable / 1e9:.1f} GB may be used ({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"

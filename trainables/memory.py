@@ -118,10 +118,11 @@ def bytes_for_torch(share: float, device_bytes: float) -> float:
     return share * device_bytes - CONTEXT_BYTES
 
 
-def state_bytes(parameters: int, trained: int, ranks: int = 1) -> int:
-    """Bytes that do not depend on the data, each rank with the whole model: weights, their base copy, the best ones,
-    AdamW's two moments, gradients, and with several ranks the buckets that they are exchanged in."""
-    return _FP32 * (parameters + (5 if ranks == 1 else 6) * trained)
+def state_bytes(parameters: int, trained: int, ranks: int = 1, keep_best: bool = True) -> int:
+    """Bytes that do not depend on the data, each rank with the whole model: weights, their base copy, for a
+    confirmation the best ones, AdamW's two moments, gradients, and with several ranks the buckets of their exchange."""
+    copies = 4 + keep_best + (ranks > 1)
+    return _FP32 * (parameters + copies * trained)
 
 
 def checkpoint_bytes(trained: int, keep_best: bool) -> int:

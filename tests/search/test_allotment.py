@@ -135,6 +135,25 @@ def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
         allotment(adapted, LARGE, Cluster.of_gpus(8, small))
 
 
+def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers() -> None:
+    # 8.19e9 parameters of 24 bytes; with FSDP a part of them on each.
+    with pytest.raises(DataError) as refused:
+        on_gpus(space(1), LARGE, 8)
+    assert str(refused.value) == (
+        f"resources.workers: given 1; allowed: auto, or counts with which {LARGE} fits: its weights, their copies and "
+        "gradients and AdamW's moments alone take 196.6 GB of each GPU, and 71.5 GB may be used (89% of 80 GB)"
+    )
+    with pytest.raises(DataError, match=r"alone take 98\.3 GB"):
+        on_gpus(space(2), LARGE, 8)
+    with pytest.raises(DataError, match=r"alone take 229\.3 GB"):
+        on_gpus(space(4, sharding="ddp"), LARGE, 8)
+    assert on_gpus(space(4), LARGE, 8) == Allotment(4, 2)
+    # The best weights are kept for a confirmation only.
+    alone = space(2).model_copy(update={"confirmation": None})
+    with pytest.raises(DataError, match=r"alone take 81\.9 GB"):
+        on_gpus(alone, LARGE, 8)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("workers", ["auto", 4])
 def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | str) -> None:

@@ -107,6 +107,7 @@ def test_the_state_of_a_run() -> None:
     assert state_bytes(10, 10) == 10 * 24
     assert state_bytes(10, 2) == 10 * 4 + 2 * 20
     assert state_bytes(10, 10, ranks=2) == 10 * 28
+    assert state_bytes(10, 10, keep_best=False) == 10 * 20
     assert fits_whole(10, 10, device_bytes=401, ranks=2)
     assert not fits_whole(10, 10, device_bytes=399, ranks=2)
 
