@@ -29,7 +29,7 @@ from trainables.forward import PRECISIONS, Forward
 from trainables.memory import checkpoint_bytes, network_of
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
-from trainables.prepare import check_length, mask_token_of
+from trainables.prepare import check_evaluations, check_length, mask_token_of
 from trainables.weights import at_hand, model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
@@ -261,6 +261,7 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
     for packed in (train, held_out):
         check_words(packed, network.words, model)
+    check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
     return _Tokens(train.tokens, evaluation, False, train)
 

@@ -1,6 +1,5 @@
 """Prepares each model's data in a Ray actor of its own, while the slots start."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,9 +15,9 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.config.errors import one_line
-from trainables.documents import DataError, Splits
+from trainables.documents import Splits
 from trainables.placement import this_node
-from trainables.prepare import Preparation, Prepared, prepare
+from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
 
 
 # News has a thread of its own, so that it is told while the data is being prepared.
@@ -90,9 +89,6 @@ class Preparing:
 
 def _check_budget(space: Space, prepared: Prepared) -> None:
     """Raises DataError if an epoch has fewer optimizer steps than evaluations, or the budget is less than one trial."""
-    steps = math.ceil(prepared.train_rows / space.training.batch_size)
-    if space.evaluation.per_epoch > steps:
-        allowed = f"at most {steps}, the optimizer steps in an epoch of {prepared.model}"
-        raise DataError("evaluation.per_epoch", str(space.evaluation.per_epoch), allowed)
+    check_evaluations(space.evaluation.per_epoch, prepared.train_rows, space.training.batch_size, prepared.model)
     if space.budget.tokens is not None:
         check_tokens(space.budget.tokens, prepared.train_tokens * space.budget.epochs, prepared.model)

@@ -128,6 +128,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     from trainables.checkpoint import CheckpointError
     from trainables.config.build import model_settings_of, settings_of
     from trainables.documents import DataError
+    from trainables.prepare import check_evaluations
     from trainables.train import NonFiniteLossError, Run
     from trainables.warm import WarmModel
 
@@ -140,6 +141,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     console = Console(quiet=parallel.rank() > 0, highlight=False, soft_wrap=True)
     try:
         prepared = _prepared(config, console, device)
+        check_evaluations(settings.evaluations_per_epoch, prepared.train_rows, settings.batch_size, prepared.model)
         run = Run(WarmModel(prepared, device, model_settings_of(config)), settings)
         if resume:
             run.restore(output / "checkpoint")

@@ -4,6 +4,7 @@ Everything is cached by content hash and only read by the trials.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -277,6 +278,14 @@ def check_length(length: int, longest: int | None, model: str) -> None:
     if longest is not None and length > longest:
         allowed = f"at most {longest}, the longest that {model} was made for"
         raise DataError("training.sequence_length", str(length), allowed)
+
+
+def check_evaluations(per_epoch: int, rows: int, batch_size: int, model: str) -> None:
+    """Raises DataError if an epoch of so many rows has fewer optimizer steps than evaluations."""
+    steps = math.ceil(rows / batch_size)
+    if per_epoch > steps:
+        allowed = f"at most {steps}, the optimizer steps in an epoch of {model}"
+        raise DataError("evaluation.per_epoch", str(per_epoch), allowed)
 
 
 def _too_short(what: Preparation) -> tuple[str, str]:

@@ -163,6 +163,13 @@ def test_the_plan_knows_the_mask_token(presentation: str, capsys: pytest.Capture
     assert line.startswith("--set schedule.mask_token=<none>: schedule.mask_token: given <none>; allowed: one token of")
 
 
+def test_the_plan_knows_how_often_an_epoch_can_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("space.yaml").write_text(SMALL)
+    line = refused(capsys, ["space.yaml", "--dry-run", "--set=evaluation.per_epoch=5"])
+    allowed = "at most 1, the optimizer steps in an epoch of builtin/nano"
+    assert line.endswith(f"evaluation.per_epoch: given 5; allowed: {allowed}")
+
+
 def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.folder("tiny", tmp_path / "cache")
     copy = tmp_path / "models" / "larger"

@@ -51,6 +51,8 @@ def _in_a_folder_with_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     # More than are asked for, as some of the random ones are alike.
     documents |= {d.text for d in tiny.splits(1).train}
     Path("data.txt").write_text("\n".join(sorted(documents)))
+    # Made before a test looks at what is printed.
+    tiny.folder("tiny", cache)
     with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
         yield
 
@@ -208,6 +210,7 @@ def test_a_wrong_checkpoint_is_refused(
         (["tiny.yaml", "--set", "data.path=none.txt"], "data.path: given none.txt; allowed: a readable UTF-8 file"),
         (["tiny.yaml", "--set", "data.template='{txt}'"], "the columns of data.txt: text; did you mean 'text'?"),
         (["tiny.yaml", "--set", "training.sequence_length=65"], "_length: given 65; allowed: at most 64, the"),
+        (["tiny.yaml", "--set", "evaluation.per_epoch=9"], "evaluation.per_epoch: given 9; allowed: at most"),
         (["tiny.yaml", "--set", "schedule.mask_token=<none>"], "schedule.mask_token: given <none>; allowed: one token"),
     ],
 )  # fmt: skip
