@@ -26,7 +26,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 
@@ -70,15 +69,10 @@ def disturb(
     return times
 
 
-def events(searches: Searches, output: str, kind: str) -> list[dict[str, Any]]:
-    lines = (searches.folder / output / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
 def training_s(searches: Searches, output: str) -> float:
     """Seconds from the first evaluation to the end of the last trial."""
-    ended: float = events(searches, output, "trial_ended")[-1]["time"]
-    return ended - float(events(searches, output, "evaluation")[0]["time"])
+    ended: float = searches.events(output, "trial_ended")[-1]["time"]
+    return ended - float(searches.events(output, "evaluation")[0]["time"])
 
 
 def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]:
@@ -87,7 +81,7 @@ def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]
     trials = searches.study(output).trials
     run_ids = searches.run_ids(output, len(trials))
     wanted: Counter[tuple[int, str, int, float]] = Counter()
-    for event in events(searches, output, "evaluation"):
+    for event in searches.events(output, "evaluation"):
         place = event["trial"], int(event["tokens"])
         wanted.update({(place[0], name, place[1], event[name]): 1 for name in event.keys() - NOT_METRICS})
     for trial in trials:
@@ -150,7 +144,7 @@ def main() -> None:
         assert process.returncode == 0, f"{out}\n{err}"
         disturbed_s = training_s(searches, "disturbed")
         lost, duplicated = compared(searches, "disturbed", server.database)
-        told = [event["time"] for event in events(searches, "disturbed", "evaluation")]
+        told = [event["time"] for event in searches.events("disturbed", "evaluation")]
     for began, ended in times:
         meanwhile = sum(began <= time <= ended for time in told)
         print(f"away for {ended - began:.0f} s: {meanwhile / (ended - began):.2f} evaluations a second")

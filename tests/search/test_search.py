@@ -135,8 +135,7 @@ def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) 
     assert f"mlflow ui --backend-store-uri sqlite:///{searches.folder}/mlflow.db" in out
     assert not (searches.folder / "whole" / "checkpoints").exists()
     assert not (searches.folder / "whole" / "ray").exists()
-    events = [json.loads(line) for line in (searches.folder / "whole" / "events.jsonl").read_text().splitlines()]
-    ended = [e["stage"] for e in events if e["event"] == "trial_ended"]
+    ended = [event["stage"] for event in searches.events("whole", "trial_ended")]
     assert (ended.count("search"), ended.count("confirmation")) == (6, 4)
 
 
