@@ -60,11 +60,13 @@ class Cluster:
         scaling = []
         if scales:
             config = yaml.safe_load(_SCALING.read_text())
-            config["provider"]["gcs_address"] = self.address
+            config["provider"] |= {"gcs_address": self.address, "folder": str(self.folder)}
             head_id = config["provider"]["head_node_id"]
             (self.folder / "autoscaler.yaml").write_text(yaml.safe_dump(config))
             scaling = [f"--autoscaling-config={self.folder}/autoscaler.yaml"]
             self.environment |= {
+                # tests/autoscaled.py is loaded by Ray.
+                "PYTHONPATH": str(ROOT),
                 "RAY_FAKE_CLUSTER": "1",
                 "RAY_enable_autoscaler_v2": "1",
                 "RAY_CLOUD_INSTANCE_ID": head_id,

@@ -90,6 +90,22 @@ def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: P
     assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
 
 
+def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
+    searches: Searches, whole: tuple[str, str]
+) -> None:
+    small = ["budget.trials=4", "budget.epochs=2", "early_stopping.pruner=none", "confirmation=null"]
+    given = [f"--set={each}" for each in (*small, "resources.autoscaler={cpus: 2}")]
+    cluster = Cluster(scales=True)
+    try:
+        job = submit(cluster, searches, "grown", *given)
+        out, _ = job.communicate(timeout=300)
+    finally:
+        cluster.close()
+    assert job.returncode == 0, out
+    assert [state for _, state, *_ in searches.table("grown")] == ["COMPLETE"] * 4
+    assert max(event["slots"] for event in searches.events("grown", "slots_changed")) == 2, out
+
+
 @pytest.fixture
 def other_packages(tmp_path: Path) -> dict[str, str]:
     """The environment of a node that has another version of transformers."""
