@@ -71,8 +71,8 @@ def resolved(space: Space, allotted: Allotment) -> Space:
 def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
-    network = _counted(space, model)
-    sharding = chosen(training.sharding, network.parameters, network.trained, gpu_bytes, workers)
+    counts = network(space, model)
+    sharding = chosen(training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
     memory = _memory(
         model,
         how,
@@ -135,7 +135,7 @@ def _fewest(space: Space, model: str, cluster: Cluster) -> int:
 
 def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
     """A model is loaded whole, to be scored and before it is shared out."""
-    whole = state_bytes(_counted(space, model).parameters, trained=0)
+    whole = state_bytes(network(space, model).parameters, trained=0)
     if whole > usable_bytes(space, gpu_bytes):
         allowed = (
             f"models that one GPU has room for whole, whatever the workers: this one takes {whole / 1e9:.1f} GB in "
@@ -146,10 +146,10 @@ def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
 
 def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> None:
     """So many workers have room for what no smaller micro-batch spares. The rest is an estimate, told in the plan."""
-    network = _counted(space, model)
-    sharding = chosen(space.training.sharding, network.parameters, network.trained, gpu_bytes, workers)
+    counts = network(space, model)
+    sharding = chosen(space.training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
     ranks = workers if sharding == "ddp" else 1
-    state = state_bytes(network.parameters, network.trained, ranks, keep_best=space.confirmation is not None)
+    state = state_bytes(counts.parameters, counts.trained, ranks, keep_best=space.confirmation is not None)
     if sharding == "fsdp":
         state //= workers
     if state > usable_bytes(space, gpu_bytes):
@@ -160,8 +160,14 @@ def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> No
         raise DataError("resources.workers", str(workers), allowed)
 
 
-def _counted(space: Space, model: str) -> Network:
-    return network_of(config_of(model, default_root()), model_settings_of(space))
+def network(space: Space, model: str) -> Network:
+    """What the memory and the time of a model depend on."""
+    return _network(model, model_settings_of(space))
+
+
+@cache
+def _network(model: str, how: ModelSettings) -> Network:
+    return network_of(config_of(model, default_root()), how)
 
 
 def _there(space: Space, gpu_bytes: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.allotment import allotment, resolved, run_memory, usable_bytes
+from search.allotment import allotment, network, resolved, run_memory, usable_bytes
 from search.curricula import curriculum_name
 from search.gpus import UTILISATION
 from search.machine import Cluster
@@ -20,13 +20,11 @@ from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.cache import default_root
-from trainables.config.build import model_settings_of
 from trainables.config.data import split_sizes
-from trainables.configurations import config_of
 from trainables.documents import Splits
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
-from trainables.memory import checkpoint_bytes, network_of
+from trainables.memory import checkpoint_bytes
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.prepare import check_evaluations, check_length, mask_token_of
@@ -185,7 +183,7 @@ def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
 
 def _checkpoints(model: str, space: Space) -> str:
     """What those of a slot take of the storage."""
-    trained = network_of(config_of(model, default_root()), model_settings_of(space)).trained
+    trained = network(space, model).trained
     # The old one stays until the new one is whole.
     search, confirmation = (_size_of(2 * checkpoint_bytes(trained, keep_best)) for keep_best in (False, True))
     confirming = "" if space.confirmation is None else f", {confirmation} in the confirmation"
@@ -247,8 +245,8 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     training = space.training
-    network = network_of(config_of(model, default_root()), model_settings_of(space))
-    check_length(training.sequence_length, network.context, model)
+    counts = network(space, model)
+    check_length(training.sequence_length, counts.context, model)
     general = space.general.documents if space.general is not None else 0
     if splits is None or not at_hand(model):
         length = training.sequence_length
@@ -260,7 +258,7 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
     held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
     for packed in (train, held_out):
-        check_words(packed, network.words, model)
+        check_words(packed, counts.words, model)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
     return _Tokens(train.tokens, evaluation, False, train)
@@ -273,10 +271,11 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: Cluster) -> _Cost
     trial = _Cost(tokens.epoch * epochs, None, on_gpus)
     if on_gpus and cluster.gpu is not None:
         training = space.training
-        network = network_of(config_of(model, default_root()), model_settings_of(space))
         # A backward pass has twice the operations of a forward pass.
         passes = 4 if training.gradient_checkpointing else 3
-        operations = network.forward_operations(training.sequence_length) * (passes * tokens.epoch + evaluated)
+        operations = network(space, model).forward_operations(training.sequence_length) * (
+            passes * tokens.epoch + evaluated
+        )
         return replace(trial, device_s=cluster.gpu.seconds(epochs * operations, training.precision))
     if tokens.train is None:
         return trial

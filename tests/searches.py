@@ -94,10 +94,10 @@ class Searches:
         assert run_id is not None
         return run_id
 
-    def events(self, output: str, kind: str) -> list[dict[str, Any]]:
-        """Those of a kind, as events.jsonl has them."""
+    def events(self, output: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """All, or those of a kind, as events.jsonl has them."""
         lines = (self.folder / output / "events.jsonl").read_text().splitlines()
-        return [event for event in map(json.loads, lines) if event["event"] == kind]
+        return [event for event in map(json.loads, lines) if kind in (None, event["event"])]
 
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())

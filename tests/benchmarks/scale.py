@@ -101,7 +101,7 @@ class Meter:
                 self._tell()
 
     def _tell(self) -> None:
-        """Says how far it is: Ray's own with 1,000 trials takes an hour on a slow machine."""
+        """Says how far it is: Ray's own with 1,000 trials took nearly two hours on a slow machine."""
         self._told = time.perf_counter()
         total = self._trials * REPORTS
         left = (self._told - self._began[0]) * (total - self._reports) / self._reports

@@ -61,7 +61,7 @@ def killed(searches: Searches, output: str, moment: float) -> bool:
 
 def repeated(searches: Searches, output: str) -> int:
     """Trials that reported an evaluation twice, or that began again after they had ended."""
-    events = [json.loads(line) for line in (searches.folder / output / "events.jsonl").read_text().splitlines()]
+    events = searches.events(output)
     evaluations = Counter((e["stage"], e["trial"], e["tokens"]) for e in events if e["event"] == "evaluation")
     again = {key[:2] for key, count in evaluations.items() if count > 1}
     over: set[tuple[str, int]] = set()
