@@ -9,12 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from trainables.documents import DataError
 from trainables.sealed import MANIFEST, DamagedError, check_files, digest, hashes_of, manifest_of, read_manifest
 from trainables.storage import safetensors_errors
 
 _BUILDING = ".building-"
-# Nothing takes longer to build.
+_AT_WORK = ".lock"
+# Nothing takes longer to build, on a folder that knows no locks.
 _LONGEST_BUILD_S = 24 * 3600.0
 
 
@@ -45,7 +48,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
         building = tempfile.TemporaryDirectory(dir=folder.parent, prefix=_BUILDING)
     except OSError as error:
         raise DataError("ENTRODROP_CACHE", str(root), f"a folder that can be written ({error.strerror})") from None
-    with building as scratch:
+    with building as scratch, FileLock(Path(scratch) / _AT_WORK):
         made = Path(scratch) / "entry"
         made.mkdir()
         with safetensors_errors(root):
@@ -59,12 +62,13 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path]
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes that were killed have left half built."""
+    """Removes what processes that were killed have left half built; never what one is at, however the clock jumps."""
     for scratch in folder.glob(f"{_BUILDING}*"):
         # Another process may have removed it, or put its entry in place.
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, Timeout):
             if time.time() - scratch.stat().st_mtime > _LONGEST_BUILD_S:
-                shutil.rmtree(scratch, ignore_errors=True)
+                with FileLock(scratch / _AT_WORK, timeout=0):
+                    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def content_digest(folder: Path) -> str:

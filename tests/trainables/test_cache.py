@@ -182,3 +182,14 @@ def test_what_a_killed_process_left_half_built_is_removed_after_a_day(tmp_path: 
     cached(tmp_path, "kind", {"a": 2}, Build())
     assert not left.exists()
     assert at_work.exists()
+
+
+def test_what_a_process_is_building_stays_when_the_clock_jumps(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        yesterday = time.time() - 25 * 3600
+        os.utime(folder.parent, (yesterday, yesterday))
+        cached(tmp_path, "kind", {"a": 2}, Build())
+        Build()(folder)
+
+    assert {file.name for file in cached(tmp_path, "kind", KEY, build).iterdir()} >= {"one.bin", "two.txt"}
+    assert not list((tmp_path / "kind").glob(".building-*"))
