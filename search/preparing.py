@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
@@ -15,6 +15,7 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.config.errors import one_line
+from trainables.deaths import ACTOR_DIED, cause_of_death
 from trainables.documents import Splits
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
@@ -81,8 +82,8 @@ class Preparing:
         except RayTaskError as error:
             # What the preparation raised, without the other process's trace in its words.
             raise error.cause from None
-        except RayActorError as error:
-            reason = one_line(str(error).strip().splitlines()[0])
+        except ACTOR_DIED as error:
+            reason = one_line(cause_of_death(error))
             raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
         return prepared
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -22,6 +22,7 @@ from search.conductor import Conductor
 from search.interruption import Interrupted
 from search.orphans import Orphans
 from search.room import Need, Room
+from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption
 from trainables.mailbox import Keep, Reference
 from trainables.slot import NoRoomError, Slot, SlotConfig
 from trainables.storage import Place, place, remove
@@ -66,8 +67,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     """Carries out in Tune what the studies decide.
 
     Tune wants a decision as soon as a result comes in; here it is made when the result's turn comes. Until then the
-    trial is left alone (NOOP), and what is decided then goes to the controller's own methods. `_schedule_trial_train`
-    and `_actor_cache` are not public: pyproject.toml holds Ray to the versions they were tested with.
+    trial is left alone (NOOP), and what is decided then goes to the controller's own methods. `_schedule_trial_train`,
+    `_actor_cache` and `_actor_manager` are not public: pyproject.toml holds Ray to the versions they were tested with.
     """
 
     def __init__(
@@ -97,8 +98,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
-        preempted = isinstance(error, RayActorError) and error.preempted
-        counts = not (preempted or isinstance(error, NoRoomError))
+        counts = not (died_by_preemption(error) or isinstance(error, NoRoomError))
         self._conductor.lost(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
@@ -128,6 +128,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
         chosen = self._pending[0] if self._pending else None
         if chosen is not None and not self._keeps_slots:
+            _take_want_of_memory_as_death(controller._actor_manager)
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
             controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)
             self._keeps_slots = True
@@ -148,10 +149,25 @@ def _error_of(trial: Trial) -> Exception | None:
 
 
 def _in_a_line(error: Exception | None) -> str:
-    """The cause: the last line of what Ray says; of an actor's death its first sentence."""
+    """The cause: the last line of what Ray says, or how the actor died."""
     cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, ACTOR_DIED):
+        return cause_of_death(cause)
     lines = str(cause or "").strip().splitlines() or ["the slot's process died"]
-    return (lines[-1].partition(". ")[0] if isinstance(error, RayActorError) else lines[-1]).strip()
+    return lines[-1].strip()
+
+
+def _take_want_of_memory_as_death(actor_manager: Any) -> None:
+    """Tune ends the whole search when Ray's memory monitor has ended a slot: it knows deaths as RayActorError alone."""
+    failed = actor_manager._actor_task_failed
+
+    def task_failed(tracked_actor_task: Any, exception: Exception) -> None:
+        # Not what a slot that lives raises, because another process was ended.
+        if isinstance(exception, OutOfMemoryError) and not isinstance(exception, RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        failed(tracked_actor_task, exception)
+
+    actor_manager._actor_task_failed = task_failed
 
 
 def run_trials(

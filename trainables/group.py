@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption, died_for_memory
 from trainables.mailbox import Reference
 from trainables.settings import ModelSettings
 
@@ -21,8 +21,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-# How Ray says that its memory monitor ended a worker.
-_LOW_MEMORY = "running low on memory"
 
 
 def run_group(
@@ -90,7 +88,6 @@ class _Losses(UserCallback):  # type: ignore[misc]
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         # Ray Train wraps the error of a worker that does not answer.
         errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
-        deaths = [error for error in errors if isinstance(error, RayActorError)]
-        memory = next((str(error) for error in deaths if _LOW_MEMORY in str(error)), None)
-        preempted = any(error.preempted for error in deaths)
-        ray.get(self._mailbox.group_failed.remote(memory, preempted))
+        deaths = [error for error in errors if isinstance(error, ACTOR_DIED)]
+        memory = next((cause_of_death(error) for error in deaths if died_for_memory(error)), None)
+        ray.get(self._mailbox.group_failed.remote(memory, any(map(died_by_preemption, deaths))))

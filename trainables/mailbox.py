@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+
+from trainables.deaths import ACTOR_DIED
 
 Reference = Any  # a ray.ObjectRef, or the handle of an actor
 # Seconds that a worker has to say that it is alive; one that is busy may not.
@@ -100,7 +101,8 @@ class Health:
     silent_s: float | None
 
 
-@ray.remote(num_cpus=0)
+# All slots of a search ask it: if its process is lost, Ray starts it again, and an interruption is rung anew.
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Bell:
     """Rung when the search is interrupted; and says which slots are to end when the cluster has no room for all."""
 
@@ -176,7 +178,7 @@ class Mailbox:
         for worker in self._workers.values():
             try:
                 await asyncio.wait_for(worker.__ray_ready__.remote(), _ALIVE_TIMEOUT)
-            except RayActorError:
+            except ACTOR_DIED:
                 return True
             except TimeoutError:
                 continue

@@ -5,7 +5,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from search.preparing import Preparing
 from trainables.documents import DataError
@@ -32,7 +32,10 @@ def test_what_the_preparation_raised_is_raised_as_it_was(cause: Exception) -> No
     assert caught.value is cause
 
 
-def test_a_process_that_died_is_told_in_a_line() -> None:
+@pytest.mark.parametrize(
+    "error", [RayActorError(error_msg="killed\nby the system"), OutOfMemoryError("low on memory: 9 / 10 GB\nmore")]
+)
+def test_a_process_that_died_is_told_in_a_line(error: Exception) -> None:
     with mock.patch("ray.get", get), pytest.raises(OSError, match="prepares the data of m died: ") as caught:
-        failed(RayActorError(error_msg="killed\nby the system")).result("m")
+        failed(error).result("m")
     assert "\n" not in str(caught.value)

@@ -10,13 +10,13 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from ray import cloudpickle
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from search.conductor import Conductor
 from search.interruption import Interruption
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
-from search.tuner import _StudyScheduler
+from search.tuner import _StudyScheduler, _take_want_of_memory_as_death
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 from trainables.slot import NoRoomError
@@ -254,6 +254,31 @@ def test_what_the_cluster_takes_away_is_no_failure(
         None, mock.Mock(trial_id="a", pickled_error_file=str(file))
     )
     opened.lost.assert_called_once_with("a", detail, counts=counts)
+
+
+LOW = "1 worker(s) were killed as the node is running low on memory. Memory 9 / 10 GB"
+OTHER_ENDED = RayTaskError("step", "", OutOfMemoryError(LOW)).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("error", "died"), [(OutOfMemoryError(f"{LOW}\nmore"), True), (RayActorError(), True), (OTHER_ENDED, False)]
+)
+def test_a_slot_that_is_ended_for_want_of_memory_has_died(error: Exception, died: bool) -> None:
+    manager = mock.Mock()
+    failed = manager._actor_task_failed
+    _take_want_of_memory_as_death(manager)
+    manager._actor_task_failed(tracked_actor_task="task", exception=error)
+    ((task, told), _) = failed.call_args
+    assert (task, str(told), isinstance(told, RayActorError)) == ("task", str(error), died)
+
+
+def test_want_of_memory_is_told_in_a_line(tmp_path: Path) -> None:
+    opened, file = mock.Mock(), tmp_path / "error.pkl"
+    file.write_bytes(cloudpickle.dumps(RayActorError(error_msg=f"{LOW}\nmore")))
+    _StudyScheduler(opened, 1, mock.Mock(), mock.Mock()).on_trial_error(
+        None, mock.Mock(trial_id="a", pickled_error_file=str(file))
+    )
+    opened.lost.assert_called_once_with("a", LOW, counts=True)
 
 
 def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:

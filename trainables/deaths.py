@@ -1,0 +1,24 @@
+"""How Ray says that an actor has died, and why."""
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+# The second is what calls to an actor raise that Ray's memory monitor has ended; it is not one of the first.
+ACTOR_DIED = (RayActorError, OutOfMemoryError)
+_LOW_MEMORY = "running low on memory"
+
+
+def died_for_memory(error: Exception) -> bool:
+    """Whether Ray ended the actor for want of the node's memory."""
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, RayActorError) and _LOW_MEMORY in str(error))
+
+
+def died_by_preemption(error: Exception | None) -> bool:
+    """Whether the cluster took the actor's node away."""
+    return isinstance(error, RayActorError) and bool(error.preempted)
+
+
+def cause_of_death(error: Exception) -> str:
+    """What Ray says of it, in a line: the rest of its message is for those who work on Ray."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Of want of memory the first line says how much there is; otherwise the last one begins with the cause.
+    return lines[0].strip() if died_for_memory(error) else lines[-1].partition(". ")[0].strip()
