@@ -4,15 +4,18 @@ The first can also come from the search itself, when it cannot go on.
 """
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
 EXIT_CODE = 130
 # Seconds that the running trials have to save their state.
 _GRACE = 8.0
+_STDERR = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,10 +31,12 @@ class Interruption:
         reason: why, if no person wants it.
 
     Args:
+        last_words: what the person reads when the second signal ends the process.
         tell: is given a line for the person.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, last_words: str = "", tell: Callable[[str], None] = lambda line: None) -> None:
+        self._last_words = f"{last_words}\n".encode() if last_words else b""
         self.tell = tell
         self.reason: str | None = None
         self._asked_at: float | None = None
@@ -69,7 +74,11 @@ class Interruption:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self._heard_one:
-            # Whatever hangs cannot hold this up. Ray's processes on this machine end with the one that started them.
+            # Whatever hangs cannot hold this up, not even a reader of standard error. Ray's processes on this machine end
+            # with the one that started them.
+            with suppress(OSError):
+                if select.select([], [_STDERR], [], 0)[1]:
+                    os.write(_STDERR, self._last_words)
             os._exit(EXIT_CODE)
         self._heard_one = True
         # The search may be ending by itself.

@@ -78,7 +78,8 @@ def run_session(
     space = space_file.config
     output = where.folder
     console = Console()
-    with Interruption() as interruption:
+    interrupted = f"interrupted; go on with: {resume_command}"
+    with Interruption(interrupted) as interruption:
         state = _studies(space_file, output)
         try:
             with joined(output), ExitStack() as stack:
@@ -112,7 +113,7 @@ def run_session(
         print(f"the search cannot go on: {interruption.reason}; then go on with: {resume_command}", file=sys.stderr)
         return 1
     if found.interrupted:
-        print(f"interrupted; go on with: {resume_command}", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return EXIT_CODE
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from search.interruption import Interruption
 SCRIPT = """
 import time
 from search.interruption import Interruption
-with Interruption() as interruption:
+with Interruption("go on with: it") as interruption:
     interruption.tell = lambda line: print(line, flush=True)
     print("listening", flush=True)
     while not (interruption.asked and {gives_up}):
@@ -23,7 +23,7 @@ print("ended well", flush=True)
 
 def started(gives_up: bool) -> subprocess.Popen[str]:
     code = SCRIPT.format(gives_up=gives_up)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "listening\n"
     return process
@@ -61,4 +61,5 @@ def test_the_second_signal_ends_whatever_hangs() -> None:
     assert process.stdout is not None
     assert "once more" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 130
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "go on with: it\n")
