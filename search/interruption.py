@@ -74,8 +74,8 @@ class Interruption:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self._heard_one:
-            # Whatever hangs cannot hold this up, not even a reader of standard error. Ray's processes on this machine end
-            # with the one that started them.
+            # Whatever hangs cannot hold this up, not even a reader of standard error. Ray's processes on this machine
+            # end with the one that started them.
             with suppress(OSError):
                 if select.select([], [_STDERR], [], 0)[1]:
                     os.write(_STDERR, self._last_words)
