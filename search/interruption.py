@@ -12,6 +12,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Self
 
+import psutil
+
 EXIT_CODE = 130
 # Seconds that the running trials have to save their state.
 _GRACE = 8.0
@@ -74,13 +76,20 @@ class Interruption:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self._heard_one:
-            # Whatever hangs cannot hold this up, not even a reader of standard error. Ray's processes on this machine
-            # end with the one that started them.
-            with suppress(OSError):
-                if select.select([], [_STDERR], [], 0)[1]:
-                    os.write(_STDERR, self._last_words)
-            os._exit(EXIT_CODE)
+            self._end_at_once()
         self._heard_one = True
         # The search may be ending by itself.
         self._asked_at = self._asked_at or time.monotonic()
         self.tell("interrupted: the running trials save their state; once more ends the search at once")
+
+    def _end_at_once(self) -> None:
+        """Whatever hangs cannot hold this up, not even a reader of standard error."""
+        with suppress(OSError):
+            if select.select([], [_STDERR], [], 0)[1]:
+                os.write(_STDERR, self._last_words)
+        # Ray's processes on this machine would end by themselves, but some of them minutes later.
+        with suppress(psutil.Error):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    process.kill()
+        os._exit(EXIT_CODE)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from search.interruption import Interruption
@@ -15,14 +16,15 @@ from search.interruption import Interruption
 with Interruption("go on with: it") as interruption:
     interruption.tell = lambda line: print(line, flush=True)
     print("listening", flush=True)
+    {begins}
     while not (interruption.asked and {gives_up}):
         time.sleep(0.01)
 print("ended well", flush=True)
 """
 
 
-def started(gives_up: bool) -> subprocess.Popen[str]:
-    code = SCRIPT.format(gives_up=gives_up)
+def started(gives_up: bool, begins: str = "") -> subprocess.Popen[str]:
+    code = SCRIPT.format(gives_up=gives_up, begins=begins)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "listening\n"
@@ -63,3 +65,16 @@ def test_the_second_signal_ends_whatever_hangs() -> None:
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "go on with: it\n")
+
+
+def test_the_second_signal_ends_what_the_process_has_started() -> None:
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
+    begins = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)"
+    process = started(gives_up=False, begins=begins)
+    assert process.stdout is not None
+    started_by_it = psutil.Process(int(process.stdout.readline()))
+    process.send_signal(signal.SIGINT)
+    assert "once more" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    started_by_it.wait(timeout=20)
+    process.communicate(timeout=20)
