@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 EXIT_CODE = 130
+EARLY = "interrupted before the first trial"
 # Seconds that the running trials have to save their state.
 _GRACE = 8.0
 _STDERR = 2
@@ -31,15 +32,12 @@ class Interruption:
     Attributes:
         asked: whether the search is to end.
         reason: why, if no person wants it.
-
-    Args:
-        last_words: what the person reads when the second signal ends the process.
+        last_words: what the person reads at the end of an interrupted search, also when the second signal ends it.
         tell: is given a line for the person.
     """
 
-    def __init__(self, last_words: str = "", tell: Callable[[str], None] = lambda line: None) -> None:
-        self._last_words = f"{last_words}\n".encode() if last_words else b""
-        self.tell = tell
+    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
+        self.last_words, self.tell = EARLY, tell
         self.reason: str | None = None
         self._asked_at: float | None = None
         self._heard_one = False
@@ -84,12 +82,12 @@ class Interruption:
 
     def _end_at_once(self) -> None:
         """Whatever hangs cannot hold this up, not even a reader of standard error."""
-        with suppress(OSError):
+        try:
             if select.select([], [_STDERR], [], 0)[1]:
-                os.write(_STDERR, self._last_words)
-        # Ray's processes on this machine would end by themselves, but some of them minutes later.
-        with suppress(psutil.Error):
+                os.write(_STDERR, f"{self.last_words}\n".encode())
+            # Ray's processes on this machine would end by themselves, but some of them minutes later.
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
                     process.kill()
-        os._exit(EXIT_CODE)
+        finally:
+            os._exit(EXIT_CODE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
@@ -15,7 +15,7 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.config.errors import one_line
-from trainables.deaths import ACTOR_DIED, cause_of_death
+from trainables.deaths import cause_of_death
 from trainables.documents import Splits
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
@@ -61,8 +61,11 @@ class Preparing:
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
     def news(self) -> str:
-        """What is being prepared right now, for a person."""
-        news: str = ray.get(self._actor.news.remote())
+        """What is being prepared right now, for a person; nothing if its process has died."""
+        try:
+            news: str = ray.get(self._actor.news.remote())
+        except RayError:
+            return ""
         return news
 
     def ready(self, timeout: float) -> bool:
@@ -75,15 +78,16 @@ class Preparing:
 
         Raises:
             DataError: documents that cannot be trained on, or with the budget.
-            OSError: it cannot be kept, as when the disk is full, or the process that made it died.
+            OSError: it cannot be kept, as when the disk is full, or a process that made it died.
         """
         try:
             prepared: Prepared = ray.get(self.prepared[model])
-        except RayTaskError as error:
-            # What the preparation raised, without the other process's trace in its words.
-            raise error.cause from None
-        except ACTOR_DIED as error:
-            reason = one_line(cause_of_death(error))
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(cause, RayError):
+                # What the preparation raised, without the other process's trace in its words.
+                raise cause from None
+            reason = one_line(cause_of_death(cause))
             raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
         return prepared
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from search.arms import BASELINE
 from search.fits import check_fit, grown
 from search.gpus import described
+from search.interruption import EARLY
 from search.job import check_kept, default_output
 from search.lock import output_lock
 from search.machine import Cluster
@@ -98,7 +99,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before the first trial", file=sys.stderr)
+        print(EARLY, file=sys.stderr)
         return 130
 
 

@@ -78,8 +78,7 @@ def run_session(
     space = space_file.config
     output = where.folder
     console = Console()
-    interrupted = f"interrupted; go on with: {resume_command}"
-    with Interruption(interrupted) as interruption:
+    with Interruption() as interruption:
         state = _studies(space_file, output)
         try:
             with joined(output), ExitStack() as stack:
@@ -113,7 +112,7 @@ def run_session(
         print(f"the search cannot go on: {interruption.reason}; then go on with: {resume_command}", file=sys.stderr)
         return 1
     if found.interrupted:
-        print(interrupted, file=sys.stderr)
+        print(interruption.last_words, file=sys.stderr)
         return EXIT_CODE
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
     console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
@@ -169,6 +168,7 @@ def _search(
     text = masked_text(space_file.text, stored)
     # This one first: with it the folder is one that --resume goes on with.
     write_whole(output / RESOLVED, stored)
+    interruption.last_words = f"interrupted; go on with: {resume_command}"
     write_whole(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)

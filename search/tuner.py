@@ -7,13 +7,14 @@ on the same slots, so that a size after the first finds its workers running, unl
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, tune
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -26,6 +27,9 @@ from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption
 from trainables.mailbox import Keep, Reference
 from trainables.slot import NoRoomError, Slot, SlotConfig
 from trainables.storage import Place, place, remove
+
+# How often the bell, which may have been started anew, is told the same.
+_TELL_AGAIN_S = 1.0
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]
@@ -84,6 +88,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._remove = remove
         self._keeps_slots = False
         self._too_many: int | None = None
+        self._crowds, self._told_at = 0, 0.0
         self._orphans = Orphans()
         self._pending: list[Trial] = []
 
@@ -114,9 +119,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
                 raise Interrupted
             return None
         idle = controller._actor_cache.num_cached_objects
-        if (too_many := self._conductor.use_slots(self._room.slots(), idle)) != self._too_many:
-            self._too_many = too_many
-            self._bell.crowd.remote(too_many)
+        self._tell(self._conductor.use_slots(self._room.slots(), idle))
         for trial, goes_on in self._conductor.decisions():
             if goes_on:
                 controller._schedule_trial_train(trial)
@@ -128,11 +131,20 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
         chosen = self._pending[0] if self._pending else None
         if chosen is not None and not self._keeps_slots:
-            _take_want_of_memory_as_death(controller._actor_manager)
+            _take_errors_as_death(controller._actor_manager)
             # Tune keeps an idle actor only while a trial waits for it; a slot is kept for the next size as well.
             controller._actor_cache.increase_max(chosen.placement_group_factory, self._slots)
             self._keeps_slots = True
         return chosen
+
+    def _tell(self, too_many: int) -> None:
+        """Tells the slots how many of them are to end."""
+        if too_many != self._too_many:
+            self._too_many, self._crowds = too_many, self._crowds + 1
+        elif not too_many or time.monotonic() - self._told_at < _TELL_AGAIN_S:
+            return
+        self._told_at = time.monotonic()
+        self._bell.crowd.remote(too_many, self._crowds)
 
 
 def _error_of(trial: Trial) -> Exception | None:
@@ -157,17 +169,20 @@ def _in_a_line(error: Exception | None) -> str:
     return lines[-1].strip()
 
 
-def _take_want_of_memory_as_death(actor_manager: Any) -> None:
-    """Tune ends the whole search when Ray's memory monitor has ended a slot: it knows deaths as RayActorError alone."""
-    failed = actor_manager._actor_task_failed
+def _take_errors_as_death(actor_manager: Any) -> None:
+    """Tune knows the death of a slot as RayActorError alone. Anything else that Ray says of one, as when its memory
+    monitor has ended it, ends the whole search; here it ends the slot, and the trial goes on in another."""
 
-    def task_failed(tracked_actor_task: Any, exception: Exception) -> None:
-        # Not what a slot that lives raises, because another process was ended.
-        if isinstance(exception, OutOfMemoryError) and not isinstance(exception, RayTaskError):
-            exception = RayActorError(error_msg=str(exception))
-        failed(tracked_actor_task, exception)
+    def as_death(failed: Callable[..., None]) -> Callable[..., None]:
+        def told(*, exception: Exception, **which: Any) -> None:
+            if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+                exception = RayActorError(error_msg=str(exception))
+            failed(exception=exception, **which)
 
-    actor_manager._actor_task_failed = task_failed
+        return told
+
+    for name in ("_actor_start_failed", "_actor_task_failed"):
+        setattr(actor_manager, name, as_death(getattr(actor_manager, name)))
 
 
 def run_trials(

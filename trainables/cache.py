@@ -76,6 +76,19 @@ def content_digest(folder: Path) -> str:
     return digest(read_manifest(folder / MANIFEST)["files"])
 
 
+def check_entry(folder: Path) -> None:
+    """Compares an entry that was opened before with its manifest.
+
+    Raises:
+        DataError: it has been damaged since.
+    """
+    try:
+        check_files(folder, read_manifest(folder / MANIFEST)["files"])
+    except (DamagedError, KeyError) as error:
+        given, allowed = f"{folder}, damaged since ({error})", "what was prepared; the next start makes it again"
+        raise DataError("ENTRODROP_CACHE", given, allowed) from None
+
+
 def _intact(folder: Path, key: Mapping[str, Any]) -> bool:
     try:
         manifest = read_manifest(folder / MANIFEST)

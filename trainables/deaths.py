@@ -20,5 +20,6 @@ def died_by_preemption(error: Exception | None) -> bool:
 def cause_of_death(error: Exception) -> str:
     """What Ray says of it, in a line: the rest of its message is for those who work on Ray."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # Of want of memory the first line says how much there is; otherwise the last one begins with the cause.
-    return lines[0].strip() if died_for_memory(error) else lines[-1].partition(". ")[0].strip()
+    # The line on want of memory says how much there is; otherwise the last one begins with the cause.
+    memory = next((line for line in lines if _LOW_MEMORY in line), None)
+    return (memory or lines[-1].partition(". ")[0]).strip()

@@ -1,12 +1,15 @@
 """A slot's Ray Train worker group."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import OutOfMemoryError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
@@ -67,16 +70,28 @@ def _serve(config: dict[str, Any]) -> None:
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Without two processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each.
+    """Ray Train's, with other helpers. The method is not public: pyproject.toml holds Ray to the versions that it was
+    tested with.
 
-    One is for datasets of Ray Data, which are not used here. The other gives back what the workers of a dead controller
-    held, for which search/orphans.py needs no dashboard. The method is not public: pyproject.toml holds Ray to the
-    versions that it was tested with.
+    Two processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each, are left out. One is
+    for datasets of Ray Data, which are not used here. The other gives back what the workers of a dead controller held,
+    for which search/orphans.py needs no dashboard.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
+        kept = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
+        backend = _BackendSetup(self.backend_config)
+        return [backend if isinstance(callback, BackendSetupCallback) else callback for callback in kept]
+
+
+class _BackendSetup(BackendSetupCallback):  # type: ignore[misc]
+    """Ray Train's does not mind that a worker whose process was killed cannot say goodbye, but that one cannot which
+    Ray's memory monitor has ended: its group would not be started again."""
+
+    def before_execution_group_shutdown(self, execution_group: Any) -> None:
+        with suppress(OutOfMemoryError):
+            super().before_execution_group_shutdown(execution_group)
 
 
 class _Losses(UserCallback):  # type: ignore[misc]

@@ -71,6 +71,7 @@ class Answer:
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
         interrupted: whether the run has saved its state before the evaluation, because the search ends.
+        ended: whether Ray has ended a worker, because its node was short of memory, which another may have taken.
         busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
             None if the order did not begin a run.
     """
@@ -82,6 +83,7 @@ class Answer:
     test: dict[str, Any] | None = None
     fatal: Exception | None = None
     interrupted: bool = False
+    ended: bool = False
     busy_s: float = 0.0
     setup_s: float | None = None
 
@@ -101,14 +103,14 @@ class Health:
     silent_s: float | None
 
 
-# All slots of a search ask it: if its process is lost, Ray starts it again, and an interruption is rung anew.
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+# All slots of a search ask it. If its process is lost, Ray starts it again, and the search tells it anew.
+@ray.remote(num_cpus=0, max_restarts=-1)
 class Bell:
     """Rung when the search is interrupted; and says which slots are to end when the cluster has no room for all."""
 
     def __init__(self) -> None:
         self._rung = False
-        self._too_many = 0
+        self._too_many, self._told = 0, 0
 
     def ring(self) -> None:
         self._rung = True
@@ -116,9 +118,14 @@ class Bell:
     def rung(self) -> bool:
         return self._rung
 
-    def crowd(self, too_many: int) -> None:
-        """So many slots are to end, of those that have no workers."""
-        self._too_many = too_many
+    def crowd(self, too_many: int, number: int) -> None:
+        """So many slots are to end, of those that have no workers.
+
+        Args:
+            number: of what is told, from 1; the same is told again and again.
+        """
+        if number != self._told:
+            self._too_many, self._told = too_many, number
 
     def gives_way(self) -> bool:
         """Whether the slot that asks, which has no workers, is to end."""
@@ -223,7 +230,8 @@ class Mailbox:
         # Until the next group trains, nothing hangs.
         self._passes, self._placed = None, False
         if memory is not None and self._order is not None:
-            await self.put_answer(Answer(self._order.number, {}, "out of memory", memory), group_ends=True)
+            answer = Answer(self._order.number, {}, "out of memory", memory, ended=True)
+            await self.put_answer(answer, group_ends=True)
         elif preempted:
             self._starts_expected += 1
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, content_digest
+from trainables.cache import cached, check_entry, content_digest
 from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.models import context_length, load_tokenizer
@@ -106,6 +106,18 @@ class Prepared:
     train_rows: int
     cut: dict[str, int]
     base_losses: dict[str, float]
+
+    def check(self) -> None:
+        """Reads once more what lies in the cache: a slot may start days after it was prepared.
+
+        Raises:
+            DataError: it is not what was prepared.
+        """
+        cache = self.tokens.parent.parent
+        for entry in (self.folder, self.tokens, self.entropies, self.evaluation):
+            # A model of the user's own or of the hub lies elsewhere, and has no manifest.
+            if entry.is_relative_to(cache):
+                check_entry(entry)
 
     def packed(self, split: str) -> Packed:
         return _packed(self.tokens, split)

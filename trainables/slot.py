@@ -13,7 +13,9 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import GetTimeoutError
 
+from trainables.deaths import ACTOR_DIED, cause_of_death
 from trainables.mailbox import Answer, Assignment, Health, Mailbox, Order, Reference
 from trainables.placement import this_node
 from trainables.settings import ModelSettings
@@ -100,14 +102,21 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         )
         self._given: dict[str, Any] = new_config["settings"]
         self._evaluations: int = new_config["done"]
+        self._ended = 0
         self._begins = True
         return True
 
     def step(self) -> dict[str, Any]:
         self._evaluations += 1
         answer = self._ordered()
-        if answer.failure == "out of memory" and (smaller := self._smaller()) is not None:
-            self._assignment = smaller
+        while answer.failure == "out of memory":
+            if (smaller := self._smaller()) is not None:
+                self._assignment = smaller
+            elif answer.ended and self._ended < self._slot.restarts:
+                # As after any loss of a worker: it need not be this trial that takes too much.
+                self._ended += 1
+            else:
+                break
             answer = self._ordered()
         result: dict[str, Any] = {
             **answer.metrics,
@@ -150,13 +159,13 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             if answer is not None:
                 return answer
             if not self._run.is_alive():
-                raise RuntimeError(f"the slot's worker group ended: {self._error}")
+                raise RuntimeError(f"the slot's worker group ended: {self._why_ended()}")
             health: Health = ray.get(self._mailbox.health.remote())
-            if ray.get(self._slot.bell.rung.remote()):
+            if self._told(self._slot.bell.rung.remote()):
                 if health.silent_s is None:
                     return Answer(self._number, {}, interrupted=True)
                 ray.get(self._mailbox.interrupt.remote())
-            elif not health.placed and ray.get(self._slot.bell.gives_way.remote()):
+            elif not health.placed and self._told(self._slot.bell.gives_way.remote()):
                 raise NoRoomError("the cluster has no room for this slot")
             elif health.groups_lost > self._slot.restarts:
                 # The next group must not take this order up again.
@@ -165,6 +174,18 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                 self._give_up("hang", f"no progress for {health.silent_s:.0f} s", group_ends=True)
                 for worker in ray.get(self._mailbox.workers.remote()):
                     ray.kill(worker)
+
+    def _told(self, said: Reference) -> bool:
+        """What the bell says; no while Ray starts it again."""
+        try:
+            return bool(ray.get(said, timeout=_LOOK))
+        except (GetTimeoutError, *ACTOR_DIED):
+            return False
+
+    def _why_ended(self) -> str:
+        # Ray Train wraps what befell its controller.
+        error = getattr(self._error, "controller_failure", self._error)
+        return cause_of_death(error) if isinstance(error, ACTOR_DIED) else str(error)
 
     def _give_up(self, failure: str, detail: str, group_ends: bool) -> None:
         """Answers in the workers' place, so that a group that starts anew waits for the next order."""

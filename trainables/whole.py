@@ -17,6 +17,9 @@ def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(scratch)
+        # The name must not be on the disk before the content, should the machine be lost.
+        with scratch.open("r+b") as file:
+            os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

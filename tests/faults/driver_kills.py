@@ -3,13 +3,14 @@
     python -m tests.faults.driver_kills [--searches 20] [--seed 0] [--json FILE]
 
 A small search runs to its end; then others with the same space, each killed with SIGKILL at a random moment of the time
-that the first one took (the first of them three times in a row), and resumed until it ends. 20 take about a quarter of
-an hour on two cores that nothing else uses.
+that the first one took (the first of them three times in a row), and resumed until it ends. One that ended before its
+moment came is thrown away, and another one begins. 20 take about a quarter of an hour on two cores that nothing else
+uses.
 
-Keys: kills, lost (trials that had ended before a kill and were not so after it), repeated (trials that reported
-an evaluation twice, or began again after their end), duplicate_metrics (in MLflow: a metric with
-two values at one step of a run), missing_metrics (evaluations of the study that MLflow lacks), same_table (share of the
-searches that gave the same trials, states, parameters and losses as the one without a kill).
+Keys: kills, thrown_away, lost (trials that had ended before a kill and were not so after it), repeated (trials that
+reported an evaluation twice, or began again after their end), duplicate_metrics (in MLflow: a metric with two values at
+one step of a run), missing_metrics (evaluations of the study that MLflow lacks), same_table (share of the searches that
+gave the same trials, states, parameters and losses as the one without a kill).
 """
 
 import argparse
@@ -105,21 +106,29 @@ def main() -> int:
         searches.run("whole")
         took, whole = time.monotonic() - began, tables(searches, "whole")
         assert tables(searches, "first") == whole
-        kills = lost = again = same = 0
-        outputs = [f"killed-{number}" for number in range(options.searches)]
-        for number, output in enumerate(outputs):
-            for _ in range(3 if number == 0 else 1):
+        kills = thrown_away = lost = again = same = 0
+        outputs: list[str] = []
+        while len(outputs) < options.searches:
+            output = f"killed-{len(outputs)}-{thrown_away}"
+            for _ in range(3 if not outputs else 1):
                 before = ended(searches, output)
-                kills += killed(searches, output, draw.uniform(0, took))
+                if not (was_killed := killed(searches, output, draw.uniform(0, took))):
+                    break
                 after = ended(searches, output)
                 lost += sum(after.get(key) != row for key, row in before.items())
+            if not was_killed:
+                thrown_away += 1
+                continue
+            outputs.append(output)
+            kills += 3 if len(outputs) == 1 else 1
             searches.run(output, *(["--resume"] if (searches.folder / output / "resolved.yaml").exists() else []))
             final = ended(searches, output)
             lost += sum(final.get(key) != row for key, row in after.items())
             again += repeated(searches, output)
             same += tables(searches, output) == whole
             print(f"{output}: {len(after)} trials had ended; {kills} kills, {lost} lost, {same} same", flush=True)
-        result = {"kills": kills, "lost": lost, "repeated": again, "same_table": same / len(outputs)}
+        result = {"kills": kills, "thrown_away": thrown_away, "lost": lost, "repeated": again}
+        result |= {"same_table": same / len(outputs)}
         result |= metrics(searches, outputs)
     print(json.dumps(result, indent=2))
     if options.json:

@@ -7,7 +7,8 @@ what is in use, and about every 25 seconds another process takes the rest: at fi
 the search's processes, then so much that it ends nearly all of them. 6 times take about six minutes on two cores. The
 machine needs some 8 GB that nothing else uses.
 
-Keys: times (that memory ran short), killed (processes that Ray ended), searches, failed (trials), changed (trials with
+Keys: times (that memory ran short), gone (processes of the search that ended meanwhile: those that Ray ended, and what
+hung on them), searches, halved (trials that went on with smaller micro-batches), failed (trials), changed (trials with
 another state, other parameters or other losses than without: a trial whose worker is ended goes on with smaller
 micro-batches, which changes a loss by less than 1e-4 nats).
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +55,16 @@ time.sleep(hold)
 
 
 def run_short(searches: Searches, output: str, limit: float, times: int, done: list[int]) -> None:
-    """Runs a search, and lets memory run short until it has `times` times; `done` has what Ray ended each time."""
+    """Runs a search, and lets memory run short until it has `times` times; `done` has how many of its processes ended
+    each time."""
     process = searches.start(output, "--set", _RESTARTS)
     searches.wait_for_evaluations(output, 1, process)
     while len(done) < times and process.poll() is None:
         before = _ours(process)
         excess = 0.1 * _GB if len(done) % 2 == 0 else 2 * _GB
         subprocess.run([sys.executable, "-c", _TAKE, str(limit + excess), str(_HOLD_S)], check=True)
+        if process.poll() is not None:
+            break
         done.append(len(before - _ours(process)))
         print(f"{output}: {done[-1]} processes ended", flush=True)
         time.sleep(_PAUSE_S)
@@ -68,10 +73,13 @@ def run_short(searches: Searches, output: str, limit: float, times: int, done: l
 
 
 def _ours(process: "subprocess.Popen[str]") -> set[psutil.Process]:
-    try:
-        return {child for child in psutil.Process(process.pid).children(recursive=True) if "ray::" in child.name()}
-    except psutil.NoSuchProcess:
-        return set()
+    found = set()
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "ray::" in child.name():
+                    found.add(child)
+    return found
 
 
 def _differ(ours: Any, theirs: Any) -> bool:
@@ -92,7 +100,7 @@ def main() -> int:
     limit = memory.total - memory.available + _ROOM
     os.environ |= {"RAY_memory_usage_threshold": str(limit / memory.total)}
     done: list[int] = []
-    number = failed = changed = 0
+    number = halved = failed = changed = 0
     with tempfile.TemporaryDirectory() as folder:
         searches = Searches(Path(folder))
         searches.run("whole", "--set", _RESTARTS)
@@ -100,6 +108,7 @@ def main() -> int:
         while len(done) < options.times:
             output = f"short-{number}"
             run_short(searches, output, limit, options.times, done)
+            halved += sum("accumulation" in trial.user_attrs for trial in searches.study(output).trials)
             failed += sum(event["state"] == "fail" for event in searches.events(output, "trial_ended"))
             changed += sum(
                 _differ(a, b)
@@ -107,7 +116,8 @@ def main() -> int:
                 for a, b in zip(ours, theirs, strict=True)
             )
             number += 1
-    result = {"times": len(done), "killed": sum(done), "searches": number, "failed": failed, "changed": changed}
+    result = {"times": len(done), "gone": sum(done), "searches": number}
+    result |= {"halved": halved, "failed": failed, "changed": changed}
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -3,10 +3,10 @@
     python -m tests.faults.worker_kills [--kills 20] [--seed 0] [--json FILE]
 
 A small search runs to its end; then it runs again and again, and about every ten seconds one of its Ray Train workers,
-or every third time the process of a slot, is killed with SIGKILL, until there were so many kills. 20 take about ten
-minutes on two cores that nothing else uses.
+or every third time the process of a slot, is killed with SIGKILL, until so many workers were. 20 take about a quarter
+of an hour on two cores that nothing else uses.
 
-Keys: kills (of these slots: slot_kills), searches, changed (trials with other states, parameters or losses than without
+Keys: kills (of workers), slot_kills, searches, changed (trials with other states, parameters or losses than without
 a kill).
 """
 
@@ -29,7 +29,7 @@ _RESTARTS = "faults.restarts=1000"
 
 
 def kill_some(searches: Searches, output: str, draw: random.Random, kills: list[str], limit: int) -> None:
-    """Runs a search, and kills its workers and slots until `kills` has `limit` names of what was killed."""
+    """Runs a search, and kills its workers and slots until `kills` has "worker" `limit` times."""
     process = searches.start(output, "--set", _RESTARTS)
     while process.poll() is None:
         time.sleep(draw.uniform(2, 18))
@@ -37,7 +37,7 @@ def kill_some(searches: Searches, output: str, draw: random.Random, kills: list[
         with suppress(psutil.NoSuchProcess):
             workers, slots = workers_and_slots(process.pid)
             kind, there = ("slot", slots) if len(kills) % 3 == 2 else ("worker", workers)
-            if there and len(kills) < limit:
+            if there and kills.count("worker") < limit:
                 draw.choice(there).kill()
                 kills.append(kind)
     _, err = process.communicate()
@@ -57,7 +57,7 @@ def main() -> int:
         whole = tables(searches, "whole")
         kills: list[str] = []
         number = changed = 0
-        while len(kills) < options.kills:
+        while kills.count("worker") < options.kills:
             output = f"killed-{number}"
             kill_some(searches, output, draw, kills, options.kills)
             changed += sum(
@@ -67,7 +67,8 @@ def main() -> int:
             )
             number += 1
             print(f"{output}: {len(kills)} kills, {changed} trials changed", flush=True)
-    result = {"kills": len(kills), "slot_kills": kills.count("slot"), "searches": number, "changed": changed}
+    result = {"kills": kills.count("worker"), "slot_kills": kills.count("slot")}
+    result |= {"searches": number, "changed": changed}
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

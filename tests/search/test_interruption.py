@@ -13,7 +13,8 @@ from search.interruption import Interruption
 SCRIPT = """
 import time
 from search.interruption import Interruption
-with Interruption("go on with: it") as interruption:
+with Interruption() as interruption:
+    interruption.last_words = "go on with: it"
     interruption.tell = lambda line: print(line, flush=True)
     print("listening", flush=True)
     {begins}

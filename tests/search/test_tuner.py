@@ -10,13 +10,14 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from ray import cloudpickle
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RaySystemError, RayTaskError
+from ray.tune.experiment import Trial
 
 from search.conductor import Conductor
 from search.interruption import Interruption
 from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
-from search.tuner import _StudyScheduler, _take_want_of_memory_as_death
+from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.documents import DataError
 from trainables.slot import NoRoomError
@@ -256,20 +257,44 @@ def test_what_the_cluster_takes_away_is_no_failure(
     opened.lost.assert_called_once_with("a", detail, counts=counts)
 
 
-LOW = "1 worker(s) were killed as the node is running low on memory. Memory 9 / 10 GB"
+# What Ray 2.60 says of an actor that its memory monitor has ended, cut short.
+LOW = "1 worker(s) were killed due to the node running low on memory. Memory on the node was 9GB used / 10GB limit"
 OTHER_ENDED = RayTaskError("step", "", OutOfMemoryError(LOW)).as_instanceof_cause()
 
 
+@pytest.mark.parametrize("failed", ["_actor_start_failed", "_actor_task_failed"])
 @pytest.mark.parametrize(
-    ("error", "died"), [(OutOfMemoryError(f"{LOW}\nmore"), True), (RayActorError(), True), (OTHER_ENDED, False)]
+    ("error", "died"),
+    [
+        (OutOfMemoryError(f"{LOW}\nmore"), True),
+        (RaySystemError("of a result that cannot be read"), True),
+        (RayActorError(), True),
+        # A slot that lives has asked another that was ended.
+        (OTHER_ENDED, False),
+        (ValueError("of Tune"), False),
+    ],
 )
-def test_a_slot_that_is_ended_for_want_of_memory_has_died(error: Exception, died: bool) -> None:
-    manager = mock.Mock()
-    failed = manager._actor_task_failed
-    _take_want_of_memory_as_death(manager)
-    manager._actor_task_failed(tracked_actor_task="task", exception=error)
-    ((task, told), _) = failed.call_args
-    assert (task, str(told), isinstance(told, RayActorError)) == ("task", str(error), died)
+def test_whatever_ray_says_of_a_slot_is_its_death(tmp_path: Path, failed: str, error: Exception, died: bool) -> None:
+    manager, pending = mock.Mock(), mock.Mock(status=Trial.PENDING)
+    tunes = getattr(manager, failed)
+    scheduler = _StudyScheduler(conductor(tmp_path)[0], 1, mock.Mock(), mock.Mock(**{"slots.return_value": 1}))
+    scheduler._orphans = mock.Mock()
+    scheduler.on_trial_add(mock.Mock(), pending)
+    controller = mock.Mock(_actor_manager=manager, **{"_actor_cache.num_cached_objects": 0})
+    assert scheduler.choose_trial_to_run(mock.Mock(_tune_controller=controller)) is pending
+    getattr(manager, failed)(which="a slot", exception=error)
+    told = tunes.call_args.kwargs["exception"]
+    assert (str(told), isinstance(told, RayActorError)) == (str(error), died)
+
+
+def test_slots_hear_again_that_they_are_too_many() -> None:
+    bell = mock.Mock()
+    scheduler = _StudyScheduler(mock.Mock(), 1, bell, mock.Mock())
+    for at, too_many in [(100.0, 0), (101.0, 2), (101.5, 2), (103.0, 2), (103.1, 1), (105.0, 0), (109.0, 0)]:
+        with mock.patch("search.tuner.time.monotonic", return_value=at):
+            scheduler._tell(too_many)
+    told = [call.args for call in bell.crowd.remote.call_args_list]
+    assert told == [(0, 1), (2, 2), (2, 2), (1, 3), (0, 4)]
 
 
 def test_want_of_memory_is_told_in_a_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from trainables import group
 from trainables.settings import ModelSettings
@@ -19,7 +19,7 @@ class Preempted(RayActorError):
 
 
 # What Ray 2.60 raises of an actor that its memory monitor has ended, cut short.
-LOW_ON_MEMORY = OutOfMemoryError("2 worker(s) were killed as the node is running low on memory. Memory 9 / 10 GB\nmore")
+LOW_ON_MEMORY = OutOfMemoryError("2 worker(s) were killed due to the node running low on memory. 9 / 10 GB\nmore")
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,20 @@ def test_the_mailbox_is_told_why_a_group_was_lost(errors: list[Exception], memor
     assert not memory or ("running low on memory" in told and "\n" not in told)
 
 
+def test_a_group_starts_again_without_a_worker_that_was_ended_for_its_memory() -> None:
+    backend = group._BackendSetup(TorchConfig(backend="gloo"))
+    with mock.patch.object(backend, "_backend") as goodbye:
+        goodbye.on_shutdown.side_effect = LOW_ON_MEMORY
+        backend.before_execution_group_shutdown(mock.Mock())
+        goodbye.on_shutdown.assert_called_once()
+
+
 def test_two_helpers_are_not_started() -> None:
     trainer = group._Trainer(print, scaling_config=ScalingConfig(num_workers=1))
     usual = {type(callback).__name__ for callback in TorchTrainer._create_default_callbacks(trainer)}
     ours = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
-    assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback", "BackendSetupCallback"}
+    assert ours - usual == {"_BackendSetup"}
 
 
 @pytest.mark.parametrize("placement", ["pack", "spread"])

@@ -136,7 +136,7 @@ def goes_on(slot: Slot, folder: Path, warm: WarmModel) -> bool:
 def test_a_slot_without_a_place_gives_way_when_it_is_told_to(slot: Slot, data: Any, tmp_path: Path) -> None:
     with opened(data, 1, tmp_path, cpus=64) as unplaced:
         bell = unplaced._slot.bell
-        ray.get(bell.crowd.remote(1))
+        ray.get(bell.crowd.remote(1, 1))
         with pytest.raises(NoRoomError):
             unplaced.step()
         # It was the only one that was to go.

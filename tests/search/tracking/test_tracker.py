@@ -2,7 +2,9 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -464,6 +466,43 @@ def test_a_real_database(
     assert child.data.metrics["norm"] == sys.float_info.max
     assert child.data.metrics["objective"] == 6.0
     assert list(elsewhere.iterdir()) == []
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers every request with the same error, as a gateway does whose server is away, after a while."""
+
+    status = 503
+
+    def do_GET(self) -> None:
+        time.sleep(0.5)
+        self.send_error(self.status)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+def test_a_server_that_fails_or_is_slow_holds_nothing_up_and_refuses_nothing(tmp_path: Path, status: int) -> None:
+    handler = type("Handler", (Failing,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        written = Tracker(f"http://127.0.0.1:{server.server_port}", "e", tmp_path / "mlflow.outbox")
+        began = time.monotonic()
+        a_search(written)
+        assert time.monotonic() - began < 0.5
+        wait_for_error(written)
+        assert str(status) in written.last_error
+        written.close(0)
+        server.shutdown()
+    # Another process finds a server that works.
+    assert written.undelivered > 0
+    client = Client()
+    later = tracker(client, tmp_path)
+    assert later.close(20)
+    assert client.history("run1", "loss") == EXPECTED
 
 
 class Lossy(MlflowClient):  # type: ignore[misc]
