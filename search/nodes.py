@@ -21,7 +21,8 @@ from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
 from trainables.weights import CONFIG, HUB, kept_at
 
-_PACKAGES = ("ray", "torch", "transformers", "numpy")
+# What a slot's processes import.
+_PACKAGES = ("ray", "torch", "transformers", "safetensors", "peft", "numpy", "fsspec", "filelock")
 _SOURCES = ("search", "trainables")
 # A node may have to install packages first.
 _TIMEOUT_S = 600.0
@@ -63,15 +64,20 @@ class Report:
     gpus: Sequence[tuple[str, float]] | None = None
 
 
-def needed(where: Output, models: Sequence[str]) -> list[Folder]:
-    """The folders that all nodes need; that of an output behind a URL is in the cache."""
+def needed(where: Output, models: Sequence[str], reference: str | None = None) -> list[Folder]:
+    """The folders that all nodes need; that of an output behind a URL is in the cache.
+
+    Args:
+        reference: the model whose entropies are used, if that is another one: any node may compute them.
+    """
     local = where.place == where.folder
     folders = [Folder("--output", where.folder, writable=True)] if local else []
     folders.append(Folder("ENTRODROP_CACHE", default_root(), writable=not local))
-    kept = {model: kept_at(model) for model in models}
-    folders += [
-        Folder(f"models ({model})", folder, file=CONFIG) for model, folder in kept.items() if folder is not None
-    ]
+    settings = {model: f"models ({model})" for model in models}
+    if reference is not None:
+        settings.setdefault(reference, f"schedule.reference ({reference})")
+    kept = {model: kept_at(model) for model in settings}
+    folders += [Folder(settings[model], folder, file=CONFIG) for model, folder in kept.items() if folder is not None]
     if any(folder is None and model.startswith(HUB) for model, folder in kept.items()):
         from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -153,15 +153,19 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
 
 def _check_hub(space_file: ConfigFile[Space]) -> None:
     """Raises ConfigError if a model is neither here nor given by the hub: its trials may be hours away."""
-    if not any(model.startswith("hub:") for model in space_file.config.models):
+    space = space_file.config
+    names = {f"models.{index}": model for index, model in enumerate(space.models)}
+    if space.schedule is not None and space.schedule.reference is not None:
+        names["schedule.reference"] = space.schedule.reference
+    if not any(name.startswith("hub:") for name in names.values()):
         return
     from trainables.weights import ModelError, check_hub
 
-    for index, model in enumerate(space_file.config.models):
+    for setting, name in names.items():
         try:
-            check_hub(model)
+            check_hub(name)
         except ModelError as error:
-            raise space_file.error(f"models.{index}", error.given, error.allowed) from None
+            raise space_file.error(setting, error.given, error.allowed) from None
 
 
 def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":

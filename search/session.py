@@ -87,7 +87,8 @@ def run_session(
                 cluster = None
                 if os.environ.get("RAY_ADDRESS"):
                     gpus = space.resources.gpus_per_worker > 0
-                    nodes = checked_nodes(needed(where, space.models), interruption.ask, gpus)
+                    reference = space.schedule.reference if space.schedule is not None else None
+                    nodes = checked_nodes(needed(where, space.models, reference), interruption.ask, gpus)
                     cluster = stack.enter_context(nodes)
                 allotments = allot(cluster)
                 if interruption.asked:

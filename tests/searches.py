@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -61,9 +62,14 @@ class Searches:
     def run(
         self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 300
     ) -> tuple[str, str]:
+        """Runs a search to its end, and asserts that neither a process nor a folder of Ray's is left of it."""
+        processes, folders = _of_ray()
         process = self.start(output, *arguments, space=space)
         out, err = process.communicate(timeout=seconds)
         assert process.returncode == code, f"{out}\n{err}"
+        later, still = _of_ray()
+        _, left = psutil.wait_procs(later - processes, timeout=10)
+        assert (left, still - folders) == ([], set())
         return out, err
 
     def wait_for_evaluations(self, output: str, count: int, process: subprocess.Popen[str]) -> None:
@@ -102,6 +108,16 @@ class Searches:
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
         return summary
+
+
+def _of_ray() -> tuple[set[psutil.Process], set[Path]]:
+    """Ray's processes on this machine, and the folders that searches have made for it."""
+    processes = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith(("ray::", "raylet", "gcs_server")):
+                processes.add(process)
+    return processes, set(Path(tempfile.gettempdir()).glob("ray-*"))
 
 
 def workers_and_slots(search: int) -> tuple[list[psutil.Process], list[psutil.Process]]:

@@ -86,7 +86,8 @@ def test_a_model_that_lies_in_a_folder_is_known_by_its_configuration(tmp_path: P
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
     output = Output(tmp_path / "out", tmp_path / "out")
-    folders = needed(output, ["builtin/nano", str(folder), str(tmp_path / "model.gguf")])
+    assert needed(output, ["builtin/nano"], str(folder))[-1].setting == f"schedule.reference ({folder})"
+    folders = needed(output, ["builtin/nano", str(folder), str(tmp_path / "model.gguf")], str(folder))
     assert [f.setting for f in folders] == ["--output", "ENTRODROP_CACHE", f"models ({folder})"]
     with _marked(folders[-1]) as (mark, content):
         marks = [("models", mark, content, False)]
@@ -101,6 +102,7 @@ def test_models_that_are_downloaded_need_the_hubs_cache_on_every_node(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     assert needed(Output(tmp_path, tmp_path), ["hub:a/b"])[-1] == Folder("HF_HUB_CACHE", tmp_path / "hub")
+    assert needed(Output(tmp_path, tmp_path), ["builtin/nano"], "hub:a/b")[-1].setting == "HF_HUB_CACHE"
 
 
 def test_a_folder_that_the_search_itself_cannot_write(tmp_path: Path) -> None:

@@ -98,11 +98,20 @@ def test_the_command_to_go_on_hides_a_password() -> None:
     assert command == "python -m search.run a.yaml --set 'tracking.uri=http://me:***@host' --set seed=1 --resume"
 
 
-def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("models=[builtin/nano, hub:nobody/nothing]", "models.1"),
+        ("schedule.reference=hub:nobody/nothing", "schedule.reference"),
+    ],
+)
+def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], setting: str, name: str
+) -> None:
     Path("space.yaml").write_text(SMALL)
     with mock.patch("trainables.weights.ask_for_model", side_effect=ConnectionError("no route")):
-        line = refused(capsys, ["space.yaml", "--set", "models=[builtin/nano, hub:nobody/nothing]"])
-    assert "models.1: given hub:nobody/nothing; allowed: a model in the local cache (" in line
+        line = refused(capsys, ["space.yaml", "--set", setting])
+    assert f"{name}: given hub:nobody/nothing; allowed: a model in the local cache (" in line
     assert "no route" in line
 
 

@@ -239,6 +239,10 @@ def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_
     assert [t.user_attrs["arm"] for t in searches.study("arms").trials].count("entrodrop") == 2
     failed = [t for t in searches.study("arms").trials if t.user_attrs["arm"] == "diverging"]
     assert [(t.state.name, t.user_attrs["reason"]) for t in failed] == [("FAIL", "nan")]
+    client = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, "tags.state = 'failed'")
+    assert [(run.info.status, run.data.tags["reason"].partition(":")[0]) for run in runs] == [("FAILED", "nan")]
     assert "failed (nan" in out
     assert searches.summary("arms")["models"]["builtin/nano"]["trials"]["failed"] == 1
     confirmation = searches.summary("arms")["models"]["builtin/nano"]["confirmation"]

@@ -17,7 +17,7 @@ import torch
 
 from search.cluster import joined, ray_environment
 from tests import tiny
-from trainables.mailbox import Bell
+from trainables.mailbox import Answer, Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.slot import NoRoomError, Slot, SlotConfig
@@ -139,8 +139,51 @@ def test_a_slot_without_a_place_gives_way_when_it_is_told_to(slot: Slot, data: A
         ray.get(bell.crowd.remote(1, 1))
         with pytest.raises(NoRoomError):
             unplaced.step()
-        # It was the only one that was to go.
+        # It was the only one that was to go; the same is told again and again.
+        ray.get(bell.crowd.remote(1, 1))
         assert not ray.get(bell.gives_way.remote())
+
+
+def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    bell = slot._slot.bell
+    ray.get(bell.crowd.remote(1, 1))
+    ray.kill(bell, no_restart=False)
+    assert goes_on(slot, tmp_path, warm)
+    ray.get(bell.crowd.remote(1, 1))
+    assert ray.get(bell.gives_way.remote())
+
+
+ENDED = Answer(1, {}, "out of memory", "running low on memory", ended=True)
+SHORT = Answer(1, {}, "out of memory", "not enough on the GPU")
+DONE = Answer(1, {"loss": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "answers", "last"),
+    [
+        (2, [SHORT, DONE], DONE),
+        (2, [SHORT, SHORT], SHORT),
+        # What cannot be halved any more fails, unless another may have taken the memory.
+        (1, [SHORT], SHORT),
+        (1, [ENDED, DONE], DONE),
+        (1, [ENDED, ENDED, ENDED], ENDED),
+        (2, [ENDED, ENDED, ENDED, DONE], DONE),
+        (2, [ENDED, ENDED, ENDED, ENDED], ENDED),
+        (2, [ENDED, SHORT], SHORT),
+    ],
+)
+def test_a_worker_that_ray_ended_for_memory_is_a_loss(
+    tmp_path: Path, batch_size: int, answers: list[Answer], last: Answer
+) -> None:
+    slot: Slot = object.__new__(Slot)
+    slot._slot = mock.Mock(restarts=2, workers=1, prepared={MODEL: None})
+    slot._started, slot._idle_since = True, 0.0
+    settings = tiny.settings(batch_size=batch_size).to_json()
+    slot.reset_config(trial(tmp_path, WELL, settings=settings))
+    with mock.patch.object(Slot, "_ordered", side_effect=answers) as ordered:
+        result = slot.step()
+    assert ordered.call_count == len(answers)
+    assert (result["failure"], result["detail"]) == (last.failure, last.detail)
 
 
 def test_times_are_told(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
