@@ -227,6 +227,8 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
 def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_workers_and_behind_a_url(
     searches: Searches,
 ) -> None:
+    from mlflow import MlflowClient
+
     decay = "{name: decay, schedule: null, training: {weight_decay: 1.0}}"
     diverging = "{name: diverging, schedule: null, training: {learning_rate: 1.0e+30}}"
     arms = f"arms=[{{name: none, schedule: null}}, {{name: entrodrop}}, {decay}, {diverging}]"
@@ -239,8 +241,6 @@ def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_
     assert [t.user_attrs["arm"] for t in searches.study("arms").trials].count("entrodrop") == 2
     failed = [t for t in searches.study("arms").trials if t.user_attrs["arm"] == "diverging"]
     assert [(t.state.name, t.user_attrs["reason"]) for t in failed] == [("FAIL", "nan")]
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.state = 'failed'")
