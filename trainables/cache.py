@@ -69,6 +69,8 @@ def _sweep(folder: Path) -> None:
             if time.time() - scratch.stat().st_mtime > _LONGEST_BUILD_S:
                 with FileLock(scratch / _AT_WORK, timeout=0):
                     shutil.rmtree(scratch, ignore_errors=True)
+                # On NFS the lock's own file stays until it is closed.
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def content_digest(folder: Path) -> str:
