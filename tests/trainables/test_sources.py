@@ -144,6 +144,11 @@ def test_gsm_symbolic_draws_from_many_templates() -> None:
     assert len({d.group for d in splits.train}) == 12
 
 
+def test_a_task_that_prints_while_it_makes_its_problems_is_not_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    ReasoningGym("bf", SIZES).splits(seed=1)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_other_tasks_ask_and_answer() -> None:
     document = ReasoningGym("chain_sum", SIZES).splits(seed=1).train[0]
     assert document.prompt.strip()

@@ -1,9 +1,12 @@
 """Problems that the package reasoning-gym generates."""
 
+import io
 import random
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from trainables.documents import DataError, Document, Splits, SplitSizes
 from trainables.sources.splitting import content_hash, split, unseen
@@ -50,7 +53,7 @@ class ReasoningGym:
         except AssertionError as error:
             raise DataError("data.task", self.task, f"a task that needs no configuration ({error})") from None
         for index in range(len(dataset)):
-            item = dataset[index]
+            item = _item(dataset, index)
             if item["answer"] is None:
                 raise DataError("data.task", self.task, "a task whose problems have one answer")
             prompt = f"{item['question']}\n"
@@ -62,7 +65,7 @@ class ReasoningGym:
         dataset = reasoning_gym.create_dataset(self.task, size=1000 + 4 * total, seed=seed)
         by_template: dict[int, list[Document]] = {}
         for index, template in enumerate(dataset.task_indices):
-            item = dataset[index]
+            item = _item(dataset, index)
             question = item["question"].removesuffix(_TAIL)
             document = Document(
                 item["metadata"]["answer_cot"], f"{self.task}/{template}", f"{question}\n", item["answer"]
@@ -81,6 +84,13 @@ class ReasoningGym:
                 raise DataError(f"data.{name}", str(count), f"at most {len(turns)} distinct problems")
             parts[name] = tuple(turns[:count])
         return Splits(**parts)
+
+
+def _item(dataset: Any, index: int) -> dict[str, Any]:
+    """A problem, without what some tasks print while they make one."""
+    with redirect_stdout(io.StringIO()):
+        item: dict[str, Any] = dataset[index]
+    return item
 
 
 def _shares(total: int, wanted: dict[str, int]) -> dict[str, int]:
