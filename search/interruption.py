@@ -83,8 +83,9 @@ class Interruption:
     def _end_at_once(self) -> None:
         """Whatever hangs cannot hold this up, not even a reader of standard error."""
         try:
-            if select.select([], [_STDERR], [], 0)[1]:
-                os.write(_STDERR, f"{self.last_words}\n".encode())
+            with suppress(OSError):
+                if select.select([], [_STDERR], [], 0)[1]:
+                    os.write(_STDERR, f"{self.last_words}\n".encode())
             # Ray's processes on this machine would end by themselves, but some of them minutes later.
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,18 @@ class Searches:
 
 def _of_ray() -> tuple[set[psutil.Process], set[Path]]:
     """Ray's processes on this machine, and the folders that searches have made for it."""
-    processes = set()
-    for process in psutil.process_iter():
+    return ray_processes(psutil.process_iter()), set(Path(tempfile.gettempdir()).glob("ray-*"))
+
+
+def ray_processes(among: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Those of Ray."""
+    found = set()
+    for process in among:
+        # It may end just now.
         with suppress(psutil.NoSuchProcess):
             if process.name().startswith(("ray::", "raylet", "gcs_server")):
-                processes.add(process)
-    return processes, set(Path(tempfile.gettempdir()).glob("ray-*"))
+                found.add(process)
+    return found
 
 
 def workers_and_slots(search: int) -> tuple[list[psutil.Process], list[psutil.Process]]:

@@ -3,9 +3,8 @@
     python -m tests.faults.memory_kills [--times 6] [--json FILE]
 
 A small search runs to its end; then it runs again and again with Ray's memory monitor set to a few gigabytes more than
-what is in use, and about every 25 seconds another process takes the rest: at first just so much that Ray ends one of
-the search's processes, then so much that it ends nearly all of them. 6 times take about six minutes on two cores. The
-machine needs some 8 GB that nothing else uses.
+what is in use, and about every 25 seconds another process takes the rest, in turn 0.1 and 2 GB more than that. 6 times
+take about ten minutes on two cores. The machine needs some 8 GB that nothing else uses.
 
 Keys: times (that memory ran short), gone (processes of the search that ended meanwhile: those that Ray ended, and what
 hung on them), searches, halved (trials that went on with smaller micro-batches), failed (trials), changed (trials with
@@ -28,7 +27,7 @@ from typing import Any
 import psutil
 
 from tests.faults.driver_kills import tables
-from tests.searches import Searches
+from tests.searches import Searches, ray_processes
 
 _GB = 1e9
 # What a search may take beyond what is in use before it starts; it takes about 3.
@@ -73,13 +72,10 @@ def run_short(searches: Searches, output: str, limit: float, times: int, done: l
 
 
 def _ours(process: "subprocess.Popen[str]") -> set[psutil.Process]:
-    found = set()
+    """Ray's processes of a search; none if it has ended."""
     with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if "ray::" in child.name():
-                    found.add(child)
-    return found
+        return ray_processes(psutil.Process(process.pid).children(recursive=True))
+    return set()
 
 
 def _differ(ours: Any, theirs: Any) -> bool:

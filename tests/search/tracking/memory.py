@@ -1,6 +1,7 @@
-"""An MLflow client in memory, which can be away, refuse, and lose its answers."""
+"""An MLflow client in memory, which can be away, refuse, and lose its answers; and a small search that is recorded."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -166,3 +167,22 @@ class Client:
 def tracker(client: Client, folder: Path) -> Tracker:
     """A tracker whose outbox is in `folder`."""
     return Tracker("http://user:secret@host", "e", folder / "mlflow.outbox", lambda uri: client)
+
+
+def a_search(into: Tracker, evaluations: int = 3) -> None:
+    into.start_search("math", {"seed": 0}, {"kind": "search"}, {"space.yaml": "models: []"})
+    into.start_trial("nano/0", "nano 0", {"mask_ratio": 0.5}, {"state": "running"})
+    for k in range(evaluations):
+        into.evaluation("nano/0", {"loss": 6.0 - k, "high_entropy_loss": 7.0 - k}, tokens=100 * (k + 1))
+    into.end_trial("nano/0", "FINISHED", metrics={"objective": 5.0}, tags={"state": "complete"})
+    into.end_search("FINISHED", {}, {"best": 5.0}, {}, [])
+
+
+EXPECTED = [(100, 6.0), (200, 5.0), (300, 4.0)]
+
+
+def wait_for_error(written: Tracker) -> None:
+    deadline = time.monotonic() + 10
+    while not written.last_error:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
