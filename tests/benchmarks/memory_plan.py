@@ -1,19 +1,24 @@
-"""The planned memory of a run against what one takes: the built-in models at several lengths, on the CPU.
+"""The planned memory of a run against what one takes: small models at several lengths, on the CPU.
 
     python -m tests.benchmarks.memory_plan [--json memory_plan.json]
 
-Random weights; four rows a micro-batch; float32 and bfloat16, with and without gradient checkpointing. Measured is the
-most that all tensors of a run take together, its data apart, in a step and an evaluation.
+The built-in models with one worker, and with two, which share the training with DDP or with FSDP; and with two workers
+one of 29 million parameters ("qwen3"), which weigh more than activations do. Random weights; four rows a micro-batch;
+float32 and bfloat16, with and without gradient checkpointing. Measured is the most that all tensors of a run take
+together on the first worker, its data apart, in a step and an evaluation. 15 to 30 minutes.
 
-Keys: runs (model, sequence_length, precision, checkpointing, planned_bytes, measured_bytes), worst (the largest
-deviation, a share of what is measured; the goal is at most 0.2).
+Keys: runs (model, sequence_length, precision, checkpointing, workers, sharding, planned_bytes, measured_bytes), worst
+(the largest deviation, a share of what is measured; the goal is at most 0.2).
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+
+from transformers import PreTrainedConfig, Qwen3Config
 
 from tests.memory import measured
 from trainables.builtin import ARCHITECTURES, unweighted
@@ -22,6 +27,26 @@ from trainables.memory import memory_of
 from trainables.settings import ModelSettings
 
 ROWS, LENGTHS = 4, (64, 256, 1024)
+HEAVY = Qwen3Config(
+    vocab_size=4096,
+    hidden_size=512,
+    intermediate_size=1536,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=64,
+    max_position_embeddings=1024,
+    tie_word_embeddings=False,
+)
+ALONE, SHARED = [(1, "ddp")], [(2, "ddp"), (2, "fsdp")]
+
+
+def cases() -> Iterator[tuple[str, PreTrainedConfig, int, int, str]]:
+    """Model, configuration, tokens in a row, workers, and how these share the training."""
+    for model, length, (workers, sharding) in product(ARCHITECTURES, LENGTHS, ALONE + SHARED):
+        yield model, unweighted(model)[0].config, length, workers, sharding
+    for workers, sharding in SHARED:
+        yield "qwen3", HEAVY, LENGTHS[0], workers, sharding
 
 
 def main() -> int:
@@ -29,13 +54,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     runs = []
-    for model, length, precision, checkpointing in product(ARCHITECTURES, LENGTHS, PRECISIONS, (False, True)):
-        config, how = unweighted(model)[0].config, ModelSettings(gradient_checkpointing=checkpointing)
-        shape = {"rows": ROWS, "sequence_length": length}
-        planned = memory_of(config, how, precision=PRECISIONS[precision], device="cpu", **shape).total
+    for (model, config, length, workers, sharding), precision, checkpointing in product(
+        cases(), PRECISIONS, (False, True)
+    ):
+        how = ModelSettings(gradient_checkpointing=checkpointing, sharding=sharding)
+        shape = {"rows": ROWS, "sequence_length": length, "ranks": workers}
+        dtype = PRECISIONS[precision]
+        planned = memory_of(config, how, precision=dtype, sharding=sharding, device="cpu", **shape).total
         found = measured(config, how, precision=precision, **shape)
         print(
-            f"{model} {length:5} {precision} {'checkpointing' if checkpointing else '':13}"
+            f"{model:13} {length:5} {f'2 {sharding}' if workers > 1 else '1':6} {precision}"
+            f" {'checkpointing' if checkpointing else '':13}"
             f" planned {planned / 1e6:7.1f} MB, measured {found / 1e6:7.1f} MB, {planned / found - 1:+.1%}",
             flush=True,
         )
@@ -45,6 +74,8 @@ def main() -> int:
                 "sequence_length": length,
                 "precision": precision,
                 "checkpointing": checkpointing,
+                "workers": workers,
+                "sharding": sharding,
                 "planned_bytes": planned,
                 "measured_bytes": found,
             }

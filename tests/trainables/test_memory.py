@@ -1,5 +1,6 @@
 """The memory that is planned for a run, against what a real one takes on the CPU."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_the_plan_is_near_what_a_run_takes(model: str, built: str, precision: st
         config, how, rows=2, sequence_length=128, precision=PRECISIONS[precision], keep_best=True, device="cpu"
     )
     assert planned.total == pytest.approx(measured(config, how, 2, 128, precision, keep_best=True), rel=0.2)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("sharding", "built", "precision"), [("ddp", "whole", "bf16"), ("fsdp", "checkpointed", "fp32")]
+)
+def test_so_is_that_of_two_workers(sharding: str, built: str, precision: str) -> None:
+    how = replace(HOWS[built], sharding=sharding)
+    shape = {"rows": 2, "sequence_length": 64, "accumulation": 2, "ranks": 2}
+    planned = memory_of(QWEN, how, precision=PRECISIONS[precision], sharding=sharding, device="cpu", **shape)
+    assert planned.total == pytest.approx(measured(QWEN, how, precision=precision, **shape), rel=0.2)
 
 
 @pytest.mark.parametrize("length", [16, 512])
