@@ -18,7 +18,7 @@ def default_output(name: str) -> Path:
     MLflow records."""
     if not _fleeting(Path()):
         return Path("runs") / name
-    root = default_root().absolute()
+    root = default_root()
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"{SQLITE}{root}/mlflow.db")
     return root / "runs" / name
 
@@ -37,7 +37,7 @@ def check_kept(output: Path | None, uri: str | None, studies: str | None = None)
     if output is not None and _fleeting(output):
         wrong.append(
             f"--output: given {output}, in the working folder of a Ray job, which ends with it; "
-            "allowed: an absolute path, on storage that all nodes share"
+            "allowed: an absolute path, on storage that all nodes share, or a URL"
         )
     store = tracking_uri(uri)
     if store.startswith(SQLITE) and _fleeting(Path(store.removeprefix(SQLITE))):

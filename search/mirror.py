@@ -40,14 +40,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, SPACE
+from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, RESOLVED, SPACE
 from search.lock import NAME as LOCK
 from search.lock import output_lock
 from search.tracking.outbox import Outbox, copy_of
 from trainables.cache import default_root
 from trainables.config.file import ConfigError
 from trainables.config.secrets import mask_secrets
-from trainables.storage import Place, StorageError, is_url, place, remove, replace_file, store_errors
+from trainables.storage import (
+    Place,
+    StorageError,
+    fetch_folder,
+    is_url,
+    place,
+    remove,
+    replace_file,
+    store_errors,
+)
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -79,7 +88,15 @@ class Output:
     @property
     def checkpoints(self) -> Place:
         """Of the trials, for all nodes."""
-        place = self.place / CHECKPOINTS
+        return self._of_all(CHECKPOINTS)
+
+    @property
+    def models(self) -> Place:
+        """That trials leave behind, for all nodes."""
+        return self._of_all(MODELS)
+
+    def _of_all(self, name: str) -> Place:
+        place = self.place / name
         return place.absolute() if isinstance(place, Path) else place
 
     def __str__(self) -> str:
@@ -252,10 +269,15 @@ class Mirror:
         """
         try:
             fetch(self._url, self._folder)
+            if (self._folder / OUTBOX).exists():
+                outbox = Outbox(self._folder / OUTBOX)
+                outbox.look_again()
+                for model in outbox.models():
+                    # Nothing is written elsewhere, whatever the outbox says.
+                    if Path(model.folder).parts[0] == MODELS and ".." not in Path(model.folder).parts:
+                        fetch_folder(self._url / model.folder, self._folder / model.folder)
         except StorageError as error:
             raise ConfigError(f"--resume: {error.filename}: {error.strerror}") from None
-        if (self._folder / OUTBOX).exists():
-            Outbox(self._folder / OUTBOX).look_again()
 
     @contextmanager
     def copying(self) -> Iterator[None]:

@@ -1,28 +1,36 @@
-"""What every node of a cluster needs, looked at before the first trial: the same packages, folders that all see, and
-GPUs that torch can use."""
+"""What every node of a cluster needs, looked at before the first trial: the same packages, the output, a folder for
+copies, and GPUs that torch can use."""
 
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.look import Folder, Mark, Report, look_function, marked
 from search.machine import Cluster
 from search.mirror import Output
 from trainables.cache import default_root
 from trainables.config.errors import one_line
 from trainables.config.file import ConfigError
-from trainables.weights import CONFIG, HUB, kept_at
+from trainables.config.secrets import mask_secrets
 
 # What a slot's processes import.
-_PACKAGES = ("ray", "torch", "transformers", "safetensors", "peft", "numpy", "fsspec", "filelock")
+_PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "safetensors",
+    "peft",
+    "numpy",
+    "fsspec",
+    "universal-pathlib",
+    "filelock",
+)
 _SOURCES = ("search", "trainables")
 # A node may have to install packages first.
 _TIMEOUT_S = 600.0
@@ -30,59 +38,13 @@ _TIMEOUT_S = 600.0
 _PAUSE_S = 5.0
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder that the whole search uses.
-
-    Attributes:
-        setting: where the person gives it, as in "--output".
-        writable: whether nodes write in it.
-        file: a file in it, which nodes know it by; None for one that is written there for that.
-    """
-
-    setting: str
-    path: Path
-    writable: bool = False
-    file: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a node has.
-
-    Attributes:
-        versions: of Python and of packages; None for one that is not installed.
-        sources: digests of this project's own packages; None for one that cannot be found.
-        folders: what is wrong with those that cannot be used, by their setting.
-        gpus: the name and the bytes of each that torch can use; None where they are not looked for, or there is no
-            torch.
-    """
-
-    versions: Mapping[str, str | None]
-    sources: Mapping[str, str | None]
-    folders: Mapping[str, str]
-    gpus: Sequence[tuple[str, float]] | None = None
-
-
-def needed(where: Output, models: Sequence[str], reference: str | None = None) -> list[Folder]:
-    """The folders that all nodes need; that of an output behind a URL is in the cache.
-
-    Args:
-        reference: the model whose entropies are used, if that is another one: any node may compute them.
-    """
-    local = where.place == where.folder
-    folders = [Folder("--output", where.folder, writable=True)] if local else []
-    folders.append(Folder("ENTRODROP_CACHE", default_root(), writable=not local))
-    settings = {model: f"models ({model})" for model in models}
-    if reference is not None:
-        settings.setdefault(reference, f"schedule.reference ({reference})")
-    kept = {model: kept_at(model) for model in settings}
-    folders += [Folder(settings[model], folder, file=CONFIG) for model, folder in kept.items() if folder is not None]
-    if any(folder is None and model.startswith(HUB) for model, folder in kept.items()):
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        folders.append(Folder("HF_HUB_CACHE", Path(HF_HUB_CACHE)))
-    return folders
+def needed(where: Output) -> list[Folder]:
+    """The folders that all nodes need."""
+    return [
+        Folder("--output", where.place, shared=True),
+        # What a node does not see there of what is prepared, it copies.
+        Folder("ENTRODROP_CACHE", default_root(), shared=False),
+    ]
 
 
 def present(gpus: bool) -> Cluster:
@@ -113,7 +75,7 @@ def checked_nodes(folders: Sequence[Folder], refused: Callable[[str], None], gpu
         ConfigError: what is wrong, a line for each thing; or a folder that this process cannot write.
     """
     with ExitStack() as stack:
-        nodes = _Nodes([(f.setting, *stack.enter_context(_marked(f)), f.writable) for f in folders], gpus)
+        nodes = _Nodes([stack.enter_context(marked(folder)) for folder in folders], gpus)
         nodes.check()
         ends = threading.Event()
         thread = threading.Thread(target=nodes.watch, args=(refused, ends), daemon=True, name="nodes")
@@ -129,18 +91,18 @@ class _Nodes:
     """The nodes of a cluster, each looked at once.
 
     Args:
-        marks: of the folders, as `_look` takes them.
+        marks: of the folders.
         gpus: whether those of nodes that have some are looked at.
     """
 
     def __init__(
         self,
-        marks: list[tuple[str, str, str, bool]],
+        marks: list[Mark],
         gpus: bool,
         packages: tuple[str, ...] = _PACKAGES,
         sources: tuple[str, ...] = _SOURCES,
     ) -> None:
-        look = _look()
+        look = look_function()
         self._arguments = packages, sources, marks
         # A process that has looked at GPUs ends, and leaves nothing on them. It takes none: a slot may have them all.
         self._task = ray.remote(num_cpus=0, max_retries=0, max_calls=int(gpus))(look)
@@ -227,97 +189,9 @@ def _problems(here: Report, report: Report | str) -> Iterator[str]:
             given = f"no package {package}" if theirs is None else f"other code of {package}"
             yield f"given {given}; allowed: the search's own, which a job submitted with --working-dir . brings along"
     for setting, wrong in report.folders.items():
-        yield f"{setting}: given {wrong}; allowed: a folder on storage that all nodes share"
+        yield f"{setting}: given {mask_secrets(wrong)}"
     if report.gpus is not None and not report.gpus:
         yield (
             "given no GPU that torch can use (torch.cuda.is_available() is false); allowed: torch with CUDA, and a "
             "driver for it, on each node with GPUs"
         )
-
-
-@contextmanager
-def _marked(folder: Folder) -> Iterator[tuple[str, str]]:
-    """A file in the folder that tells it from another of the same path: its path and its content. One that is written
-    for that is there for as long as the context is open."""
-    if folder.file is not None:
-        known_by = folder.path.absolute() / folder.file
-        yield str(known_by), known_by.read_text(encoding="utf-8", errors="replace")
-        return
-    content = secrets.token_hex(16)
-    mark = folder.path.absolute() / f".seen-{secrets.token_hex(8)}"
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(content)
-    except OSError as error:
-        given, reason = folder.path, error.strerror
-        raise ConfigError(
-            f"{folder.setting}: given {given}; allowed: a folder that can be written ({reason})"
-        ) from None
-    try:
-        yield str(mark), content
-    finally:
-        mark.unlink()
-
-
-_Look: TypeAlias = tuple[dict[str, str | None], dict[str, str | None], dict[str, str], list[tuple[str, float]] | None]
-
-
-def _look() -> Callable[..., _Look]:
-    """The function that looks at a node, and returns what a Report has.
-
-    It is made here and uses the standard library alone, and for GPUs torch, so that Ray sends its code: the node may
-    not have this package.
-    """
-
-    def look(
-        packages: tuple[str, ...], sources: tuple[str, ...], marks: list[tuple[str, str, str, bool]], gpus: bool
-    ) -> _Look:
-        import hashlib
-        import importlib.metadata
-        import importlib.util
-        import sys
-        import tempfile
-        from pathlib import Path
-
-        versions: dict[str, str | None] = {"Python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-        for name in packages:
-            try:
-                # A build for GPUs and one without them are of one version.
-                versions[name] = importlib.metadata.version(name).partition("+")[0]
-            except importlib.metadata.PackageNotFoundError:
-                versions[name] = None
-        digests: dict[str, str | None] = {}
-        for name in sources:
-            spec = importlib.util.find_spec(name)
-            if spec is None or spec.origin is None:
-                digests[name] = None
-                continue
-            root, digest = Path(spec.origin).parent, hashlib.sha256()
-            for path in sorted(root.rglob("*.py")):
-                digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-            digests[name] = digest.hexdigest()
-        folders = {}
-        for setting, mark, content, writable in marks:
-            folder = Path(mark).parent
-            try:
-                if Path(mark).read_text(encoding="utf-8", errors="replace") != content:
-                    folders[setting] = f"{folder}, which is another folder there"
-                    continue
-            except OSError as error:
-                folders[setting] = f"{folder}, which it cannot see ({error.strerror})"
-                continue
-            try:
-                if writable:
-                    tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                folders[setting] = f"{folder}, which it cannot write ({error.strerror})"
-        found = None
-        if gpus and importlib.util.find_spec("torch") is not None:
-            import torch
-
-            each = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-            properties = map(torch.cuda.get_device_properties, each)
-            found = [(gpu.name, float(gpu.total_memory)) for gpu in properties]
-        return versions, digests, folders, found
-
-    return look

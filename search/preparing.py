@@ -1,5 +1,6 @@
 """Prepares each model's data in a Ray actor of its own, while the slots start."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,19 +16,22 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
 from trainables.config.errors import one_line
+from trainables.copies import Source
 from trainables.deaths import cause_of_death
 from trainables.documents import Splits
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
 
+_NEWS_TIMEOUT = 1.0
+
 
 # News has a thread of its own, so that it is told while the data is being prepared.
 @ray.remote(num_cpus=0, concurrency_groups={"news": 1})
 class _Preparer:
-    def __init__(self, space: Space, what: Preparation) -> None:
+    def __init__(self, space: Space, what: Preparation, source: Any) -> None:
         torch.set_num_threads(THREADS)
         self._space, self._what = space, what
-        self._scorer = partial(score_spread, gpus=space.resources.gpus_per_worker > 0)
+        self._scorer = partial(score_spread, gpus=space.resources.gpus_per_worker > 0, source=source, cache=what.cache)
         self._news = ""
 
     def prepare(self, model: str) -> Prepared:
@@ -51,19 +55,24 @@ class Preparing:
 
     Attributes:
         prepared: for each model, the reference to its Prepared.
+        source: the handle of what gives it to nodes that do not see where it lies; None: the search has no other node.
     """
 
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
         what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
         # What it writes is where the driver looks for it.
-        preparer = _Preparer.options(scheduling_strategy=this_node())  # type: ignore[attr-defined]
-        self._actor = preparer.remote(space, what)
+        here = {"scheduling_strategy": this_node()}
+        self.source: Any = None
+        if os.environ.get("RAY_ADDRESS"):
+            self.source = Source.options(**here).remote()  # type: ignore[attr-defined]
+        self._actor = _Preparer.options(**here).remote(space, what, self.source)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
     def news(self) -> str:
-        """What is being prepared right now, for a person; nothing if its process has died."""
+        """What is being prepared right now, for a person; nothing if its process does not answer, or has died."""
         try:
-            news: str = ray.get(self._actor.news.remote())
+            news: str = ray.get(self._actor.news.remote(), timeout=_NEWS_TIMEOUT)
+        # A process that has just been started takes seconds to import torch.
         except RayError:
             return ""
         return news

@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 the search failed, 2 something in the space or the argumen
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from search.mirror import Output, opened
 from search.resuming import check_output
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
-from trainables.config.errors import one_line, shown
+from trainables.config.errors import one_line
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.storage import StorageError, is_url
 
@@ -118,9 +119,6 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     """The output of the search; raises ConfigError if it cannot be used, or would be lost."""
     space = space_file.config
     text = options.output or str(default_output(space.name))
-    if is_url(text) and space.tracking.register_as is not None:
-        allowed = "null with an --output behind a URL"
-        raise space_file.error("tracking.register_as", shown(space.tracking.register_as), allowed)
     check_kept(None if is_url(text) else Path(text), space.tracking.uri, space.study.storage)
     return stack.enter_context(opened(text, options.resume))
 
@@ -221,4 +219,7 @@ def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # As it ends Python looks through all objects once more: of torch, Ray and MLflow, for seconds.
+    gc.freeze()
+    sys.exit(code)

@@ -8,10 +8,12 @@ import torch
 from ray.util import ActorPool
 from torch import Tensor
 
+from trainables.copies import local_folder
 from trainables.entropy import CPU, FolderModel, score_folder
 from trainables.evaluate import ROWS
+from trainables.mailbox import Reference
 from trainables.packing import Packed
-from trainables.weights import parameters_of
+from trainables.weights import model_files, parameters_of
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
 _BLOCK = 8 * ROWS
@@ -26,23 +28,40 @@ THREADS = 1
 class _Device:
     """One GPU or one core, with the model on it."""
 
-    def __init__(self, folder: Path, packed: Packed, one_document_a_row: bool, gpu: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: dict[str, str],
+        packed: Packed,
+        one_document_a_row: bool,
+        gpu: bool,
+        source: Reference | None,
+        cache: Path,
+    ) -> None:
         torch.set_num_threads(THREADS)
         self._packed = packed
+        here = local_folder(folder, files, source, cache)
         # Ray hides no GPU from an actor that has none.
-        self._model = FolderModel(folder, one_document_a_row, torch.device("cuda") if gpu else CPU)
+        self._model = FolderModel(here, one_document_a_row, torch.device("cuda") if gpu else CPU)
 
     def score(self, rows: slice) -> tuple[Tensor, Tensor]:
         return self._model.score(self._packed[rows])
 
 
 def score_spread(
-    folder: Path, packed: Packed, one_document_a_row: bool, progress: Callable[[float], None], gpus: bool
+    folder: Path,
+    packed: Packed,
+    one_document_a_row: bool,
+    progress: Callable[[float], None],
+    gpus: bool,
+    source: Reference | None,
+    cache: Path,
 ) -> tuple[Tensor, Tensor]:
     """`score_folder` over all devices of the cluster, with the same result whatever their number.
 
     Args:
         gpus: whether to compute on GPUs; they must be free.
+        source, cache: see trainables.copies.local_copy.
 
     Raises:
         ModelError: the model cannot score such rows.
@@ -57,9 +76,9 @@ def score_spread(
     # Workers of the slots hold the CPUs, and wait for these entropies: an actor takes what they leave idle.
     # One whose node dies starts again on another.
     options = {"num_gpus": 1 if gpus else 0, "max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
-    shared = ray.put(packed)
+    shared, files = ray.put(packed), model_files(folder)
     device = _Device.options(**options)  # type: ignore[attr-defined]
-    actors = [device.remote(folder, shared, one_document_a_row, gpus) for _ in range(devices)]
+    actors = [device.remote(folder, files, shared, one_document_a_row, gpus, source, cache) for _ in range(devices)]
     blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
     parts = []
     try:

@@ -21,7 +21,7 @@ from search.cluster import joined
 from search.costs import cost_line
 from search.evaluations import Evaluations
 from search.events import Events
-from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, REPORT, RESOLVED, SPACE
+from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE
 from search.interruption import EXIT_CODE, Interruption
 from search.leftovers import remove_ended
 from search.machine import Cluster
@@ -40,6 +40,7 @@ from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, con
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
+from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
@@ -87,8 +88,7 @@ def run_session(
                 cluster = None
                 if os.environ.get("RAY_ADDRESS"):
                     gpus = space.resources.gpus_per_worker > 0
-                    reference = space.schedule.reference if space.schedule is not None else None
-                    nodes = checked_nodes(needed(where, space.models, reference), interruption.ask, gpus)
+                    nodes = checked_nodes(needed(where), interruption.ask, gpus)
                     cluster = stack.enter_context(nodes)
                 allotments = allot(cluster)
                 if interruption.asked:
@@ -206,8 +206,9 @@ def _search(
             placement=space.resources.placement,
             prepared=preparing.prepared,
             how=model_settings_of(space),
-            storage=(output / "ray").absolute(),
+            cache=default_root(),
             bell=Bell.options(scheduling_strategy=this_node()).remote(),  # type: ignore[attr-defined]
+            source=preparing.source,
             restarts=space.faults.restarts,
             hang_s=60 * space.faults.hang_minutes,
         )
@@ -245,7 +246,7 @@ def _search(
         files.append(output / REPORT)
     missing = []
     if space.tracking.register_as is not None and not interrupted:
-        missing = register_models(output / MODELS, space, sizes, record)
+        missing = register_models(where, space, sizes, record)
     words = "\n".join(f"- **{size.model}**: {last_words(size, space)}" for size in sizes)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     delivered = tracker.close(flush_timeout)
@@ -284,14 +285,14 @@ def _train(
 
     trained = _Trained()
     by_model = {size.model: size for size in sizes}
-    models_kept, patience_s = (where.folder / MODELS).absolute(), 60 * space.faults.shrink_minutes
+    storage, patience_s = (where.folder / "ray").absolute(), 60 * space.faults.shrink_minutes
     for allotted, models in alike(list(by_model), allotments):
         if space.resources.automatic:
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
         conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
         own = slot(workers=allotted.workers)
-        run_trials(conductor, own, allotted.slots, where.checkpoints, models_kept, patience_s, where.remove)
+        run_trials(conductor, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
         remove_ended(studies, where.checkpoints, where.remove)
         trained.slot_start_s += conductor.slot_start_s
         trained.overhead_s += conductor.overhead_s

@@ -35,7 +35,7 @@ _TELL_AGAIN_S = 1.0
 class _StudySearcher(Searcher):  # type: ignore[misc]
     """Tune's view of the studies: where its next trial comes from."""
 
-    def __init__(self, conductor: Conductor, checkpoints: Place, models: Path) -> None:
+    def __init__(self, conductor: Conductor, checkpoints: Place, models: Place) -> None:
         super().__init__()
         self._conductor, self._checkpoints, self._models = conductor, checkpoints, models
 
@@ -51,7 +51,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "settings": candidate.settings.to_json(),
             "checkpoint": str(self._checkpoints / study.slug / str(candidate.number)),
             "test": candidate.test,
-            "keep": Keep(self._models / study.slug / str(candidate.number), candidate.keeps)
+            "keep": Keep(str(self._models / study.slug / str(candidate.number)), candidate.keeps)
             if candidate.keeps
             else None,
             "done": self._conductor.done(trial_id),
@@ -189,16 +189,18 @@ def run_trials(
     conductor: Conductor,
     slot: SlotConfig,
     slots: int,
+    storage: Path,
     checkpoints: Place,
-    models: Path,
+    models: Place,
     patience_s: float = 60.0,
     remove: Callable[[Place], None] = remove,
 ) -> None:
     """Runs the trials of all studies; returns when they have ended, or after an interruption.
 
     Args:
+        storage: folder for Tune's own files, on this node.
         checkpoints: a folder, or a URL, that has those of the trials.
-        models: folder of the models that trials leave behind, each under its study's slug and its number.
+        models: the same of the models that trials leave behind, each under its study's slug and its number.
         patience_s: see search.room.Room.
         remove: removes the checkpoint of a trial that has ended.
     """
@@ -216,7 +218,7 @@ def run_trials(
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(slot.storage), verbose=0),
+        run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0),
     )
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -226,4 +228,4 @@ def run_trials(
     with suppress(Interrupted):
         tuner.fit()
     room.close()
-    shutil.rmtree(slot.storage, ignore_errors=True)
+    shutil.rmtree(storage, ignore_errors=True)

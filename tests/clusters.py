@@ -24,17 +24,20 @@ _SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 class Cluster:
     """A head without CPUs, and with a dashboard on the loopback interface; a token is asked for everywhere.
 
-    Where the system allows, each node that is added is in a network namespace with an address of its own.
+    Where the system allows, each node that is added is in a network namespace with an address of its own, and has a
+    disk of its own.
 
     Args:
+        own: the folder that is on it.
         scales: whether Ray's autoscaler starts its nodes, as tests/assets/autoscaler.yaml says, in place of `add_node`.
 
     Attributes:
+        host: address of this machine that all nodes reach.
         address: of the head.
         environment: of a process that may join it.
     """
 
-    def __init__(self, scales: bool = False) -> None:
+    def __init__(self, scales: bool = False, own: Path | None = None) -> None:
         # Short, as Ray's sockets are in it.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
         (self.folder / "token").write_text(secrets.token_hex(32))
@@ -49,13 +52,14 @@ class Cluster:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
         }
+        self._own = own
         self._nodes: list[subprocess.Popen[str]] = []
         self._started = 0
         # The autoscaler starts its nodes by itself, in no other network than its own.
         self._network = Network() if not scales and Network.possible() else None
-        self._host = "127.0.0.1" if self._network is None else self._network.address
+        self.host = "127.0.0.1" if self._network is None else self._network.address
         port, dashboard = free_ports(2)
-        self.address, self._dashboard = f"{self._host}:{port}", f"http://127.0.0.1:{dashboard}"
+        self.address, self._dashboard = f"{self.host}:{port}", f"http://127.0.0.1:{dashboard}"
         head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
         scaling = []
         if scales:
@@ -73,11 +77,19 @@ class Cluster:
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
-        self._start(self._host, [], *head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+        self._start(self.host, [], *head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether each node has one of its own."""
+        return self._own is not None and self._network is not None
 
     def add_node(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """A node with one CPU. Args: environment: that it has besides that of the others."""
-        host, within = (self._host, []) if self._network is None else self._network.machine()
+        host, within = (self.host, []) if self._network is None else self._network.machine()
+        if self.has_disks:
+            # What is mounted in a network namespace is seen by its processes alone.
+            within = [*within, "sh", "-c", 'mount -t tmpfs own "$0" && exec "$@"', str(self._own)]
         # gloo looks for the interface of the machine's name, which all have in common here.
         own = {} if self._network is None else {"GLOO_SOCKET_IFNAME": INTERFACE}
         arguments = f"--address={self.address}", "--num-cpus=1"
@@ -147,6 +159,17 @@ class Cluster:
     def stop(self, name: str) -> None:
         """`ray job stop`; returns when the job has ended."""
         self._ray("job", "stop", f"--address={self._dashboard}", name)
+
+    def kill_driver(self, *command: str) -> None:
+        """SIGKILL for the process of a job that runs this command."""
+        for process in psutil.Process(self._nodes[0].pid).children(recursive=True):
+            # It may end just now.
+            with suppress(psutil.NoSuchProcess):
+                # A shell has the command as one word.
+                if process.cmdline() == list(command):
+                    process.kill()
+                    return
+        raise RuntimeError(f"no process runs {command}")
 
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import ray
 import yaml
@@ -12,7 +13,6 @@ from ray.runtime_env import RuntimeEnv
 
 FILES = Path(__file__).resolve().parent.parent / "cluster"
 
-QUANTITIES = {"type": "object", "additionalProperties": {"type": "string"}}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}
 
@@ -22,32 +22,6 @@ def strict(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
-POD = strict(
-    ["spec"],
-    spec=strict(
-        ["containers"],
-        containers={
-            "type": "array",
-            "minItems": 1,
-            "items": strict(
-                ["name", "image"],
-                name=NAME,
-                image={"type": "string"},
-                resources=strict([], requests=QUANTITIES, limits=QUANTITIES),
-                volumeMounts={
-                    "type": "array",
-                    "items": strict(["name", "mountPath"], name=NAME, mountPath={"type": "string"}),
-                },
-            ),
-        },
-        volumes={
-            "type": "array",
-            "items": strict(
-                ["name"], name=NAME, persistentVolumeClaim=strict(["claimName"], claimName={"type": "string"})
-            ),
-        },
-    ),
-)
 WORKERS = strict(
     ["groupName", "maxReplicas", "minReplicas", "rayStartParams", "template"],
     groupName=NAME,
@@ -55,10 +29,10 @@ WORKERS = strict(
     minReplicas={"type": "integer"},
     maxReplicas={"type": "integer"},
     rayStartParams=STRINGS,
-    template=POD,
+    template={"type": "object"},
 )
-# The fields that the manifest has, as KubeRay's definitions of RayJob and RayCluster (ray.io/v1) have them: not the
-# whole of these.
+# The fields that the manifest has, as KubeRay's definitions of RayJob and RayCluster (ray.io/v1) have them: no package
+# has the whole of these. A template is Kubernetes' own, as is a pod.
 RAY_JOB = strict(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "ray.io/v1"},
@@ -78,7 +52,7 @@ RAY_JOB = strict(
                 ["rayStartParams", "template"],
                 serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
                 rayStartParams=STRINGS,
-                template=POD,
+                template={"type": "object"},
             ),
             workerGroupSpecs={"type": "array", "items": WORKERS},
         ),
@@ -116,11 +90,20 @@ def test_ray_takes_the_runtime_environment() -> None:
 
 def test_the_manifest_has_what_kuberay_requires(job: Any) -> None:
     jsonschema.validate(job, RAY_JOB)
+
+
+def test_kubernetes_takes_the_pods_of_the_manifest(job: Any) -> None:
     cluster = job["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        pod = group["template"]["spec"]
-        volumes = {volume["name"] for volume in pod["volumes"]}
-        assert all(mount["name"] in volumes for container in pod["containers"] for mount in container["volumeMounts"])
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, **group["template"]}
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+        spec = pod["spec"]
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        assert all(mount["name"] in volumes for container in spec["containers"] for mount in container["volumeMounts"])
+        for container in spec["containers"]:
+            container["resource"] = container.pop("resources")
+        with pytest.raises(kubernetes_validate.ValidationError, match="'resource' was unexpected"):
+            kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_manifest_keeps_the_dashboard_in_and_outsiders_out(job: Any) -> None:

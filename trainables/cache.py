@@ -22,10 +22,10 @@ _LONGEST_BUILD_S = 24 * 3600.0
 
 
 def default_root() -> Path:
-    """$ENTRODROP_CACHE, or entrodrop-search in the user's cache folder."""
+    """$ENTRODROP_CACHE, or entrodrop-search in the user's cache folder; absolute, as other processes are elsewhere."""
     if chosen := os.environ.get("ENTRODROP_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "entrodrop-search"
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "entrodrop-search"
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -73,22 +73,15 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of an entry's files, by name."""
+    files: dict[str, str] = read_manifest(folder / MANIFEST)["files"]
+    return files
+
+
 def content_digest(folder: Path) -> str:
     """SHA-256 over the hashes of an entry's files."""
-    return digest(read_manifest(folder / MANIFEST)["files"])
-
-
-def check_entry(folder: Path) -> None:
-    """Compares an entry that was opened before with its manifest.
-
-    Raises:
-        DataError: it has been damaged since.
-    """
-    try:
-        check_files(folder, read_manifest(folder / MANIFEST)["files"])
-    except (DamagedError, KeyError) as error:
-        given, allowed = f"{folder}, damaged since ({error})", "what was prepared; the next start makes it again"
-        raise DataError("ENTRODROP_CACHE", given, allowed) from None
+    return digest(contents(folder))
 
 
 def _intact(folder: Path, key: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import OutOfMemoryError
@@ -15,7 +15,9 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption, died_for_memory
 from trainables.mailbox import Reference
-from trainables.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from trainables.slot import SlotConfig
 
 # What Ray Train reads in the process that starts a group; a node of a cluster does not have the search's environment.
 _ENVIRONMENT = {
@@ -26,31 +28,37 @@ _ENVIRONMENT = {
 }
 
 
-def run_group(
-    mailbox: Reference, workers: int, cpus: int, gpus: float, placement: str, how: ModelSettings, storage: Path
-) -> None:
+def run_group(slot: "SlotConfig", mailbox: Reference, storage: Path) -> None:
     """Keeps a worker group until the mailbox has an order without an assignment.
 
     Args:
-        workers, cpus, gpus, placement, how, storage: see trainables.slot.SlotConfig.
+        storage: folder for Ray Train's own files, on this node.
 
     Raises:
         ray.train.TrainingFailedError: the group cannot be started.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    resources: dict[str, float] = {"CPU": cpus}
-    if gpus:
-        resources["GPU"] = gpus
+    resources: dict[str, float] = {"CPU": slot.cpus}
+    if slot.gpus:
+        resources["GPU"] = slot.gpus
+    config = {
+        "mailbox": mailbox,
+        "threads": slot.cpus,
+        "share": slot.gpus,
+        "how": slot.how,
+        "source": slot.source,
+        "cache": slot.cache,
+    }
     _Trainer(
         _serve,
-        train_loop_config={"mailbox": mailbox, "threads": cpus, "share": gpus, "how": how},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus > 0,
+            num_workers=slot.workers,
+            use_gpu=slot.gpus > 0,
             resources_per_worker=resources,
-            placement_strategy=placement.upper(),
+            placement_strategy=slot.placement.upper(),
         ),
         run_config=RunConfig(
             name=f"slot-{os.getpid()}",

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,11 +19,11 @@ class Keep:
     """A model that a run leaves behind.
 
     Attributes:
-        folder: on storage that all nodes see.
+        folder: on storage that all nodes see, or its URL.
         point: "best" (the weights of the best evaluation) or "final".
     """
 
-    folder: Path
+    folder: str
     point: str
 
 

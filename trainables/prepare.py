@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, check_entry, content_digest
+from trainables.cache import cached, content_digest, contents
 from trainables.documents import DataError, Splits
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.models import context_length, load_tokenizer
 from trainables.packing import Packed, pack
 from trainables.sealed import digest, file_hash
-from trainables.weights import ModelError, model_digest, model_folder
+from trainables.weights import ModelError, model_digest, model_files, model_folder
 
 SPLITS = ("train", "validation", "test")
 
@@ -91,6 +91,7 @@ class Prepared:
         train_tokens, train_rows: tokens and rows of an epoch.
         cut: documents that are longer than a row, and so were cut; splits without any are left out.
         base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
+        files: the SHA-256 of the files in each of the four folders, by the folder's attribute and the file's name.
     """
 
     model: str
@@ -106,18 +107,7 @@ class Prepared:
     train_rows: int
     cut: dict[str, int]
     base_losses: dict[str, float]
-
-    def check(self) -> None:
-        """Reads once more what lies in the cache: a slot may start days after it was prepared.
-
-        Raises:
-            DataError: it is not what was prepared.
-        """
-        cache = self.tokens.parent.parent
-        for entry in (self.folder, self.tokens, self.entropies, self.evaluation):
-            # A model of the user's own or of the hub lies elsewhere, and has no manifest.
-            if entry.is_relative_to(cache):
-                check_entry(entry)
+    files: dict[str, dict[str, str]]
 
     def packed(self, split: str) -> Packed:
         return _packed(self.tokens, split)
@@ -207,6 +197,12 @@ def prepare(
         train_rows=len(train.token_RT),
         cut={split: count for split, count in _about(tokens)["cut"].items() if count},
         base_losses=_base_losses(own, evaluation),
+        files={
+            "folder": model_files(folder),
+            "tokens": contents(tokens),
+            "entropies": contents(reference),
+            "evaluation": contents(evaluation),
+        },
     )
 
 

@@ -68,11 +68,12 @@ def read_manifest(path: Place) -> dict[str, Any]:
     return content
 
 
-def check_files(part: Place, files: Mapping[str, str], share: slice = slice(None)) -> None:
+def check_files(part: Place, files: Mapping[str, str], share: slice = slice(None), others: bool = False) -> None:
     """Compares the files in the folder `part` with a manifest's "files"; the manifest may lie among them.
 
     Args:
         share: of the files, in their order, which are read; the others must be there.
+        others: whether there may be files that are not in the manifest.
 
     Raises:
         DamagedError: one is missing, differs, or is not in the manifest.
@@ -80,8 +81,8 @@ def check_files(part: Place, files: Mapping[str, str], share: slice = slice(None
     try:
         there = {path.name for path in part.iterdir()} - {MANIFEST}
         # No name leads out of the folder: each is that of a file that lies in it.
-        if others := sorted(there.symmetric_difference(files)):
-            raise DamagedError(f"{others[0]} is {'not in the manifest' if others[0] in there else 'missing'}")
+        if wrong := sorted(files.keys() - there if others else there.symmetric_difference(files)):
+            raise DamagedError(f"{wrong[0]} is {'not in the manifest' if wrong[0] in there else 'missing'}")
         for name, expected in list(files.items())[share]:
             path = part / name
             if not path.is_file() or file_hash(path) != expected:

@@ -5,6 +5,7 @@ group the next trial takes a fraction of one.
 """
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -36,8 +37,9 @@ class SlotConfig:
         placement: "pack" or "spread", how the workers lie over nodes, as far as these have room.
         prepared: for each model, the reference to its `Prepared`.
         how: how the workers build a model.
-        storage: folder for Ray Train's own files.
+        cache: folder for copies of what was prepared, on nodes that do not see where it lies.
         bell: the search's `trainables.mailbox.Bell`.
+        source: handle of a `trainables.copies.Source` on the node where it was prepared; None: there is no other node.
         restarts: worker groups that a trial may lose before it fails.
         hang_s: seconds without a forward pass after which a trial fails.
     """
@@ -48,8 +50,9 @@ class SlotConfig:
     placement: str
     prepared: dict[str, Reference]
     how: ModelSettings
-    storage: Path
+    cache: Path
     bell: Reference
+    source: Reference | None = None
     restarts: int = 2
     hang_s: float = 1800.0
 
@@ -75,6 +78,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self._slot = slot
         self._number = 0
         self._error: BaseException | None = None
+        # In Ray's own folder on this node: nothing in it is needed by another one.
+        self._group_folder = Path(self.logdir) / "group"
         self._mailbox = Mailbox.options(scheduling_strategy=this_node()).remote()  # type: ignore[attr-defined]
         self._run = threading.Thread(target=self._fit, daemon=True)
         self._run.start()
@@ -84,9 +89,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         # Imported here and not at the top: the slot's process begins its mailbox while it loads what is large.
         from trainables.group import run_group
 
-        slot = self._slot
         try:
-            run_group(self._mailbox, slot.workers, slot.cpus, slot.gpus, slot.placement, slot.how, slot.storage)
+            run_group(self._slot, self._mailbox, self._group_folder)
         except BaseException as error:
             self._error = error
 
@@ -195,6 +199,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         """Ends the workers and waits until Ray Train has given back what they held."""
         ray.get(self._mailbox.put_order.remote(Order(self._number + 1, None)))
         self._run.join(_END_TIMEOUT)
+        shutil.rmtree(self._group_folder, ignore_errors=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the worker writes each run's checkpoint itself."""

@@ -4,7 +4,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -72,7 +73,7 @@ def store_errors(where: "Place | str", *others: type[Exception]) -> Iterator[Non
 
 
 @contextmanager
-def safetensors_errors(folder: Path) -> Iterator[None]:
+def safetensors_errors(folder: Place) -> Iterator[None]:
     """Raises what safetensors tells of the file system, such as that it is full, as the OSError that it is."""
     try:
         yield
@@ -99,3 +100,34 @@ def replace_file(path: Place, content: bytes) -> None:
         url = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         url.write_bytes(content)
         url.fs.mv(url.path, path.path)
+
+
+def replace_folder(folder: Place, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a new folder, which then takes the place of `folder`; a store gets its files one by one."""
+    if isinstance(folder, Path):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        write(scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="entrodrop-") as own:
+        write(Path(own))
+        with store_errors(folder):
+            remove(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(Path(own).iterdir()):
+                folder.fs.put_file(str(path), (folder / path.name).path)
+
+
+def fetch_folder(url: "UPath", folder: Path) -> None:
+    """Copies the files right under `url` into `folder`.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    with store_errors(url):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in url.iterdir():
+            path.fs.get_file(path.path, str(folder / path.name))

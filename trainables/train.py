@@ -4,10 +4,8 @@ Shapes: R rows of the training split, B rows of a batch or micro-batch, T positi
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from trainables.packing import Packed
 from trainables.sealed import digest
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard
-from trainables.storage import Place, safetensors_errors
+from trainables.storage import Place, replace_folder, safetensors_errors
 from trainables.warm import WarmModel
 
 _DRAW, _REPLACE = 0, 1
@@ -334,16 +332,14 @@ class Run:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return dict(get_model_state_dict(self.warm.model, options=options))  # type: ignore[arg-type]
 
-    def save_model(self, folder: Path) -> None:
+    def save_model(self, folder: Place) -> None:
         """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
         weights = self.weights()
         if parallel.rank() == 0:
-            scratch = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(scratch, ignore_errors=True)
             with safetensors_errors(folder):
-                save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
+                replace_folder(
+                    folder, lambda scratch: save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
+                )
         parallel.barrier()
 
 

@@ -30,13 +30,11 @@ class WarmModel:
         tokens, labels: how many there are in each row of `train`.
 
     Raises:
-        DataError: the prepared data is damaged or the model cannot be used, or no rank would have the whole of one that
-            is to generate answers.
+        DataError: the model cannot be used, or no rank would have the whole of one that is to generate answers.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device, how: ModelSettings | None = None) -> None:
         self.prepared, self.device, self.how = prepared, device, how or ModelSettings()
-        prepared.check()
         self.model = load_model(prepared.folder, device)
         check_forward(self.model, packed=prepared.layout == "packed")
         if self.how.lora is not None:

@@ -18,13 +18,13 @@ from trainables.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.cache import cached
 from trainables.documents import DataError
 from trainables.hub import advice, ask_for_model
-from trainables.sealed import digest, file_hash
+from trainables.sealed import MANIFEST, digest, file_hash
 
 BUILTIN = tuple(ARCHITECTURES)
 HUB, _PACKAGE = "hub:", "package:"
 _WEIGHTS = "*.safetensors"
 CONFIG = "config.json"
-_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
+_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "vocab.*")
 
 
 class ModelError(DataError):
@@ -121,15 +121,6 @@ def at_hand(name: str) -> bool:
     return False
 
 
-def kept_at(name: str) -> Path | None:
-    """The folder with the files of a model, where that is a local one or in the hub's cache; None if they are copied
-    into this project's own cache, or are not here."""
-    if name.startswith(HUB):
-        return from_hub(name, cached_only=True) if at_hand(name) else None
-    folder = Path(name)
-    return folder if name not in BUILTIN and (folder / CONFIG).is_file() else None
-
-
 def _in_package(name: str) -> Path:
     package = name.removeprefix(_PACKAGE)
     # Finding a package does not run its code; finding a part of one would.
@@ -172,8 +163,16 @@ def _from_gguf(path: Path, cache: Path) -> Path:
 
 def model_digest(folder: Path) -> str:
     """SHA-256 over a model's weights, configuration and tokenizer."""
-    names = sorted(path for pattern in (_WEIGHTS, *_TEXTS) for path in folder.glob(pattern))
-    return digest({path.name: file_hash(path) for path in names})
+    return digest({path.name: file_hash(path) for path in _files(folder)})
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of a model's files, by name: its weights, configuration and tokenizer."""
+    return {path.name: file_hash(path) for path in _files(folder) if path.name != MANIFEST}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in (_WEIGHTS, *_TEXTS) for path in folder.glob(pattern))
 
 
 def parameters_of(folder: Path) -> int:

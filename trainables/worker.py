@@ -15,6 +15,7 @@ import torch
 
 from trainables import parallel
 from trainables.checkpoint import CheckpointError
+from trainables.copies import local_copy
 from trainables.documents import DataError
 from trainables.mailbox import Answer, Assignment, Order, Reference
 from trainables.memory import bytes_for_torch
@@ -39,8 +40,8 @@ def serve(config: dict[str, Any]) -> None:
     """The train loop of a slot's worker group; every rank runs it until an order without an assignment.
 
     Args:
-        config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker) and
-            "how" (ModelSettings).
+        config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker), and
+            "how", "source" and "cache" as in trainables.slot.SlotConfig.
     """
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
@@ -68,6 +69,11 @@ def serve(config: dict[str, Any]) -> None:
                     run, name = None, order.assignment.name
                     with pulse.waiting():
                         prepared: Prepared = ray.get(order.assignment.prepared)
+                        if prepared.model not in warm:
+                            # One model at a time: sizes follow one another, and a slot's memory is planned for one.
+                            warm.clear()
+                            with _storage(config["cache"]):
+                                prepared = local_copy(prepared, config["source"], config["cache"])
                     run = _start(order.assignment, prepared, config["how"], warm, device, pulse)
                     agreement = parallel.Agreement()
                     setup_s = time.monotonic() - began
@@ -155,8 +161,6 @@ def _start(
     pulse: _Pulse,
 ) -> Run:
     if prepared.model not in warm:
-        # One model at a time: sizes follow one another, and a slot's memory is planned for one.
-        warm.clear()
         model = warm[prepared.model] = WarmModel(prepared, device, how)
         # Generation passes through the model alone.
         for module in (model.forward, model.model):
@@ -193,9 +197,9 @@ def _advance(order: Order, run: Run, stepped: Callable[[], None]) -> Answer:
 def _tested(run: Run, assignment: Assignment) -> dict[str, Any]:
     def keep(point: str) -> None:
         if (kept := assignment.keep) is not None and point == kept.point:
-            with _storage(kept.folder):
-                kept.folder.parent.mkdir(parents=True, exist_ok=True)
-                run.save_model(kept.folder)
+            folder = place(kept.folder)
+            with _storage(folder):
+                run.save_model(folder)
 
     return run.test(keep)
 

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.tracking.records import Record, Waiting, from_json, to_json
+from search.tracking.records import Model, Record, Waiting, from_json, to_json
 from trainables.config.file import ConfigError
 
 # Seconds to wait for another process that reads the file, such as a backup.
@@ -102,6 +102,12 @@ class Outbox:
         """Records that wait or were refused."""
         count: int = self._one("SELECT COUNT(*) FROM records")
         return count
+
+    def models(self) -> list[Model]:
+        """Those that are not delivered."""
+        with self._lock, self._errors():
+            rows = self._database.execute("SELECT content FROM records ORDER BY id").fetchall()
+        return [content for (text,) in rows if isinstance(content := from_json(text), Model)]
 
     def trying(self, record: Waiting) -> None:
         """Remembers, before it is sent, that the record may have its effect from now on."""

@@ -217,9 +217,9 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         assert tracker.flush(_DELIVERY), tracker.last_error
         conductor = Conductor([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
         bell = Bell.remote()  # type: ignore[attr-defined]
-        config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "ray", bell)
+        config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "cache", bell)
         with meter.parts(parts), mock.patch("search.tuner.Slot", Instant):
-            run_trials(conductor, config, slots, folder / "checkpoints", folder / "models")
+            run_trials(conductor, config, slots, folder / "ray", folder / "checkpoints", folder / "models")
             assert tracker.flush(_DELIVERY), tracker.last_error
         measured = meter.measured()
     assert all(t.state == TrialState.COMPLETE for t in study.study.trials)

@@ -43,6 +43,7 @@ from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.tuner import run_trials
+from trainables.cache import default_root
 from trainables.config.build import splits_of
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared
@@ -127,8 +128,8 @@ def searched(study: SizeStudy, space: Space, preparing: Preparing, observer: Obs
     full = preparing.result(MODEL).train_tokens * space.budget.epochs
     conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
     bell = Bell.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), folder / "ray", bell)
-    run_trials(conductor, slot, 1, folder / "checkpoints", folder / "models")
+    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), bell)
+    run_trials(conductor, slot, 1, folder / "ray", folder / "checkpoints", folder / "models")
     return conductor
 
 

@@ -81,8 +81,8 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         reference, bell = ray.put(prepared), Bell.remote()  # type: ignore[attr-defined]
         ray.get(bell.rung.remote())
         before = census()
-        slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "ray", bell)
-        run_trials(conductor, slot, 2, folder / "checkpoints", folder / "models")
+        slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "cache", bell)
+        run_trials(conductor, slot, 2, folder / "ray", folder / "checkpoints", folder / "models")
         remove_ended([study], folder / "checkpoints", remove)
         assert conductor.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials

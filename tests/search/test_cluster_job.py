@@ -4,13 +4,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from search.folder import EVENTS
 from tests.clusters import Cluster
 from tests.searches import SPACE, Searches, workers_and_slots
+from tests.stores import ObjectStore
 
 pytestmark = pytest.mark.integration
 
@@ -31,15 +35,32 @@ def cluster() -> Iterator[Cluster]:
     started.close()
 
 
-def submit(cluster: Cluster, searches: Searches, output: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
+def command(searches: Searches, output: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "search.run", str(searches.space), "--output", output, *arguments]
+
+
+def submit(
+    cluster: Cluster,
+    searches: Searches,
+    name: str,
+    *arguments: str,
+    output: str | None = None,
+    job: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Submits a search.
+
+    Args:
+        output: a folder or a URL; None: a folder of this name among the searches.
+        job: name of the job; None: that of the search.
+    """
+    common = {
         "ENTRODROP_CACHE": str(searches.folder / "cache"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
     }
-    command = [sys.executable, "-m", "search.run", str(searches.space), "--output", str(searches.folder / output)]
-    name = f"{output}-resumed" if "--resume" in arguments else output
-    return cluster.submit(name, environment, *command, *arguments)
+    run = command(searches, output or f"{searches.folder}/{name}", *arguments)
+    return cluster.submit(job or name, common | dict(environment or {}), *run)
 
 
 def test_a_killed_slot_and_lost_nodes_cost_no_trial(
@@ -78,16 +99,33 @@ def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: P
     cluster.stop("spread")
     job.communicate(timeout=60)
     assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
-    job = submit(cluster, searches, "spread", "--resume")
+    job = submit(cluster, searches, "spread", "--resume", job="resumed")
     searches.wait_for_evaluations("spread", 14, job)
-    cluster.kill(nodes[1])
-    cluster.add_node()
+    cluster.kill(nodes.pop())
+    nodes.append(cluster.add_node())
     out, _ = job.communicate(timeout=300)
     assert job.returncode == 0, out
     assert [(number, state) for number, state, *_ in searches.table("spread")] == [
         (number, "COMPLETE") for number in range(4)
     ]
     assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
+    for node in nodes:
+        cluster.kill(node)
+
+
+def test_a_node_that_does_not_come_back_costs_a_slot(tmp_path: Path, cluster: Cluster) -> None:
+    searches = Searches(tmp_path, SPREAD)
+    alone = "--set", "resources={slots: 2, workers: 1}"
+    nodes = [cluster.add_node(), cluster.add_node()]
+    job = submit(cluster, searches, "fewer", *alone, "--set", "faults.shrink_minutes=0.05")
+    searches.wait_for_evaluations("fewer", 3, job)
+    cluster.kill(nodes[1])
+    out, _ = job.communicate(timeout=300)
+    cluster.kill(nodes[0])
+    assert job.returncode == 0, out
+    assert [state for _, state, *_ in searches.table("fewer")] == ["COMPLETE"] * 4
+    assert all(len(losses) == 6 for *_, losses in searches.table("fewer"))
+    assert [event["slots"] for event in searches.events("fewer", "slots_changed")] == [1]
 
 
 def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
@@ -104,6 +142,55 @@ def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
     assert job.returncode == 0, out
     assert [state for _, state, *_ in searches.table("grown")] == ["COMPLETE"] * 4
     assert max(event["slots"] for event in searches.events("grown", "slots_changed")) == 2, out
+
+
+def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole: tuple[str, str]) -> None:
+    cluster = Cluster(own=searches.folder / "cache")
+    store = ObjectStore(cluster.host)
+    url, registered = f"{store.url}/stored", ("--set", "tracking.register_as=stored")
+
+    def submitted(job: str, *arguments: str) -> subprocess.Popen[str]:
+        given = *registered, *arguments
+        return submit(cluster, searches, job, *given, output=url, environment=store.environment)
+
+    def wait_for_evaluations(count: int, job: subprocess.Popen[str]) -> None:
+        events, deadline = f"{url}/{EVENTS}", time.monotonic() + 200
+        while not store.files.exists(events) or store.files.cat(events).count(b'"evaluation"') < count:
+            assert job.poll() is None, job.communicate()
+            assert time.monotonic() < deadline, "the search reported nothing"
+            time.sleep(0.5)
+
+    try:
+        nodes = [cluster.add_node(), cluster.add_node()]
+        job = submitted("stopped")
+        wait_for_evaluations(3, job)
+        if cluster.has_disks:
+            # Base weights, tokens, entropies and the evaluation set, once for each node.
+            copies = [Path(f"/proc/{node.pid}/root{searches.folder}/cache/copies") for node in nodes]
+            assert [len([path for path in folder.iterdir() if path.is_dir()]) for folder in copies] == [4, 4]
+        cluster.stop("stopped")
+        job.communicate(timeout=60)
+        assert f"--output {url} --resume" in cluster.log("stopped")
+        job = submitted("failed", "--resume")
+        wait_for_evaluations(10, job)
+        cluster.kill_driver(*command(searches, url, *registered, "--resume"))
+        job.communicate(timeout=60)
+        assert job.returncode != 0
+        job = submitted("resumed", "--resume")
+        out, _ = job.communicate(timeout=300)
+        assert job.returncode == 0, out
+        logs = [cluster.log(name) for name in ("stopped", "failed", "resumed")]
+        store.files.get(url, str(searches.folder / "stored"), recursive=True)
+    finally:
+        cluster.close()
+        store.close()
+    for study in ("builtin/nano", "builtin/nano/confirmation"):
+        assert searches.table("stored", study) == searches.table("whole", study)
+    assert not (searches.folder / "stored" / "checkpoints").exists()
+    (kept,) = (searches.folder / "stored" / "models" / "builtin-nano-confirmation").iterdir()
+    (version,) = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db").search_model_versions("name LIKE 'stored-%'")
+    assert [version.run_id] == searches.run_ids("stored", int(kept.name) + 1, "builtin/nano/confirmation")[-1:]
+    assert not any(store.environment["AWS_SECRET_ACCESS_KEY"] in log for log in logs)
 
 
 @pytest.fixture
@@ -131,9 +218,9 @@ with joined(Path(sys.argv[1])), checked_nodes([], lambda line: (print(line, flus
 def test_a_node_that_joins_with_other_packages_is_told(
     tmp_path: Path, cluster: Cluster, other_packages: dict[str, str]
 ) -> None:
-    command = [sys.executable, "-c", WATCH, str(tmp_path)]
+    watching = [sys.executable, "-c", WATCH, str(tmp_path)]
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(watching, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "checked\n"
         good, other = cluster.add_node(), cluster.add_node(other_packages)

@@ -11,7 +11,7 @@ from search import mirror
 from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED
 from search.mirror import Output, fetch, folder_of, opened
 from search.tracking.outbox import Outbox
-from search.tracking.records import Record, Start
+from search.tracking.records import Model, Record, Start
 from trainables.config.file import ConfigError
 from trainables.storage import StorageError, place
 
@@ -113,6 +113,20 @@ def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
         outbox = Outbox(output.folder / OUTBOX)
         outbox.put(Record("other", Start("other", 1)))
         assert [record.tried for record in outbox.waiting()] == [True, True]
+
+
+def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: Path) -> None:
+    with opened(url(there), resume=False) as output:
+        outbox = write_state(output.folder)
+        for folder in ("models/nano/1", "models/../../../../outside", "/outside"):
+            outbox.put(Record("trial", Model(folder, "maths")))
+    for name in ("1", "2"):
+        (there / "models" / "nano" / name).mkdir(parents=True)
+        (there / "models" / "nano" / name / "config.json").write_text(name)
+    (tmp_path / "outside").mkdir()
+    with opened(url(there), resume=True) as output:
+        kept = sorted((output.folder / "models").rglob("*.json"))
+        assert [str(path.relative_to(output.folder)) for path in kept] == ["models/nano/1/config.json"]
 
 
 def test_a_url_that_holds_something_or_no_search_is_refused(there: Path) -> None:

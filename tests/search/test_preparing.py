@@ -5,7 +5,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 
 from search.preparing import Preparing
 from trainables.documents import DataError
@@ -19,6 +19,16 @@ def failed(error: Exception) -> Preparing:
 
 def get(reference: Any) -> None:
     raise reference
+
+
+@pytest.mark.parametrize("error", [GetTimeoutError("not yet"), RayActorError(error_msg="killed")])
+def test_a_process_that_does_not_answer_has_no_news(error: Exception) -> None:
+    preparing = failed(error)
+    preparing._actor = mock.Mock()
+    with mock.patch("ray.get", side_effect=error) as asked:
+        assert preparing.news() == ""
+    # As long as it imports torch, nobody waits for it: the search may be ending.
+    assert asked.call_args.kwargs["timeout"] <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def test_two_processes_score_like_one(tmp_path: Path) -> None:
     folder = tiny.folder("tiny", tmp_path)
     shares: list[float] = []
     with mock.patch.object(scoring, "_WORTH_SPREADING", 0.0):
-        entropy_RT, loss_RT = scoring.score_spread(folder, packed, True, shares.append, gpus=False)
+        entropy_RT, loss_RT = scoring.score_spread(
+            folder, packed, True, shares.append, gpus=False, source=None, cache=tmp_path
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(scoring.THREADS)
     expected = score_folder(folder, packed, True)

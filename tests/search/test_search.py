@@ -204,6 +204,25 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
 
 
+def test_a_search_that_is_interrupted_while_it_prepares_ends_as_soon(tmp_path: Path) -> None:
+    searches = Searches(tmp_path)
+    process = searches.start("early")
+    deadline = time.monotonic() + 100
+    while '"trial_started"' not in _text(tmp_path / "early" / "events.jsonl"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert process.returncode == 130
+    assert "interrupted; go on with: python -m search.run" in err
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def test_the_best_schedule_trains_a_model_as_its_trial_did(
     searches: Searches, whole: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

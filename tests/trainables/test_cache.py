@@ -170,6 +170,10 @@ def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp
     assert default_root() == tmp_path / "entrodrop-search"
     monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "mine"))
     assert default_root() == tmp_path / "mine"
+    # Other processes, as those of slots, have another current folder.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENTRODROP_CACHE", "mine")
+    assert default_root() == tmp_path / "mine"
 
 
 def test_what_a_killed_process_left_half_built_is_removed_after_a_day(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from trainables import group
 from trainables.settings import ModelSettings
+from trainables.slot import SlotConfig
 
 
 class Preempted(RayActorError):
@@ -60,10 +61,11 @@ def test_two_helpers_are_not_started() -> None:
 
 
 @pytest.mark.parametrize("placement", ["pack", "spread"])
-def test_workers_lie_over_nodes_as_asked(placement: str) -> None:
+def test_workers_lie_over_nodes_as_asked(tmp_path: Path, placement: str) -> None:
     with mock.patch.object(group, "_Trainer") as trainer, mock.patch.dict(os.environ):
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "7"
-        group.run_group(mock.Mock(), 2, 1, 0, placement, ModelSettings(), Path("storage"))
+        slot = SlotConfig(2, 1, 0, placement, {}, ModelSettings(), tmp_path, mock.Mock())
+        group.run_group(slot, mock.Mock(), tmp_path)
         # A node of a cluster has not been told by the search; what a person has set there stays.
         assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
         assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "7"

@@ -266,17 +266,3 @@ def test_documents_that_are_cut_are_counted(cache: Path, prepared: Prepared) -> 
     assert prepared.cut == {}
     lengths = [len(d.text.split()) + 1 for d in tiny.splits().train]
     assert tiny.prepared(cache, sequence_length=14).cut["train"] == sum(length > 14 for length in lengths) > 0
-
-
-@pytest.mark.parametrize("part", ["tokens", "entropies", "evaluation"])
-def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path, part: str) -> None:
-    prepared = tiny.prepared(tmp_path)
-    file = next(getattr(prepared, part).glob("*.safetensors"))
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(DataError, match=f"ENTRODROP_CACHE: given .*, damaged since .{file.name} is damaged"):
-        WarmModel(prepared, tiny.CPU)
-    # The next start makes it again.
-    assert tiny.prepared(tmp_path) == prepared
-    WarmModel(prepared, tiny.CPU)

@@ -95,6 +95,7 @@ def opened(data: Any, workers: int, folder: Path, cpus: int = 1) -> Iterator[Slo
     bell = Bell.remote()  # type: ignore[attr-defined]
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
+    slot._logdir = str(folder / "tune")
     with mock.patch("trainables.group._serve", partial(faulty, folder)):
         slot.setup(
             trial(folder, WELL),

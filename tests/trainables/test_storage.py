@@ -16,7 +16,8 @@ from tests.trainables.test_checkpoint import small_files
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
 from trainables.prepare import Prepared
-from trainables.storage import StorageError, place, safetensors_errors
+from trainables.sealed import hashes_of
+from trainables.storage import StorageError, fetch_folder, place, safetensors_errors
 from trainables.train import Run
 from trainables.warm import WarmModel
 
@@ -101,6 +102,20 @@ def test_a_url_of_an_unknown_kind_is_told_without_its_password() -> None:
         place("nonsense://me:hunter2@host/runs")
     assert "nonsense" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_model_takes_the_place_of_the_one_before(warm: WarmModel, url: str, tmp_path: Path) -> None:
+    run = Run(warm, tiny.settings())
+    folder = place(f"{url}/models/3")
+    folder.mkdir(parents=True)
+    (folder / "old").write_text("")
+    run.save_model(folder)
+    run.save_model(tmp_path / "here" / "3")
+    fetch_folder(folder, tmp_path / "fetched")
+    expected = hashes_of(tmp_path / "here" / "3")
+    assert hashes_of(tmp_path / "fetched") == expected
+    assert "model.safetensors" in expected
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["3"]
 
 
 def test_what_safetensors_tells_of_the_file_system_is_an_os_error(tmp_path: Path) -> None:
