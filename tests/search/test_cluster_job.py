@@ -131,7 +131,8 @@ def test_a_node_that_does_not_come_back_costs_a_slot(tmp_path: Path, cluster: Cl
 def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
     searches: Searches, whole: tuple[str, str]
 ) -> None:
-    small = ["budget.trials=4", "budget.epochs=2", "early_stopping.pruner=none", "confirmation=null"]
+    # It must not end before the second node is there.
+    small = ["budget.trials=6", "budget.epochs=6", "early_stopping.pruner=none", "confirmation=null"]
     given = [f"--set={each}" for each in (*small, "resources.autoscaler={cpus: 2}")]
     cluster = Cluster(scales=True)
     try:
@@ -140,7 +141,7 @@ def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
     finally:
         cluster.close()
     assert job.returncode == 0, out
-    assert [state for _, state, *_ in searches.table("grown")] == ["COMPLETE"] * 4
+    assert [state for _, state, *_ in searches.table("grown")] == ["COMPLETE"] * 6
     assert max(event["slots"] for event in searches.events("grown", "slots_changed")) == 2, out
 
 
@@ -160,14 +161,20 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
             assert time.monotonic() < deadline, "the search reported nothing"
             time.sleep(0.5)
 
+    def wait_for_copies(folders: list[Path]) -> None:
+        """Of base weights, tokens, entropies and the evaluation set, for each node; one may be slower."""
+        deadline = time.monotonic() + 100
+        while [len(list(folder.glob("*/manifest.json"))) for folder in folders] != [4, 4]:
+            assert time.monotonic() < deadline, [sorted(folder.glob("*")) for folder in folders]
+            time.sleep(0.2)
+
     try:
         nodes = [cluster.add_node(), cluster.add_node()]
         job = submitted("stopped")
         wait_for_evaluations(3, job)
         if cluster.has_disks:
-            # Base weights, tokens, entropies and the evaluation set, once for each node.
             copies = [Path(f"/proc/{node.pid}/root{searches.folder}/cache/copies") for node in nodes]
-            assert [len([path for path in folder.iterdir() if path.is_dir()]) for folder in copies] == [4, 4]
+            wait_for_copies(copies)
         cluster.stop("stopped")
         job.communicate(timeout=60)
         assert f"--output {url} --resume" in cluster.log("stopped")
