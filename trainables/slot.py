@@ -39,9 +39,9 @@ class SlotConfig:
         how: how the workers build a model.
         cache: folder for copies of what was prepared, on nodes that do not see where it lies.
         bell: the search's `trainables.mailbox.Bell`.
-        source: handle of a `trainables.copies.Source` on the node where it was prepared; None: there is no other node.
         restarts: worker groups that a trial may lose before it fails.
         hang_s: seconds without a forward pass after which a trial fails.
+        source: handle of a `trainables.copies.Source` on the node where it was prepared; None: there is no other node.
     """
 
     workers: int
@@ -52,9 +52,9 @@ class SlotConfig:
     how: ModelSettings
     cache: Path
     bell: Reference
-    source: Reference | None = None
     restarts: int = 2
     hang_s: float = 1800.0
+    source: Reference | None = None
 
 
 class NoRoomError(RuntimeError):
