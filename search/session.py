@@ -49,7 +49,7 @@ from trainables.documents import DataError, Splits
 from trainables.mailbox import Bell
 from trainables.placement import this_node
 from trainables.prepare import Prepared
-from trainables.slot import SlotConfig
+from trainables.slot_config import SlotConfig
 from trainables.weights import model_size
 from trainables.whole import write_whole
 

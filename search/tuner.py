@@ -25,7 +25,8 @@ from search.orphans import Orphans
 from search.room import Need, Room
 from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption
 from trainables.mailbox import Keep, Reference
-from trainables.slot import NoRoomError, Slot, SlotConfig
+from trainables.slot import NoRoomError, Slot
+from trainables.slot_config import SlotConfig
 from trainables.storage import Place, place, remove
 
 # How often the bell, which may have been started anew, is told the same.

@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError
@@ -15,9 +15,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption, died_for_memory
 from trainables.mailbox import Reference
-
-if TYPE_CHECKING:
-    from trainables.slot import SlotConfig
+from trainables.slot_config import SlotConfig
 
 # What Ray Train reads in the process that starts a group; a node of a cluster does not have the search's environment.
 _ENVIRONMENT = {
@@ -28,7 +26,7 @@ _ENVIRONMENT = {
 }
 
 
-def run_group(slot: "SlotConfig", mailbox: Reference, storage: Path) -> None:
+def run_group(slot: SlotConfig, mailbox: Reference, storage: Path) -> None:
     """Keeps a worker group until the mailbox has an order without an assignment.
 
     Args:

@@ -41,7 +41,7 @@ def serve(config: dict[str, Any]) -> None:
 
     Args:
         config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker), and
-            "how", "source" and "cache" as in trainables.slot.SlotConfig.
+            "how", "source" and "cache" as in trainables.slot_config.SlotConfig.
     """
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]

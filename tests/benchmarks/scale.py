@@ -189,7 +189,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.tuner import run_trials
     from trainables.mailbox import Bell
     from trainables.settings import ModelSettings
-    from trainables.slot import SlotConfig
+    from trainables.slot_config import SlotConfig
 
     meter = Meter("this project", trials, slots)
 

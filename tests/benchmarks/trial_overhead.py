@@ -48,7 +48,7 @@ from trainables.config.build import splits_of
 from trainables.mailbox import Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
-from trainables.slot import SlotConfig
+from trainables.slot_config import SlotConfig
 from trainables.train import Run
 from trainables.warm import WarmModel
 

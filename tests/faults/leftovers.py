@@ -35,7 +35,7 @@ from tests import tiny
 from tests.search.studies.test_size import MODEL, space
 from trainables.mailbox import Bell
 from trainables.settings import ModelSettings
-from trainables.slot import SlotConfig
+from trainables.slot_config import SlotConfig
 from trainables.storage import remove
 
 

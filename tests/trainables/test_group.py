@@ -12,7 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from trainables import group
 from trainables.settings import ModelSettings
-from trainables.slot import SlotConfig
+from trainables.slot_config import SlotConfig
 
 
 class Preempted(RayActorError):

@@ -20,7 +20,8 @@ from tests import tiny
 from trainables.mailbox import Answer, Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.slot import NoRoomError, Slot, SlotConfig
+from trainables.slot import NoRoomError, Slot
+from trainables.slot_config import SlotConfig
 from trainables.train import Run
 from trainables.warm import WarmModel
 from trainables.worker import StorageError, serve
