@@ -154,9 +154,13 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
         given = *registered, *arguments
         return submit(cluster, searches, job, *given, output=url, environment=store.environment)
 
+    def evaluations() -> int:
+        events = f"{url}/{EVENTS}"
+        return store.files.cat(events).count(b'"evaluation"') if store.files.exists(events) else 0
+
     def wait_for_evaluations(count: int, job: subprocess.Popen[str]) -> None:
-        events, deadline = f"{url}/{EVENTS}", time.monotonic() + 200
-        while not store.files.exists(events) or store.files.cat(events).count(b'"evaluation"') < count:
+        deadline = time.monotonic() + 200
+        while evaluations() < count:
             assert job.poll() is None, job.communicate()
             assert time.monotonic() < deadline, "the search reported nothing"
             time.sleep(0.5)
@@ -178,8 +182,9 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
         cluster.stop("stopped")
         job.communicate(timeout=60)
         assert f"--output {url} --resume" in cluster.log("stopped")
+        before = evaluations()
         job = submitted("failed", "--resume")
-        wait_for_evaluations(10, job)
+        wait_for_evaluations(before + 3, job)
         cluster.kill_driver(*command(searches, url, *registered, "--resume"))
         job.communicate(timeout=60)
         assert job.returncode != 0
