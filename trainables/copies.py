@@ -97,6 +97,7 @@ def _pieces(path: Path, source: Reference) -> Iterator[bytes]:
 
 
 def _changed(folder: Path, cache: Path, error: Exception) -> DataError:
-    field = "ENTRODROP_CACHE" if folder.is_relative_to(cache) else "models"
-    given, allowed = f"{folder}, damaged since ({error})", "what was prepared; the next start makes it again"
-    return DataError(field, given, allowed)
+    given = f"{folder}, damaged since ({error})"
+    if folder.is_relative_to(cache):
+        return DataError("ENTRODROP_CACHE", given, "what was prepared; the next start makes it again")
+    return DataError("models", given, "as it was when the search began")

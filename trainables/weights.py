@@ -57,7 +57,8 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
         others = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
         given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
         raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
-    return path
+    # Other processes, as those of slots, have another current folder.
+    return path.absolute()
 
 
 def of_hub(name: str) -> tuple[str, str | None]:

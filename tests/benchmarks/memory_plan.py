@@ -5,7 +5,7 @@
 The built-in models with one worker, and with two, which share the training with DDP or with FSDP; and with two workers
 one of 29 million parameters ("qwen3"), which weigh more than activations do. Random weights; four rows a micro-batch;
 float32 and bfloat16, with and without gradient checkpointing. Measured is the most that all tensors of a run take
-together on the first worker, its data apart, in a step and an evaluation. 15 to 30 minutes.
+together on the first worker, its data apart, in a step and an evaluation.
 
 Keys: runs (model, sequence_length, precision, checkpointing, workers, sharding, planned_bytes, measured_bytes), worst
 (the largest deviation, a share of what is measured; the goal is at most 0.2).

@@ -4,8 +4,7 @@
 
 A small search runs to its end; then others with the same space, each killed with SIGKILL at a random moment of the time
 that the first one took (the first of them three times in a row), and resumed until it ends. One that ended before its
-moment came is thrown away, and another one begins. 20 take about a quarter of an hour on two cores that nothing else
-uses.
+moment came is thrown away, and another one begins. 20 take half an hour to an hour on two cores.
 
 Keys: kills, thrown_away, lost (trials that had ended before a kill and were not so after it), repeated (trials that
 reported an evaluation twice, or began again after their end), duplicate_metrics (in MLflow: a metric with two values at

@@ -125,11 +125,14 @@ def test_another_search_has_made_others_at_the_same_place(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path, part: str) -> None:
-    prepared = tiny.prepared(tmp_path)
+    prepared = tiny.prepared(tmp_path / "cache")
     file = next(getattr(prepared, part).glob("*.safetensors"))
     flip_a_byte(file)
-    with pytest.raises(DataError, match=f": given .*, damaged since .{file.name} is damaged"):
-        local_copy(prepared, None, tmp_path)
+    with pytest.raises(DataError, match=f"^ENTRODROP_CACHE: given .*, damaged since .{file.name} is damaged"):
+        local_copy(prepared, None, tmp_path / "cache")
+    # The next start makes it again.
+    assert tiny.prepared(tmp_path / "cache") == prepared
+    assert local_copy(prepared, None, tmp_path / "cache") == prepared
 
 
 def test_nor_is_it_copied(tmp_path: Path) -> None:
@@ -139,7 +142,9 @@ def test_nor_is_it_copied(tmp_path: Path) -> None:
     files = hashes_of(made)
     source = Elsewhere(made, tmp_path / "hidden")
     flip_a_byte(tmp_path / "hidden" / "file")
-    with pytest.raises(DataError, match=r"^models: given .*/model, damaged since .file is damaged.; allowed: what was"):
+    with pytest.raises(
+        DataError, match=r"^models: given .*/model, damaged since .file is damaged.; allowed: as it was"
+    ):
         local_folder(made, files, source, tmp_path / "own")
     (tmp_path / "hidden" / "file").unlink()
     with pytest.raises(DataError, match=r"^models: given .*/model, damaged since ..*No such file") as caught:
