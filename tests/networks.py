@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from itertools import count
 
+_networks = count()
+
 # The other end of a namespace's link, in the namespace.
 INTERFACE = "eth0"
 
@@ -17,9 +19,11 @@ class Network:
     """
 
     def __init__(self) -> None:
-        # Of those that RFC 1918 leaves to everyone, one for each process that runs tests.
-        self._prefix = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
-        self._name = f"t{os.getpid()}"
+        # Of those that RFC 1918 leaves to everyone, four for each process that runs tests.
+        number = next(_networks)
+        block = 4 * os.getpid() + number % 4
+        self._prefix = f"10.{200 + block // 250 % 50}.{block % 250}"
+        self._name = f"t{os.getpid()}x{number}"
         self._numbers = count(2)
         self._namespaces: list[str] = []
         self.address = f"{self._prefix}.1"
@@ -31,7 +35,7 @@ class Network:
     def possible() -> bool:
         if shutil.which("ip") is None:
             return False
-        name = f"t{os.getpid()}x"
+        name = f"t{os.getpid()}"
         try:
             _ip("netns", "add", name)
             _ip("netns", "del", name)
