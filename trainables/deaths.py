@@ -1,15 +1,27 @@
-"""How Ray says that an actor has died, and why."""
+"""How Ray says that an actor has died, and why; and what the kernel says of it."""
+
+from pathlib import Path
 
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 # The second is what calls to an actor raise that Ray's memory monitor has ended; it is not one of the first.
 ACTOR_DIED = (RayActorError, OutOfMemoryError)
 _LOW_MEMORY = "running low on memory"
+_VMSTAT = Path("/proc/vmstat")
 
 
 def died_for_memory(error: Exception) -> bool:
     """Whether Ray ended the actor for want of the node's memory."""
     return isinstance(error, OutOfMemoryError) or (isinstance(error, RayActorError) and _LOW_MEMORY in str(error))
+
+
+def kernel_kills() -> int:
+    """How many processes this machine's kernel has ended for want of memory so far; 0 where it does not say."""
+    try:
+        lines = _VMSTAT.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def died_by_preemption(error: Exception | None) -> bool:

@@ -108,7 +108,8 @@ class _Losses(UserCallback):  # type: ignore[misc]
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         # Ray Train wraps the error of a worker that does not answer.
-        errors = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
-        deaths = [error for error in errors if isinstance(error, ACTOR_DIED)]
-        memory = next((cause_of_death(error) for error in deaths if died_for_memory(error)), None)
-        ray.get(self._mailbox.group_failed.remote(memory, any(map(died_by_preemption, deaths))))
+        errors = {rank: getattr(error, "health_check_failure", error) for rank, error in worker_exceptions.items()}
+        deaths = {rank: error for rank, error in errors.items() if isinstance(error, ACTOR_DIED)}
+        memory = next((cause_of_death(error) for error in deaths.values() if died_for_memory(error)), None)
+        preempted = any(map(died_by_preemption, deaths.values()))
+        ray.get(self._mailbox.group_failed.remote(memory, preempted, list(deaths)))

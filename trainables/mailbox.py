@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
-from trainables.deaths import ACTOR_DIED
+from trainables.deaths import ACTOR_DIED, kernel_kills
+from trainables.placement import on_node
 
 Reference = Any  # a ray.ObjectRef, or the handle of an actor
 # Seconds that a worker has to say that it is alive; one that is busy may not.
 _ALIVE_TIMEOUT = 5.0
+# Seconds that a node has to say what its kernel did.
+_NODE_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Answer:
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
         interrupted: whether the run has saved its state before the evaluation, because the search ends.
-        ended: whether Ray has ended a worker, because its node was short of memory, which another may have taken.
+        ended: whether Ray or the kernel has ended a worker, because its node was short of memory, which another may
+            have taken.
         busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
             None if the order did not begin a run.
     """
@@ -100,6 +105,21 @@ class Health:
     placed: bool
     groups_lost: int
     silent_s: float | None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A rank of a worker group.
+
+    Attributes:
+        actor: its handle.
+        node: id of its node.
+        kernel_kills: that node's `trainables.deaths.kernel_kills` when the worker started.
+    """
+
+    actor: Reference
+    node: str
+    kernel_kills: int
 
 
 # All slots of a search ask it. If its process is lost, Ray starts it again, and the search tells it anew.
@@ -132,6 +152,9 @@ class Bell:
         return gives_way
 
 
+_kernel_kills = ray.remote(num_cpus=0, max_retries=0)(kernel_kills)
+
+
 @ray.remote(num_cpus=0)
 class Mailbox:
     """The latest order and the latest answer, for a slot and the ranks of its worker group.
@@ -144,7 +167,7 @@ class Mailbox:
         self._answer: Answer | None = None
         self._starts_expected, self._groups_lost = 1, 0
         self._changed = asyncio.Condition()
-        self._workers: dict[int, Reference] = {}
+        self._workers: dict[int, Worker] = {}
         self._placed = False
         self._passes: int | None = None
         self._moved_at = 0.0
@@ -183,7 +206,7 @@ class Mailbox:
     async def _one_died(self) -> bool:
         for worker in self._workers.values():
             try:
-                await asyncio.wait_for(worker.__ray_ready__.remote(), _ALIVE_TIMEOUT)
+                await asyncio.wait_for(worker.actor.__ray_ready__.remote(), _ALIVE_TIMEOUT)
             except ACTOR_DIED:
                 return True
             except TimeoutError:
@@ -202,12 +225,8 @@ class Mailbox:
                 return None
             return self._answer
 
-    async def worker_started(self, rank: int, worker: Reference) -> None:
-        """Says that a worker has started; a group that nobody expected means that the one before was lost.
-
-        Args:
-            worker: handle of the worker's actor.
-        """
+    async def worker_started(self, rank: int, worker: Worker) -> None:
+        """Says that a worker has started; a group that nobody expected means that the one before was lost."""
         self._workers[rank] = worker
         self._passes, self._placed = None, True
         if rank == 0:
@@ -217,22 +236,40 @@ class Mailbox:
                 self._groups_lost += 1
 
     async def workers(self) -> list[Reference]:
-        return list(self._workers.values())
+        return [worker.actor for worker in self._workers.values()]
 
-    async def group_failed(self, memory: str | None, preempted: bool) -> None:
+    async def group_failed(self, memory: str | None, preempted: bool, died: list[int]) -> None:
         """What Ray knows of a worker group that was lost.
 
         Args:
             memory: None, or the words in which Ray says that it ended a worker for want of memory.
             preempted: whether the cluster took a node away, which is no failure of the trial.
+            died: the ranks whose processes ended.
         """
         # Until the next group trains, nothing hangs.
         self._passes, self._placed = None, False
+        if memory is None and not preempted:
+            memory = await self._ended_by_kernel([self._workers[rank] for rank in died if rank in self._workers])
         if memory is not None and self._order is not None:
             answer = Answer(self._order.number, {}, "out of memory", memory, ended=True)
             await self.put_answer(answer, group_ends=True)
         elif preempted:
             self._starts_expected += 1
+
+    async def _ended_by_kernel(self, died: list[Worker]) -> str | None:
+        """What there is to say if the kernel of one's node has ended a process for want of memory since the group
+        started: Ray does not know which one."""
+        for worker in died:
+            try:
+                kills = await asyncio.wait_for(
+                    _kernel_kills.options(scheduling_strategy=on_node(worker.node)).remote(), _NODE_TIMEOUT
+                )
+            except (RayError, TimeoutError):
+                # The node itself is gone.
+                continue
+            if kills > worker.kernel_kills:
+                return "a worker died, and its node's kernel ended a process for want of memory"
+        return None
 
     async def pulse(self, passes: int | None) -> bool:
         """A worker's sign of life. Returns whether it is to save its run and answer.

@@ -67,6 +67,10 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
         given = f"{folder}, where {len(unread)} weights are missing or have another shape"
         raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
     model.to(device)  # type: ignore[arg-type]
+    if device.type == "cpu":
+        # Until then they are read from the file when they are used, and it may have changed.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
     remove_dropout(model)
     return model
 

@@ -56,7 +56,8 @@ class Packed:
 
     @classmethod
     def from_stored(cls, tensors: Mapping[str, Tensor]) -> "Packed":
-        return cls(**{n: t.long() if t.dtype == torch.int32 else t for n, t in tensors.items()})
+        """Copies them: tensors of safetensors are read from the file when they are used, and it may have changed."""
+        return cls(**{n: t.long() if t.dtype == torch.int32 else t.clone() for n, t in tensors.items()})
 
     @property
     def label_RT(self) -> Tensor:

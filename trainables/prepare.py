@@ -123,7 +123,7 @@ class Prepared:
     def groups(self, split: str) -> tuple[Tensor, Tensor]:
         """Masks (high_RT, low_RT) of a held-out split."""
         masks = load_file(self.evaluation / "groups.safetensors")
-        return masks[f"{split}.high"], masks[f"{split}.low"]
+        return masks[f"{split}.high"].clone(), masks[f"{split}.low"].clone()
 
     @property
     def vocabulary(self) -> Vocabulary:

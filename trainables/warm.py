@@ -67,18 +67,16 @@ class WarmModel:
         self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()
         self.labels: list[int] = (train.label_RT >= 0).sum(dim=1).tolist()
         self.train = train.to(device)
-        self.validation = self._held_out("validation")
+        self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
+        self._test = prepared.packed("test"), prepared.groups("test")
         general = prepared.general()
         self.general = HeldOut.on(device, general) if general is not None else None
         self.ordinary_W = torch.tensor(prepared.vocabulary.ordinary, device=device)
 
-    def _held_out(self, split: str) -> HeldOut:
-        return HeldOut.on(self.device, self.prepared.packed(split), self.prepared.groups(split))
-
     @property
     def test(self) -> HeldOut:
-        """The test split; it is read from disk each time, which is once in a run."""
-        return self._held_out("test")
+        """The test split; it takes no memory of the device but when it is measured, once in a run."""
+        return HeldOut.on(self.device, *self._test)
 
     def reset(self) -> None:
         reshard(self.step)

@@ -16,8 +16,9 @@ import torch
 from trainables import parallel
 from trainables.checkpoint import CheckpointError
 from trainables.copies import local_copy
+from trainables.deaths import kernel_kills
 from trainables.documents import DataError
-from trainables.mailbox import Answer, Assignment, Order, Reference
+from trainables.mailbox import Answer, Assignment, Order, Reference, Worker
 from trainables.memory import bytes_for_torch
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
@@ -47,7 +48,9 @@ def serve(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
     _keep_to(config["share"], device)
-    ray.get(mailbox.worker_started.remote(parallel.rank(), ray.get_runtime_context().current_actor))
+    context = ray.get_runtime_context()
+    worker = Worker(context.current_actor, context.get_node_id(), kernel_kills())
+    ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
     pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}
     run: Run | None = None

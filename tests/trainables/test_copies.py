@@ -10,9 +10,12 @@ from ray.exceptions import RayTaskError
 
 from tests import tiny
 from tests.trainables.damage import flip_a_byte
+from tests.trainables.runs import finish
 from trainables.copies import Source, local_copy, local_folder
 from trainables.documents import DataError
 from trainables.sealed import hashes_of
+from trainables.settings import Lora, ModelSettings
+from trainables.train import Run
 from trainables.warm import WarmModel
 
 PARTS = ("folder", "tokens", "entropies", "evaluation")
@@ -133,6 +136,17 @@ def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path,
     # The next start makes it again.
     assert tiny.prepared(tmp_path / "cache") == prepared
     assert local_copy(prepared, None, tmp_path / "cache") == prepared
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_nor_is_what_is_damaged_while_runs_train(tmp_path: Path, part: str) -> None:
+    # Most weights are never written.
+    warm = WarmModel(tiny.prepared(tmp_path / "cache"), tiny.CPU, ModelSettings(lora=Lora(2, 4.0)))
+    settings = tiny.settings(epochs=1)
+    whole = finish(Run(warm, settings, keep_best=True)).test()
+    file = next(getattr(warm.prepared, part).glob("*.safetensors"))
+    file.write_bytes(bytes(file.stat().st_size))
+    assert finish(Run(warm, settings, keep_best=True)).test() == whole
 
 
 def test_nor_is_it_copied(tmp_path: Path) -> None:

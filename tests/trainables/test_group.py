@@ -24,23 +24,25 @@ LOW_ON_MEMORY = OutOfMemoryError("2 worker(s) were killed due to the node runnin
 
 
 @pytest.mark.parametrize(
-    ("errors", "memory", "preempted"),
+    ("errors", "memory", "preempted", "died"),
     [
-        ([RayActorError()], False, False),
-        ([ValueError("of the train loop")], False, False),
-        ([RayActorError(), LOW_ON_MEMORY], True, False),
-        ([RayActorError(error_msg="The node was running low on memory.")], True, False),
-        ([Preempted()], False, True),
+        ([RayActorError()], False, False, [0]),
+        ([ValueError("of the train loop")], False, False, []),
+        ([RayActorError(), LOW_ON_MEMORY], True, False, [0, 1]),
+        ([RayActorError(error_msg="The node was running low on memory.")], True, False, [0]),
+        ([ValueError("of its peer"), Preempted()], False, True, [1]),
         # Ray Train wraps the error of a worker that does not answer.
-        ([SimpleNamespace(health_check_failure=LOW_ON_MEMORY)], True, False),
+        ([SimpleNamespace(health_check_failure=LOW_ON_MEMORY)], True, False, [0]),
     ],
 )
-def test_the_mailbox_is_told_why_a_group_was_lost(errors: list[Exception], memory: bool, preempted: bool) -> None:
+def test_the_mailbox_is_told_why_a_group_was_lost(
+    errors: list[Exception], memory: bool, preempted: bool, died: list[int]
+) -> None:
     mailbox = mock.Mock()
     with mock.patch("ray.get"):
         group._Losses(mailbox).after_exception(mock.Mock(), dict(enumerate(errors)))
-    (told, was_preempted), _ = mailbox.group_failed.remote.call_args
-    assert (told is not None, was_preempted) == (memory, preempted)
+    (told, was_preempted, dead), _ = mailbox.group_failed.remote.call_args
+    assert (told is not None, was_preempted, dead) == (memory, preempted, died)
     assert not memory or ("running low on memory" in told and "\n" not in told)
 
 

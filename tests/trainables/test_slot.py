@@ -17,7 +17,9 @@ import torch
 
 from search.cluster import joined, ray_environment
 from tests import tiny
+from tests.starved import StarvedGroup
 from trainables.mailbox import Answer, Bell
+from trainables.parallel import rank, size
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.slot import NoRoomError, Slot
@@ -31,10 +33,10 @@ pytestmark = pytest.mark.integration
 MODEL, EPOCHS = "tiny", 3
 HANG_S = 10.0
 # The seed of a run says what becomes of it, if nothing else in its second epoch.
-WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, HANGS, DIES_ONCE, DIES, NO_SPACE, SLOW = range(9)
+WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, TAKES_TOO_MUCH, HANGS, DIES_ONCE, DIES, NO_SPACE, SLOW = range(10)
 
 
-def faulty(marks: Path, config: dict[str, Any]) -> None:
+def faulty(marks: Path, starved: StarvedGroup | None, config: dict[str, Any]) -> None:
     """`serve`, with runs that come to grief."""
     advance, save = Run.advance, Run.save
 
@@ -44,8 +46,12 @@ def faulty(marks: Path, config: dict[str, Any]) -> None:
         if run.history:
             if seed == RAISES:
                 raise ZeroDivisionError("by zero")
-            if seed == NEVER_ENOUGH_MEMORY or (seed == SHORT_OF_MEMORY and run.settings.accumulation == 1):
+            # The rank that begins a batch may be the one that has enough.
+            too_much = run.settings.accumulation == 1 and rank() == size() - 1
+            if seed == NEVER_ENOUGH_MEMORY or (seed == SHORT_OF_MEMORY and too_much):
                 raise torch.OutOfMemoryError("CUDA out of memory")
+            if seed == TAKES_TOO_MUCH and too_much and starved is not None:
+                starved.die()
             if seed == HANGS:
                 time.sleep(3600)
             if seed == DIES or (seed == DIES_ONCE and not mark.exists()):
@@ -79,25 +85,36 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def slot(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
-    with opened(data, 1, tmp_path_factory.mktemp("slot")) as slot:
+def starved() -> Iterator[StarvedGroup | None]:
+    try:
+        group = StarvedGroup()
+    except OSError:
+        yield None
+        return
+    yield group
+    group.close()
+
+
+@pytest.fixture(scope="module")
+def slot(data: Any, starved: StarvedGroup | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
+    with opened(data, 1, tmp_path_factory.mktemp("slot"), starved=starved) as slot:
         yield slot
 
 
 @pytest.fixture(scope="module")
-def pair(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
+def pair(data: Any, starved: StarvedGroup | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
     """A slot with two workers."""
-    with opened(data, 2, tmp_path_factory.mktemp("pair")) as slot:
+    with opened(data, 2, tmp_path_factory.mktemp("pair"), starved=starved) as slot:
         yield slot
 
 
 @contextmanager
-def opened(data: Any, workers: int, folder: Path, cpus: int = 1) -> Iterator[Slot]:
+def opened(data: Any, workers: int, folder: Path, cpus: int = 1, starved: StarvedGroup | None = None) -> Iterator[Slot]:
     bell = Bell.remote()  # type: ignore[attr-defined]
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
     slot._logdir = str(folder / "tune")
-    with mock.patch("trainables.group._serve", partial(faulty, folder)):
+    with mock.patch("trainables.group._serve", partial(faulty, folder, starved)):
         slot.setup(
             trial(folder, WELL),
             SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S),
@@ -201,11 +218,26 @@ def test_an_exception_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmMode
     assert goes_on(slot, tmp_path, warm)
 
 
-def test_out_of_memory_is_tried_again_with_half_the_micro_batch(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
-    results = train(slot, tmp_path, SHORT_OF_MEMORY)
+def test_out_of_memory_is_tried_again_with_half_the_micro_batch(
+    slot: Slot, pair: Slot, tmp_path: Path, warm: WarmModel
+) -> None:
+    for each, folder in ((slot, tmp_path / "slot"), (pair, tmp_path / "pair")):
+        _halved(train(each, folder, SHORT_OF_MEMORY), warm, SHORT_OF_MEMORY)
+
+
+def test_what_the_kernel_ended_for_memory_is_tried_again_with_half_the_micro_batch(
+    slot: Slot, pair: Slot, starved: StarvedGroup | None, tmp_path: Path, warm: WarmModel
+) -> None:
+    if starved is None:
+        pytest.skip("needs control groups of Linux, and its administrator's rights")
+    for each, folder in ((slot, tmp_path / "slot"), (pair, tmp_path / "pair")):
+        _halved(train(each, folder, TAKES_TOO_MUCH), warm, TAKES_TOO_MUCH)
+
+
+def _halved(results: list[dict[str, Any]], warm: WarmModel, seed: int) -> None:
     assert [result.get("accumulation") for result in results] == [None, 2, 2]
     # The global batch is as it was, and so are the losses.
-    assert expected(warm, SHORT_OF_MEMORY) == losses(results)
+    assert expected(warm, seed) == losses(results)
 
 
 def test_out_of_memory_twice_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:

@@ -1,0 +1,35 @@
+"""A control group of Linux whose processes the kernel ends when they take more than some megabytes."""
+
+import os
+from pathlib import Path
+
+# Of the first and of the second version of control groups.
+_LIMITS = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max"))
+_BYTES = 64 * 2**20
+
+
+class StarvedGroup:
+    """An empty one.
+
+    Raises:
+        OSError: this system has none, or it takes its administrator's rights.
+    """
+
+    def __init__(self) -> None:
+        parent, limit = next(each for each in _LIMITS if each[0].is_dir() or each is _LIMITS[-1])
+        self._folder = parent / f"starved-{os.getpid()}"
+        self._folder.mkdir()
+        try:
+            (self._folder / limit).write_text(str(_BYTES))
+        except OSError:
+            self._folder.rmdir()
+            raise
+
+    def die(self) -> None:
+        """Ends the process that calls it: it enters the group and takes too much."""
+        (self._folder / "cgroup.procs").write_text(str(os.getpid()))
+        taken = b"x" * (2 * _BYTES)
+        raise AssertionError(f"the kernel gave {len(taken)} bytes")
+
+    def close(self) -> None:
+        self._folder.rmdir()
