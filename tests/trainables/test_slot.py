@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from search.cluster import joined, ray_environment
 from tests import tiny
 from tests.starved import StarvedGroup
+from trainables.deaths import ACTOR_DIED
 from trainables.mailbox import Answer, Bell
 from trainables.parallel import rank, size
 from trainables.prepare import Prepared
@@ -168,7 +169,12 @@ def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: War
     ray.get(bell.crowd.remote(1, 1))
     ray.kill(bell, no_restart=False)
     assert goes_on(slot, tmp_path, warm)
-    ray.get(bell.crowd.remote(1, 1))
+    for attempt in range(60):
+        # Ray may still be starting it.
+        with suppress(*ACTOR_DIED):
+            ray.get(bell.crowd.remote(1, 1))
+            break
+        time.sleep(attempt / 10)
     assert ray.get(bell.gives_way.remote())
 
 
