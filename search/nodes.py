@@ -32,8 +32,12 @@ _PACKAGES = (
     "filelock",
 )
 _SOURCES = ("search", "trainables")
-# A node may have to install packages first.
-_TIMEOUT_S = 600.0
+# A node may have to install packages first, as long as cluster/runtime-env.yaml lets it.
+_TIMEOUT_S = 1800.0
+# How often it is told which nodes are waited for, in seconds; and after how many for the first time.
+_TELL_S, _FIRST_S = 60.0, 10.0
+# How long nodes are waited for before a look at whether the search is to end, in seconds.
+_LOOK_S = 1.0
 # How often nodes that have joined are looked for, in seconds.
 _PAUSE_S = 5.0
 
@@ -47,43 +51,53 @@ def needed(where: Output) -> list[Folder]:
     ]
 
 
-def present(gpus: bool) -> Cluster:
+def present(gpus: bool, told: Callable[[str], object]) -> Cluster:
     """What the cluster that this process has joined has.
 
     Args:
         gpus: whether they are used, and so looked at.
+        told: gets lines on what is waited for.
 
     Raises:
         ConfigError: what is wrong with a node that has some.
     """
     nodes = _Nodes([], gpus, (), ())
     if gpus:
-        nodes.check()
+        nodes.check(told)
     return nodes.cluster()
 
 
 @contextmanager
-def checked_nodes(folders: Sequence[Folder], refused: Callable[[str], None], gpus: bool = False) -> Iterator[Cluster]:
+def checked_nodes(
+    folders: Sequence[Folder],
+    refused: Callable[[str], None],
+    told: Callable[[str], object],
+    ends: Callable[[], bool],
+    gpus: bool = False,
+) -> Iterator[Cluster]:
     """Looks at every node of the cluster that this process has joined, as a slot may lie on any of them, and gives what
     there is; then, as long as the context is open, at each that joins.
 
     Args:
         refused: is told, by another thread, what is wrong with a node that has joined; once.
+        told: gets lines on what is waited for.
+        ends: whether the search is to end, and waits no longer.
         gpus: whether they are used, and so looked at.
 
     Raises:
         ConfigError: what is wrong, a line for each thing; or a folder that this process cannot write.
+        KeyboardInterrupt: the search is to end.
     """
     with ExitStack() as stack:
         nodes = _Nodes([stack.enter_context(marked(folder)) for folder in folders], gpus)
-        nodes.check()
-        ends = threading.Event()
-        thread = threading.Thread(target=nodes.watch, args=(refused, ends), daemon=True, name="nodes")
+        nodes.check(told, ends)
+        closed = threading.Event()
+        thread = threading.Thread(target=nodes.watch, args=(refused, closed), daemon=True, name="nodes")
         thread.start()
         try:
             yield nodes.cluster()
         finally:
-            ends.set()
+            closed.set()
             thread.join()
 
 
@@ -112,9 +126,17 @@ class _Nodes:
         self._asked: dict[str, tuple[Any, float]] = {}
         self._reported: set[str] = set()
 
-    def check(self) -> None:
-        """Raises ConfigError if anything is wrong with a node."""
-        if wrong := self.problems(time.monotonic() + _TIMEOUT_S):
+    def check(self, told: Callable[[str], object], ends: Callable[[], bool] = lambda: False) -> None:
+        """Waits for all nodes. Raises ConfigError if anything is wrong with one, KeyboardInterrupt if it `ends`."""
+        reports, tell_at = self._reports(time.monotonic() + _LOOK_S), time.monotonic() + _FIRST_S
+        while silent := self._silent():
+            if ends():
+                raise KeyboardInterrupt
+            if time.monotonic() >= tell_at:
+                told(f"waiting for {_those(silent)}; one that has to install packages takes minutes")
+                tell_at = time.monotonic() + _TELL_S
+            reports += self._reports(time.monotonic() + _LOOK_S)
+        if wrong := problems(self._here, reports):
             raise ConfigError("\n".join(wrong))
 
     def cluster(self) -> Cluster:
@@ -122,15 +144,15 @@ class _Nodes:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return Cluster.with_gpus(ray.cluster_resources(), self._gpus, nodes)
 
-    def watch(self, refused: Callable[[str], None], ends: threading.Event) -> None:
-        while not ends.wait(_PAUSE_S):
-            if wrong := self.problems(time.monotonic() + 1.0):
+    def watch(self, refused: Callable[[str], None], closed: threading.Event) -> None:
+        while not closed.wait(_PAUSE_S):
+            if wrong := problems(self._here, self._reports(time.monotonic() + 1.0)):
                 refused("; ".join(wrong))
                 return
 
-    def problems(self, until: float) -> list[str]:
-        """What is wrong with nodes that have not reported yet; those that take longer than `until`, in seconds of
-        time.monotonic(), are asked again the next time."""
+    def _reports(self, until: float) -> list[tuple[str, Report | str]]:
+        """Of nodes that have not reported yet, see `problems`; those that take longer than `until`, in seconds of
+        time.monotonic(), are waited for again the next time."""
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         for node in alive.keys() - self._asked.keys():
             there = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -143,7 +165,12 @@ class _Nodes:
                 self._reported.add(node)
                 self._gpus += (isinstance(report, Report) and report.gpus) or ()
                 reports.append((alive[node]["NodeManagerAddress"], report))
-        return problems(self._here, reports)
+        return reports
+
+    def _silent(self) -> list[str]:
+        """The addresses of nodes that have not reported yet."""
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._reported]
+        return sorted({node["NodeManagerAddress"] for node in nodes})
 
     def _report(self, node: str, until: float) -> Report | str | None:
         """None if it is still to come, or the node has gone."""
@@ -173,7 +200,11 @@ def problems(here: Report, reports: Sequence[tuple[str, Report | str]]) -> list[
             nodes = nodes_of.setdefault(problem, [])
             if address not in nodes:
                 nodes.append(address)
-    return [f"node{'s' * (len(nodes) > 1)} {', '.join(nodes)}: {problem}" for problem, nodes in nodes_of.items()]
+    return [f"{_those(nodes)}: {problem}" for problem, nodes in nodes_of.items()]
+
+
+def _those(addresses: Sequence[str]) -> str:
+    return f"node{'s' * (len(addresses) > 1)} {', '.join(addresses)}"
 
 
 def _problems(here: Report, report: Report | str) -> Iterator[str]:

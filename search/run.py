@@ -214,8 +214,11 @@ def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
     from search.cluster import joined
     from search.nodes import present
 
+    def told(line: str) -> None:
+        print(line, file=sys.stderr)
+
     with joined(Path()):
-        return grown(space_file, present(space_file.config.resources.gpus_per_worker > 0))
+        return grown(space_file, present(space_file.config.resources.gpus_per_worker > 0, told))
 
 
 if __name__ == "__main__":

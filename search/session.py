@@ -88,7 +88,8 @@ def run_session(
                 cluster = None
                 if os.environ.get("RAY_ADDRESS"):
                     gpus = space.resources.gpus_per_worker > 0
-                    nodes = checked_nodes(needed(where), interruption.ask, gpus)
+                    note = Progress(console, {}).note
+                    nodes = checked_nodes(needed(where), interruption.ask, note, lambda: interruption.asked, gpus)
                     cluster = stack.enter_context(nodes)
                 allotments = allot(cluster)
                 if interruption.asked:

@@ -32,10 +32,14 @@ SPACE = {
 
 
 class Searches:
-    """Runs searches in one folder, with one cache."""
+    """Runs searches in one folder, with one cache.
 
-    def __init__(self, folder: Path, content: Mapping[str, Any] = SPACE) -> None:
-        self.folder = folder
+    Args:
+        cache: in which base models may have been pretrained; None: an empty one in the folder.
+    """
+
+    def __init__(self, folder: Path, content: Mapping[str, Any] = SPACE, cache: Path | None = None) -> None:
+        self.folder, self.cache = folder, cache or folder / "cache"
         self.space = folder / "tiny.yaml"
         self.space.write_text(yaml.safe_dump(dict(content)))
 
@@ -52,7 +56,7 @@ class Searches:
         program: what Python runs.
         """
         command = [sys.executable, *program, str(space or self.space), "--output", output, *arguments]
-        environment = os.environ | {"ENTRODROP_CACHE": str(self.folder / "cache"), "COLUMNS": "120"}
+        environment = os.environ | {"ENTRODROP_CACHE": str(self.cache), "COLUMNS": "120"}
         environment.pop("RAY_ADDRESS", None)
         if address is not None:
             environment["RAY_ADDRESS"] = address

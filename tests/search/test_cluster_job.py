@@ -35,6 +35,11 @@ def cluster() -> Iterator[Cluster]:
     started.close()
 
 
+@pytest.fixture
+def spread(tmp_path: Path, searches: Searches) -> Searches:
+    return Searches(tmp_path, SPREAD, searches.cache)
+
+
 def command(searches: Searches, output: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "search.run", str(searches.space), "--output", output, *arguments]
 
@@ -55,7 +60,7 @@ def submit(
         job: name of the job; None: that of the search.
     """
     common = {
-        "ENTRODROP_CACHE": str(searches.folder / "cache"),
+        "ENTRODROP_CACHE": str(searches.cache),
         "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
     }
@@ -90,42 +95,40 @@ def test_a_killed_slot_and_lost_nodes_cost_no_trial(
     cluster.kill(right)
 
 
-def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(tmp_path: Path, cluster: Cluster) -> None:
-    searches = Searches(tmp_path, SPREAD)
+def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(spread: Searches, cluster: Cluster) -> None:
     nodes = [cluster.add_node(), cluster.add_node()]
-    job = submit(cluster, searches, "spread")
-    searches.wait_for_evaluations("spread", 2, job)
+    job = submit(cluster, spread, "spread")
+    spread.wait_for_evaluations("spread", 2, job)
     assert [len(workers_and_slots(node.pid)[0]) for node in nodes] == [1, 1]
     cluster.stop("spread")
     job.communicate(timeout=60)
     assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
-    job = submit(cluster, searches, "spread", "--resume", job="resumed")
-    searches.wait_for_evaluations("spread", 14, job)
+    job = submit(cluster, spread, "spread", "--resume", job="resumed")
+    spread.wait_for_evaluations("spread", 14, job)
     cluster.kill(nodes.pop())
     nodes.append(cluster.add_node())
     out, _ = job.communicate(timeout=300)
     assert job.returncode == 0, out
-    assert [(number, state) for number, state, *_ in searches.table("spread")] == [
+    assert [(number, state) for number, state, *_ in spread.table("spread")] == [
         (number, "COMPLETE") for number in range(4)
     ]
-    assert all(len(losses) == 6 for *_, losses in searches.table("spread"))
+    assert all(len(losses) == 6 for *_, losses in spread.table("spread"))
     for node in nodes:
         cluster.kill(node)
 
 
-def test_a_node_that_does_not_come_back_costs_a_slot(tmp_path: Path, cluster: Cluster) -> None:
-    searches = Searches(tmp_path, SPREAD)
+def test_a_node_that_does_not_come_back_costs_a_slot(spread: Searches, cluster: Cluster) -> None:
     alone = "--set", "resources={slots: 2, workers: 1}"
     nodes = [cluster.add_node(), cluster.add_node()]
-    job = submit(cluster, searches, "fewer", *alone, "--set", "faults.shrink_minutes=0.05")
-    searches.wait_for_evaluations("fewer", 3, job)
+    job = submit(cluster, spread, "fewer", *alone, "--set", "faults.shrink_minutes=0.05")
+    spread.wait_for_evaluations("fewer", 3, job)
     cluster.kill(nodes[1])
     out, _ = job.communicate(timeout=300)
     cluster.kill(nodes[0])
     assert job.returncode == 0, out
-    assert [state for _, state, *_ in searches.table("fewer")] == ["COMPLETE"] * 4
-    assert all(len(losses) == 6 for *_, losses in searches.table("fewer"))
-    assert [event["slots"] for event in searches.events("fewer", "slots_changed")] == [1]
+    assert [state for _, state, *_ in spread.table("fewer")] == ["COMPLETE"] * 4
+    assert all(len(losses) == 6 for *_, losses in spread.table("fewer"))
+    assert [event["slots"] for event in spread.events("fewer", "slots_changed")] == [1]
 
 
 def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
@@ -146,7 +149,7 @@ def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
 
 
 def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole: tuple[str, str]) -> None:
-    cluster = Cluster(own=searches.folder / "cache")
+    cluster = Cluster(own=searches.cache)
     store = ObjectStore(cluster.host)
     url, registered = f"{store.url}/stored", ("--set", "tracking.register_as=stored")
 
@@ -173,7 +176,7 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
         job = submitted("failed")
         wait_for_evaluations(6, job)
         if cluster.has_disks:
-            copies = [Path(f"/proc/{node.pid}/root{searches.folder}/cache/copies") for node in nodes]
+            copies = [Path(f"/proc/{node.pid}/root{searches.cache}/copies") for node in nodes]
             wait_for_copies(copies)
         cluster.kill_driver(*command(searches, url, *registered))
         job.communicate(timeout=60)
@@ -211,7 +214,7 @@ from search.cluster import joined, set_environment
 set_environment()
 from search.nodes import checked_nodes
 refused = threading.Event()
-with joined(Path(sys.argv[1])), checked_nodes([], lambda line: (print(line, flush=True), refused.set())):
+with joined(Path(sys.argv[1])), checked_nodes([], lambda line: (print(line, flush=True), refused.set()), print, bool):
     print("checked", flush=True)
     refused.wait(120)
 """

@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from ray.exceptions import GetTimeoutError
 
 from search.gpus import GPUS
 from search.look import Report, look_function
@@ -56,16 +57,24 @@ class _Ray:
 
     Attributes:
         asked: whether each was asked for its GPUs.
+        late: how often an answer is waited for in vain.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, list[tuple[str, float]]]) -> None:
         self._there = nodes
         self.asked: list[bool] = []
-        ray = mock.Mock(nodes=self._nodes, get=lambda answer, timeout: answer)
+        self.late = 0
+        ray = mock.Mock(nodes=self._nodes, get=self._get)
         ray.cluster_resources.return_value = {"CPU": 8.0}
         ray.remote.return_value = lambda look: mock.Mock(options=self._on)
         monkeypatch.setattr("search.nodes.ray", ray)
         monkeypatch.setattr("search.nodes.NodeAffinitySchedulingStrategy", lambda node, soft: node)
+
+    def _get(self, answer: Any, timeout: float) -> Any:
+        if self.late:
+            self.late -= 1
+            raise GetTimeoutError
+        return answer
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [
@@ -83,11 +92,15 @@ class _Ray:
 
 
 def checked(gpus: bool) -> Cluster:
-    with checked_nodes([], print, gpus) as cluster:
+    with checked_nodes([], print, print, bool, gpus) as cluster:
         return cluster
 
 
-@pytest.mark.parametrize("look", [present, checked])
+def seen(gpus: bool) -> Cluster:
+    return present(gpus, print)
+
+
+@pytest.mark.parametrize("look", [seen, checked])
 def test_a_cluster_is_known_by_the_smallest_of_its_gpus(
     look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,15 +111,37 @@ def test_a_cluster_is_known_by_the_smallest_of_its_gpus(
     assert sorted(ray.asked) == [False, True, True]
 
 
+@pytest.mark.parametrize("look", [seen, checked])
+def test_nodes_that_are_waited_for_are_told(
+    look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    l4 = [("NVIDIA L4", 23.6e9)]
+    ray = _Ray(monkeypatch, (1, l4), (1, l4))
+    # Both, then one.
+    ray.late = 3
+    monkeypatch.setattr("search.nodes._FIRST_S", 0.0)
+    monkeypatch.setattr("search.nodes._TELL_S", 0.0)
+    assert look(True).gpu_bytes == 23.6e9
+    waiting = "waiting for {}; one that has to install packages takes minutes\n"
+    both, one = waiting.format("nodes 10.0.0.0, 10.0.0.1"), waiting.format("node 10.0.0.0")
+    assert capsys.readouterr().out == both + one
+
+
+def test_nodes_are_not_waited_for_when_the_search_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    _Ray(monkeypatch, (0, [])).late = 1
+    with pytest.raises(KeyboardInterrupt), checked_nodes([], print, print, lambda: True):
+        pass
+
+
 def test_gpus_that_are_not_used_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = _Ray(monkeypatch, (1, [("NVIDIA L4", 23.6e9)]))
     assert checked(gpus=False).gpu_bytes is None
     assert ray.asked == [False]
-    assert present(gpus=False).gpu_bytes is None
+    assert seen(gpus=False).gpu_bytes is None
     assert ray.asked == [False]
 
 
-@pytest.mark.parametrize("look", [present, checked])
+@pytest.mark.parametrize("look", [seen, checked])
 def test_a_node_whose_gpus_torch_cannot_use_is_refused(
     look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:

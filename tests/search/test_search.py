@@ -227,7 +227,7 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
     searches: Searches, whole: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ENTRODROP_CACHE", str(searches.folder / "cache"))
+    monkeypatch.setenv("ENTRODROP_CACHE", str(searches.cache))
     confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
     assert finetune([str(schedule)]) == 0
