@@ -60,14 +60,14 @@ class Cluster:
         self.host = "127.0.0.1" if self._network is None else self._network.address
         port, dashboard = free_ports(2)
         self.address, self._dashboard = f"{self.host}:{port}", f"http://127.0.0.1:{dashboard}"
-        head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
-        scaling = []
+        ports = f"--port={port}", f"--dashboard-port={dashboard}"
+        self._head_arguments = ["--head", *ports, "--dashboard-host=127.0.0.1", "--num-cpus=0"]
         if scales:
             config = yaml.safe_load(_SCALING.read_text())
             config["provider"] |= {"gcs_address": self.address, "folder": str(self.folder)}
             head_id = config["provider"]["head_node_id"]
             (self.folder / "autoscaler.yaml").write_text(yaml.safe_dump(config))
-            scaling = [f"--autoscaling-config={self.folder}/autoscaler.yaml"]
+            self._head_arguments.append(f"--autoscaling-config={self.folder}/autoscaler.yaml")
             self.environment |= {
                 # tests/autoscaled.py is loaded by Ray.
                 "PYTHONPATH": str(ROOT),
@@ -77,7 +77,11 @@ class Cluster:
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
-        self._start(self.host, [], *head, *scaling, "--dashboard-host=127.0.0.1", "--num-cpus=0")
+        self._start_head()
+
+    def _start_head(self) -> None:
+        self._head_folder = self.folder / str(self._started)
+        self._start(self.host, [], *self._head_arguments)
 
     @property
     def has_disks(self) -> bool:
@@ -139,6 +143,12 @@ class Cluster:
         node.wait()
         self._nodes.remove(node)
 
+    def lose(self) -> None:
+        """Ends all of it at once, with its jobs; then another head is there."""
+        for node in self._nodes.copy():
+            self.kill(node)
+        self._start_head()
+
     def submit(self, name: str, environment: Mapping[str, str], *command: str) -> subprocess.Popen[str]:
         """Submits a command as the job `name`, with this project as the working folder, and follows its log."""
         runtime = self.folder / f"{name}.yaml"
@@ -154,22 +164,11 @@ class Cluster:
 
     def log(self, name: str) -> str:
         """What the job has printed."""
-        return (self.folder / "0" / "session_latest" / "logs" / f"job-driver-{name}.log").read_text()
+        return (self._head_folder / "session_latest" / "logs" / f"job-driver-{name}.log").read_text()
 
     def stop(self, name: str) -> None:
         """`ray job stop`; returns when the job has ended."""
         self._ray("job", "stop", f"--address={self._dashboard}", name)
-
-    def kill_driver(self, *command: str) -> None:
-        """SIGKILL for the process of a job that runs this command."""
-        for process in psutil.Process(self._nodes[0].pid).children(recursive=True):
-            # It may end just now.
-            with suppress(psutil.NoSuchProcess):
-                # A shell has the command as one word.
-                if process.cmdline() == list(command):
-                    process.kill()
-                    return
-        raise RuntimeError(f"no process runs {command}")
 
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):

@@ -2,10 +2,11 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,6 @@ def spread(tmp_path: Path, searches: Searches) -> Searches:
     return Searches(tmp_path, SPREAD, searches.cache)
 
 
-def command(searches: Searches, output: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "search.run", str(searches.space), "--output", output, *arguments]
-
-
 def submit(
     cluster: Cluster,
     searches: Searches,
@@ -64,8 +61,8 @@ def submit(
         "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
     }
-    run = command(searches, output or f"{searches.folder}/{name}", *arguments)
-    return cluster.submit(job or name, common | dict(environment or {}), *run)
+    run = [sys.executable, "-m", "search.run", str(searches.space), "--output", output or f"{searches.folder}/{name}"]
+    return cluster.submit(job or name, common | dict(environment or {}), *run, *arguments)
 
 
 def test_a_killed_slot_and_lost_nodes_cost_no_trial(
@@ -148,14 +145,20 @@ def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
     assert max(event["slots"] for event in searches.events("grown", "slots_changed")) == 2, out
 
 
-def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole: tuple[str, str]) -> None:
-    cluster = Cluster(own=searches.cache)
+def test_nodes_that_share_nothing_but_an_object_store_and_another_cluster_goes_on(
+    searches: Searches, whole: tuple[str, str]
+) -> None:
+    cluster = Cluster(own=searches.folder)
     store = ObjectStore(cluster.host)
-    url, registered = f"{store.url}/stored", ("--set", "tracking.register_as=stored")
+    url = f"{store.url}/stored"
+    # The base model alone, as pretraining takes its time.
+    fresh = searches.folder / "fresh"
+    shutil.copytree(searches.cache / "base", fresh / "base")
 
-    def submitted(job: str, *arguments: str) -> subprocess.Popen[str]:
-        given = *registered, *arguments
-        return submit(cluster, searches, job, *given, output=url, environment=store.environment)
+    def submitted(job: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+        environment = store.environment | {"ENTRODROP_CACHE": str(cache)}
+        register = "--set", "tracking.register_as=stored"
+        return submit(cluster, searches, job, *register, *arguments, output=url, environment=environment)
 
     def wait_for_evaluations(count: int, job: subprocess.Popen[str]) -> None:
         events, deadline = f"{url}/{EVENTS}", time.monotonic() + 200
@@ -164,8 +167,9 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
             assert time.monotonic() < deadline, "the search reported nothing"
             time.sleep(0.5)
 
-    def wait_for_copies(folders: list[Path]) -> None:
+    def wait_for_copies(nodes: Sequence[subprocess.Popen[str]]) -> None:
         """Of base weights, tokens, entropies and the evaluation set, for each node; one may be slower."""
+        folders = [Path(f"/proc/{node.pid}/root{searches.cache}/copies") for node in nodes]
         deadline = time.monotonic() + 100
         while [len(list(folder.glob("*/manifest.json"))) for folder in folders] != [4, 4]:
             assert time.monotonic() < deadline, [sorted(folder.glob("*")) for folder in folders]
@@ -173,18 +177,20 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
 
     try:
         nodes = [cluster.add_node(), cluster.add_node()]
-        job = submitted("failed")
+        job = submitted("lost", searches.cache)
         wait_for_evaluations(6, job)
         if cluster.has_disks:
-            copies = [Path(f"/proc/{node.pid}/root{searches.cache}/copies") for node in nodes]
-            wait_for_copies(copies)
-        cluster.kill_driver(*command(searches, url, *registered))
-        job.communicate(timeout=60)
-        assert job.returncode != 0
-        job = submitted("resumed", "--resume")
+            wait_for_copies(nodes)
+        told = cluster.log("lost")
+        cluster.lose()
+        job.kill()
+        job.communicate()
+        cluster.add_node()
+        cluster.add_node()
+        job = submitted("resumed", fresh, "--resume")
         out, _ = job.communicate(timeout=300)
         assert job.returncode == 0, out
-        logs = [cluster.log(name) for name in ("failed", "resumed")]
+        told += cluster.log("resumed")
         store.files.get(url, str(searches.folder / "stored"), recursive=True)
     finally:
         cluster.close()
@@ -195,7 +201,10 @@ def test_nodes_that_share_nothing_but_an_object_store(searches: Searches, whole:
     (kept,) = (searches.folder / "stored" / "models" / "builtin-nano-confirmation").iterdir()
     (version,) = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db").search_model_versions("name LIKE 'stored-%'")
     assert [version.run_id] == searches.run_ids("stored", int(kept.name) + 1, "builtin/nano/confirmation")[-1:]
-    assert not any(store.environment["AWS_SECRET_ACCESS_KEY"] in log for log in logs)
+    secret = store.environment["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in told
+    files = [path for path in (searches.folder / "stored").rglob("*") if path.is_file()]
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.fixture
