@@ -3,7 +3,7 @@ copies, and GPUs that torch can use."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -32,8 +32,8 @@ _PACKAGES = (
     "filelock",
 )
 _SOURCES = ("search", "trainables")
-# A node may have to install packages first, as long as cluster/runtime-env.yaml lets it.
-_TIMEOUT_S = 1800.0
+# A node may have to install packages first: longer than cluster/runtime-env.yaml lets it, as then Ray knows more.
+_TIMEOUT_S = 2100.0
 # How often it is told which nodes are waited for, in seconds; and after how many for the first time.
 _TELL_S, _FIRST_S = 60.0, 10.0
 # How long nodes are waited for before a look at whether the search is to end, in seconds.
@@ -127,16 +127,25 @@ class _Nodes:
         self._reported: set[str] = set()
 
     def check(self, told: Callable[[str], object], ends: Callable[[], bool] = lambda: False) -> None:
-        """Waits for all nodes. Raises ConfigError if anything is wrong with one, KeyboardInterrupt if it `ends`."""
+        """Waits for the nodes that there are, or until there is something wrong to tell.
+
+        Raises:
+            ConfigError: what is wrong.
+            KeyboardInterrupt: it `ends`.
+        """
         reports, tell_at = self._reports(time.monotonic() + _LOOK_S), time.monotonic() + _FIRST_S
-        while silent := self._silent():
+        awaited, wrong = set(self._asked), problems(self._here, reports)
+        while silent := self._silent(awaited):
             if ends():
                 raise KeyboardInterrupt
             if time.monotonic() >= tell_at:
+                if wrong:
+                    break
                 told(f"waiting for {_those(silent)}; one that has to install packages takes minutes")
                 tell_at = time.monotonic() + _TELL_S
             reports += self._reports(time.monotonic() + _LOOK_S)
-        if wrong := problems(self._here, reports):
+            wrong = problems(self._here, reports)
+        if wrong:
             raise ConfigError("\n".join(wrong))
 
     def cluster(self) -> Cluster:
@@ -167,9 +176,9 @@ class _Nodes:
                 reports.append((alive[node]["NodeManagerAddress"], report))
         return reports
 
-    def _silent(self) -> list[str]:
-        """The addresses of nodes that have not reported yet."""
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._reported]
+    def _silent(self, awaited: Set[str]) -> list[str]:
+        """The addresses of those nodes that have not reported yet."""
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in awaited - self._reported]
         return sorted({node["NodeManagerAddress"] for node in nodes})
 
     def _report(self, node: str, until: float) -> Report | str | None:

@@ -1,10 +1,12 @@
 """A control group of Linux whose processes the kernel ends when they take more than some megabytes."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # Of the first and of the second version of control groups.
-_LIMITS = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max"))
+_FIRST = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.swappiness"
+_SECOND = Path("/sys/fs/cgroup"), "memory.max", "memory.swap.max"
 _BYTES = 64 * 2**20
 
 
@@ -16,9 +18,11 @@ class StarvedGroup:
     """
 
     def __init__(self) -> None:
-        parent, limit = next(each for each in _LIMITS if each[0].is_dir() or each is _LIMITS[-1])
+        parent, limit, swap = _FIRST if _FIRST[0].is_dir() else _SECOND
         self._folder = parent / f"starved-{os.getpid()}"
         self._folder.mkdir()
+        with suppress(OSError):
+            (self._folder / swap).write_text("0")
         try:
             (self._folder / limit).write_text(str(_BYTES))
         except OSError:

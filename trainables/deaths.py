@@ -16,7 +16,8 @@ def died_for_memory(error: Exception) -> bool:
 
 
 def kernel_kills() -> int:
-    """How many processes this machine's kernel has ended for want of memory so far; 0 where it does not say."""
+    """How many processes this machine's kernel has ended for want of memory so far, in whichever container; 0
+    where it does not say."""
     try:
         lines = _VMSTAT.read_text().splitlines()
     except OSError:

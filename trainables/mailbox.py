@@ -114,12 +114,10 @@ class Worker:
     Attributes:
         actor: its handle.
         node: id of its node.
-        kernel_kills: that node's `trainables.deaths.kernel_kills` when the worker started.
     """
 
     actor: Reference
     node: str
-    kernel_kills: int
 
 
 # All slots of a search ask it. If its process is lost, Ray starts it again, and the search tells it anew.
@@ -152,7 +150,15 @@ class Bell:
         return gives_way
 
 
-_kernel_kills = ray.remote(num_cpus=0, max_retries=0)(kernel_kills)
+async def kernel_kills_on(node: str) -> int:
+    """`kernel_kills` of a node; 0 if it has gone, or has too little memory left to say."""
+    if node == ray.get_runtime_context().get_node_id():
+        return kernel_kills()
+    asked = ray.remote(num_cpus=0, max_retries=0)(kernel_kills).options(scheduling_strategy=on_node(node)).remote()
+    try:
+        return int(await asyncio.wait_for(asked, _NODE_TIMEOUT))
+    except (RayError, TimeoutError):
+        return 0
 
 
 @ray.remote(num_cpus=0)
@@ -168,7 +174,9 @@ class Mailbox:
         self._starts_expected, self._groups_lost = 1, 0
         self._changed = asyncio.Condition()
         self._workers: dict[int, Worker] = {}
-        self._placed = False
+        # By rank, of its node, when the worker last asked for an order.
+        self._kernel_kills: dict[int, int] = {}
+        self._placed = self._end_answered = False
         self._passes: int | None = None
         self._moved_at = 0.0
         self._interrupted = False
@@ -180,8 +188,14 @@ class Mailbox:
             self._order, self._passes = order, None
             self._changed.notify_all()
 
-    async def next_order(self, after: int) -> Order:
-        """The latest order above the number `after`, once there is one that has not failed."""
+    async def next_order(self, after: int, rank: int, kills: int) -> Order:
+        """The latest order above the number `after`, once there is one that has not failed.
+
+        Args:
+            rank: of the worker that asks.
+            kills: `trainables.deaths.kernel_kills` there.
+        """
+        self._kernel_kills[rank] = kills
         async with self._changed:
             while True:
                 order, answer = self._order, self._answer
@@ -200,6 +214,7 @@ class Mailbox:
             if group_ends and self._answer is not None and self._answer.number == answer.number:
                 return
             self._starts_expected += group_ends
+            self._end_answered = self._end_answered or group_ends
             self._answer = answer
             self._changed.notify_all()
 
@@ -227,8 +242,11 @@ class Mailbox:
 
     async def worker_started(self, rank: int, worker: Worker) -> None:
         """Says that a worker has started; a group that nobody expected means that the one before was lost."""
+        if not self._placed:
+            self._workers.clear()
+            self._kernel_kills.clear()
         self._workers[rank] = worker
-        self._passes, self._placed = None, True
+        self._passes, self._placed, self._end_answered = None, True, False
         if rank == 0:
             if self._starts_expected:
                 self._starts_expected -= 1
@@ -246,30 +264,25 @@ class Mailbox:
             preempted: whether the cluster took a node away, which is no failure of the trial.
             died: the ranks whose processes ended.
         """
+        order, placed = self._order, self._placed
         # Until the next group trains, nothing hangs.
         self._passes, self._placed = None, False
-        if memory is None and not preempted:
-            memory = await self._ended_by_kernel([self._workers[rank] for rank in died if rank in self._workers])
-        if memory is not None and self._order is not None:
-            answer = Answer(self._order.number, {}, "out of memory", memory, ended=True)
+        if self._end_answered:
+            return
+        # Workers that died while they started are not those that are known.
+        if placed and memory is None and not preempted and await self._ended_by_kernel(died):
+            memory = "a worker died, and its node's kernel ended a process for want of memory"
+        if memory is not None and order is self._order and order is not None and order.assignment is not None:
+            answer = Answer(order.number, {}, "out of memory", memory, ended=True)
             await self.put_answer(answer, group_ends=True)
         elif preempted:
             self._starts_expected += 1
 
-    async def _ended_by_kernel(self, died: list[Worker]) -> str | None:
-        """What there is to say if the kernel of one's node has ended a process for want of memory since the group
-        started: Ray does not know which one."""
-        for worker in died:
-            try:
-                kills = await asyncio.wait_for(
-                    _kernel_kills.options(scheduling_strategy=on_node(worker.node)).remote(), _NODE_TIMEOUT
-                )
-            except (RayError, TimeoutError):
-                # The node itself is gone.
-                continue
-            if kills > worker.kernel_kills:
-                return "a worker died, and its node's kernel ended a process for want of memory"
-        return None
+    async def _ended_by_kernel(self, died: list[int]) -> bool:
+        """Whether a node's kernel has ended a process for want of memory since the order; which one is not known."""
+        ranks = [rank for rank in died if rank in self._workers and rank in self._kernel_kills]
+        kills = await asyncio.gather(*(kernel_kills_on(self._workers[rank].node) for rank in ranks))
+        return any(after > self._kernel_kills[rank] for rank, after in zip(ranks, kills, strict=True))
 
     async def pulse(self, passes: int | None) -> bool:
         """A worker's sign of life. Returns whether it is to save its run and answer.
@@ -277,7 +290,8 @@ class Mailbox:
         Args:
             passes: forward passes so far; None while it does not train.
         """
-        if passes != self._passes:
+        # One whose group is lost may wait for the others for ever.
+        if self._placed and passes != self._passes:
             self._passes, self._moved_at = passes, time.monotonic()
         return self._interrupted
 

@@ -49,7 +49,7 @@ def serve(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     _keep_to(config["share"], device)
     context = ray.get_runtime_context()
-    worker = Worker(context.current_actor, context.get_node_id(), kernel_kills())
+    worker = Worker(context.current_actor, context.get_node_id())
     ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
     pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}
@@ -62,7 +62,7 @@ def serve(config: dict[str, Any]) -> None:
             raise _Interrupted
 
     while True:
-        order: Order = ray.get(mailbox.next_order.remote(done))
+        order: Order = ray.get(mailbox.next_order.remote(done, parallel.rank(), kernel_kills()))
         if order.assignment is None:
             return
         began, setup_s = time.monotonic(), None

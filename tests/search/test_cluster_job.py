@@ -222,10 +222,15 @@ from pathlib import Path
 from search.cluster import joined, set_environment
 set_environment()
 from search.nodes import checked_nodes
-refused = threading.Event()
-with joined(Path(sys.argv[1])), checked_nodes([], lambda line: (print(line, flush=True), refused.set()), print, bool):
+ended = threading.Event()
+def refused(line):
+    print(line, flush=True)
+    ended.set()
+def told(line):
+    print(line, file=sys.stderr)
+with joined(Path(sys.argv[1])), checked_nodes([], refused, told, ended.is_set):
     print("checked", flush=True)
-    refused.wait(120)
+    ended.wait(120)
 """
 
 

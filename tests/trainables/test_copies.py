@@ -142,7 +142,7 @@ def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path,
 def test_nor_is_what_is_damaged_while_runs_train(tmp_path: Path, part: str) -> None:
     # Most weights are never written.
     warm = WarmModel(tiny.prepared(tmp_path / "cache"), tiny.CPU, ModelSettings(lora=Lora(2, 4.0)))
-    settings = tiny.settings(epochs=1)
+    settings = tiny.settings(epochs=1, entrodrop=tiny.entrodrop())
     whole = finish(Run(warm, settings, keep_best=True)).test()
     file = next(getattr(warm.prepared, part).glob("*.safetensors"))
     file.write_bytes(bytes(file.stat().st_size))
