@@ -170,6 +170,17 @@ class Cluster:
         """`ray job stop`; returns when the job has ended."""
         self._ray("job", "stop", f"--address={self._dashboard}", name)
 
+    def kill_driver(self, output: str) -> None:
+        """SIGKILL for the process of the search that writes there."""
+        for process in psutil.Process(self._nodes[0].pid).children(recursive=True):
+            # It may end just now.
+            with suppress(psutil.NoSuchProcess):
+                # A shell has the command as one word.
+                if {"search.run", output} <= set(process.cmdline()):
+                    process.kill()
+                    return
+        raise RuntimeError(f"no search writes {output}")
+
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):
             self.kill(node)

@@ -92,7 +92,9 @@ def test_a_killed_slot_and_lost_nodes_cost_no_trial(
     cluster.kill(right)
 
 
-def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(spread: Searches, cluster: Cluster) -> None:
+def test_a_stopped_and_a_killed_job_go_on_and_a_trial_on_two_nodes_survives_one(
+    spread: Searches, cluster: Cluster
+) -> None:
     nodes = [cluster.add_node(), cluster.add_node()]
     job = submit(cluster, spread, "spread")
     spread.wait_for_evaluations("spread", 2, job)
@@ -100,6 +102,11 @@ def test_a_stopped_job_goes_on_and_a_trial_on_two_nodes_survives_one(spread: Sea
     cluster.stop("spread")
     job.communicate(timeout=60)
     assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
+    job = submit(cluster, spread, "spread", "--resume", job="killed")
+    spread.wait_for_evaluations("spread", 8, job)
+    cluster.kill_driver(f"{spread.folder}/spread")
+    job.communicate(timeout=60)
+    assert job.returncode != 0
     job = submit(cluster, spread, "spread", "--resume", job="resumed")
     spread.wait_for_evaluations("spread", 14, job)
     cluster.kill(nodes.pop())

@@ -1,4 +1,4 @@
-"""What a slot's mailbox makes of worker groups that are lost: whose fault it was, and which order it is an answer to."""
+"""What a slot's mailbox makes of worker groups that are lost: whose fault it was, which order it is an answer to."""
 
 import asyncio
 from unittest import mock
