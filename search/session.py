@@ -40,13 +40,13 @@ from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, con
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
+from trainables.bell import Bell
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.config.errors import shown
 from trainables.config.file import ConfigError, ConfigFile
 from trainables.config.secrets import mask_secrets
 from trainables.documents import DataError, Splits
-from trainables.mailbox import Bell
 from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot_config import SlotConfig

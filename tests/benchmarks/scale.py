@@ -187,7 +187,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.tracking.delivery import Delivery
     from search.tracking.outbox import Outbox
     from search.tuner import run_trials
-    from trainables.mailbox import Bell
+    from trainables.bell import Bell
     from trainables.settings import ModelSettings
     from trainables.slot_config import SlotConfig
 

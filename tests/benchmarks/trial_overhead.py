@@ -43,9 +43,9 @@ from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.tuner import run_trials
+from trainables.bell import Bell
 from trainables.cache import default_root
 from trainables.config.build import splits_of
-from trainables.mailbox import Bell
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slot_config import SlotConfig

@@ -33,7 +33,7 @@ from search.studies.stopping import LOSING
 from search.tuner import run_trials
 from tests import tiny
 from tests.search.studies.test_size import MODEL, space
-from trainables.mailbox import Bell
+from trainables.bell import Bell
 from trainables.settings import ModelSettings
 from trainables.slot_config import SlotConfig
 from trainables.storage import remove

@@ -18,8 +18,9 @@ import torch
 from search.cluster import joined, ray_environment
 from tests import tiny
 from tests.starved import StarvedGroup
+from trainables.bell import Bell
 from trainables.deaths import ACTOR_DIED
-from trainables.mailbox import Answer, Bell
+from trainables.mailbox import Answer
 from trainables.parallel import rank, size
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
