@@ -14,8 +14,9 @@ from trainables.config.file import ConfigError
 
 
 @contextmanager
-def joined(output: Path) -> Iterator[None]:
-    """Joins the cluster, or starts Ray, reachable from this machine alone; leaves nothing of it behind.
+def joined(output: Path) -> Iterator[Path | None]:
+    """Joins the cluster, or starts Ray, reachable from this machine alone, and gives the folder that it keeps its files
+    in; leaves nothing of it behind.
 
     Args:
         output: of the search, which has one Ray at a time.
@@ -39,7 +40,7 @@ def joined(output: Path) -> Iterator[None]:
                 logging_level="error",
                 _temp_dir=str(folder),
             )
-        yield
+        yield folder
     finally:
         ray.shutdown()
         if folder is not None:

@@ -5,10 +5,12 @@ The first can also come from the search itself, when it cannot go on.
 
 import os
 import select
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -18,6 +20,8 @@ EXIT_CODE = 130
 EARLY = "interrupted before the first trial"
 # Seconds that the running trials have to save their state.
 _GRACE = 8.0
+# Seconds that a killed process may take to be gone.
+_KILLED = 2.0
 _STDERR = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,10 +38,12 @@ class Interruption:
         reason: why, if no person wants it.
         last_words: what the person reads at the end of an interrupted search, also when the second signal ends it.
         tell: is given a line for the person.
+        temporary: a folder that the second signal removes.
     """
 
     def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
         self.last_words, self.tell = EARLY, tell
+        self.temporary: Path | None = None
         self.reason: str | None = None
         self._asked_at: float | None = None
         self._heard_one = False
@@ -87,8 +93,12 @@ class Interruption:
                 if select.select([], [_STDERR], [], 0)[1]:
                     os.write(_STDERR, f"{self.last_words}\n".encode())
             # Ray's processes on this machine would end by themselves, but some of them minutes later.
-            for process in psutil.Process().children(recursive=True):
+            started = psutil.Process().children(recursive=True)
+            for process in started:
                 with suppress(psutil.Error):
                     process.kill()
+            if self.temporary is not None:
+                psutil.wait_procs(started, timeout=_KILLED)
+                shutil.rmtree(self.temporary, ignore_errors=True)
         finally:
             os._exit(EXIT_CODE)

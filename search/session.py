@@ -82,7 +82,7 @@ def run_session(
     with Interruption() as interruption:
         state = _studies(space_file, output)
         try:
-            with joined(output), ExitStack() as stack:
+            with joined(output) as interruption.temporary, ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 cluster = None

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -68,9 +69,12 @@ def test_the_second_signal_ends_whatever_hangs() -> None:
     assert (process.returncode, err) == (130, "go on with: it\n")
 
 
-def test_the_second_signal_ends_what_the_process_has_started() -> None:
+def test_the_second_signal_ends_what_the_process_has_started_and_its_folder(tmp_path: Path) -> None:
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
     begins = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)"
+    temporary = tmp_path / "ray"
+    temporary.mkdir()
+    begins = f"import pathlib; interruption.temporary = pathlib.Path({str(temporary)!r}); {begins}"
     process = started(gives_up=False, begins=begins)
     assert process.stdout is not None
     started_by_it = psutil.Process(int(process.stdout.readline()))
@@ -78,4 +82,6 @@ def test_the_second_signal_ends_what_the_process_has_started() -> None:
     assert "once more" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     started_by_it.wait(timeout=20)
+    process.communicate(timeout=20)
+    assert not temporary.exists()
     process.communicate(timeout=20)
