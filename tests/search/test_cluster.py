@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 SCRIPT = """
-import sys
+import os, subprocess, sys
 from pathlib import Path
 from search.cluster import joined, set_environment
 set_environment()
@@ -21,6 +21,12 @@ with joined(Path(sys.argv[1])):
         for connection in process.net_connections(kind="inet"):
             if connection.status == psutil.CONN_LISTEN:
                 print("listens", connection.laddr.ip)
+    import ray
+    address = ray.get_runtime_context().gcs_address
+    stranger = "import ray; ray.init(address=" + repr(address) + ", log_to_driver=False)"
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    done = subprocess.run([sys.executable, "-c", stranger], env=environment, capture_output=True, text=True)
+    print("stranger", done.returncode, "AuthenticationError" in done.stderr)
     folders = [path for path in Path(sys.argv[2]).iterdir()]
     print("folders", len(folders))
 gone, left = psutil.wait_procs(processes, timeout=10)
@@ -28,11 +34,12 @@ print("left", len(left), "of", len(processes))
 """
 
 
-def test_ray_listens_on_loopback_only_and_leaves_nothing(tmp_path: Path) -> None:
+def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path: Path) -> None:
     temporary = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
     temporary.mkdir()
     environment = os.environ | {"TMPDIR": str(temporary)}
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        environment.pop(name, None)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -40,6 +47,7 @@ def test_ray_listens_on_loopback_only_and_leaves_nothing(tmp_path: Path) -> None
     listens = {line.partition(" ")[2] for line in lines if line.startswith("listens")}
     assert listens <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert listens
+    assert "stranger 1 True" in lines
     assert "folders 1" in lines
     assert any(line.startswith("left 0 of ") and line != "left 0 of 0" for line in lines), lines
     assert list(temporary.iterdir()) == []
