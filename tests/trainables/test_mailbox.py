@@ -1,11 +1,20 @@
 """What a slot's mailbox makes of worker groups that are lost: whose fault it was, which order it is an answer to."""
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from trainables.mailbox import Answer, Assignment, Mailbox, Order, Worker
+
+
+def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
+    """A browser that other tests have open holds the main thread's event loop."""
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, coroutine).result()
 
 
 class _Group:
@@ -63,7 +72,7 @@ def test_a_worker_that_dies_when_its_nodes_kernel_has_ended_one_was_out_of_memor
         await group.start(1)
         assert await group.lost() == 1
 
-    asyncio.run(run())
+    in_a_thread(run())
 
 
 def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +92,7 @@ def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) ->
         await group.start(1)
         assert await group.lost() == 1
 
-    asyncio.run(run())
+    in_a_thread(run())
 
 
 def test_what_befell_a_group_is_no_answer_to_a_later_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +110,4 @@ def test_what_befell_a_group_is_no_answer_to_a_later_order(monkeypatch: pytest.M
         await group.mailbox.pulse(7)
         assert (await group.mailbox.health()).silent_s is None
 
-    asyncio.run(run())
+    in_a_thread(run())
