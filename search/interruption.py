@@ -20,8 +20,8 @@ EXIT_CODE = 130
 EARLY = "interrupted before the first trial"
 # Seconds that the running trials have to save their state.
 _GRACE = 8.0
-# Seconds that a killed process may take to be gone.
-_KILLED = 2.0
+# Seconds that killed processes may take to be gone.
+_KILLED = 0.5
 _STDERR = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
