@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,11 +215,9 @@ def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
     from search.cluster import joined
     from search.nodes import present
 
-    def told(line: str) -> None:
-        print(line, file=sys.stderr)
-
     with joined(Path()):
-        return grown(space_file, present(space_file.config.resources.gpus_per_worker > 0, told))
+        there = present(space_file.config.resources.gpus_per_worker > 0, partial(print, file=sys.stderr))
+        return grown(space_file, there)
 
 
 if __name__ == "__main__":

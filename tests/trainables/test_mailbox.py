@@ -49,13 +49,19 @@ class _Group:
         return int((await self.mailbox.health()).groups_lost)
 
 
+async def begun(monkeypatch: pytest.MonkeyPatch) -> _Group:
+    """One that has its first order."""
+    group = _Group(monkeypatch)
+    await group.order(1)
+    await group.start(0)
+    return group
+
+
 def test_a_worker_that_dies_when_its_nodes_kernel_has_ended_one_was_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def run() -> None:
-        group = _Group(monkeypatch)
-        await group.order(1)
-        await group.start(0)
+        group = await begun(monkeypatch)
         # Another process of the node of the one that lives.
         group.kills["a"] += 1
         await group.mailbox.group_failed(None, False, [1])
@@ -77,9 +83,7 @@ def test_a_worker_that_dies_when_its_nodes_kernel_has_ended_one_was_out_of_memor
 
 def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        group = _Group(monkeypatch)
-        await group.order(1)
-        await group.start(0)
+        group = await begun(monkeypatch)
         group.kills["b"] += 1
         # As after a hang, when the slot kills the workers; or when one of them has told of it already.
         await group.mailbox.put_answer(Answer(1, {}, "hang"), group_ends=True)
@@ -97,9 +101,7 @@ def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_befell_a_group_is_no_answer_to_a_later_order(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        group = _Group(monkeypatch)
-        await group.order(1)
-        await group.start(0)
+        group = await begun(monkeypatch)
         group.kills["b"] += 1
         told = asyncio.create_task(group.mailbox.group_failed(None, False, [1]))
         await asyncio.sleep(0)

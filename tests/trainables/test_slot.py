@@ -171,12 +171,12 @@ def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: War
     ray.get(bell.crowd.remote(1, 1))
     ray.kill(bell, no_restart=False)
     assert goes_on(slot, tmp_path, warm)
-    for attempt in range(60):
+    for _ in range(60):
         # Ray may still be starting it.
         with suppress(*ACTOR_DIED):
             ray.get(bell.crowd.remote(1, 1))
             break
-        time.sleep(attempt / 10)
+        time.sleep(0.5)
     assert ray.get(bell.gives_way.remote())
 
 
