@@ -11,7 +11,7 @@ from search.space import Space
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.configurations import config_of
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.forward import PRECISIONS
 from trainables.memory import CONTEXT_BYTES, Memory, Network, bytes_for_torch, memory_of, network_of, state_bytes
 from trainables.settings import ModelSettings

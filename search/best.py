@@ -22,10 +22,8 @@ from search.tracking.runs import SQLITE, new_client
 from search.tracking.tracker import tracking_uri
 from search.verdict import Verdict
 from trainables.config.command_line import exit_code
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
 from trainables.config.models import slug
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.whole import write_whole
 
 _PAGE = 500

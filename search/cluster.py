@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from search.machine import local_cpus
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError, one_line
 
 
 @contextmanager

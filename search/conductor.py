@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from search.interruption import Interruption
 from search.order import ReportOrder
 from search.studies.ledger import Candidate, Ledger
-from trainables.config.errors import one_line
+from trainables.errors import one_line
 
 # Characters of an error that are told while the trials save their state; all of it is told in the end.
 _LONGEST_REASON = 300

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 TRIAL_EVENTS = ("trial_started", "evaluation", "trial_ended")
 # What readers take from each kind of event.

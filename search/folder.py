@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError, one_line
 
 SPACE, RESOLVED = "space.yaml", "resolved.yaml"
 EVENTS, JOURNAL, OUTBOX = "events.jsonl", "study.journal", "mlflow.outbox"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 NAME = ".lock"
 _PATIENCE_S = 1.0

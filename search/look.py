@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets
 from trainables.storage import Place, store_errors
 
 _MARK = ".seen-"

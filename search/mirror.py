@@ -45,8 +45,7 @@ from search.lock import NAME as LOCK
 from search.lock import output_lock
 from search.tracking.outbox import Outbox, copy_of
 from trainables.cache import default_root
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets
 from trainables.storage import (
     Place,
     StorageError,

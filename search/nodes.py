@@ -15,9 +15,7 @@ from search.look import Folder, Mark, Report, look_function, marked
 from search.machine import Cluster
 from search.mirror import Output
 from trainables.cache import default_root
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets, one_line
 
 # What a slot's processes import.
 _PACKAGES = (

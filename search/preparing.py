@@ -15,10 +15,10 @@ from search.space import Space, check_tokens
 from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.build import preparation_of
-from trainables.config.errors import one_line
 from trainables.copies import Source
 from trainables.deaths import cause_of_death
 from trainables.documents import Splits
+from trainables.errors import one_line
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
 

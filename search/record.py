@@ -18,7 +18,7 @@ from search.studies.ledger import Candidate, Ledger
 from search.studies.stopping import PLATEAU
 from search.tracking import Tracker
 from trainables.config.models import slug
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 from trainables.whole import drop_partial_line
 
 # The tag that MLflow's UI shows as a run's description.

@@ -17,7 +17,7 @@ from search.results import summarize
 from search.space import Space, load
 from search.studies.database import DATABASE_ERRORS, Database, DatabaseError, Studies, connected, reason
 from search.studies.journal import JournalError
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 
 @dataclass(frozen=True)

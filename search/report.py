@@ -17,8 +17,7 @@ from pathlib import Path
 from search.folder import REPORT, RESOLVED, check_holds
 from search.mirror import folder_of
 from trainables.config.command_line import exit_code
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets
 from trainables.storage import is_url, place, replace_file, store_errors
 
 

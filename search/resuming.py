@@ -6,9 +6,10 @@ from typing import Any
 from search.folder import RESOLVED
 from search.lock import NAME as LOCK
 from search.space import Space, to_store
-from trainables.config.errors import one_line, shown
-from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.errors import shown
+from trainables.config.file import ConfigFile
 from trainables.config.yaml_lines import YamlError, read
+from trainables.errors import ConfigError, one_line
 
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
 _MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")

@@ -31,8 +31,8 @@ from search.mirror import Output, opened
 from search.resuming import check_output
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.file import ConfigFile
+from trainables.errors import ConfigError, one_line
 from trainables.storage import StorageError, is_url
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             check_fit(space_file, here)
         if options.dry_run:
             from search.plan import plan
-            from trainables.documents import DataError
+            from trainables.errors import DataError
 
             try:
                 lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file))
@@ -158,7 +158,8 @@ def _check_hub(space_file: ConfigFile[Space]) -> None:
         names["schedule.reference"] = space.schedule.reference
     if not any(name.startswith("hub:") for name in names.values()):
         return
-    from trainables.weights import ModelError, check_hub
+    from trainables.errors import ModelError
+    from trainables.weights import check_hub
 
     for setting, name in names.items():
         try:
@@ -171,7 +172,7 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
     """The documents; of a plan, which downloads nothing, those that are not on the hub, or None."""
     from trainables.config.build import splits_of
     from trainables.config.data import is_on_hub
-    from trainables.documents import DataError
+    from trainables.errors import DataError
 
     space = space_file.config
     if dry_run and is_on_hub(space.data):
@@ -187,7 +188,7 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
 def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, Allotment]":
     """The workers and slots that each model gets; raises ConfigError if one does not fit."""
     from search.allotment import allotment
-    from trainables.documents import DataError
+    from trainables.errors import DataError
 
     space = space_file.config
     try:

@@ -44,9 +44,9 @@ from trainables.bell import Bell
 from trainables.cache import default_root
 from trainables.config.build import model_settings_of
 from trainables.config.errors import shown
-from trainables.config.file import ConfigError, ConfigFile
-from trainables.config.secrets import mask_secrets
-from trainables.documents import DataError, Splits
+from trainables.config.file import ConfigFile
+from trainables.documents import Splits
+from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot_config import SlotConfig

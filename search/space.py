@@ -36,9 +36,8 @@ from trainables.config.fields import (
 )
 from trainables.config.file import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
-from trainables.config.secrets import mask_secrets
 from trainables.config.yaml_lines import YamlError, read
-from trainables.documents import DataError
+from trainables.errors import DataError, mask_secrets
 
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
 HIGH: Objective = "high_entropy_loss"

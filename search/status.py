@@ -23,9 +23,7 @@ from search.mirror import folder_of, is_held
 from search.standing import Standing
 from search.view import View
 from trainables.config.command_line import exit_code
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage import is_url
 
 _PAUSE = 0.5

@@ -27,8 +27,7 @@ from search.mirror import opened
 from search.space import Tracking
 from search.tracking import Tracker
 from trainables.config.command_line import exit_code
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from trainables.config.file import ConfigError, load
+from trainables.config.file import load
 from trainables.config.run import RunConfig
+from trainables.errors import ConfigError
 
 MINIMAL = """\
 models: [builtin/nano]

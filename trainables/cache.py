@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.sealed import MANIFEST, DamagedError, check_files, digest, hashes_of, manifest_of, read_manifest
 from trainables.storage import safetensors_errors
 

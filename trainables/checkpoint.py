@@ -27,8 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_distribut
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainables import parallel
-from trainables.config.errors import one_line
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets, one_line
 from trainables.sealed import MANIFEST, DamagedError, check_files, hashes_of, manifest_of, read_manifest
 from trainables.storage import Place, StorageError, remove, replace_file, store_errors
 

@@ -12,8 +12,9 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from trainables.builtin import ARCHITECTURES, unweighted
+from trainables.errors import ModelError
 from trainables.models import read_config
-from trainables.weights import CONFIG, HUB, ModelError, from_hub, model_folder, of_hub
+from trainables.weights import CONFIG, HUB, from_hub, model_folder, of_hub
 
 
 def config_of(name: str, cache: Path) -> PreTrainedConfig:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from ray.exceptions import RayTaskError
 
 from trainables.cache import cached
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.mailbox import Reference
 from trainables.prepare import Prepared
 from trainables.sealed import DamagedError, check_files, digest

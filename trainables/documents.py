@@ -3,18 +3,6 @@
 from dataclasses import dataclass
 
 
-class DataError(ValueError):
-    """Data that cannot be used. `field` names the setting to mend (as in data.train), `nearest` what may be meant."""
-
-    def __init__(self, field: str, given: str, allowed: str, nearest: str | None = None) -> None:
-        # All arguments in `args`: the error travels from a Ray worker to the driver.
-        super().__init__(field, given, allowed, nearest)
-        self.field, self.given, self.allowed, self.nearest = field, given, allowed, nearest
-
-    def __str__(self) -> str:
-        return f"{self.field}: given {self.given}; allowed: {self.allowed}"
-
-
 @dataclass(frozen=True)
 class Document:
     """One training example: a prompt, if it has one, and a text. Documents of one `group` never stand in two splits.

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.command_line import configured, resume_command
-from trainables.config.errors import one_line
-from trainables.config.file import ConfigError, ConfigFile
+from trainables.config.file import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.errors import ConfigError, one_line
 from trainables.storage import is_url
 from trainables.whole import replace_whole, write_whole
 
@@ -127,7 +127,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     from trainables import parallel
     from trainables.checkpoint import CheckpointError
     from trainables.config.build import model_settings_of, settings_of
-    from trainables.documents import DataError
+    from trainables.errors import DataError
     from trainables.prepare import check_evaluations
     from trainables.train import NonFiniteLossError, Run
     from trainables.warm import WarmModel
@@ -184,8 +184,8 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
     from trainables import parallel
     from trainables.cache import default_root
     from trainables.config.build import preparation_of, splits_of
-    from trainables.documents import DataError
     from trainables.entropy import score_folder
+    from trainables.errors import DataError
     from trainables.prepare import Prepared, prepare
 
     told = ""

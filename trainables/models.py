@@ -22,9 +22,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from trainables.errors import ModelError
 from trainables.loss import Logits
 from trainables.settings import Lora
-from trainables.weights import ModelError
 
 
 def _documents(position_ids: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.models import set_attention_dropout
 from trainables.settings import Settings
 

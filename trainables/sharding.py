@@ -7,7 +7,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.forward import Forward
 from trainables.memory import fits_whole
 from trainables.models import decoder_layers

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from safetensors import SafetensorError
 
-from trainables.config.errors import one_line
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets, one_line
 from trainables.whole import replace_whole
 
 if TYPE_CHECKING:

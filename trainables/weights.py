@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainables.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.cache import cached
-from trainables.documents import DataError
+from trainables.errors import ModelError
 from trainables.hub import advice, ask_for_model
 from trainables.sealed import MANIFEST, digest, file_hash
 
@@ -25,10 +25,6 @@ HUB, _PACKAGE = "hub:", "package:"
 _WEIGHTS = "*.safetensors"
 CONFIG = "config.json"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "vocab.*")
-
-
-class ModelError(DataError):
-    """A model that cannot be used."""
 
 
 def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lambda _: None) -> Path:

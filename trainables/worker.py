@@ -17,7 +17,7 @@ from trainables import parallel
 from trainables.checkpoint import CheckpointError
 from trainables.copies import local_copy
 from trainables.deaths import kernel_kills
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.mailbox import Answer, Assignment, Order, Reference, Worker
 from trainables.memory import bytes_for_torch
 from trainables.prepare import Prepared

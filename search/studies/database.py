@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from trainables.config.errors import one_line
+from trainables.errors import one_line
 
 # What a database that is not there, or goes away, is told as.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)

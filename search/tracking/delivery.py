@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from search.tracking.outbox import Outbox
 from search.tracking.records import Data, End, Files, Model, Start, Values, Waiting, groups
 from search.tracking.runs import MISSING, Runs, error_code
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 
 # Seconds between two tries after one that failed: doubled from the first to the last.
 _FIRST_DELAY, _LAST_DELAY = 0.5, 10.0

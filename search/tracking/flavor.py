@@ -12,7 +12,7 @@ def write_model(source: Path, folder: Path) -> None:
 
     Raises:
         OSError: the disk is full.
-        trainables.weights.ModelError: there is no model in `source`.
+        trainables.errors.ModelError: there is no model in `source`.
     """
     # All of these take seconds to import.
     import mlflow.transformers

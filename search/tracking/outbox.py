@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.tracking.records import Model, Record, Waiting, from_json, to_json
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 # Seconds to wait for another process that reads the file, such as a backup.
 _LOCK_TIMEOUT = 30.0

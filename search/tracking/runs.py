@@ -15,7 +15,7 @@ from typing import Any
 from search.tracking.flavor import write_model
 from search.tracking.outbox import Outbox
 from search.tracking.records import SEARCH, Data, End, Files, Model, Start, Values, Waiting
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000

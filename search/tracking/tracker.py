@@ -11,7 +11,7 @@ from search.tracking.delivery import Delivery
 from search.tracking.outbox import Outbox
 from search.tracking.records import SEARCH, Content, Data, End, Files, Model, Record, Start, Values
 from search.tracking.runs import SQLITE, Runs, new_client
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 
 _LONGEST_VALUE = 6000
 # Characters that MLflow allows.

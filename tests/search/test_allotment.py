@@ -10,7 +10,7 @@ from search.gpus import GPUS, described, named
 from search.machine import Cluster
 from search.space import Space
 from trainables.config.training import Evaluation
-from trainables.documents import DataError
+from trainables.errors import DataError
 
 GPU_BYTES = GPUS["H100"].memory
 

@@ -11,7 +11,7 @@ from search.machine import Cluster
 from search.run import main
 from search.space import load
 from tests.search.commands import SMALL, refused
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -7,7 +7,7 @@ import pytest
 
 from search.job import check_kept, default_output
 from search.run import main
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 SPACE = "models: [builtin/nano]\ndata: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}\n"
 SERVER = "http://127.0.0.1:5000"

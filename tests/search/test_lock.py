@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from search.lock import output_lock
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 
 def test_a_second_search_in_the_folder_is_refused(tmp_path: Path) -> None:

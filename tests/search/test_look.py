@@ -12,7 +12,7 @@ from upath import UPath
 from search.look import Folder, look_function, marked
 from search.mirror import Output
 from search.nodes import needed
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 from trainables.storage import Place
 
 # A node on which neither this project nor anything that it needs is installed.

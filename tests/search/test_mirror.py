@@ -12,7 +12,7 @@ from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED
 from search.mirror import Output, fetch, folder_of, opened
 from search.tracking.outbox import Outbox
 from search.tracking.records import Model, Record, Start
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 from trainables.storage import StorageError, place
 
 

@@ -12,7 +12,7 @@ from search.gpus import GPUS
 from search.look import Report, look_function
 from search.machine import Cluster
 from search.nodes import checked_nodes, present, problems
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 HERE = Report({"Python": "3.11", "torch": "2.12.0"}, {"search": "aa", "trainables": "bb"}, {})
 

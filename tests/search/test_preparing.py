@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 
 from search.preparing import Preparing
-from trainables.documents import DataError
+from trainables.errors import DataError
 
 
 def failed(error: Exception) -> Preparing:

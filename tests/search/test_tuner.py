@@ -19,7 +19,7 @@ from search.studies.ledger import Ledger
 from search.studies.size import SizeStudy
 from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.slot import NoRoomError
 from trainables.storage import StorageError
 

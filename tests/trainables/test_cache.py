@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainables.cache import cached, content_digest, default_root
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.sealed import digest, file_hash, read_manifest
 
 KEY = {"a": 1, "b": [2, "three"]}

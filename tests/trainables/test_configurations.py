@@ -6,9 +6,9 @@ from unittest import mock
 import pytest
 
 from trainables.configurations import config_of
+from trainables.errors import ModelError
 from trainables.memory import network_of
 from trainables.settings import ModelSettings
-from trainables.weights import ModelError
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.trainables.damage import flip_a_byte
 from tests.trainables.runs import finish
 from trainables.copies import Source, local_copy, local_folder
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.sealed import hashes_of
 from trainables.settings import Lora, ModelSettings
 from trainables.train import Run

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from tests import tiny
 from trainables import finetune
 from trainables.config.recipe import load_recipe
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.finetune import main
 from trainables.models import load_tokenizer
 from trainables.train import Run

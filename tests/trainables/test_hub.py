@@ -13,8 +13,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from trainables.errors import ModelError
 from trainables.hub import advice
-from trainables.weights import ModelError, check_hub
+from trainables.weights import check_hub
 
 
 class ConnectTimeout(Exception):

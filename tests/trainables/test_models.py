@@ -40,6 +40,7 @@ from transformers import (
 
 from tests import tiny
 from tests.trainables.damage import Evil
+from trainables.errors import ModelError
 from trainables.forward import Forward
 from trainables.models import (
     add_lora,
@@ -53,7 +54,7 @@ from trainables.models import (
 )
 from trainables.packing import Packed
 from trainables.settings import Lora
-from trainables.weights import ModelError, model_folder
+from trainables.weights import model_folder
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests import tiny
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.noise import Noise
 from trainables.warm import WarmModel
 

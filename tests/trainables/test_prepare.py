@@ -11,15 +11,15 @@ import torch
 
 from tests import tiny
 from trainables import prepare as module
-from trainables.documents import DataError, Document
+from trainables.documents import Document
 from trainables.entropy import evaluation_groups, score, score_folder
+from trainables.errors import DataError, ModelError
 from trainables.evaluate import evaluate
 from trainables.forward import Forward
 from trainables.models import load_model, load_tokenizer
 from trainables.packing import pack
 from trainables.prepare import SPLITS, Prepared
 from trainables.warm import WarmModel
-from trainables.weights import ModelError
 
 
 @pytest.fixture(scope="module")

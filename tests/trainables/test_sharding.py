@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests import tiny
-from trainables.documents import DataError
+from trainables.errors import DataError
 from trainables.forward import Forward
 from trainables.models import load_model
 from trainables.prepare import Prepared

@@ -16,7 +16,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainables.documents import DataError, Document, Splits, SplitSizes
+from trainables.documents import Document, Splits, SplitSizes
+from trainables.errors import DataError
 from trainables.sources import Files, Hub, ReasoningGym, Source, Templates, general_documents
 from trainables.sources.splitting import split
 

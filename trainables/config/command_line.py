@@ -5,8 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from trainables.config.file import ConfigError
-from trainables.config.secrets import mask_secrets
+from trainables.errors import ConfigError, mask_secrets
 
 
 def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs: str) -> argparse.ArgumentParser:

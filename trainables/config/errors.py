@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from trainables.config.secrets import mask_secrets
 from trainables.config.yaml_lines import MAX_INTEGER, Place
+from trainables.errors import one_line
 
-LONGEST = 80
 _MISSING = object()
 
 
@@ -34,13 +33,6 @@ class Problem:
         hint = f"; {self.hint}" if self.hint else ""
         nearest = f"; did you mean '{one_line(self.nearest)}'?" if self.nearest else ""
         return f"{where}given {one_line(self.given)}; allowed: {one_line(self.allowed, 1000)}{hint}{nearest}"
-
-
-def one_line(text: str, longest: int = LONGEST) -> str:
-    """`text` on one line of at most `longest` characters, without credentials."""
-    # Escaped first: a password with a line break in it is masked whole.
-    text = mask_secrets("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def shown(value: Any) -> str:

@@ -9,16 +9,13 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.config.errors import Problem, nearest_word, one_line, problems, shown
+from trainables.config.errors import Problem, nearest_word, problems, shown
 from trainables.config.yaml_lines import MAX_DEPTH, Place, YamlError, read
+from trainables.errors import ConfigError, one_line
 
 MAX_BYTES = 2**20
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; str() is one line for the person who wrote it, or one for each thing."""
 
 
 @dataclass(frozen=True)

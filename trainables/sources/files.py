@@ -11,7 +11,8 @@ from typing import Any, TextIO
 import pyarrow
 import pyarrow.parquet
 
-from trainables.documents import DataError, Splits, SplitSizes
+from trainables.documents import Splits, SplitSizes
+from trainables.errors import DataError
 from trainables.sources.records import Templates
 from trainables.sources.splitting import split, unseen
 

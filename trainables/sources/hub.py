@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from trainables.documents import DataError, Splits, SplitSizes
+from trainables.documents import Splits, SplitSizes
+from trainables.errors import DataError
 from trainables.hub import advice
 from trainables.sources.records import Templates
 from trainables.sources.splitting import split, unseen

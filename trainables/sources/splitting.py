@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Protocol
 
-from trainables.documents import DataError, Document, Splits, SplitSizes
+from trainables.documents import Document, Splits, SplitSizes
+from trainables.errors import DataError
 
 
 class Source(Protocol):

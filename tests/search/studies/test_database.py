@@ -23,7 +23,7 @@ from tests.search.fed import fed, space
 from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
 from tests.studies import MODEL
 from tests.studies import space as small
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

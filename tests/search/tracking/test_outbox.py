@@ -10,7 +10,7 @@ from search.tracking.outbox import Outbox
 from search.tracking.records import SEARCH, End, Files, Record, Start, Values
 from search.tracking.runs import Runs
 from tests.search.tracking.memory import Client, tracker
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 RECORDS = [
     Record(SEARCH, Start("math", 1)),

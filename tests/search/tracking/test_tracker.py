@@ -10,7 +10,7 @@ import pytest
 
 from search.tracking import Tracker
 from tests.search.tracking.memory import EXPECTED, Client, LockedError, a_search, tracker, wait_for_error
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 
 
 def test_a_search_and_its_trial(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from trainables.config.command_line import exit_code
-from trainables.config.file import ConfigError
+from trainables.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from tests.configs import MINIMAL, failure, tells
-from trainables.config.file import ConfigError, load
+from trainables.config.file import load
 from trainables.config.run import RunConfig
+from trainables.errors import ConfigError
 
 
 @pytest.mark.parametrize(

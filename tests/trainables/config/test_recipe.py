@@ -7,10 +7,10 @@ import pytest
 
 from tests.configs import FILES, MINIMAL, failure
 from trainables.config.build import model_settings_of, preparation_of, settings_of
-from trainables.config.file import ConfigError
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.curriculum import Step
 from trainables.documents import Splits
+from trainables.errors import ConfigError
 from trainables.settings import EntroDrop, ExactMatch, Lora
 
 SCHEDULE = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.config.secrets import mask_secrets
+from trainables.errors import mask_secrets
 
 HIDDEN = [
     "http://user:hunter2@host",

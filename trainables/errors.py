@@ -1,0 +1,53 @@
+"""What a person can mend, as errors of one line without credentials."""
+
+import re
+
+# Characters of a value that an error shows.
+LONGEST = 80
+
+
+class DataError(ValueError):
+    """Data that cannot be used. `field` names the setting to mend (as in data.train), `nearest` what may be meant."""
+
+    def __init__(self, field: str, given: str, allowed: str, nearest: str | None = None) -> None:
+        # All arguments in `args`: the error travels from a Ray worker to the driver.
+        super().__init__(field, given, allowed, nearest)
+        self.field, self.given, self.allowed, self.nearest = field, given, allowed, nearest
+
+    def __str__(self) -> str:
+        return f"{self.field}: given {self.given}; allowed: {self.allowed}"
+
+
+class ModelError(DataError):
+    """A model that cannot be used."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; str() is one line for the person who wrote it, or one for each thing."""
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """`text` on one line of at most `longest` characters, without credentials."""
+    # Escaped first: a password with a line break in it is masked whole.
+    text = mask_secrets("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+# What is given as key=value, as in ?token=... or password=...; mask_token is a setting.
+_NAMED = re.compile(
+    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)[^&\s]+"
+)
+# Up to the last @ of the line: no odd character in a password lets a part of it through.
+_AFTER_USER = re.compile(r"(://[^/\s:@]*):.*@")
+# A token alone, as in https://token@host.
+_ALONE = re.compile(r"://[^/\s@*]+@")
+# Without a scheme, as in user:password@host; hub:owner/name@revision is a model.
+_WITHOUT_SCHEME = re.compile(r"(?<![\w./-])(?!hub:[\w.-]+/[\w.-]+@)([\w.+-]+):(?!//)\S+@")
+
+
+def mask_secrets(text: str) -> str:
+    """`text` with the passwords and tokens in its URLs, and those given as key=value, masked."""
+    text = _AFTER_USER.sub(r"\1:***@", text)
+    text = _ALONE.sub("://***@", text)
+    text = _WITHOUT_SCHEME.sub(r"\1:***@", text)
+    return _NAMED.sub(r"\1***", text)
