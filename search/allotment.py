@@ -9,7 +9,7 @@ from typing import Any
 from search.machine import Cluster
 from search.space import Space
 from trainables.cache import default_root
-from trainables.config.build import model_settings_of
+from trainables.config.to_settings import model_settings_of
 from trainables.configurations import config_of
 from trainables.errors import DataError
 from trainables.forward import PRECISIONS

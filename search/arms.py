@@ -1,6 +1,5 @@
 """The block arms: EntroDrop, what it is compared with, and the baseline that drops nothing."""
 
-from trainables.config.errors import shown
 from trainables.config.fields import (
     Block,
     Name,
@@ -15,6 +14,7 @@ from trainables.config.fields import (
 )
 from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Tokens
 from trainables.config.training import REGULARIZERS
+from trainables.config.validation_messages import shown
 
 BASELINE = "none"
 

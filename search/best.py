@@ -22,7 +22,7 @@ from search.tracking.runs import SQLITE, new_client
 from search.tracking.tracker import tracking_uri
 from search.verdict import Verdict
 from trainables.config.command_line import exit_code
-from trainables.config.models import slug
+from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.whole import write_whole
 

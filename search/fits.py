@@ -3,7 +3,7 @@
 from search.gpus import described
 from search.machine import Cluster, served
 from search.space import Space
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
 
 
 def grown(space_file: ConfigFile[Space], cluster: Cluster) -> Cluster:

@@ -14,7 +14,7 @@ from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
 from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
-from trainables.config.build import preparation_of
+from trainables.config.to_settings import preparation_of
 from trainables.copies import Source
 from trainables.deaths import cause_of_death
 from trainables.documents import Splits

@@ -17,7 +17,7 @@ from search.space import Space
 from search.studies.ledger import Candidate, Ledger
 from search.studies.stopping import PLATEAU
 from search.tracking import Tracker
-from trainables.config.models import slug
+from trainables.config.model_names import slug
 from trainables.errors import mask_secrets
 from trainables.whole import drop_partial_line
 

@@ -23,8 +23,8 @@ from search.studies.confirmation import point_of, sentence
 from search.studies.ledger import Ledger, losses_of
 from search.studies.size import SizeStudy
 from search.trend import trend
-from trainables.config.build import fixed
 from trainables.config.fields import LONGEST_NAME
+from trainables.config.to_settings import fixed
 from trainables.whole import write_whole
 
 # Characters of a schedule's name that tell which size it is of.

@@ -6,9 +6,9 @@ from typing import Any
 from search.folder import RESOLVED
 from search.lock import NAME as LOCK
 from search.space import Space, to_store
-from trainables.config.errors import shown
-from trainables.config.file import ConfigFile
-from trainables.config.yaml_lines import YamlError, read
+from trainables.config.loader import ConfigFile
+from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import YamlError, read
 from trainables.errors import ConfigError, one_line
 
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.

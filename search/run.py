@@ -31,7 +31,7 @@ from search.mirror import Output, opened
 from search.resuming import check_output
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
 from trainables.storage import StorageError, is_url
 
@@ -170,8 +170,8 @@ def _check_hub(space_file: ConfigFile[Space]) -> None:
 
 def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
     """The documents; of a plan, which downloads nothing, those that are not on the hub, or None."""
-    from trainables.config.build import splits_of
     from trainables.config.data import is_on_hub
+    from trainables.config.to_settings import splits_of
     from trainables.errors import DataError
 
     space = space_file.config

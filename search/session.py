@@ -42,9 +42,9 @@ from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from trainables.bell import Bell
 from trainables.cache import default_root
-from trainables.config.build import model_settings_of
-from trainables.config.errors import shown
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
+from trainables.config.to_settings import model_settings_of
+from trainables.config.validation_messages import shown
 from trainables.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.placement import this_node

@@ -20,8 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 from search.arms import ArmBlock, checked
 from search.gpus import described
 from search.reference import reference
-from trainables.config import file
-from trainables.config.errors import shown
+from trainables.config import loader
 from trainables.config.fields import (
     Block,
     Choices,
@@ -34,9 +33,10 @@ from trainables.config.fields import (
     WholeNumber,
     wrong,
 )
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
-from trainables.config.yaml_lines import YamlError, read
+from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import YamlError, read
 from trainables.errors import DataError, mask_secrets
 
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
@@ -327,12 +327,12 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:
     Raises:
         ConfigError: anything that the author of the file or of the overrides can mend.
     """
-    return file.load(path, overrides, Space)
+    return loader.load(path, overrides, Space)
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
-    return file.json_schema(Space)
+    return loader.json_schema(Space)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from trainables.config.file import load
+from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.errors import ConfigError
 

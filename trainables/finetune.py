@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.command_line import configured, resume_command
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.errors import ConfigError, one_line
 from trainables.storage import is_url
@@ -126,7 +126,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
 
     from trainables import parallel
     from trainables.checkpoint import CheckpointError
-    from trainables.config.build import model_settings_of, settings_of
+    from trainables.config.to_settings import model_settings_of, settings_of
     from trainables.errors import DataError
     from trainables.prepare import check_evaluations
     from trainables.train import NonFiniteLossError, Run
@@ -183,7 +183,7 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
 
     from trainables import parallel
     from trainables.cache import default_root
-    from trainables.config.build import preparation_of, splits_of
+    from trainables.config.to_settings import preparation_of, splits_of
     from trainables.entropy import score_folder
     from trainables.errors import DataError
     from trainables.prepare import Prepared, prepare

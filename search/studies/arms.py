@@ -7,8 +7,8 @@ import optuna
 
 from search.arms import BASELINE, ArmBlock
 from search.space import Space
-from trainables.config.build import choose
 from trainables.config.fields import Block, FloatRange
+from trainables.config.to_settings import choose
 from trainables.config.training import REGULARIZERS
 
 ENTRODROP = "entrodrop"

@@ -19,7 +19,7 @@ from search.studies.database import Studies
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.verdict import Difference, Verdict, difference
-from trainables.config.build import settings_of
+from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
 
 # The weights that the test split is read with: of the evaluation of least validation loss, and the last ones.

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.space import Space
 from search.studies.database import Database, Studies
 from search.studies.journal import opened
-from trainables.config.models import slug
+from trainables.config.model_names import slug
 from trainables.settings import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -16,7 +16,7 @@ from search.studies.extrapolation import CurvePruner
 from search.studies.ledger import Candidate, Ledger, device_s_of, hashed, losses_of, objective_value
 from search.studies.sampling import Sampling
 from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, is_known, plateaued
-from trainables.config.build import fixed, settings_of
+from trainables.config.to_settings import fixed, settings_of
 
 SHAPE = "curriculum.shape"
 

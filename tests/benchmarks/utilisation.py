@@ -29,7 +29,7 @@ from search.preparing import Preparing
 from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from tests.benchmarks.trial_overhead import MODEL, searched, small_space
-from trainables.config.build import splits_of
+from trainables.config.to_settings import splits_of
 
 EPOCHS, BATCH = 8, 8
 # Documents of the run that tells how many take how long.

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from search.best import main
 from search.tracking import Tracker
-from trainables.config.models import slug
+from trainables.config.model_names import slug
 
 MODELS: dict[str, tuple[str | None, float]] = {
     "builtin/nano": ("confirmed better", -0.3),

@@ -20,8 +20,8 @@ from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.verdict import Verdict
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
-from trainables.config.build import settings_of
 from trainables.config.recipe import load_recipe
+from trainables.config.to_settings import settings_of
 
 MODEL = "builtin/nano"
 

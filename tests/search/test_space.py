@@ -14,7 +14,7 @@ import yaml
 from search.space import Space, fewest_documents, json_schema, load, masked_text
 from tests.configs import FILES, MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
-from trainables.config.file import ConfigFile
+from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError
 
 MATH = Path(__file__).parents[2] / "spaces" / "math.yaml"

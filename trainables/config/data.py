@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from trainables.config.errors import shown
 from trainables.config.fields import Block, Count, OneOrMore, Text, wrong
+from trainables.config.validation_messages import shown
 from trainables.documents import SplitSizes
 
 if TYPE_CHECKING:

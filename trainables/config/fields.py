@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from trainables.config.errors import shown
-from trainables.config.yaml_lines import Place
+from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import Place
 
 
 def wrong(where: Place, given: str, allowed: str, nearest: str | None = None) -> PydanticCustomError:

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from trainables.config.errors import shown
 from trainables.config.fields import Block, is_searched, wrong
-from trainables.config.file import ConfigFile, load
+from trainables.config.loader import ConfigFile, load
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.schedule import SplineShape
 from trainables.config.training import SEARCHABLE
-from trainables.config.yaml_lines import Place
+from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import Place
 
 _ALLOWED = "one value: a run has one setting; python -m search.run searches"
 

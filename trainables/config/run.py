@@ -8,11 +8,11 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from trainables.config.data import Data, General, ReasoningGymData
-from trainables.config.errors import shown
 from trainables.config.fields import Block, Choices, Count, Name, wrong
-from trainables.config.models import ModelName, distinct_slugs
+from trainables.config.model_names import ModelName, distinct_slugs
 from trainables.config.schedule import Schedule
 from trainables.config.training import Evaluation, Training
+from trainables.config.validation_messages import shown
 
 
 class RunBudget(Block):

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from trainables.config.errors import shown
 from trainables.config.fields import (
     Block,
     FloatRange,
@@ -17,7 +16,8 @@ from trainables.config.fields import (
     WholeNumber,
     wrong,
 )
-from trainables.config.models import ModelName
+from trainables.config.model_names import ModelName
+from trainables.config.validation_messages import shown
 
 
 class EntropyThreshold(Block):

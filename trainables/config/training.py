@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.config.errors import shown
 from trainables.config.fields import Block, Count, NotNegative, Positive, Searchable, ShareBelowOne, WholeNumber, wrong
+from trainables.config.validation_messages import shown
 
 # Settings of a training that hold a model back, each off at 0.
 REGULARIZERS = ("label_smoothing", "hidden_dropout", "attention_dropout", "neftune_alpha")

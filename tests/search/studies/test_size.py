@@ -13,8 +13,8 @@ from search.studies.arms import ENTRODROP, REGULARIZED
 from search.studies.ledger import objective_value
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING, PLATEAU
-from trainables.config.build import settings_of
 from trainables.config.recipe import load_recipe
+from trainables.config.to_settings import settings_of
 
 MODEL = "builtin/nano"
 MATH = Path(__file__).parents[3] / "spaces" / "math.yaml"

@@ -6,7 +6,7 @@ import pytest
 from tests.configs import FILES, MINIMAL, failure
 from trainables import sources
 from trainables.config.data import FilesData, FilesGeneral, source_of
-from trainables.config.file import load
+from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.documents import SplitSizes
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.configs import FILES, MINIMAL, failure
-from trainables.config.build import model_settings_of, preparation_of, settings_of
 from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.config.to_settings import model_settings_of, preparation_of, settings_of
 from trainables.curriculum import Step
 from trainables.documents import Splits
 from trainables.errors import ConfigError

@@ -4,7 +4,7 @@ import pytest
 
 from tests.configs import MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
-from trainables.config.file import load
+from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.config.schedule import EntropyThreshold, Schedule, SplineShape
 

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.config.errors import Problem, nearest_word, problems, shown
-from trainables.config.yaml_lines import MAX_DEPTH, Place, YamlError, read
+from trainables.config.validation_messages import Problem, nearest_word, problems, shown
+from trainables.config.yaml_values import MAX_DEPTH, Place, YamlError, read
 from trainables.errors import ConfigError, one_line
 
 MAX_BYTES = 2**20

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from tests.configs import MINIMAL, failure
-from trainables.config import models
-from trainables.config.file import load
-from trainables.config.models import slug
+from trainables.config import model_names
+from trainables.config.loader import load
+from trainables.config.model_names import slug
 from trainables.config.run import RunConfig
 from trainables.weights import BUILTIN
 
@@ -16,7 +16,7 @@ def names(path: Path, given: str) -> list[str]:
 
 
 def test_the_builtin_models_are_those_of_the_trainer() -> None:
-    assert models.BUILTIN == BUILTIN
+    assert model_names.BUILTIN == BUILTIN
 
 
 def test_names_of_all_kinds_load(write: Any, tmp_path: Path) -> None:

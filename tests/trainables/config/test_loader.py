@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.configs import MINIMAL, failure, tells
-from trainables.config.file import load
+from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from trainables.config.yaml_lines import MAX_INTEGER, Place
+from trainables.config.yaml_values import MAX_INTEGER, Place
 from trainables.errors import one_line
 
 _MISSING = object()

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from trainables.config.errors import nearest_word, shown
 from trainables.config.fields import wrong
+from trainables.config.validation_messages import nearest_word, shown
 
 # The names of trainables.builtin, which takes seconds to import: what is wrong with a file is told before that.
 BUILTIN = ("builtin/nano", "builtin/micro")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.configs import MINIMAL
-from trainables.config.build import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
 from trainables.config.fields import FloatRange, is_searched
-from trainables.config.file import load
+from trainables.config.loader import load
 from trainables.config.run import RunConfig
+from trainables.config.to_settings import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
 from trainables.curriculum import Sigmoid, Spline, Step
 from trainables.documents import Splits
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings
