@@ -21,12 +21,12 @@ from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.cache import default_root
 from trainables.config.data import split_sizes
-from trainables.documents import Splits
+from trainables.data.documents import Splits
+from trainables.data.packing import Packed, pack
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
 from trainables.memory import checkpoint_bytes
 from trainables.models import load_model, load_tokenizer
-from trainables.packing import Packed, pack
 from trainables.prepare import check_evaluations, check_length, mask_token_of
 from trainables.weights import at_hand, model_folder
 

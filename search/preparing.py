@@ -16,8 +16,8 @@ from search.studies.arms import needs_mask_token
 from trainables.cache import default_root
 from trainables.config.to_settings import preparation_of
 from trainables.copies import Source
+from trainables.data.documents import Splits
 from trainables.deaths import cause_of_death
-from trainables.documents import Splits
 from trainables.errors import one_line
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare

@@ -38,7 +38,7 @@ from trainables.storage import StorageError, is_url
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
     from search.allotment import Allotment
-    from trainables.documents import Splits
+    from trainables.data.documents import Splits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,10 +9,10 @@ from ray.util import ActorPool
 from torch import Tensor
 
 from trainables.copies import local_folder
+from trainables.data.packing import Packed
 from trainables.entropy import CPU, FolderModel, score_folder
 from trainables.evaluate import ROWS
 from trainables.mailbox import Reference
-from trainables.packing import Packed
 from trainables.weights import model_files, parameters_of
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.

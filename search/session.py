@@ -45,7 +45,7 @@ from trainables.cache import default_root
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
-from trainables.documents import Splits
+from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.placement import this_node
 from trainables.prepare import Prepared

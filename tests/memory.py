@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests import tiny
-from trainables.documents import Document, Splits
+from trainables.data.documents import Document, Splits
 from trainables.evaluate import ROWS
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import ModelSettings, Settings

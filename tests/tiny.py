@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, 
 
 from trainables.cache import cached
 from trainables.curriculum import Constant, Curriculum
-from trainables.documents import Document, Splits
+from trainables.data.documents import Document, Splits
+from trainables.data.packing import Packed
 from trainables.entropy import score_folder
-from trainables.packing import Packed
 from trainables.prepare import Preparation, Prepared, Scorer, prepare
 from trainables.settings import EntroDrop, Settings
 

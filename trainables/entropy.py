@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from trainables import parallel
+from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.evaluate import ROWS
 from trainables.forward import Forward
 from trainables.models import check_forward, embeddings_of, load_model
-from trainables.packing import Packed
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables import parallel
-from trainables.packing import Packed
+from trainables.data.packing import Packed
 
 # Rows of one forward pass.
 ROWS = 8

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trainables.data.packing import Packed
 from trainables.loss import TokenLoss, token_loss
 from trainables.masking import zero_inputs
 from trainables.models import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
-from trainables.packing import Packed
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

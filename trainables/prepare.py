@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainables.cache import cached, content_digest, contents
-from trainables.documents import Splits
+from trainables.data.documents import Splits
+from trainables.data.packing import Packed, pack
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.errors import DataError, ModelError
 from trainables.models import context_length, load_tokenizer
-from trainables.packing import Packed, pack
 from trainables.sealed import digest, file_hash
 from trainables.weights import model_digest, model_files, model_folder
 

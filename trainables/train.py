@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import checkpoint, parallel
+from trainables.data.packing import Packed
 from trainables.entropy import score, threshold
 from trainables.evaluate import evaluate, measure
 from trainables.forward import PRECISIONS
@@ -21,7 +22,6 @@ from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
 from trainables.models import save_model
 from trainables.noise import Noise
-from trainables.packing import Packed
 from trainables.sealed import digest
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard

@@ -9,10 +9,10 @@ from torch._dynamo import config as dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
+from trainables.data.packing import Packed
 from trainables.evaluate import HeldOut
 from trainables.forward import Forward
 from trainables.models import add_lora, check_forward, load_model
-from trainables.packing import Packed
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen, device_bytes, distribute, reshard

@@ -21,7 +21,7 @@ import torch
 
 from trainables.cache import default_root
 from trainables.curriculum import Sigmoid
-from trainables.documents import Document, Splits
+from trainables.data.documents import Document, Splits
 from trainables.entropy import score_folder
 from trainables.prepare import Preparation, prepare
 from trainables.settings import EntroDrop, Settings

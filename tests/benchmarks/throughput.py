@@ -34,12 +34,12 @@ from search.gpus import named
 from trainables.builtin import unweighted
 from trainables.cache import default_root
 from trainables.curriculum import Constant
-from trainables.documents import SplitSizes
+from trainables.data.documents import SplitSizes
+from trainables.data.reasoning_gym import ReasoningGym
 from trainables.entropy import score_folder
 from trainables.forward import Forward
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
-from trainables.sources import ReasoningGym
 from trainables.train import Run
 from trainables.warm import WarmModel
 from trainables.weights import model_folder

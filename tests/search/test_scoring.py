@@ -10,8 +10,8 @@ import torch
 
 from search import scoring
 from tests import tiny
+from trainables.data.packing import Packed
 from trainables.entropy import score_folder
-from trainables.packing import Packed
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.documents import Document
+from trainables.data.documents import Document
 from trainables.generate import answers_agree, exact_match
 from trainables.models import load_tokenizer
 from trainables.prepare import Question

@@ -40,6 +40,7 @@ from transformers import (
 
 from tests import tiny
 from tests.trainables.damage import Evil
+from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.forward import Forward
 from trainables.models import (
@@ -52,7 +53,6 @@ from trainables.models import (
     output_matrix,
     save_model,
 )
-from trainables.packing import Packed
 from trainables.settings import Lora
 from trainables.weights import model_folder
 

@@ -11,13 +11,13 @@ import torch
 
 from tests import tiny
 from trainables import prepare as module
-from trainables.documents import Document
+from trainables.data.documents import Document
+from trainables.data.packing import pack
 from trainables.entropy import evaluation_groups, score, score_folder
 from trainables.errors import DataError, ModelError
 from trainables.evaluate import evaluate
 from trainables.forward import Forward
 from trainables.models import load_model, load_tokenizer
-from trainables.packing import pack
 from trainables.prepare import SPLITS, Prepared
 from trainables.warm import WarmModel
 

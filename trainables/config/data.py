@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from trainables.config.fields import Block, Count, OneOrMore, Text, wrong
 from trainables.config.validation_messages import shown
-from trainables.documents import SplitSizes
+from trainables.data.documents import SplitSizes
 
 if TYPE_CHECKING:
-    from trainables.sources import Source
+    from trainables.data.documents import Source
 
 
 def _has_columns(template: str) -> str:
@@ -160,16 +160,19 @@ def source_of(
     data: ReasoningGymData | FilesData | HubData | ReasoningGymGeneral | FilesGeneral | HubGeneral,
 ) -> "Source":
     """The source that a block describes; a general one has all its documents in the training split."""
-    from trainables import sources
+    from trainables.data.files import Files
+    from trainables.data.hub import Hub
+    from trainables.data.reasoning_gym import ReasoningGym
+    from trainables.data.templates import Templates
 
     sizes = SplitSizes(data.documents, 0, 0) if isinstance(data, _Documents) else split_sizes(data)
     if isinstance(data, _ReasoningGym):
-        return sources.ReasoningGym(data.task, sizes)
+        return ReasoningGym(data.task, sizes)
     answer = data.answer if isinstance(data, _WithAnswer) else None
-    templates = sources.Templates(data.template, data.prompt, answer)
+    templates = Templates(data.template, data.prompt, answer)
     if isinstance(data, _Files):
-        return sources.Files(data.paths(), templates, sizes, data.sample_by)
-    return sources.Hub(data.path, data.name, data.split, data.revision, data.files, templates, sizes)
+        return Files(data.paths(), templates, sizes, data.sample_by)
+    return Hub(data.path, data.name, data.split, data.revision, data.files, templates, sizes)
 
 
 def is_on_hub(

@@ -15,7 +15,7 @@ from trainables.config.run import RunConfig
 from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
 from trainables.config.training import REGULARIZERS, SEARCHABLE
 from trainables.curriculum import curriculum_from
-from trainables.documents import Splits
+from trainables.data.documents import Splits
 from trainables.prepare import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
 
@@ -140,7 +140,7 @@ def splits_of(config: RunConfig) -> Splits:
     splits = source_of(config.data).splits(config.seed)
     if config.general is None:
         return splits
-    from trainables.sources import general_documents
+    from trainables.data.documents import general_documents
 
     return replace(splits, general=general_documents(source_of(config.general), config.seed, splits))
 

@@ -4,11 +4,14 @@ from typing import Any
 import pytest
 
 from tests.configs import FILES, MINIMAL, failure
-from trainables import sources
 from trainables.config.data import FilesData, FilesGeneral, source_of
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
-from trainables.documents import SplitSizes
+from trainables.data.documents import Source, SplitSizes
+from trainables.data.files import Files
+from trainables.data.hub import Hub
+from trainables.data.reasoning_gym import ReasoningGym
+from trainables.data.templates import Templates
 
 
 def test_a_files_path_is_relative_to_the_space(write: Any, tmp_path: Path) -> None:
@@ -160,20 +163,20 @@ data: {source: hub, path: openai/gsm8k, name: main, template: "{answer}", train:
 
 
 def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
-    def source(text: str, *overrides: str) -> sources.Source:
+    def source(text: str, *overrides: str) -> Source:
         return source_of(load(write(text), overrides, RunConfig).config.data)
 
     sizes = SplitSizes(3, 2, 6)
-    assert source(ANSWERED, "data.answer='{answer}'", "data.sample_by=paragraph") == sources.Files(
+    assert source(ANSWERED, "data.answer='{answer}'", "data.sample_by=paragraph") == Files(
         (str(tmp_path / "my.jsonl"),),
-        sources.Templates("{answer}", "{question}\n", "{answer}"),
+        Templates("{answer}", "{question}\n", "{answer}"),
         sizes,
         "paragraph",
     )
-    assert source(HUB, "data.revision=v1", "data.files=python/*") == sources.Hub(
-        "openai/gsm8k", "main", "train", "v1", "python/*", sources.Templates("{answer}"), sizes
+    assert source(HUB, "data.revision=v1", "data.files=python/*") == Hub(
+        "openai/gsm8k", "main", "train", "v1", "python/*", Templates("{answer}"), sizes
     )
-    assert source(MINIMAL, "data.task=chain_sum") == sources.ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
+    assert source(MINIMAL, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
 
 
 GENERAL = "general: {source: files, path: [general.txt], template: '{text}', documents: 9}\n"

@@ -9,7 +9,7 @@ from tests.configs import FILES, MINIMAL, failure
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.config.to_settings import model_settings_of, preparation_of, settings_of
 from trainables.curriculum import Step
-from trainables.documents import Splits
+from trainables.data.documents import Splits
 from trainables.errors import ConfigError
 from trainables.settings import EntroDrop, ExactMatch, Lora
 

@@ -11,7 +11,7 @@ from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.config.to_settings import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
 from trainables.curriculum import Sigmoid, Spline, Step
-from trainables.documents import Splits
+from trainables.data.documents import Splits
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings
 
 FIXED = """\

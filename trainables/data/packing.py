@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.documents import Document
+from trainables.data.documents import Document
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,45 @@
-"""Splits by content: the order of a file does not matter, and nothing stands in two splits."""
+"""Documents and their splits by content: the order of a file does not matter, and nothing stands in two splits."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from trainables.documents import Document, Splits, SplitSizes
 from trainables.errors import DataError
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training example: a prompt, if it has one, and a text. Documents of one `group` never stand in two splits.
+
+    Attributes:
+        answer: what a generated text is compared with.
+    """
+
+    text: str
+    group: str
+    prompt: str = ""
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Documents in each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The domain's documents, and those of a general split, which measures what is forgotten."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    test: tuple[Document, ...]
+    general: tuple[Document, ...] = ()
 
 
 class Source(Protocol):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from trainables.documents import Document
+from trainables.data.documents import Document, content_hash
 from trainables.errors import DataError
-from trainables.sources.splitting import content_hash
 
 
 @dataclass(frozen=True)

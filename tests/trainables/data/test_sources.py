@@ -16,10 +16,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainables.documents import Document, Splits, SplitSizes
+from trainables.data.documents import Document, Source, Splits, SplitSizes, general_documents, split
+from trainables.data.files import Files
+from trainables.data.hub import Hub
+from trainables.data.reasoning_gym import ReasoningGym
+from trainables.data.templates import Templates
 from trainables.errors import DataError
-from trainables.sources import Files, Hub, ReasoningGym, Source, Templates, general_documents
-from trainables.sources.splitting import split
 
 SIZES = SplitSizes(12, 6, 5)
 
@@ -329,8 +331,8 @@ def test_a_pipe_and_a_device_are_told_and_not_waited_for(tmp_path: Path) -> None
 def test_what_is_too_large_is_not_read_whole(
     tmp_path: Path, name: str, content: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.sources.files.LONGEST_LINE", 100)
-    monkeypatch.setattr("trainables.sources.files.LARGEST_WHOLE", 150)
+    monkeypatch.setattr("trainables.data.files.LONGEST_LINE", 100)
+    monkeypatch.setattr("trainables.data.files.LARGEST_WHOLE", 150)
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=re.escape(told)):
         files(tmp_path / name, template="{question}").splits(seed=0)

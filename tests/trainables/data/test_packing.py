@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from trainables.documents import Document
-from trainables.packing import Packed, pack
+from trainables.data.documents import Document
+from trainables.data.packing import Packed, pack
 
 
 class Characters:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from trainables.documents import Document, Splits, SplitSizes
+from trainables.data.documents import Document, Splits, SplitSizes, content_hash, split, unseen
 from trainables.errors import DataError
-from trainables.sources.splitting import content_hash, split, unseen
 
 # More than anybody fine-tunes on as "little data"; generating them takes ten seconds.
 _MOST_GENERATED = 20_000

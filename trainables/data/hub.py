@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from trainables.documents import Splits, SplitSizes
+from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.templates import Templates
 from trainables.errors import DataError
 from trainables.hub import advice
-from trainables.sources.records import Templates
-from trainables.sources.splitting import split, unseen
 
 
 @dataclass(frozen=True)

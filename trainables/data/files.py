@@ -11,10 +11,9 @@ from typing import Any, TextIO
 import pyarrow
 import pyarrow.parquet
 
-from trainables.documents import Splits, SplitSizes
+from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.templates import Templates
 from trainables.errors import DataError
-from trainables.sources.records import Templates
-from trainables.sources.splitting import split, unseen
 
 Records = Iterator[tuple[str, dict[str, Any]]]
 
