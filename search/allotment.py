@@ -8,7 +8,6 @@ from typing import Any
 
 from search.machine import Cluster
 from search.space import Space
-from trainables.cache import default_root
 from trainables.config.to_settings import model_settings_of
 from trainables.configurations import config_of
 from trainables.errors import DataError
@@ -16,6 +15,7 @@ from trainables.forward import PRECISIONS
 from trainables.memory import CONTEXT_BYTES, Memory, Network, bytes_for_torch, memory_of, network_of, state_bytes
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen
+from trainables.storage.cache import default_root
 
 # Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9

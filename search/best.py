@@ -24,7 +24,7 @@ from search.verdict import Verdict
 from trainables.config.command_line import exit_code
 from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line
-from trainables.whole import write_whole
+from trainables.storage.files import write_atomic
 
 _PAGE = 500
 _VERDICT = ".verdict"
@@ -66,7 +66,7 @@ def _find(options: argparse.Namespace) -> int:
         raise ConfigError("--output: nothing was confirmed better than no dropout; use no dropout")
     text = store.text(best.run_id, f"best_schedule.{slug(best.model)}.yaml")
     try:
-        write_whole(options.output, text)
+        write_atomic(options.output, text)
     except OSError as error:
         allowed = f"a file that can be written ({error.strerror})"
         raise ConfigError(f"--output: given {options.output}; allowed: {allowed}") from None

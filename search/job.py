@@ -5,8 +5,8 @@ from pathlib import Path
 
 from search.tracking.runs import SQLITE
 from search.tracking.tracker import tracking_uri
-from trainables.cache import default_root
 from trainables.errors import ConfigError
+from trainables.storage.cache import default_root
 
 # Ray unpacks what `ray job submit --working-dir` sent into a folder inside of one with this name, and removes it after
 # the job (ray/_private/runtime_env/working_dir.py).

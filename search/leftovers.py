@@ -6,7 +6,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from search.studies.ledger import Ledger
-from trainables.storage import Place, store_errors
+from trainables.storage.files import Place, store_errors
 
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 

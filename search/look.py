@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trainables.errors import ConfigError, mask_secrets
-from trainables.storage import Place, store_errors
+from trainables.storage.files import Place, store_errors
 
 _MARK = ".seen-"
 

@@ -44,9 +44,9 @@ from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, RESOLVED, SPACE
 from search.lock import NAME as LOCK
 from search.lock import output_lock
 from search.tracking.outbox import Outbox, copy_of
-from trainables.cache import default_root
 from trainables.errors import ConfigError, mask_secrets
-from trainables.storage import (
+from trainables.storage.cache import default_root
+from trainables.storage.files import (
     Place,
     StorageError,
     fetch_folder,

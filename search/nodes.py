@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.look import Folder, Mark, Report, look_function, marked
 from search.machine import Cluster
 from search.mirror import Output
-from trainables.cache import default_root
 from trainables.errors import ConfigError, mask_secrets, one_line
+from trainables.storage.cache import default_root
 
 # What a slot's processes import.
 _PACKAGES = (

@@ -18,7 +18,7 @@ from search.space import Space
 from search.studies.confirmation import point_of
 from search.studies.size import SizeStudy
 from search.verdict import Verdict
-from trainables.whole import replace_whole
+from trainables.storage.files import replace_atomic
 
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#9b5de5", "#66a182", "#2e4057", "#8d6a9f")
 # Told apart by colour, and by shape without it.
@@ -52,7 +52,7 @@ def write_pictures(output: Path, space: Space, sizes: Sequence[Size], trend: Map
     written = []
     for name, figure in drawn.items():
         if figure is not None:
-            replace_whole(output / name, partial(figure.savefig, dpi=130, format="png"))
+            replace_atomic(output / name, partial(figure.savefig, dpi=130, format="png"))
             written.append(output / name)
     return written
 

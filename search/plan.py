@@ -19,7 +19,6 @@ from search.studies.arms import needs_mask_token
 from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
 from trainables.builtin import ARCHITECTURES, unweighted
-from trainables.cache import default_root
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
@@ -28,6 +27,7 @@ from trainables.forward import PRECISIONS, Forward
 from trainables.memory import checkpoint_bytes
 from trainables.models import load_model, load_tokenizer
 from trainables.prepare import check_evaluations, check_length, mask_token_of
+from trainables.storage.cache import default_root
 from trainables.weights import at_hand, model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.

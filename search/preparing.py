@@ -13,7 +13,6 @@ from ray.exceptions import RayError, RayTaskError
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
 from search.studies.arms import needs_mask_token
-from trainables.cache import default_root
 from trainables.config.to_settings import preparation_of
 from trainables.copies import Source
 from trainables.data.documents import Splits
@@ -21,6 +20,7 @@ from trainables.deaths import cause_of_death
 from trainables.errors import one_line
 from trainables.placement import this_node
 from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
+from trainables.storage.cache import default_root
 
 _NEWS_TIMEOUT = 1.0
 

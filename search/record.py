@@ -19,7 +19,7 @@ from search.studies.stopping import PLATEAU
 from search.tracking import Tracker
 from trainables.config.model_names import slug
 from trainables.errors import mask_secrets
-from trainables.whole import drop_partial_line
+from trainables.storage.files import drop_partial_line
 
 # The tag that MLflow's UI shows as a run's description.
 _DESCRIPTION = "mlflow.note.content"

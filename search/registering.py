@@ -8,7 +8,7 @@ from search.mirror import Output
 from search.outcome import Size, recommended, verdict_of
 from search.record import Record
 from search.space import Space
-from trainables.storage import fetch_folder, remove, store_errors
+from trainables.storage.files import fetch_folder, remove, store_errors
 
 
 def register_models(where: Output, space: Space, sizes: Sequence[Size], record: Record) -> list[str]:

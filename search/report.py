@@ -18,7 +18,7 @@ from search.folder import REPORT, RESOLVED, check_holds
 from search.mirror import folder_of
 from trainables.config.command_line import exit_code
 from trainables.errors import ConfigError, mask_secrets
-from trainables.storage import is_url, place, replace_file, store_errors
+from trainables.storage.files import is_url, place, replace_file, store_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from search.studies.size import SizeStudy
 from search.trend import trend
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
-from trainables.whole import write_whole
+from trainables.storage.files import write_atomic
 
 # Characters of a schedule's name that tell which size it is of.
 _LONGEST_SUFFIX = 60
@@ -256,11 +256,11 @@ def comparison_table(sizes: Sequence[Size], space: Space) -> Any:
 def write_results(output: Path, space: Space, sizes: Sequence[Size], summary: dict[str, Any]) -> list[Path]:
     """Writes the result files. Returns their paths."""
     written = [output / "summary.json"]
-    write_whole(written[0], json.dumps(summary, indent=2) + "\n")
+    write_atomic(written[0], json.dumps(summary, indent=2) + "\n")
     for size in sizes:
         if (text := best_schedule(size, space)) is not None:
             path = output / f"best_schedule.{size.searched.slug}.yaml"
-            write_whole(path, text)
+            write_atomic(path, text)
             written.append(path)
     return [*written, *write_pictures(output, space, sizes, summary.get("trend"))]
 

@@ -33,7 +33,7 @@ from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
-from trainables.storage import StorageError, is_url
+from trainables.storage.files import StorageError, is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.

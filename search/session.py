@@ -41,7 +41,6 @@ from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from trainables.bell import Bell
-from trainables.cache import default_root
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
@@ -50,8 +49,9 @@ from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot_config import SlotConfig
+from trainables.storage.cache import default_root
+from trainables.storage.files import write_atomic
 from trainables.weights import model_size
-from trainables.whole import write_whole
 
 # Seconds that the end of a search waits for MLflow, once before and once after the results are written; and the end of
 # one that was interrupted.
@@ -169,9 +169,9 @@ def _search(
     stored = yaml.safe_dump(to_store(space), sort_keys=False)
     text = masked_text(space_file.text, stored)
     # This one first: with it the folder is one that --resume goes on with.
-    write_whole(output / RESOLVED, stored)
+    write_atomic(output / RESOLVED, stored)
     interruption.last_words = f"interrupted; go on with: {resume_command}"
-    write_whole(output / SPACE, text)
+    write_atomic(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
     sizes = sizes_of(state, {model: resolved(space, allotments[model]) for model in models})

@@ -24,7 +24,7 @@ from search.standing import Standing
 from search.view import View
 from trainables.config.command_line import exit_code
 from trainables.errors import ConfigError, mask_secrets, one_line
-from trainables.storage import is_url
+from trainables.storage.files import is_url
 
 _PAUSE = 0.5
 

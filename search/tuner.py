@@ -27,7 +27,7 @@ from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption
 from trainables.mailbox import Keep, Reference
 from trainables.slot import NoRoomError, Slot
 from trainables.slot_config import SlotConfig
-from trainables.storage import Place, place, remove
+from trainables.storage.files import Place, place, remove
 
 # How often the bell, which may have been started anew, is told the same.
 _TELL_AGAIN_S = 1.0

@@ -11,13 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from trainables.cache import cached
 from trainables.curriculum import Constant, Curriculum
 from trainables.data.documents import Document, Splits
 from trainables.data.packing import Packed
 from trainables.entropy import score_folder
 from trainables.prepare import Preparation, Prepared, Scorer, prepare
 from trainables.settings import EntroDrop, Settings
+from trainables.storage.cache import cached
 
 _NAMES = ("anna", "ben", "carla", "dmitri")
 _THINGS = ("apples", "books", "coins", "stamps")

@@ -14,8 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from trainables.cache import cached
 from trainables.loss import token_loss
+from trainables.storage.cache import cached
 
 END = "<|endoftext|>"
 

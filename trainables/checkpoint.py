@@ -28,8 +28,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainables import parallel
 from trainables.errors import mask_secrets, one_line
-from trainables.sealed import MANIFEST, DamagedError, check_files, hashes_of, manifest_of, read_manifest
-from trainables.storage import Place, StorageError, remove, replace_file, store_errors
+from trainables.storage.files import Place, StorageError, remove, replace_file, store_errors
+from trainables.storage.manifest import MANIFEST, DamagedError, check_files, hashes_of, manifest_of, read_manifest
 
 # What the metadata of a checkpoint of tensors is made of, beside the types of numbers.
 _METADATA = {

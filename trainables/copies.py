@@ -9,11 +9,11 @@ import ray
 from filelock import FileLock
 from ray.exceptions import RayTaskError
 
-from trainables.cache import cached
 from trainables.errors import DataError
 from trainables.mailbox import Reference
 from trainables.prepare import Prepared
-from trainables.sealed import DamagedError, check_files, digest
+from trainables.storage.cache import cached
+from trainables.storage.manifest import DamagedError, check_files, digest
 
 # Bytes that are sent at a time: a piece lies in the object store of both nodes.
 _PIECE = 32 * 2**20

@@ -25,8 +25,7 @@ from trainables.config.command_line import configured, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.errors import ConfigError, one_line
-from trainables.storage import is_url
-from trainables.whole import replace_whole, write_whole
+from trainables.storage.files import is_url, replace_atomic, write_atomic
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a file is told before that.
@@ -171,7 +170,7 @@ def _begin(output: Path, config: RecipeConfig) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_whole(output / "resolved.yaml", resolved)
+        write_atomic(output / "resolved.yaml", resolved)
     except OSError as error:
         allowed = f"a folder that can be written ({error.strerror})"
         raise ConfigError(f"--output: given {output}; allowed: {allowed}") from None
@@ -182,11 +181,11 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
     import torch.distributed as dist
 
     from trainables import parallel
-    from trainables.cache import default_root
     from trainables.config.to_settings import preparation_of, splits_of
     from trainables.entropy import score_folder
     from trainables.errors import DataError
     from trainables.prepare import Prepared, prepare
+    from trainables.storage.cache import default_root
 
     told = ""
 
@@ -263,7 +262,7 @@ def _record(run: "Run", output: Path) -> None:
 
     base = run.warm.prepared.base_losses
     losses = {"before": base, "evaluations": run.history}
-    write_whole(output / "losses.json", json.dumps(losses, indent=1) + "\n")
+    write_atomic(output / "losses.json", json.dumps(losses, indent=1) + "\n")
     epochs = [0.0, *(metrics["epoch"] for metrics in run.history)]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -282,7 +281,7 @@ def _record(run: "Run", output: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    replace_whole(output / "losses.png", partial(figure.savefig, dpi=130, format="png"))
+    replace_atomic(output / "losses.png", partial(figure.savefig, dpi=130, format="png"))
 
 
 if __name__ == "__main__":

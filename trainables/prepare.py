@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.cache import cached, content_digest, contents
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
 from trainables.entropy import evaluation_groups, score_folder
 from trainables.errors import DataError, ModelError
 from trainables.models import context_length, load_tokenizer
-from trainables.sealed import digest, file_hash
+from trainables.storage.cache import cached, content_digest, contents
+from trainables.storage.manifest import digest, file_hash
 from trainables.weights import model_digest, model_files, model_folder
 
 SPLITS = ("train", "validation", "test")

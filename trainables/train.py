@@ -22,10 +22,10 @@ from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
 from trainables.models import save_model
 from trainables.noise import Noise
-from trainables.sealed import digest
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard
-from trainables.storage import Place, replace_folder, safetensors_errors
+from trainables.storage.files import Place, replace_folder, safetensors_errors
+from trainables.storage.manifest import digest
 from trainables.warm import WarmModel
 
 _DRAW, _REPLACE = 0, 1

@@ -15,10 +15,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainables.builtin import ARCHITECTURES, base_folder, unweighted
-from trainables.cache import cached
 from trainables.errors import ModelError
 from trainables.hub import advice, ask_for_model
-from trainables.sealed import MANIFEST, digest, file_hash
+from trainables.storage.cache import cached
+from trainables.storage.manifest import MANIFEST, digest, file_hash
 
 BUILTIN = tuple(ARCHITECTURES)
 HUB, _PACKAGE = "hub:", "package:"

@@ -22,7 +22,7 @@ from trainables.mailbox import Answer, Assignment, Order, Reference, Worker
 from trainables.memory import bytes_for_torch
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
-from trainables.storage import Place, StorageError, place, store_errors
+from trainables.storage.files import Place, StorageError, place, store_errors
 from trainables.train import NonFiniteLossError, Run
 from trainables.warm import WarmModel
 

@@ -15,7 +15,7 @@ from search.page import plots
 from search.page.plots import Plot
 from search.reopened import Reopened
 from search.results import last_words
-from trainables.whole import write_whole
+from trainables.storage.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def write_page(path: Path, searches: Sequence[Reopened]) -> None:
     template = environment.get_template("report.html.j2")
     names = ", ".join(search.space.name for search in searches)
     text = template.render(title=names, parts=[_part(s) for s in searches], plotly_js=plotly.offline.get_plotlyjs())
-    write_whole(path, text)
+    write_atomic(path, text)
 
 
 def _part(search: Reopened) -> _Part:

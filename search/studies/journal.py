@@ -6,7 +6,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from trainables.whole import drop_partial_line
+from trainables.storage.files import drop_partial_line
 
 
 class JournalError(ValueError):

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from trainables.cache import default_root
 from trainables.curriculum import Sigmoid
 from trainables.data.documents import Document, Splits
 from trainables.entropy import score_folder
 from trainables.prepare import Preparation, prepare
 from trainables.settings import EntroDrop, Settings
+from trainables.storage.cache import default_root
 from trainables.train import Run
 from trainables.warm import WarmModel
 

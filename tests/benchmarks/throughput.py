@@ -32,7 +32,6 @@ from transformers import (
 
 from search.gpus import named
 from trainables.builtin import unweighted
-from trainables.cache import default_root
 from trainables.curriculum import Constant
 from trainables.data.documents import SplitSizes
 from trainables.data.reasoning_gym import ReasoningGym
@@ -40,6 +39,7 @@ from trainables.entropy import score_folder
 from trainables.forward import Forward
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
+from trainables.storage.cache import default_root
 from trainables.train import Run
 from trainables.warm import WarmModel
 from trainables.weights import model_folder

@@ -36,7 +36,7 @@ from tests.search.studies.test_size import MODEL, space
 from trainables.bell import Bell
 from trainables.settings import ModelSettings
 from trainables.slot_config import SlotConfig
-from trainables.storage import remove
+from trainables.storage.files import remove
 
 
 class AllStop(SizeStudy):

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from search.leftovers import remove_ended
 from tests.studies import search
-from trainables.storage import place, remove
+from trainables.storage.files import place, remove
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

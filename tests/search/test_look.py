@@ -13,7 +13,7 @@ from search.look import Folder, look_function, marked
 from search.mirror import Output
 from search.nodes import needed
 from trainables.errors import ConfigError
-from trainables.storage import Place
+from trainables.storage.files import Place
 
 # A node on which neither this project nor anything that it needs is installed.
 BARE = """

@@ -13,7 +13,7 @@ from search.mirror import Output, fetch, folder_of, opened
 from search.tracking.outbox import Outbox
 from search.tracking.records import Model, Record, Start
 from trainables.errors import ConfigError
-from trainables.storage import StorageError, place
+from trainables.storage.files import StorageError, place
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from search import registering
 from search.mirror import Output
-from trainables.storage import StorageError, place
+from trainables.storage.files import StorageError, place
 
 NAME = Path("nano-confirmation") / "3"
 

@@ -21,7 +21,7 @@ from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.errors import DataError
 from trainables.slot import NoRoomError
-from trainables.storage import StorageError
+from trainables.storage.files import StorageError
 
 EVALUATIONS, TOKENS = 8, 100
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.sealed import hashes_of, manifest_of, read_manifest
+from trainables.storage.manifest import hashes_of, manifest_of, read_manifest
 
 
 def flip_a_byte(path: Path) -> None:

@@ -20,7 +20,8 @@ import torch.multiprocessing
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tests.trainables.damage import flip_a_byte
-from trainables import checkpoint, sealed
+from trainables import checkpoint
+from trainables.storage import manifest
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def _two_ranks(rank: int, folder: Path) -> None:
     # Two of these, so that each rank has one to write.
     tensors = {"one": torch.ones(2**19), "two": torch.ones(2**19)}
     for what in ("save", "load", "damaged"):
-        with mock.patch.object(sealed, "file_hash", wraps=sealed.file_hash) as read:
+        with mock.patch.object(manifest, "file_hash", wraps=manifest.file_hash) as read:
             try:
                 if what == "save":
                     checkpoint.save(folder / "run", tensors, "run", 1, {})

@@ -13,8 +13,8 @@ from tests.trainables.damage import flip_a_byte
 from tests.trainables.runs import finish
 from trainables.copies import Source, local_copy, local_folder
 from trainables.errors import DataError
-from trainables.sealed import hashes_of
 from trainables.settings import Lora, ModelSettings
+from trainables.storage.manifest import hashes_of
 from trainables.train import Run
 from trainables.warm import WarmModel
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trainables.cache import cached, content_digest, default_root
 from trainables.errors import DataError
-from trainables.sealed import digest, file_hash, read_manifest
+from trainables.storage.cache import cached, content_digest, default_root
+from trainables.storage.manifest import digest, file_hash, read_manifest
 
 KEY = {"a": 1, "b": [2, "three"]}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.whole import drop_partial_line, replace_whole
+from trainables.storage.files import drop_partial_line, replace_atomic
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        replace_whole(path, write)
+        replace_atomic(path, write)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 

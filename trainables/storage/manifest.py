@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from io import BufferedReader
 from typing import Any, cast
 
-from trainables.storage import Place
+from trainables.storage.files import Place
 
 MANIFEST = "manifest.json"
 

@@ -1,4 +1,6 @@
-"""Where files are kept: a folder, or a URL of an object store that fsspec knows, such as s3://bucket/runs/math."""
+"""Where files are kept: a folder, or a URL of an object store that fsspec knows, such as s3://bucket/runs/math.
+
+Files are written whole or not at all."""
 
 import errno
 import os
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from safetensors import SafetensorError
 
 from trainables.errors import mask_secrets, one_line
-from trainables.whole import replace_whole
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Place: TypeAlias = "Path | UPath"
 # How Rust's library, and so safetensors, ends what the system told it.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# Bytes that are read at a time in search of the last line end.
+_BLOCK = 4096
 
 
 class StorageError(OSError):
@@ -94,7 +97,7 @@ def remove(folder: Place) -> None:
 def replace_file(path: Place, content: bytes) -> None:
     """Writes a file whole or not at all; a store keeps an object only once all of it has come."""
     if isinstance(path, Path):
-        replace_whole(path, lambda scratch: scratch.write_bytes(content))
+        replace_atomic(path, lambda scratch: scratch.write_bytes(content))
     else:
         url = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         url.write_bytes(content)
@@ -130,3 +133,40 @@ def fetch_folder(url: "UPath", folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in url.iterdir():
             path.fs.get_file(path.path, str(folder / path.name))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    replace_atomic(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+
+
+def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a scratch file beside `path`, which then takes its place."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(scratch)
+        # The name must not be on the disk before the content, should the machine be lost.
+        with scratch.open("r+b") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def drop_partial_line(path: Path) -> None:
+    """Removes what follows the last line end: the process was killed, or the disk full, within a line."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        whole, start = end, end
+        # A line can be longer than one block.
+        while start:
+            start = max(0, start - _BLOCK)
+            file.seek(start)
+            newline = file.read(_BLOCK).rfind(b"\n")
+            whole = start + newline + 1
+            if newline >= 0:
+                break
+        if whole < end:
+            file.truncate(whole)

@@ -12,8 +12,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trainables.errors import DataError
-from trainables.sealed import MANIFEST, DamagedError, check_files, digest, hashes_of, manifest_of, read_manifest
-from trainables.storage import safetensors_errors
+from trainables.storage.files import safetensors_errors
+from trainables.storage.manifest import (
+    MANIFEST,
+    DamagedError,
+    check_files,
+    digest,
+    hashes_of,
+    manifest_of,
+    read_manifest,
+)
 
 _BUILDING = ".building-"
 _AT_WORK = ".lock"

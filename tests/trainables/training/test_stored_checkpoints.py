@@ -16,8 +16,13 @@ from tests.trainables.test_checkpoint import small_files
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
 from trainables.prepare import Prepared
-from trainables.sealed import hashes_of
-from trainables.storage import StorageError, fetch_folder, place, safetensors_errors
+from trainables.storage.files import (
+    StorageError,
+    fetch_folder,
+    place,
+    safetensors_errors,
+)
+from trainables.storage.manifest import hashes_of
 from trainables.train import Run
 from trainables.warm import WarmModel
 
