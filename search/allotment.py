@@ -9,10 +9,10 @@ from typing import Any
 from search.machine import Cluster
 from search.space import Space
 from trainables.config.to_settings import model_settings_of
-from trainables.configurations import config_of
 from trainables.errors import DataError
 from trainables.forward import PRECISIONS
 from trainables.memory import CONTEXT_BYTES, Memory, Network, bytes_for_torch, memory_of, network_of, state_bytes
+from trainables.models.configurations import config_of
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen
 from trainables.storage.cache import default_root

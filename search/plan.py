@@ -18,17 +18,17 @@ from search.space import Budget, Space, check_tokens
 from search.studies.arms import needs_mask_token
 from search.studies.confirmation import Confirmation
 from search.studies.size import SizeStudy
-from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
 from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
 from trainables.memory import checkpoint_bytes
-from trainables.models import load_model, load_tokenizer
+from trainables.models.builtin import ARCHITECTURES, unweighted
+from trainables.models.loading import load_model, load_tokenizer
+from trainables.models.resolve import at_hand, model_folder
 from trainables.prepare import check_evaluations, check_length, mask_token_of
 from trainables.storage.cache import default_root
-from trainables.weights import at_hand, model_folder
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0

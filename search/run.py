@@ -159,7 +159,7 @@ def _check_hub(space_file: ConfigFile[Space]) -> None:
     if not any(name.startswith("hub:") for name in names.values()):
         return
     from trainables.errors import ModelError
-    from trainables.weights import check_hub
+    from trainables.models.resolve import check_hub
 
     for setting, name in names.items():
         try:

@@ -13,7 +13,7 @@ from trainables.data.packing import Packed
 from trainables.entropy import CPU, FolderModel, score_folder
 from trainables.evaluate import ROWS
 from trainables.mailbox import Reference
-from trainables.weights import model_files, parameters_of
+from trainables.models.resolve import model_files, parameters_of
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
 _BLOCK = 8 * ROWS

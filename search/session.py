@@ -46,12 +46,12 @@ from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
 from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
+from trainables.models.resolve import model_size
 from trainables.placement import this_node
 from trainables.prepare import Prepared
 from trainables.slot_config import SlotConfig
 from trainables.storage.cache import default_root
 from trainables.storage.files import write_atomic
-from trainables.weights import model_size
 
 # Seconds that the end of a search waits for MLflow, once before and once after the results are written; and the end of
 # one that was interrupted.

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def folder(name: str, cache: Path, progress: Any = None) -> Path:
-    """Stands in for `trainables.weights.model_folder`; the models "tiny" and "other" share their tokenizer."""
+    """Stands in for `trainables.models.resolve.model_folder`; the models "tiny" and "other" share their tokenizer."""
 
     return cached(cache, "base", {"tiny": name}, lambda entry: save(name, entry))
 

@@ -19,7 +19,7 @@ from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.evaluate import ROWS
 from trainables.forward import Forward
-from trainables.models import check_forward, embeddings_of, load_model
+from trainables.models.loading import check_forward, embeddings_of, load_model
 
 CPU = torch.device("cpu")
 

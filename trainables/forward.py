@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from trainables.data.packing import Packed
 from trainables.loss import TokenLoss, token_loss
 from trainables.masking import zero_inputs
-from trainables.models import embed, hidden_states, logits_of, output_matrix
+from trainables.models.loading import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trainables import parallel
-from trainables.models import context_length, load_tokenizer
+from trainables.models.loading import context_length, load_tokenizer
 from trainables.prepare import Prepared
 from trainables.settings import ExactMatch
 

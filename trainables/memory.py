@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from trainables.evaluate import ROWS
 from trainables.loss import chunk_bytes_of
-from trainables.models import add_lora, decoder_layers, embed, hidden_states, logits_of, remove_dropout
+from trainables.models.loading import add_lora, decoder_layers, embed, hidden_states, logits_of, remove_dropout
 from trainables.settings import ModelSettings
 
 _FP32, _BF16 = 4, 2

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainables.errors import DataError
-from trainables.models import set_attention_dropout
+from trainables.models.loading import set_attention_dropout
 from trainables.settings import Settings
 
 # What transformers calls the two blocks of a decoder layer.

@@ -10,7 +10,7 @@ from trainables import parallel
 from trainables.errors import DataError
 from trainables.forward import Forward
 from trainables.memory import fits_whole
-from trainables.models import decoder_layers
+from trainables.models.loading import decoder_layers
 
 
 def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:

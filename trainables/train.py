@@ -20,7 +20,7 @@ from trainables.forward import PRECISIONS
 from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
-from trainables.models import save_model
+from trainables.models.loading import save_model
 from trainables.noise import Noise
 from trainables.settings import EntroDrop, Settings
 from trainables.sharding import reshard

@@ -12,7 +12,7 @@ from trainables import parallel
 from trainables.data.packing import Packed
 from trainables.evaluate import HeldOut
 from trainables.forward import Forward
-from trainables.models import add_lora, check_forward, load_model
+from trainables.models.loading import add_lora, check_forward, load_model
 from trainables.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.sharding import check_answers, chosen, device_bytes, distribute, reshard

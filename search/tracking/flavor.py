@@ -18,7 +18,7 @@ def write_model(source: Path, folder: Path) -> None:
     import mlflow.transformers
     import torch
 
-    from trainables.models import load_model, load_tokenizer
+    from trainables.models.loading import load_model, load_tokenizer
 
     mlflow.transformers.save_model(
         # From a path MLflow 3.17 cannot write what transformers 5 reads: it asks the pipeline's class for a name.

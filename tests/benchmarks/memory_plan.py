@@ -21,9 +21,9 @@ from pathlib import Path
 from transformers import PreTrainedConfig, Qwen3Config
 
 from tests.memory import measured
-from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.forward import PRECISIONS
 from trainables.memory import memory_of
+from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.settings import ModelSettings
 
 ROWS, LENGTHS = 4, (64, 256, 1024)

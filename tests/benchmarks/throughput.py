@@ -31,18 +31,18 @@ from transformers import (
 )
 
 from search.gpus import named
-from trainables.builtin import unweighted
 from trainables.curriculum import Constant
 from trainables.data.documents import SplitSizes
 from trainables.data.reasoning_gym import ReasoningGym
 from trainables.entropy import score_folder
 from trainables.forward import Forward
+from trainables.models.builtin import unweighted
+from trainables.models.resolve import model_folder
 from trainables.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
 from trainables.train import Run
 from trainables.warm import WarmModel
-from trainables.weights import model_folder
 
 BATCH = 8
 

@@ -109,7 +109,7 @@ def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(
     capsys: pytest.CaptureFixture[str], setting: str, name: str
 ) -> None:
     Path("space.yaml").write_text(SMALL)
-    with mock.patch("trainables.weights.ask_for_model", side_effect=ConnectionError("no route")):
+    with mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectionError("no route")):
         line = refused(capsys, ["space.yaml", "--set", setting])
     assert f"{name}: given hub:nobody/nothing; allowed: a model in the local cache (" in line
     assert "no route" in line

@@ -10,7 +10,7 @@ from tests import tiny
 from trainables.data.packing import pack
 from trainables.entropy import evaluation_groups, score, score_folder, threshold
 from trainables.forward import Forward
-from trainables.models import load_model, load_tokenizer
+from trainables.models.loading import load_model, load_tokenizer
 from trainables.prepare import Prepared
 
 

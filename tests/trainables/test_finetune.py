@@ -20,7 +20,7 @@ from trainables import finetune
 from trainables.config.recipe import load_recipe
 from trainables.errors import DataError
 from trainables.finetune import main
-from trainables.models import load_tokenizer
+from trainables.models.loading import load_tokenizer
 from trainables.train import Run
 
 RECIPE = """\

@@ -10,7 +10,7 @@ import torch
 from tests import tiny
 from trainables.data.documents import Document
 from trainables.generate import answers_agree, exact_match
-from trainables.models import load_tokenizer
+from trainables.models.loading import load_tokenizer
 from trainables.prepare import Question
 from trainables.settings import ExactMatch, ModelSettings
 from trainables.train import Run

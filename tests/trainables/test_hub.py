@@ -14,8 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from trainables.errors import ModelError
-from trainables.hub import advice
-from trainables.weights import check_hub
+from trainables.models.resolve import advice, check_hub
 
 
 class ConnectTimeout(Exception):
@@ -61,17 +60,17 @@ def test_a_hub_that_is_not_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestAModelIsAskedFor:
     def test_none_that_is_here(self) -> None:
-        with mock.patch("trainables.weights.ask_for_model", side_effect=AssertionError):
+        with mock.patch("trainables.models.resolve.ask_for_model", side_effect=AssertionError):
             check_hub("builtin/nano")
 
     def test_one_that_is_not(self) -> None:
-        with mock.patch("trainables.weights.ask_for_model") as ask:
+        with mock.patch("trainables.models.resolve.ask_for_model") as ask:
             check_hub("hub:nobody/nothing@main")
         ask.assert_called_once_with("nobody/nothing", "main")
 
     def test_one_that_cannot_be_had(self) -> None:
         with (
-            mock.patch("trainables.weights.ask_for_model", side_effect=ConnectTimeout("no route")),
+            mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectTimeout("no route")),
             pytest.raises(ModelError, match=r"models: given hub:nobody/nothing; .*cannot be reached: no route\)"),
         ):
             check_hub("hub:nobody/nothing")

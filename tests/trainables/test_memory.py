@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from tests.memory import measured
-from trainables.configurations import config_of
 from trainables.forward import PRECISIONS
 from trainables.memory import Memory, fits_whole, memory_of, network_of, state_bytes
+from trainables.models.configurations import config_of
 from trainables.settings import Lora, ModelSettings
 
 _LLAMA = {

@@ -17,7 +17,7 @@ from trainables.entropy import evaluation_groups, score, score_folder
 from trainables.errors import DataError, ModelError
 from trainables.evaluate import evaluate
 from trainables.forward import Forward
-from trainables.models import load_model, load_tokenizer
+from trainables.models.loading import load_model, load_tokenizer
 from trainables.prepare import SPLITS, Prepared
 from trainables.warm import WarmModel
 

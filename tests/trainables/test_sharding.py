@@ -12,7 +12,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from tests import tiny
 from trainables.errors import DataError
 from trainables.forward import Forward
-from trainables.models import load_model
+from trainables.models.loading import load_model
 from trainables.prepare import Prepared
 from trainables.settings import ExactMatch, ModelSettings
 from trainables.sharding import distribute

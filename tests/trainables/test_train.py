@@ -21,7 +21,7 @@ from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid,
 from trainables.entropy import score, threshold
 from trainables.evaluate import HeldOut, evaluate
 from trainables.masking import uniforms
-from trainables.models import load_model
+from trainables.models.loading import load_model
 from trainables.prepare import Prepared
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.train import NonFiniteLossError, Run

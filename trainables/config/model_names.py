@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from trainables.config.fields import wrong
 from trainables.config.validation_messages import nearest_word, shown
 
-# The names of trainables.builtin, which takes seconds to import: what is wrong with a file is told before that.
+# The names of trainables.models.builtin, which takes seconds to import: what is wrong with a file is told before that.
 BUILTIN = ("builtin/nano", "builtin/micro")
 _ALLOWED = f"{', '.join(BUILTIN)}, hub:owner/name, package:python_package, or the path of a folder or of a .gguf file"
 _PREFIXED = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|package:[^\W\d]\w*", re.ASCII)

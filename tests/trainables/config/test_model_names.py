@@ -8,7 +8,7 @@ from trainables.config import model_names
 from trainables.config.loader import load
 from trainables.config.model_names import slug
 from trainables.config.run import RunConfig
-from trainables.weights import BUILTIN
+from trainables.models.resolve import BUILTIN
 
 
 def names(path: Path, given: str) -> list[str]:

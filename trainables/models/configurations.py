@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from trainables.builtin import ARCHITECTURES, unweighted
 from trainables.errors import ModelError
-from trainables.models import read_config
-from trainables.weights import CONFIG, HUB, from_hub, model_folder, of_hub
+from trainables.models.builtin import ARCHITECTURES, unweighted
+from trainables.models.loading import read_config
+from trainables.models.resolve import CONFIG, HUB, from_hub, model_folder, of_hub
 
 
 def config_of(name: str, cache: Path) -> PreTrainedConfig:
@@ -40,5 +40,5 @@ def config_of(name: str, cache: Path) -> PreTrainedConfig:
 
 
 def _published(repository: str) -> dict[str, Any] | None:
-    file = files("trainables").joinpath("published", f"{repository.replace('/', '--')}.json")
+    file = files("trainables.models").joinpath("published", f"{repository.replace('/', '--')}.json")
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -5,9 +5,9 @@ from unittest import mock
 
 import pytest
 
-from trainables.configurations import config_of
 from trainables.errors import ModelError
 from trainables.memory import network_of
+from trainables.models.configurations import config_of
 from trainables.settings import ModelSettings
 
 
@@ -23,7 +23,9 @@ def test_the_published_ones_have_the_parameters_of_the_models(size: str, paramet
 
 def test_a_model_that_is_nowhere_is_told(tmp_path: Path) -> None:
     with (
-        mock.patch("trainables.configurations.from_hub", side_effect=ModelError("models", "hub:a/b", "one there is")),
+        mock.patch(
+            "trainables.models.configurations.from_hub", side_effect=ModelError("models", "hub:a/b", "one there is")
+        ),
         pytest.raises(ModelError, match="hub:a/b"),
     ):
         config_of("hub:a/b", tmp_path)
@@ -39,6 +41,6 @@ def test_the_hub_is_asked_for_nothing_but_the_configuration(tmp_path: Path) -> N
             raise ModelError("models", "hub:a/c", "one there is")
         return tmp_path
 
-    with mock.patch("trainables.configurations.from_hub", from_hub):
+    with mock.patch("trainables.models.configurations.from_hub", from_hub):
         assert config_of("hub:a/c", tmp_path).num_hidden_layers == 3
     assert asked == [((), True), (("config.json",), False)]

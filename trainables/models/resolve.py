@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trainables.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.errors import ModelError
 from trainables.hub import advice, ask_for_model
+from trainables.models.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.storage.cache import cached
 from trainables.storage.manifest import MANIFEST, digest, file_hash
 

@@ -43,7 +43,7 @@ from tests.trainables.damage import Evil
 from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.forward import Forward
-from trainables.models import (
+from trainables.models.loading import (
     add_lora,
     check_forward,
     context_length,
@@ -53,8 +53,8 @@ from trainables.models import (
     output_matrix,
     save_model,
 )
+from trainables.models.resolve import model_folder
 from trainables.settings import Lora
-from trainables.weights import model_folder
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
