@@ -11,11 +11,19 @@ from search.space import Space
 from trainables.config.to_settings import model_settings_of
 from trainables.errors import DataError
 from trainables.forward import PRECISIONS
-from trainables.memory import CONTEXT_BYTES, Memory, Network, bytes_for_torch, memory_of, network_of, state_bytes
 from trainables.models.configurations import config_of
 from trainables.settings import ModelSettings
-from trainables.sharding import check_answers, chosen
 from trainables.storage.cache import default_root
+from trainables.training.memory_estimate import (
+    CONTEXT_BYTES,
+    Memory,
+    Network,
+    bytes_for_torch,
+    memory_of,
+    network_of,
+    state_bytes,
+)
+from trainables.training.sharding import check_answers, chosen
 
 # Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9

@@ -21,14 +21,14 @@ from search.studies.size import SizeStudy
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
-from trainables.entropy import check_words
 from trainables.forward import PRECISIONS, Forward
-from trainables.memory import checkpoint_bytes
 from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.models.loading import load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
-from trainables.prepare import check_evaluations, check_length, mask_token_of
+from trainables.preparation.prepare import check_evaluations, check_length, mask_token_of
+from trainables.preparation.scoring import check_words
 from trainables.storage.cache import default_root
+from trainables.training.memory_estimate import checkpoint_bytes
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0

@@ -19,7 +19,7 @@ from trainables.data.documents import Splits
 from trainables.deaths import cause_of_death
 from trainables.errors import one_line
 from trainables.placement import this_node
-from trainables.prepare import Preparation, Prepared, check_evaluations, prepare
+from trainables.preparation.prepare import Preparation, Prepared, check_evaluations, prepare
 from trainables.storage.cache import default_root
 
 _NEWS_TIMEOUT = 1.0

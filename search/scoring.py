@@ -10,10 +10,10 @@ from torch import Tensor
 
 from trainables.copies import local_folder
 from trainables.data.packing import Packed
-from trainables.entropy import CPU, FolderModel, score_folder
-from trainables.evaluate import ROWS
 from trainables.mailbox import Reference
 from trainables.models.resolve import model_files, parameters_of
+from trainables.preparation.scoring import CPU, FolderModel, score_folder
+from trainables.training.evaluate import ROWS
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
 _BLOCK = 8 * ROWS

@@ -48,7 +48,7 @@ from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
 from trainables.placement import this_node
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.slot_config import SlotConfig
 from trainables.storage.cache import default_root
 from trainables.storage.files import write_atomic

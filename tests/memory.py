@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests import tiny
 from trainables.data.documents import Document, Splits
-from trainables.evaluate import ROWS
-from trainables.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepare import Preparation, Prepared, prepare
 from trainables.settings import ModelSettings, Settings
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.evaluate import ROWS
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 
 class Peak(TorchDispatchMode):
@@ -110,7 +110,7 @@ def measured(
             Splits(tuple(documents), tuple(held_out), tuple(held_out)),
             sequence_length, 0.2, 0.5, Path(scratch) / "cache",
         )  # fmt: skip
-        with mock.patch("trainables.prepare.model_folder", return_value=folder):
+        with mock.patch("trainables.preparation.prepare.model_folder", return_value=folder):
             prepared = prepare("model", ["model"], what)
         settings = tiny.settings(batch_size=batch, accumulation=accumulation, precision=precision)
         if ranks == 1:

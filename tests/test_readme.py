@@ -113,7 +113,7 @@ def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch:
     recipe = Path(arguments[0])
     recipe.parent.mkdir(parents=True)
     recipe.write_text(RECIPE)
-    with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
+    with mock.patch("trainables.preparation.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
         assert finetune([*arguments, "--set", "budget.epochs=1"]) == 0
     assert AutoModelForCausalLM.from_pretrained("finetuned/math-best-builtin-nano/model")
 

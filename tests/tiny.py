@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, 
 from trainables.curriculum import Constant, Curriculum
 from trainables.data.documents import Document, Splits
 from trainables.data.packing import Packed
-from trainables.entropy import score_folder
-from trainables.prepare import Preparation, Prepared, Scorer, prepare
+from trainables.entropy import entropy_of_logits
+from trainables.preparation.prepare import Preparation, Prepared, Scorer, prepare
+from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import cached
 
@@ -97,7 +98,7 @@ def preparation(cache: Path, **changes: Any) -> Preparation:
 def prepared(
     cache: Path, model: str = "tiny", models: Sequence[str] = ("tiny",), scorer: Scorer = score_folder, **changes: Any
 ) -> Prepared:
-    with mock.patch("trainables.prepare.model_folder", folder):
+    with mock.patch("trainables.preparation.prepare.model_folder", folder):
         return prepare(model, models, preparation(cache, **changes), scorer=scorer)
 
 
@@ -136,8 +137,9 @@ def dense(model: PreTrainedModel, packed: Packed) -> tuple[Tensor, Tensor]:
             continue
         rows, columns = torch.nonzero(packed.document_RT == document, as_tuple=True)
         token_T = packed.token_RT[rows, columns]
-        log_p_TV = model(input_ids=token_T.unsqueeze(0), use_cache=False).logits[0].double().log_softmax(-1)
+        logit_TV = model(input_ids=token_T.unsqueeze(0), use_cache=False).logits[0].double()
+        log_p_TV, entropy_T = logit_TV.log_softmax(-1), entropy_of_logits(logit_TV)
         for t in range(1, len(token_T)):
-            entropy_RT[rows[t], columns[t]] = -(log_p_TV[t - 1].exp() * log_p_TV[t - 1]).sum()
+            entropy_RT[rows[t], columns[t]] = entropy_T[t - 1]
             loss_RT[rows[t], columns[t]] = -log_p_TV[t - 1, token_T[t]]
     return entropy_RT, loss_RT

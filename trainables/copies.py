@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 
 from trainables.errors import DataError
 from trainables.mailbox import Reference
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.storage.cache import cached
 from trainables.storage.manifest import DamagedError, check_files, digest
 

@@ -1,115 +1,24 @@
-"""Entropy of each token under a reference model.
+"""Entropy of each token: what it is, which tokens are low-entropy, and the groups that evaluation looks at.
 
 H_t = -sum_v p(v | x_<t) ln p(v | x_<t), in nats, for the token at position t: it comes from the logits at t - 1. A
 token without a prediction that counts (the first of a document, one outside of the loss) has none; it is stored as
-infinity, so that it is in no low-entropy set.
+infinity, so that it is in no low-entropy set (arXiv 2512.23422).
 
-Shapes: R rows, T positions.
+Shapes: R rows, T positions, V vocabulary.
 """
-
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-from trainables import parallel
-from trainables.data.packing import Packed
-from trainables.errors import ModelError
-from trainables.evaluate import ROWS
-from trainables.forward import Forward
-from trainables.models.loading import check_forward, embeddings_of, load_model
-
-CPU = torch.device("cpu")
+from torch import Tensor
 
 
-@torch.no_grad()
-def score(
-    forward: nn.Module,
-    packed: Packed,
-    precision: torch.dtype = torch.float32,
-    rows: int = ROWS,
-    progress: Callable[[float], None] = lambda _: None,
-) -> tuple[Tensor, Tensor]:
-    """Entropy and loss of each token under the model that `forward` runs, over all ranks, `rows` rows at a time.
+def entropy_of_logits(logit_V: Tensor) -> Tensor:
+    """H = -sum_v p_v ln p_v of p = softmax(logits) over the last dimension, in nats.
 
-    Args:
-        packed: on the model's device.
-        progress: called with the share of the rows that have been scored.
-
-    Returns:
-        (entropy_RT, loss_RT) in nats, float32, on the CPU; infinity and 0 where a token has no prediction.
+    `trainables.loss.token_loss` computes the same from hidden states, a chunk of the vocabulary at a time.
     """
-    forward.eval()
-    entropy_RT = torch.zeros(packed.token_RT.shape, device=packed.token_RT.device)
-    loss_RT = torch.zeros_like(entropy_RT)
-    label_RT = packed.label_RT
-    for part, mine in parallel.parts(len(label_RT), rows):
-        result = forward(packed[part], label_RT[part], precision, entropy=True)
-        if mine:
-            shape = label_RT[part].shape
-            # Logits at i predict token i + 1: the one shift.
-            entropy_RT[part, 1:] = result.entropy_N.reshape(shape)[:, :-1]
-            loss_RT[part, 1:] = result.loss_N.reshape(shape)[:, :-1]
-        progress(min(part.stop / len(label_RT), 1.0))
-    for values_RT in (entropy_RT, loss_RT):
-        parallel.sum_over_ranks(values_RT)
-    predicted_RT = nn.functional.pad(label_RT[:, :-1] >= 0, (1, 0))
-    return entropy_RT.masked_fill(~predicted_RT, torch.inf).cpu(), loss_RT.cpu()
-
-
-def check_words(packed: Packed, words: int, model: object) -> None:
-    """Raises ModelError if rows have tokens that a model with embeddings of so many words does not know.
-
-    Args:
-        model: its name or its folder, for the error.
-    """
-    if int(packed.token_RT.max()) >= words:
-        allowed = f"a model with its own tokenizer: this one has tokens above the {words} of the embedding"
-        raise ModelError("models", str(model), allowed)
-
-
-class FolderModel:
-    """The model in a folder, on a device, to score with.
-
-    Args:
-        one_document_a_row: False if documents share rows.
-
-    Raises:
-        ModelError: the model cannot score such rows.
-    """
-
-    def __init__(self, folder: Path, one_document_a_row: bool, device: torch.device) -> None:
-        self._device = device
-        model = load_model(folder, device)
-        check_forward(model, packed=not one_document_a_row)
-        self._folder, self._words = folder, embeddings_of(model)
-        self._forward = Forward(model)
-
-    def score(self, packed: Packed, progress: Callable[[float], None] = lambda _: None) -> tuple[Tensor, Tensor]:
-        """See `score`.
-
-        Raises:
-            ModelError: the rows have tokens that the model does not know.
-        """
-        check_words(packed, self._words, self._folder)
-        return score(self._forward, packed.to(self._device), progress=progress)
-
-
-def score_folder(
-    folder: Path,
-    packed: Packed,
-    one_document_a_row: bool,
-    progress: Callable[[float], None] = lambda _: None,
-    device: torch.device = CPU,
-) -> tuple[Tensor, Tensor]:
-    """`score` under the model in `folder`, on one device.
-
-    Raises:
-        ModelError: the model cannot score such rows.
-    """
-    return FolderModel(folder, one_document_a_row, device).score(packed, progress)
+    log_p_V = torch.log_softmax(logit_V, dim=-1)
+    return -(log_p_V.exp() * log_p_V).sum(dim=-1)
 
 
 def threshold(entropy_RT: Tensor, droppable_RT: Tensor, quantile: float) -> float:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from trainables.prepare import Prepared
-    from trainables.train import Run
+    from trainables.preparation.prepare import Prepared
+    from trainables.training.run import Run
 
 # Ranks wait this long for the one that prepares the data.
 _PATIENCE = timedelta(days=1)
@@ -124,12 +124,12 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     from rich.console import Console
 
     from trainables import parallel
-    from trainables.checkpoint import CheckpointError
     from trainables.config.to_settings import model_settings_of, settings_of
     from trainables.errors import DataError
-    from trainables.prepare import check_evaluations
-    from trainables.train import NonFiniteLossError, Run
-    from trainables.warm import WarmModel
+    from trainables.preparation.prepare import check_evaluations
+    from trainables.training.checkpoint import CheckpointError
+    from trainables.training.run import NonFiniteLossError, Run
+    from trainables.training.warm_model import WarmModel
 
     config = recipe.config
     settings = settings_of(config)
@@ -182,9 +182,9 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
 
     from trainables import parallel
     from trainables.config.to_settings import preparation_of, splits_of
-    from trainables.entropy import score_folder
     from trainables.errors import DataError
-    from trainables.prepare import Prepared, prepare
+    from trainables.preparation.prepare import Prepared, prepare
+    from trainables.preparation.scoring import score_folder
     from trainables.storage.cache import default_root
 
     told = ""

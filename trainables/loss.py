@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainables import fused
+from trainables import liger
 
 # Bytes of float32 logits that are held at a time. On a CPU they fit into its cache: for 2,048 positions, 576 wide, and
 # 49,152 words, forward and backward in bfloat16 took 1.4 s on two cores with 8 MiB and 1.8 s with 64 MiB.
@@ -67,8 +67,8 @@ def token_loss(
     Returns:
         Only the loss is differentiable.
     """
-    if not entropy and logits.soft_cap is None and fused.usable(hidden_ND):
-        loss_N, correct_N = fused.fused_loss(hidden_ND * logits.scale, output_VD, label_N, label_smoothing)
+    if not entropy and logits.soft_cap is None and liger.usable(hidden_ND):
+        loss_N, correct_N = liger.fused_loss(hidden_ND * logits.scale, output_VD, label_N, label_smoothing)
         return TokenLoss(loss_N, torch.zeros_like(loss_N), correct_N)
     if chunk_bytes is None:
         chunk_bytes = chunk_bytes_of(hidden_ND.device.type, len(label_N))

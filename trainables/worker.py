@@ -14,17 +14,17 @@ import ray.train.torch
 import torch
 
 from trainables import parallel
-from trainables.checkpoint import CheckpointError
 from trainables.copies import local_copy
 from trainables.deaths import kernel_kills
 from trainables.errors import DataError
 from trainables.mailbox import Answer, Assignment, Order, Reference, Worker
-from trainables.memory import bytes_for_torch
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.storage.files import Place, StorageError, place, store_errors
-from trainables.train import NonFiniteLossError, Run
-from trainables.warm import WarmModel
+from trainables.training.checkpoint import CheckpointError
+from trainables.training.memory_estimate import bytes_for_torch
+from trainables.training.run import NonFiniteLossError, Run
+from trainables.training.warm_model import WarmModel
 
 _PULSE = 1.0
 # What a RuntimeError says of memory that torch does not get on the CPU, and that CUDA or cuBLAS itself does not get.

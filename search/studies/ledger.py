@@ -171,7 +171,7 @@ class Ledger(ABC):
         self.study.set_user_attr("full_tokens", full_tokens)
 
     def conclude(self, number: int, test: Mapping[str, Any]) -> None:
-        """Keeps what a trial read of the test split; see `trainables.train.Run.test`."""
+        """Keeps what a trial read of the test split; see `trainables.training.run.Run.test`."""
         self.annotate(number, "test", dict(test))
 
     def tested(self, number: int) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainables.entropy import entropy_of_logits
 from trainables.loss import token_loss
 
 N, V, D = 2048, 152_000, 1024
@@ -33,8 +34,7 @@ def dense(hidden_ND: Tensor, output_VD: Tensor, label_N: Tensor) -> tuple[Tensor
     logit_NV = (hidden_ND @ output_VD.T).float()
     loss_N = torch.nn.functional.cross_entropy(logit_NV, label_N, reduction="none")
     with torch.no_grad():
-        log_p_NV = logit_NV.log_softmax(-1)
-        entropy_N = -(log_p_NV.exp() * log_p_NV).sum(-1)
+        entropy_N = entropy_of_logits(logit_NV)
     return loss_N, entropy_N
 
 

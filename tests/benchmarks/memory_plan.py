@@ -22,9 +22,9 @@ from transformers import PreTrainedConfig, Qwen3Config
 
 from tests.memory import measured
 from trainables.forward import PRECISIONS
-from trainables.memory import memory_of
 from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.settings import ModelSettings
+from trainables.training.memory_estimate import memory_of
 
 ROWS, LENGTHS = 4, (64, 256, 1024)
 HEAVY = Qwen3Config(

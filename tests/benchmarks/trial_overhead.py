@@ -45,12 +45,12 @@ from search.studies.stopping import LOSING
 from search.tuner import run_trials
 from trainables.bell import Bell
 from trainables.config.to_settings import splits_of
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slot_config import SlotConfig
 from trainables.storage.cache import default_root
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 MODEL = "builtin/nano"
 

@@ -4,8 +4,8 @@
 
 One slot with one CPU trains builtin/nano for eight epochs, with an evaluation and a checkpoint after each, on as many
 documents as take about so long. The slot's time is counted from the end of its first trial, which starts the slot, to
-the end of its last. Training or evaluation is what `trainables.train.Run.advance` takes: batches, forward and backward
-passes, optimizer steps and the validation split. What is not: a run's set-up, its checkpoints, waiting for an order,
+the end of its last. Training or evaluation is what `Run.advance` takes: batches, forward and backward passes,
+optimizer steps and the validation split. What is not: a run's set-up, its checkpoints, waiting for an order,
 and what the driver does in between. All are seconds on the wall clock.
 
 Keys: share_5, share_20, share_60 (goals: 0.90, 0.95, 0.98); lost, for each length what is neither, in seconds for each

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import tiny
-from trainables.checkpoint import CheckpointError
-from trainables.prepare import Prepared
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.preparation.prepare import Prepared
+from trainables.training.checkpoint import CheckpointError
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 
 def _change_a_byte(path: Path, dice: random.Random) -> None:

@@ -11,7 +11,7 @@ import torch
 from search import scoring
 from tests import tiny
 from trainables.data.packing import Packed
-from trainables.entropy import score_folder
+from trainables.preparation.scoring import score_folder
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.prepare import Prepared
-from trainables.warm import WarmModel
+from trainables.preparation.prepare import Prepared
+from trainables.training.warm_model import WarmModel
 
 torch.set_num_threads(1)
 

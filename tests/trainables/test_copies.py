@@ -10,13 +10,13 @@ from ray.exceptions import RayTaskError
 
 from tests import tiny
 from tests.trainables.damage import flip_a_byte
-from tests.trainables.runs import finish
+from tests.trainables.training.runs import finish
 from trainables.copies import Source, local_copy, local_folder
 from trainables.errors import DataError
 from trainables.settings import Lora, ModelSettings
 from trainables.storage.manifest import hashes_of
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 PARTS = ("folder", "tokens", "entropies", "evaluation")
 

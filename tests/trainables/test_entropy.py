@@ -8,10 +8,11 @@ import torch
 
 from tests import tiny
 from trainables.data.packing import pack
-from trainables.entropy import evaluation_groups, score, score_folder, threshold
+from trainables.entropy import evaluation_groups, threshold
 from trainables.forward import Forward
 from trainables.models.loading import load_model, load_tokenizer
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
+from trainables.preparation.scoring import score, score_folder
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from trainables.config.recipe import load_recipe
 from trainables.errors import DataError
 from trainables.finetune import main
 from trainables.models.loading import load_tokenizer
-from trainables.train import Run
+from trainables.training.run import Run
 
 RECIPE = """\
 name: tiny
@@ -53,7 +53,7 @@ def _in_a_folder_with_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     Path("data.txt").write_text("\n".join(sorted(documents)))
     # Made before a test looks at what is printed.
     tiny.folder("tiny", cache)
-    with mock.patch("trainables.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
+    with mock.patch("trainables.preparation.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
         yield
 
 
@@ -73,7 +73,9 @@ def test_entropies_are_computed_on_the_device_of_the_run(tmp_path: Path, monkeyp
     monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "new"))
     config, device = load_recipe("tiny.yaml").config, torch.device("meta")
     with (
-        mock.patch("trainables.entropy.score_folder", side_effect=DataError("data", "seen", "more")) as scorer,
+        mock.patch(
+            "trainables.preparation.scoring.score_folder", side_effect=DataError("data", "seen", "more")
+        ) as scorer,
         pytest.raises(DataError, match="seen"),
     ):
         finetune._prepared(config, Console(quiet=True), device)
@@ -96,7 +98,7 @@ def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.Cap
     assert "left" in out
 
     # The kept weights have the loss of the best epoch.
-    with mock.patch("trainables.prepare.model_folder", return_value=output / "model"):
+    with mock.patch("trainables.preparation.prepare.model_folder", return_value=output / "model"):
         assert main(["tiny.yaml", *REBOUND, "--output", "again"]) == 0
     before = json.loads(Path("again/losses.json").read_text())["before"]
     assert before["loss"] == pytest.approx(losses("finetuned/tiny")[best]["loss"], rel=1e-5)
@@ -231,7 +233,7 @@ def test_a_diverged_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.integration
 def test_ray_is_not_needed() -> None:
-    check = "import sys, trainables.finetune, trainables.train; "
+    check = "import sys, trainables.finetune, trainables.training.run; "
     check += "sys.exit('ray' in sys.modules or 'mlflow' in sys.modules)"
     assert (
         subprocess.run(

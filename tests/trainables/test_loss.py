@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables import loss
+from trainables.entropy import entropy_of_logits
 from trainables.loss import Logits, token_loss
 
 N, D, V = 90, 12, 300
@@ -34,8 +35,7 @@ def dense(dtype: torch.dtype, smoothing: float = 0.0, logits: Logits = PLAIN) ->
         logit_NV = logits.soft_cap * torch.tanh(logit_NV / logits.soft_cap)
     loss_N = torch.nn.functional.cross_entropy(logit_NV, label_N, reduction="none", label_smoothing=smoothing)
     (loss_N * weight_N).sum().backward()
-    log_p_NV = logit_NV.log_softmax(-1)
-    entropy_N = torch.where(label_N >= 0, -(log_p_NV.exp() * log_p_NV).sum(-1), 0.0)
+    entropy_N = torch.where(label_N >= 0, entropy_of_logits(logit_NV), 0.0)
     assert hidden_ND.grad is not None
     assert output_VD.grad is not None
     return [loss_N.detach(), entropy_N.detach(), hidden_ND.grad, output_VD.grad]

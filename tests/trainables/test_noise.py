@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tests import tiny
 from trainables.errors import DataError
 from trainables.noise import Noise
-from trainables.warm import WarmModel
+from trainables.training.warm_model import WarmModel
 
 
 def begun(warm: WarmModel, rows: list[int], epoch: int = 0, **changes: float) -> Noise:

@@ -22,12 +22,12 @@ from trainables.bell import Bell
 from trainables.deaths import ACTOR_DIED
 from trainables.mailbox import Answer
 from trainables.parallel import rank, size
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.slot import NoRoomError, Slot
 from trainables.slot_config import SlotConfig
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 from trainables.worker import StorageError, serve
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
 from trainables.config.training import REGULARIZERS, SEARCHABLE
 from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits
-from trainables.prepare import Preparation
+from trainables.preparation.prepare import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
 
 Config = TypeVar("Config", bound=RunConfig)

@@ -30,11 +30,11 @@ from rich.progress import track
 from search.space import Space, load
 from search.studies.arms import arms_of, middle, suggested
 from trainables.config.to_settings import fixed, preparation_of, settings_of, splits_of
-from trainables.prepare import Prepared, prepare
+from trainables.preparation.prepare import Prepared, prepare
 from trainables.settings import Settings
 from trainables.storage.cache import default_root
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 FOLDER = Path(__file__).parent
 CURVES, SEEDS = FOLDER / "curves.parquet", FOLDER / "seeds.parquet"

@@ -44,7 +44,7 @@ def measured(loss: float, seed: int, documents: int = 6) -> dict[str, Any]:
 
 
 def read(best: float, final: float, seed: int) -> dict[str, Any]:
-    """As `trainables.train.Run.test` gives it."""
+    """As `trainables.training.run.Run.test` gives it."""
     return {
         point: {"test": {"high_entropy_loss": measured(loss, seed), "loss": measured(loss / 2, seed)}}
         for point, loss in (("best", best), ("final", final))

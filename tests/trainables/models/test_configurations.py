@@ -6,9 +6,9 @@ from unittest import mock
 import pytest
 
 from trainables.errors import ModelError
-from trainables.memory import network_of
 from trainables.models.configurations import config_of
 from trainables.settings import ModelSettings
+from trainables.training.memory_estimate import network_of
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,8 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
-from tests.trainables.test_checkpoint import small_files
-from trainables import checkpoint
-from trainables.checkpoint import CheckpointError
-from trainables.prepare import Prepared
+from tests.trainables.training.test_checkpoint import small_files
+from trainables.preparation.prepare import Prepared
 from trainables.storage.files import (
     StorageError,
     fetch_folder,
@@ -23,8 +21,10 @@ from trainables.storage.files import (
     safetensors_errors,
 )
 from trainables.storage.manifest import hashes_of
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training import checkpoint
+from trainables.training.checkpoint import CheckpointError
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ import torch.multiprocessing
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tests.trainables.damage import flip_a_byte
-from trainables import checkpoint
 from trainables.storage import manifest
+from trainables.training import checkpoint
 
 
 @contextmanager

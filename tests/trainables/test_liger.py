@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from trainables import fused
+from trainables import liger
 
 PARITY = """\
 import torch
@@ -24,7 +24,7 @@ assert loss_N[2] == 0
 
 
 def test_nothing_is_fused_on_a_cpu() -> None:
-    assert not fused.usable(torch.zeros(1, 1))
+    assert not liger.usable(torch.zeros(1, 1))
 
 
 @pytest.mark.integration
@@ -36,9 +36,9 @@ def test_the_kernels_agree_in_the_interpreter() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", fused.TOLERANCE)
+@pytest.mark.parametrize("dtype", liger.TOLERANCE)
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_the_kernels_agree_on_a_gpu(dtype: torch.dtype, label_smoothing: float) -> None:
     pytest.importorskip("liger_kernel")
-    assert fused.parity(torch.device("cuda"), dtype, label_smoothing) <= fused.TOLERANCE[dtype]
-    assert fused.usable(torch.zeros(1, 1, dtype=dtype, device="cuda"))
+    assert liger.parity(torch.device("cuda"), dtype, label_smoothing) <= liger.TOLERANCE[dtype]
+    assert liger.usable(torch.zeros(1, 1, dtype=dtype, device="cuda"))

@@ -9,12 +9,12 @@ import torch
 
 from tests import tiny
 from trainables.data.documents import Document
-from trainables.generate import answers_agree, exact_match
 from trainables.models.loading import load_tokenizer
-from trainables.prepare import Question
+from trainables.preparation.prepare import Question
 from trainables.settings import ExactMatch, ModelSettings
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.generate import answers_agree, exact_match
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 LAST_NUMBER = r"-?\d[\d,]*"
 AFTER_HASHES = r"#### (-?[\d,.]+)"

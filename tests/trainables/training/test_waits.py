@@ -7,10 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny
-from tests.trainables.runs import each_variant
+from tests.trainables.training.runs import each_variant
 from trainables import loss
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 
 class _Waits(TorchDispatchMode):

@@ -10,12 +10,12 @@ import pytest
 
 from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
-from tests.trainables.runs import VARIANTS, finish, same, trained, untimed, weights
-from trainables.checkpoint import CheckpointError
-from trainables.memory import checkpoint_bytes
-from trainables.prepare import Prepared
-from trainables.train import Run
-from trainables.warm import WarmModel
+from tests.trainables.training.runs import VARIANTS, finish, same, trained, untimed, weights
+from trainables.preparation.prepare import Prepared
+from trainables.training.checkpoint import CheckpointError
+from trainables.training.memory_estimate import checkpoint_bytes
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 
 @pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])

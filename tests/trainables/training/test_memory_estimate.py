@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 
 from tests.memory import measured
 from trainables.forward import PRECISIONS
-from trainables.memory import Memory, fits_whole, memory_of, network_of, state_bytes
 from trainables.models.configurations import config_of
 from trainables.settings import Lora, ModelSettings
+from trainables.training.memory_estimate import Memory, fits_whole, memory_of, network_of, state_bytes
 
 _LLAMA = {
     "vocab_size": 512,

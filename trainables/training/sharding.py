@@ -9,8 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables import parallel
 from trainables.errors import DataError
 from trainables.forward import Forward
-from trainables.memory import fits_whole
 from trainables.models.loading import decoder_layers
+from trainables.training.memory_estimate import fits_whole
 
 
 def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:

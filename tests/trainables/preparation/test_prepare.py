@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables import prepare as module
 from trainables.data.documents import Document
 from trainables.data.packing import pack
-from trainables.entropy import evaluation_groups, score, score_folder
+from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
-from trainables.evaluate import evaluate
 from trainables.forward import Forward
 from trainables.models.loading import load_model, load_tokenizer
-from trainables.prepare import SPLITS, Prepared
-from trainables.warm import WarmModel
+from trainables.preparation import prepare as module
+from trainables.preparation.prepare import SPLITS, Prepared
+from trainables.preparation.scoring import score, score_folder
+from trainables.training.evaluate import evaluate
+from trainables.training.warm_model import WarmModel
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from trainables import parallel
 from trainables.models.loading import context_length, load_tokenizer
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ExactMatch
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests import tiny
 from trainables.curriculum import Linear, Sigmoid
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 Weights = dict[str, Tensor]
 

@@ -13,10 +13,10 @@ from tests import tiny
 from trainables.errors import DataError
 from trainables.forward import Forward
 from trainables.models.loading import load_model
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ExactMatch, ModelSettings
-from trainables.sharding import distribute
-from trainables.warm import WarmModel
+from trainables.training.sharding import distribute
+from trainables.training.warm_model import WarmModel
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_a_model_on_cpus_stays_there_where_there_are_gpus(prepared: Prepared) ->
 def test_answers_are_refused_of_a_model_that_no_rank_has_whole(prepared: Prepared) -> None:
     how = ModelSettings(exact_match=ExactMatch(3))
     with (
-        mock.patch("trainables.warm.device_bytes", return_value=1000),
+        mock.patch("trainables.training.warm_model.device_bytes", return_value=1000),
         pytest.raises(DataError, match=r"evaluation.exact_match: given 3; allowed: 0 where 2 workers share tiny out"),
     ):
         WarmModel(prepared, tiny.CPU, how)
     # On CPUs each rank has the whole.
-    with mock.patch("trainables.warm.distribute", side_effect=lambda forward, _: forward):
+    with mock.patch("trainables.training.warm_model.distribute", side_effect=lambda forward, _: forward):
         assert WarmModel(prepared, tiny.CPU, how).how is how

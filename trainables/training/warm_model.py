@@ -10,12 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
 from trainables.data.packing import Packed
-from trainables.evaluate import HeldOut
 from trainables.forward import Forward
 from trainables.models.loading import add_lora, check_forward, load_model
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.sharding import check_answers, chosen, device_bytes, distribute, reshard
+from trainables.training.evaluate import HeldOut
+from trainables.training.sharding import check_answers, chosen, device_bytes, distribute, reshard
 
 
 class WarmModel:

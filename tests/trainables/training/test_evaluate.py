@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.evaluate import HeldOut, evaluate
-from trainables.prepare import Prepared
-from trainables.warm import WarmModel
+from trainables.preparation.prepare import Prepared
+from trainables.training.evaluate import HeldOut, evaluate
+from trainables.training.warm_model import WarmModel
 
 
 @pytest.fixture

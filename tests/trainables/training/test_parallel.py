@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from trainables.curriculum import Linear
-from trainables.entropy import score
 from trainables.parallel import Agreement
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
+from trainables.preparation.scoring import score
 from trainables.settings import Lora, ModelSettings
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 pytestmark = pytest.mark.integration
 

@@ -12,21 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables import checkpoint, parallel
+from trainables import parallel
 from trainables.data.packing import Packed
-from trainables.entropy import score, threshold
-from trainables.evaluate import evaluate, measure
+from trainables.entropy import threshold
 from trainables.forward import PRECISIONS
-from trainables.generate import exact_match
 from trainables.learning_rate import learning_rate
 from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
 from trainables.models.loading import save_model
 from trainables.noise import Noise
+from trainables.preparation.scoring import score
 from trainables.settings import EntroDrop, Settings
-from trainables.sharding import reshard
 from trainables.storage.files import Place, replace_folder, safetensors_errors
 from trainables.storage.manifest import digest
-from trainables.warm import WarmModel
+from trainables.training import checkpoint
+from trainables.training.evaluate import evaluate, measure
+from trainables.training.generate import exact_match
+from trainables.training.sharding import reshard
+from trainables.training.warm_model import WarmModel
 
 _DRAW, _REPLACE = 0, 1
 

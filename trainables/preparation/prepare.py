@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
-from trainables.entropy import evaluation_groups, score_folder
+from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
 from trainables.models.loading import context_length, load_tokenizer
 from trainables.models.resolve import model_digest, model_files, model_folder
+from trainables.preparation.scoring import score_folder
 from trainables.storage.cache import cached, content_digest, contents
 from trainables.storage.manifest import digest, file_hash
 

@@ -14,18 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from tests.trainables.runs import VARIANTS, Weights, close, each_variant, finish, same, trained, untimed, weights
+from tests.trainables.training.runs import (
+    VARIANTS,
+    Weights,
+    close,
+    each_variant,
+    finish,
+    same,
+    trained,
+    untimed,
+    weights,
+)
 from trainables import forward
-from trainables.checkpoint import CheckpointError
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
-from trainables.entropy import score, threshold
-from trainables.evaluate import HeldOut, evaluate
+from trainables.entropy import threshold
 from trainables.masking import uniforms
 from trainables.models.loading import load_model
-from trainables.prepare import Prepared
+from trainables.preparation.prepare import Prepared
+from trainables.preparation.scoring import score
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
-from trainables.train import NonFiniteLossError, Run
-from trainables.warm import WarmModel
+from trainables.training.checkpoint import CheckpointError
+from trainables.training.evaluate import HeldOut, evaluate
+from trainables.training.run import NonFiniteLossError, Run
+from trainables.training.warm_model import WarmModel
 
 EVERY_ENTRODROP = [
     None,

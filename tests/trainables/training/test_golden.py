@@ -1,6 +1,6 @@
 """Golden losses: a change that should not change numbers proves it here.
 
-    python -m tests.trainables.test_golden --write
+    python -m tests.trainables.training.test_golden --write
 
 writes tests/assets/losses anew, after a change that should.
 """
@@ -16,8 +16,8 @@ import torch
 from tests import tiny
 from trainables.curriculum import SHAPES, Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.settings import EntroDrop
-from trainables.train import Run
-from trainables.warm import WarmModel
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
 
 LOSSES = Path(__file__).parents[1] / "assets" / "losses"
 CURRICULA: list[Curriculum] = [
