@@ -56,7 +56,7 @@ class Conductor:
 
     Attributes:
         error: why the search cannot go on, such as data that could not be prepared; its trials are left as they are.
-        slot_start_s, overhead_s: see trainables.slot.Slot.
+        slot_start_s, overhead_s: see trainables.slots.slot.Slot.
 
     Args:
         studies: in their order; one starts when the one before it has ended.

@@ -9,8 +9,8 @@ little old. That is harmless, because no file is older than one that relies on i
   nothing that the others have not heard of. What they know more, they are told again, as after a kill in a folder; the
   outbox looks in MLflow for a run before it makes one.
 - Checkpoints are written to the URL by the workers, and may be ahead of the study: such a run answers the evaluations
-  that it is asked for from its history (trainables/worker.py, `_advance`). The checkpoint of a trial that has ended is
-  removed only after a journal that knows of the end is at the URL.
+  that it is asked for from its history (`_advance` in trainables/slots/worker.py). The checkpoint of a trial that has
+  ended is removed only after a journal that knows of the end is at the URL.
 - A checkpoint of a trial that the journal does not know is taken if the trial that gets its number has the same
   settings, as it has in a search that is reproducible, and otherwise refused as another run's.
 - Studies in a database are not copied, and are ahead of the outbox and the events that were. What a lost driver told

@@ -14,12 +14,11 @@ from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
 from search.studies.arms import needs_mask_token
 from trainables.config.to_settings import preparation_of
-from trainables.copies import Source
 from trainables.data.documents import Splits
-from trainables.deaths import cause_of_death
 from trainables.errors import one_line
-from trainables.placement import this_node
 from trainables.preparation.prepare import Preparation, Prepared, check_evaluations, prepare
+from trainables.slots.actors import describe_death, place_on_this_node
+from trainables.slots.node_copies import FileServer
 from trainables.storage.cache import default_root
 
 _NEWS_TIMEOUT = 1.0
@@ -61,10 +60,10 @@ class Preparing:
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
         what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
         # What it writes is where the driver looks for it.
-        here = {"scheduling_strategy": this_node()}
+        here = {"scheduling_strategy": place_on_this_node()}
         self.source: Any = None
         if os.environ.get("RAY_ADDRESS"):
-            self.source = Source.options(**here).remote()  # type: ignore[attr-defined]
+            self.source = FileServer.options(**here).remote()  # type: ignore[attr-defined]
         self._actor = _Preparer.options(**here).remote(space, what, self.source)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
@@ -96,7 +95,7 @@ class Preparing:
             if not isinstance(cause, RayError):
                 # What the preparation raised, without the other process's trace in its words.
                 raise cause from None
-            reason = one_line(cause_of_death(cause))
+            reason = one_line(describe_death(cause))
             raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
         return prepared
 

@@ -8,11 +8,11 @@ import torch
 from ray.util import ActorPool
 from torch import Tensor
 
-from trainables.copies import local_folder
 from trainables.data.packing import Packed
-from trainables.mailbox import Reference
 from trainables.models.resolve import model_files, parameters_of
 from trainables.preparation.scoring import CPU, FolderModel, score_folder
+from trainables.slots.mailbox import Reference
+from trainables.slots.node_copies import local_folder
 from trainables.training.evaluate import ROWS
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
@@ -61,7 +61,7 @@ def score_spread(
 
     Args:
         gpus: whether to compute on GPUs; they must be free.
-        source, cache: see trainables.copies.local_copy.
+        source, cache: see trainables.slots.node_copies.local_copy.
 
     Raises:
         ModelError: the model cannot score such rows.

@@ -40,16 +40,15 @@ from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, con
 from search.studies.journal import JournalError
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
-from trainables.bell import Bell
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
 from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
-from trainables.placement import this_node
 from trainables.preparation.prepare import Prepared
-from trainables.slot_config import SlotConfig
+from trainables.slots.actors import place_on_this_node
+from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.cache import default_root
 from trainables.storage.files import write_atomic
 
@@ -208,7 +207,7 @@ def _search(
             prepared=preparing.prepared,
             how=model_settings_of(space),
             cache=default_root(),
-            bell=Bell.options(scheduling_strategy=this_node()).remote(),  # type: ignore[attr-defined]
+            stop_signal=StopSignal.options(scheduling_strategy=place_on_this_node()).remote(),  # type: ignore[attr-defined]
             source=preparing.source,
             restarts=space.faults.restarts,
             hang_s=60 * space.faults.hang_minutes,

@@ -23,13 +23,13 @@ from search.conductor import Conductor
 from search.interruption import Interrupted
 from search.orphans import Orphans
 from search.room import Need, Room
-from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption
-from trainables.mailbox import Keep, Reference
-from trainables.slot import NoRoomError, Slot
-from trainables.slot_config import SlotConfig
+from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption
+from trainables.slots.mailbox import ExportSpec, Reference
+from trainables.slots.shared import SlotConfig
+from trainables.slots.slot import NoRoomError, Slot
 from trainables.storage.files import Place, place, remove
 
-# How often the bell, which may have been started anew, is told the same.
+# How often the stop_signal, which may have been started anew, is told the same.
 _TELL_AGAIN_S = 1.0
 
 
@@ -52,7 +52,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "settings": candidate.settings.to_json(),
             "checkpoint": str(self._checkpoints / study.slug / str(candidate.number)),
             "test": candidate.test,
-            "keep": Keep(str(self._models / study.slug / str(candidate.number)), candidate.keeps)
+            "keep": ExportSpec(str(self._models / study.slug / str(candidate.number)), candidate.keeps)
             if candidate.keeps
             else None,
             "done": self._conductor.done(trial_id),
@@ -80,15 +80,15 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self,
         conductor: Conductor,
         slots: int,
-        bell: Reference,
+        stop_signal: Reference,
         room: Room,
         remove: Callable[[Place], None] = remove,
     ) -> None:
         super().__init__()
-        self._conductor, self._slots, self._bell, self._room = conductor, slots, bell, room
+        self._conductor, self._slots, self._stop_signal, self._room = conductor, slots, stop_signal, room
         self._remove = remove
         self._keeps_slots = False
-        self._too_many: int | None = None
+        self._excess: int | None = None
         self._crowds, self._told_at = 0, 0.0
         self._orphans = Orphans()
         self._pending: list[Trial] = []
@@ -108,14 +108,14 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._conductor.lost(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
-        self._too_many = None
+        self._excess = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Called once in each turn of Tune's loop, after it has asked for new trials.
         controller = tune_controller._tune_controller
         self._orphans.look()
         if self._conductor.interruption.asked:
-            self._bell.ring.remote()
+            self._stop_signal.stop.remote()
             if self._conductor.saved or self._conductor.interruption.overdue:
                 raise Interrupted
             return None
@@ -138,14 +138,14 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             self._keeps_slots = True
         return chosen
 
-    def _tell(self, too_many: int) -> None:
+    def _tell(self, excess: int) -> None:
         """Tells the slots how many of them are to end."""
-        if too_many != self._too_many:
-            self._too_many, self._crowds = too_many, self._crowds + 1
-        elif not too_many or time.monotonic() - self._told_at < _TELL_AGAIN_S:
+        if excess != self._excess:
+            self._excess, self._crowds = excess, self._crowds + 1
+        elif not excess or time.monotonic() - self._told_at < _TELL_AGAIN_S:
             return
         self._told_at = time.monotonic()
-        self._bell.crowd.remote(too_many, self._crowds)
+        self._stop_signal.shrink.remote(excess, self._crowds)
 
 
 def _error_of(trial: Trial) -> Exception | None:
@@ -165,7 +165,7 @@ def _in_a_line(error: Exception | None) -> str:
     """The cause: the last line of what Ray says, or how the actor died."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, ACTOR_DIED):
-        return cause_of_death(cause)
+        return describe_death(cause)
     lines = str(cause or "").strip().splitlines() or ["the slot's process died"]
     return lines[-1].strip()
 
@@ -215,7 +215,7 @@ def run_trials(
             num_samples=-1,
             reuse_actors=True,
             search_alg=_StudySearcher(conductor, checkpoints, models),
-            scheduler=_StudyScheduler(conductor, slots, slot.bell, room, remove),
+            scheduler=_StudyScheduler(conductor, slots, slot.stop_signal, room, remove),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),

@@ -9,7 +9,7 @@ REPORTS, TOKENS = 20, 100
 
 
 class Instant(tune.Trainable):
-    """In the place of trainables.slot.Slot: it trains nothing. Its made-up losses fall by random steps to the end."""
+    """In the place of `Slot`: it trains nothing. Its made-up losses fall by random steps to the end."""
 
     def setup(self, config: dict[str, Any], slot: Any = None) -> None:
         self.reset_config(config)

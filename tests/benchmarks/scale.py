@@ -187,9 +187,8 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.tracking.delivery import Delivery
     from search.tracking.outbox import Outbox
     from search.tuner import run_trials
-    from trainables.bell import Bell
     from trainables.settings import ModelSettings
-    from trainables.slot_config import SlotConfig
+    from trainables.slots.shared import SlotConfig, StopSignal
 
     meter = Meter("this project", trials, slots)
 
@@ -216,8 +215,8 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         # MLflow makes its database.
         assert tracker.flush(_DELIVERY), tracker.last_error
         conductor = Conductor([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
-        bell = Bell.remote()  # type: ignore[attr-defined]
-        config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "cache", bell)
+        stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
+        config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "cache", stop_signal)
         with meter.parts(parts), mock.patch("search.tuner.Slot", Instant):
             run_trials(conductor, config, slots, folder / "ray", folder / "checkpoints", folder / "models")
             assert tracker.flush(_DELIVERY), tracker.last_error

@@ -43,11 +43,10 @@ from search.studies.ledger import Candidate, Ledger
 from search.studies.size import SizeStudy
 from search.studies.stopping import LOSING
 from search.tuner import run_trials
-from trainables.bell import Bell
 from trainables.config.to_settings import splits_of
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
-from trainables.slot_config import SlotConfig
+from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.cache import default_root
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
@@ -127,8 +126,8 @@ def searched(study: SizeStudy, space: Space, preparing: Preparing, observer: Obs
     """Runs a study's trials, on one slot with one CPU."""
     full = preparing.result(MODEL).train_tokens * space.budget.epochs
     conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
-    bell = Bell.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), bell)
+    stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
+    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), stop_signal)
     run_trials(conductor, slot, 1, folder / "ray", folder / "checkpoints", folder / "models")
     return conductor
 

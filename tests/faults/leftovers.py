@@ -33,9 +33,8 @@ from search.studies.stopping import LOSING
 from search.tuner import run_trials
 from tests import tiny
 from tests.search.studies.test_size import MODEL, space
-from trainables.bell import Bell
 from trainables.settings import ModelSettings
-from trainables.slot_config import SlotConfig
+from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.files import remove
 
 
@@ -78,10 +77,10 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
     prepared = tiny.prepared(folder / "cache")
     conductor = Conductor([study], 2, lambda _: 3 * prepared.train_tokens, mock.Mock(), Interruption())
     with joined(folder):
-        reference, bell = ray.put(prepared), Bell.remote()  # type: ignore[attr-defined]
-        ray.get(bell.rung.remote())
+        reference, stop_signal = ray.put(prepared), StopSignal.remote()  # type: ignore[attr-defined]
+        ray.get(stop_signal.stopped.remote())
         before = census()
-        slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "cache", bell)
+        slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "cache", stop_signal)
         run_trials(conductor, slot, 2, folder / "ray", folder / "checkpoints", folder / "models")
         remove_ended([study], folder / "checkpoints", remove)
         assert conductor.error is None

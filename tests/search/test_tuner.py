@@ -20,7 +20,7 @@ from search.studies.size import SizeStudy
 from search.tuner import _StudyScheduler
 from tests.search.studies.test_size import MODEL, space
 from trainables.errors import DataError
-from trainables.slot import NoRoomError
+from trainables.slots.slot import NoRoomError
 from trainables.storage.files import StorageError
 
 EVALUATIONS, TOKENS = 8, 100
@@ -288,12 +288,12 @@ def test_whatever_ray_says_of_a_slot_is_its_death(tmp_path: Path, failed: str, e
 
 
 def test_slots_hear_again_that_they_are_too_many() -> None:
-    bell = mock.Mock()
-    scheduler = _StudyScheduler(mock.Mock(), 1, bell, mock.Mock())
-    for at, too_many in [(100.0, 0), (101.0, 2), (101.5, 2), (103.0, 2), (103.1, 1), (105.0, 0), (109.0, 0)]:
+    stop_signal = mock.Mock()
+    scheduler = _StudyScheduler(mock.Mock(), 1, stop_signal, mock.Mock())
+    for at, excess in [(100.0, 0), (101.0, 2), (101.5, 2), (103.0, 2), (103.1, 1), (105.0, 0), (109.0, 0)]:
         with mock.patch("search.tuner.time.monotonic", return_value=at):
-            scheduler._tell(too_many)
-    told = [call.args for call in bell.crowd.remote.call_args_list]
+            scheduler._tell(excess)
+    told = [call.args for call in stop_signal.shrink.remote.call_args_list]
     assert told == [(0, 1), (2, 2), (2, 2), (1, 3), (0, 4)]
 
 

@@ -11,9 +11,9 @@ from ray.exceptions import RayTaskError
 from tests import tiny
 from tests.trainables.damage import flip_a_byte
 from tests.trainables.training.runs import finish
-from trainables.copies import Source, local_copy, local_folder
 from trainables.errors import DataError
 from trainables.settings import Lora, ModelSettings
+from trainables.slots.node_copies import FileServer, local_copy, local_folder
 from trainables.storage.manifest import hashes_of
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
@@ -28,7 +28,7 @@ class Elsewhere:
         made.rename(hidden)
         self.pieces = 0
         self._made, self._hidden = made, hidden
-        self._read = Source.__ray_metadata__.modified_class.read  # type: ignore[attr-defined]
+        self._read = FileServer.__ray_metadata__.modified_class.read  # type: ignore[attr-defined]
         self.read = mock.Mock(remote=self._answer)
 
     def _answer(self, path: str, start: int) -> Any:
@@ -47,8 +47,8 @@ def get(answer: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.copies.ray.get", get)
-    monkeypatch.setattr("trainables.copies._PIECE", 1000)
+    monkeypatch.setattr("trainables.slots.node_copies.ray.get", get)
+    monkeypatch.setattr("trainables.slots.node_copies._PIECE", 1000)
 
 
 def test_a_node_trains_on_what_was_prepared_on_another(tmp_path: Path) -> None:

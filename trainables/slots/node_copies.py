@@ -10,8 +10,8 @@ from filelock import FileLock
 from ray.exceptions import RayTaskError
 
 from trainables.errors import DataError
-from trainables.mailbox import Reference
 from trainables.preparation.prepare import Prepared
+from trainables.slots.mailbox import Reference
 from trainables.storage.cache import cached
 from trainables.storage.manifest import DamagedError, check_files, digest
 
@@ -21,7 +21,7 @@ _PIECE = 32 * 2**20
 
 # All nodes ask it. If its process is lost, Ray starts it again.
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)
-class Source:
+class FileServer:
     """On the node that prepared the data: gives its files to other nodes."""
 
     def read(self, path: str, start: int) -> bytes:

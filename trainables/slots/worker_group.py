@@ -13,9 +13,9 @@ from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-from trainables.deaths import ACTOR_DIED, cause_of_death, died_by_preemption, died_for_memory
-from trainables.mailbox import Reference
-from trainables.slot_config import SlotConfig
+from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption, died_for_memory
+from trainables.slots.mailbox import Reference
+from trainables.slots.shared import SlotConfig
 
 # What Ray Train reads in the process that starts a group; a node of a cluster does not have the search's environment.
 _ENVIRONMENT = {
@@ -27,7 +27,7 @@ _ENVIRONMENT = {
 
 
 def run_group(slot: SlotConfig, mailbox: Reference, storage: Path) -> None:
-    """Keeps a worker group until the mailbox has an order without an assignment.
+    """Keeps a worker group until the mailbox has a request without a run.
 
     Args:
         storage: folder for Ray Train's own files, on this node.
@@ -70,7 +70,7 @@ def run_group(slot: SlotConfig, mailbox: Reference, storage: Path) -> None:
 
 def _serve(config: dict[str, Any]) -> None:
     """Only the workers load what they train with."""
-    from trainables.worker import serve
+    from trainables.slots.worker import serve
 
     serve(config)
 
@@ -107,9 +107,9 @@ class _Losses(UserCallback):  # type: ignore[misc]
         self._mailbox = mailbox
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        # Ray Train wraps the error of a worker that does not answer.
+        # Ray Train wraps the error of a worker that does not response.
         errors = {rank: getattr(error, "health_check_failure", error) for rank, error in worker_exceptions.items()}
         deaths = {rank: error for rank, error in errors.items() if isinstance(error, ACTOR_DIED)}
-        memory = next((cause_of_death(error) for error in deaths.values() if died_for_memory(error)), None)
+        memory = next((describe_death(error) for error in deaths.values() if died_for_memory(error)), None)
         preempted = any(map(died_by_preemption, deaths.values()))
         ray.get(self._mailbox.group_failed.remote(memory, preempted, list(deaths)))

@@ -10,9 +10,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from trainables import group
 from trainables.settings import ModelSettings
-from trainables.slot_config import SlotConfig
+from trainables.slots import worker_group
+from trainables.slots.shared import SlotConfig
 
 
 class Preempted(RayActorError):
@@ -31,7 +31,7 @@ LOW_ON_MEMORY = OutOfMemoryError("2 worker(s) were killed due to the node runnin
         ([RayActorError(), LOW_ON_MEMORY], True, False, [0, 1]),
         ([RayActorError(error_msg="The node was running low on memory.")], True, False, [0]),
         ([ValueError("of its peer"), Preempted()], False, True, [1]),
-        # Ray Train wraps the error of a worker that does not answer.
+        # Ray Train wraps the error of a worker that does not response.
         ([SimpleNamespace(health_check_failure=LOW_ON_MEMORY)], True, False, [0]),
     ],
 )
@@ -40,14 +40,14 @@ def test_the_mailbox_is_told_why_a_group_was_lost(
 ) -> None:
     mailbox = mock.Mock()
     with mock.patch("ray.get"):
-        group._Losses(mailbox).after_exception(mock.Mock(), dict(enumerate(errors)))
+        worker_group._Losses(mailbox).after_exception(mock.Mock(), dict(enumerate(errors)))
     (told, was_preempted, dead), _ = mailbox.group_failed.remote.call_args
     assert (told is not None, was_preempted, dead) == (memory, preempted, died)
     assert not memory or ("running low on memory" in told and "\n" not in told)
 
 
 def test_a_group_starts_again_without_a_worker_that_was_ended_for_its_memory() -> None:
-    backend = group._BackendSetup(TorchConfig(backend="gloo"))
+    backend = worker_group._BackendSetup(TorchConfig(backend="gloo"))
     with mock.patch.object(backend, "_backend") as goodbye:
         goodbye.on_shutdown.side_effect = LOW_ON_MEMORY
         backend.before_execution_group_shutdown(mock.Mock())
@@ -55,7 +55,7 @@ def test_a_group_starts_again_without_a_worker_that_was_ended_for_its_memory() -
 
 
 def test_two_helpers_are_not_started() -> None:
-    trainer = group._Trainer(print, scaling_config=ScalingConfig(num_workers=1))
+    trainer = worker_group._Trainer(print, scaling_config=ScalingConfig(num_workers=1))
     usual = {type(callback).__name__ for callback in TorchTrainer._create_default_callbacks(trainer)}
     ours = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
     assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback", "BackendSetupCallback"}
@@ -64,10 +64,10 @@ def test_two_helpers_are_not_started() -> None:
 
 @pytest.mark.parametrize("placement", ["pack", "spread"])
 def test_workers_lie_over_nodes_as_asked(tmp_path: Path, placement: str) -> None:
-    with mock.patch.object(group, "_Trainer") as trainer, mock.patch.dict(os.environ):
+    with mock.patch.object(worker_group, "_Trainer") as trainer, mock.patch.dict(os.environ):
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "7"
         slot = SlotConfig(2, 1, 0, placement, {}, ModelSettings(), tmp_path, mock.Mock())
-        group.run_group(slot, mock.Mock(), tmp_path)
+        worker_group.run_group(slot, mock.Mock(), tmp_path)
         # A node of a cluster has not been told by the search; what a person has set there stays.
         assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.5"
         assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "7"

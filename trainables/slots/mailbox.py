@@ -1,4 +1,4 @@
-"""What a slot and its workers say to one another: one order at a time, and its answer."""
+"""What a slot and its workers say to one another: one request at a time, and its response."""
 
 import asyncio
 import time
@@ -8,8 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from trainables.deaths import ACTOR_DIED, kernel_kills
-from trainables.placement import on_node
+from trainables.slots.actors import ACTOR_DIED, count_kernel_kills, place_on_node
 
 Reference = Any  # a ray.ObjectRef, or the handle of an actor
 # Seconds that a worker has to say that it is alive; one that is busy may not.
@@ -19,7 +18,7 @@ _NODE_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
-class Keep:
+class ExportSpec:
     """A model that a run leaves behind.
 
     Attributes:
@@ -32,7 +31,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class RunSpec:
     """A run that a slot has been handed.
 
     Attributes:
@@ -49,27 +48,27 @@ class Assignment:
     settings: dict[str, Any]
     checkpoint: str
     test: bool = False
-    keep: Keep | None = None
+    keep: ExportSpec | None = None
 
 
 @dataclass(frozen=True)
-class Order:
-    """Train `assignment` until it has `evaluations` of them. An order without an assignment ends the workers.
+class TrainRequest:
+    """Train `run` until it has `evaluations` of them. A request without a run ends the workers.
 
-    The order states a goal, not a change: a worker group that was restarted reads it again and goes on.
+    The request states a goal, not a change: a worker group that was restarted reads it again and goes on.
     """
 
     number: int
-    assignment: Assignment | None
+    run: RunSpec | None
     evaluations: int = 0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How the order `number` went.
+class TrainResponse:
+    """How the request `number` went.
 
     Attributes:
-        metrics: of the evaluation that was ordered; empty if the run failed or was interrupted.
+        metrics: of the evaluation that was requested; empty if the run failed or was interrupted.
         failure: None, or why the run cannot go on.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
@@ -77,7 +76,7 @@ class Answer:
         ended: whether Ray or the kernel has ended a worker, because its node was short of memory, which another may
             have taken.
         busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
-            None if the order did not begin a run.
+            None if the request did not begin a run.
     """
 
     number: int
@@ -93,12 +92,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Health:
-    """How the order at hand is going.
+class GroupHealth:
+    """How the request at hand is going.
 
     Attributes:
         placed: whether there is a worker group: it has started, and is not lost.
-        groups_lost: worker groups that were lost in the assignment.
+        groups_lost: worker groups that were lost in the run.
         silent_s: seconds without a forward pass; None while no worker trains: it starts, or waits for the data.
     """
 
@@ -108,7 +107,7 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerHandle:
     """A rank of a worker group.
 
     Attributes:
@@ -120,11 +119,12 @@ class Worker:
     node: str
 
 
-async def kernel_kills_on(node: str) -> int:
-    """`kernel_kills` of a node; 0 if it has gone, or has too little memory left to say."""
+async def count_kernel_kills_on(node: str) -> int:
+    """`count_kernel_kills` of a node; 0 if it has gone, or has too little memory left to say."""
     if node == ray.get_runtime_context().get_node_id():
-        return kernel_kills()
-    asked = ray.remote(num_cpus=0, max_retries=0)(kernel_kills).options(scheduling_strategy=on_node(node)).remote()
+        return count_kernel_kills()
+    task = ray.remote(num_cpus=0, max_retries=0)(count_kernel_kills)
+    asked = task.options(scheduling_strategy=place_on_node(node)).remote()
     try:
         return int(await asyncio.wait_for(asked, _NODE_TIMEOUT))
     except (RayError, TimeoutError):
@@ -133,59 +133,59 @@ async def kernel_kills_on(node: str) -> int:
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """The latest order and the latest answer, for a slot and the ranks of its worker group.
+    """The latest request and the latest response, for a slot and the ranks of its worker group.
 
     The slot owns it: when the slot is gone, so is the mailbox, and the workers end.
     """
 
     def __init__(self) -> None:
-        self._order: Order | None = None
-        self._answer: Answer | None = None
+        self._request: TrainRequest | None = None
+        self._response: TrainResponse | None = None
         self._starts_expected, self._groups_lost = 1, 0
         self._changed = asyncio.Condition()
-        self._workers: dict[int, Worker] = {}
-        # By rank, of its node, when the worker last asked for an order.
+        self._workers: dict[int, WorkerHandle] = {}
+        # By rank, of its node, when the worker last asked for one.
         self._kernel_kills: dict[int, int] = {}
-        self._placed = self._end_answered = False
+        self._placed = self._end_reported = False
         self._passes: int | None = None
         self._moved_at = 0.0
         self._interrupted = False
 
-    async def put_order(self, order: Order) -> None:
+    async def put_request(self, request: TrainRequest) -> None:
         async with self._changed:
-            if self._order is None or self._order.assignment != order.assignment:
+            if self._request is None or self._request.run != request.run:
                 self._groups_lost = 0
-            self._order, self._passes = order, None
+            self._request, self._passes = request, None
             self._changed.notify_all()
 
-    async def next_order(self, after: int, rank: int, kills: int) -> Order:
-        """The latest order above the number `after`, once there is one that has not failed.
+    async def next_request(self, after: int, rank: int, kills: int) -> TrainRequest:
+        """The latest request above the number `after`, once there is one that has not failed.
 
         Args:
             rank: of the worker that asks.
-            kills: `trainables.deaths.kernel_kills` there.
+            kills: `trainables.slots.actors.count_kernel_kills` there.
         """
         self._kernel_kills[rank] = kills
         async with self._changed:
             while True:
-                order, answer = self._order, self._answer
-                failed = answer.number if answer is not None and answer.failure is not None else None
-                if order is not None and order.number > after and order.number != failed:
-                    return order
+                request, response = self._request, self._response
+                failed = response.number if response is not None and response.failure is not None else None
+                if request is not None and request.number > after and request.number != failed:
+                    return request
                 await self._changed.wait()
 
-    async def put_answer(self, answer: Answer, group_ends: bool = False) -> None:
-        """Args: group_ends: the worker group ends after this answer, so that its next start is no loss."""
-        # A rank whose peer dies fails as well; then there is no answer, but a group that was lost.
-        if group_ends and answer.failure == "error" and await self._one_died():
+    async def put_response(self, response: TrainResponse, group_ends: bool = False) -> None:
+        """Args: group_ends: the worker group ends after this response, so that its next start is no loss."""
+        # A rank whose peer dies fails as well; then there is no response, but a group that was lost.
+        if group_ends and response.failure == "error" and await self._one_died():
             return
         async with self._changed:
-            # Several ranks may answer one order: the first knows the cause, and their group starts again once.
-            if group_ends and self._answer is not None and self._answer.number == answer.number:
+            # Several ranks may respond to one request: the first knows the cause, and their group starts again once.
+            if group_ends and self._response is not None and self._response.number == response.number:
                 return
             self._starts_expected += group_ends
-            self._end_answered = self._end_answered or group_ends
-            self._answer = answer
+            self._end_reported = self._end_reported or group_ends
+            self._response = response
             self._changed.notify_all()
 
     async def _one_died(self) -> bool:
@@ -198,25 +198,25 @@ class Mailbox:
                 continue
         return False
 
-    async def answer(self, number: int, timeout: float) -> Answer | None:
-        """The answer to the order `number`; None if there is none within `timeout` seconds."""
+    async def wait_for_response(self, number: int, timeout: float) -> TrainResponse | None:
+        """The response to the request `number`; None if there is none within `timeout` seconds."""
         async with self._changed:
             try:
                 await asyncio.wait_for(
-                    self._changed.wait_for(lambda: self._answer is not None and self._answer.number == number),
+                    self._changed.wait_for(lambda: self._response is not None and self._response.number == number),
                     timeout,
                 )
             except TimeoutError:
                 return None
-            return self._answer
+            return self._response
 
-    async def worker_started(self, rank: int, worker: Worker) -> None:
+    async def worker_started(self, rank: int, worker: WorkerHandle) -> None:
         """Says that a worker has started; a group that nobody expected means that the one before was lost."""
         if not self._placed:
             self._workers.clear()
             self._kernel_kills.clear()
         self._workers[rank] = worker
-        self._passes, self._placed, self._end_answered = None, True, False
+        self._passes, self._placed, self._end_reported = None, True, False
         if rank == 0:
             if self._starts_expected:
                 self._starts_expected -= 1
@@ -234,28 +234,28 @@ class Mailbox:
             preempted: whether the cluster took a node away, which is no failure of the trial.
             died: the ranks whose processes ended.
         """
-        order, placed = self._order, self._placed
+        request, placed = self._request, self._placed
         # Until the next group trains, nothing hangs.
         self._passes, self._placed = None, False
-        if self._end_answered:
+        if self._end_reported:
             return
         # Workers that died while they started are not those that are known.
         if placed and memory is None and not preempted and await self._ended_by_kernel(died):
             memory = "a worker died, and its node's kernel ended a process for want of memory"
-        if memory is not None and order is self._order and order is not None and order.assignment is not None:
-            answer = Answer(order.number, {}, "out of memory", memory, ended=True)
-            await self.put_answer(answer, group_ends=True)
+        if memory is not None and request is self._request and request is not None and request.run is not None:
+            response = TrainResponse(request.number, {}, "out of memory", memory, ended=True)
+            await self.put_response(response, group_ends=True)
         elif preempted:
             self._starts_expected += 1
 
     async def _ended_by_kernel(self, died: list[int]) -> bool:
-        """Whether a node's kernel has ended a process for want of memory since the order; which one is not known."""
+        """Whether a node's kernel has ended a process for want of memory since the request; which one is not known."""
         ranks = [rank for rank in died if rank in self._workers and rank in self._kernel_kills]
-        kills = await asyncio.gather(*(kernel_kills_on(self._workers[rank].node) for rank in ranks))
+        kills = await asyncio.gather(*(count_kernel_kills_on(self._workers[rank].node) for rank in ranks))
         return any(after > self._kernel_kills[rank] for rank, after in zip(ranks, kills, strict=True))
 
     async def pulse(self, passes: int | None) -> bool:
-        """A worker's sign of life. Returns whether it is to save its run and answer.
+        """A worker's sign of life. Returns whether it is to save its run and respond.
 
         Args:
             passes: forward passes so far; None while it does not train.
@@ -268,6 +268,6 @@ class Mailbox:
     async def interrupt(self) -> None:
         self._interrupted = True
 
-    async def health(self) -> Health:
+    async def health(self) -> GroupHealth:
         silent_s = time.monotonic() - self._moved_at if self._passes is not None else None
-        return Health(self._placed, self._groups_lost, silent_s)
+        return GroupHealth(self._placed, self._groups_lost, silent_s)

@@ -1,4 +1,4 @@
-"""What a slot's mailbox makes of worker groups that are lost: whose fault it was, which order it is an answer to."""
+"""What a slot's mailbox makes of worker groups that are lost: whose fault it was, which request it is a response to."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from trainables.mailbox import Answer, Assignment, Mailbox, Order, Worker
+from trainables.slots.mailbox import Mailbox, RunSpec, TrainRequest, TrainResponse, WorkerHandle
 
 
 def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -27,32 +27,32 @@ class _Group:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kills = {"a": 0, "b": 0}
         self.mailbox = Mailbox.__ray_metadata__.modified_class()  # type: ignore[attr-defined]
-        monkeypatch.setattr("trainables.mailbox.kernel_kills_on", self._kills_on)
+        monkeypatch.setattr("trainables.slots.mailbox.count_kernel_kills_on", self._kills_on)
 
     async def _kills_on(self, node: str) -> int:
         await asyncio.sleep(0)
         return self.kills[node]
 
-    async def order(self, number: int) -> None:
-        await self.mailbox.put_order(Order(number, Assignment("a", None, {}, "")))
+    async def request(self, number: int) -> None:
+        await self.mailbox.put_request(TrainRequest(number, RunSpec("a", None, {}, "")))
 
     async def start(self, after: int) -> None:
         for rank, node in enumerate("ab"):
-            await self.mailbox.worker_started(rank, Worker(mock.Mock(), node))
-            await self.mailbox.next_order(after, rank, self.kills[node])
+            await self.mailbox.worker_started(rank, WorkerHandle(mock.Mock(), node))
+            await self.mailbox.next_request(after, rank, self.kills[node])
 
     async def failure(self, number: int) -> str | None:
-        answer = await self.mailbox.answer(number, 0.01)
-        return answer and answer.failure
+        response = await self.mailbox.wait_for_response(number, 0.01)
+        return response and response.failure
 
     async def lost(self) -> int:
         return int((await self.mailbox.health()).groups_lost)
 
 
 async def begun(monkeypatch: pytest.MonkeyPatch) -> _Group:
-    """One that has its first order."""
+    """One that has its first request."""
     group = _Group(monkeypatch)
-    await group.order(1)
+    await group.request(1)
     await group.start(0)
     return group
 
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_when_its_nodes_kernel_has_ended_one_was_out_of_memor
         await group.mailbox.group_failed(None, False, [1])
         assert await group.failure(1) == "out of memory"
         # A group that died while it started says nothing new.
-        await group.order(2)
+        await group.request(2)
         await group.mailbox.group_failed(None, False, [1])
         assert await group.failure(2) is None
         await group.start(1)
@@ -86,8 +86,8 @@ def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) ->
         group = await begun(monkeypatch)
         group.kills["b"] += 1
         # As after a hang, when the slot kills the workers; or when one of them has told of it already.
-        await group.mailbox.put_answer(Answer(1, {}, "hang"), group_ends=True)
-        await group.order(2)
+        await group.mailbox.put_response(TrainResponse(1, {}, "hang"), group_ends=True)
+        await group.request(2)
         await group.mailbox.group_failed(None, False, [0, 1])
         assert await group.failure(2) is None
         await group.start(1)
@@ -99,13 +99,13 @@ def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) ->
     in_a_thread(run())
 
 
-def test_what_befell_a_group_is_no_answer_to_a_later_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_befell_a_group_is_no_answer_to_a_later_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         group = await begun(monkeypatch)
         group.kills["b"] += 1
         told = asyncio.create_task(group.mailbox.group_failed(None, False, [1]))
         await asyncio.sleep(0)
-        await group.order(2)
+        await group.request(2)
         await told
         assert await group.failure(2) is None
         # A worker that waits for the dead one is no sign of life.

@@ -1,4 +1,4 @@
-"""What a Ray Train worker does: waits for a run, trains it to the next evaluation, answers, waits again."""
+"""What a Ray Train worker does: waits for a run, trains it to the next evaluation, responds, waits again."""
 
 import errno
 import threading
@@ -14,12 +14,12 @@ import ray.train.torch
 import torch
 
 from trainables import parallel
-from trainables.copies import local_copy
-from trainables.deaths import kernel_kills
 from trainables.errors import DataError
-from trainables.mailbox import Answer, Assignment, Order, Reference, Worker
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
+from trainables.slots.actors import count_kernel_kills
+from trainables.slots.mailbox import Reference, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.node_copies import local_copy
 from trainables.storage.files import Place, StorageError, place, store_errors
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.memory_estimate import bytes_for_torch
@@ -38,18 +38,18 @@ class _Interrupted(Exception):
 
 
 def serve(config: dict[str, Any]) -> None:
-    """The train loop of a slot's worker group; every rank runs it until an order without an assignment.
+    """The train loop of a slot's worker group; every rank runs it until a request without a run.
 
     Args:
         config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker), and
-            "how", "source" and "cache" as in trainables.slot_config.SlotConfig.
+            "how", "source" and "cache" as in trainables.slots.shared.SlotConfig.
     """
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
     _keep_to(config["share"], device)
     context = ray.get_runtime_context()
-    worker = Worker(context.current_actor, context.get_node_id())
+    worker = WorkerHandle(context.current_actor, context.get_node_id())
     ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
     pulse = _Pulse(mailbox)
     warm: dict[str, WarmModel] = {}
@@ -62,43 +62,43 @@ def serve(config: dict[str, Any]) -> None:
             raise _Interrupted
 
     while True:
-        order: Order = ray.get(mailbox.next_order.remote(done, parallel.rank(), kernel_kills()))
-        if order.assignment is None:
+        request: TrainRequest = ray.get(mailbox.next_request.remote(done, parallel.rank(), count_kernel_kills()))
+        if request.run is None:
             return
         began, setup_s = time.monotonic(), None
         try:
             with pulse.training():
-                if run is None or name != order.assignment.name:
-                    run, name = None, order.assignment.name
+                if run is None or name != request.run.name:
+                    run, name = None, request.run.name
                     with pulse.waiting():
-                        prepared: Prepared = ray.get(order.assignment.prepared)
+                        prepared: Prepared = ray.get(request.run.prepared)
                         if prepared.model not in warm:
                             # One model at a time: sizes follow one another, and a slot's memory is planned for one.
                             warm.clear()
                             with _storage(config["cache"]):
                                 prepared = local_copy(prepared, config["source"], config["cache"])
-                    run = _start(order.assignment, prepared, config["how"], warm, device, pulse)
+                    run = _start(request.run, prepared, config["how"], warm, device, pulse)
                     agreement = parallel.Agreement()
                     setup_s = time.monotonic() - began
-                answer = _advance(order, run, stepped)
+                response = _advance(request, run, stepped)
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
-            answer = Answer(order.number, {}, "nan", str(error))
+            response = TrainResponse(request.number, {}, "nan", str(error))
         except (DataError, StorageError) as error:
-            answer = Answer(order.number, {}, "error", str(error), fatal=error)
+            response = TrainResponse(request.number, {}, "error", str(error), fatal=error)
         except Exception as error:
-            answer = Answer(order.number, {}, _reason(error), f"{type(error).__name__}: {error}")
+            response = TrainResponse(request.number, {}, _reason(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
-        group_ends = answer.failure not in (None, "nan") and parallel.size() > 1
+        group_ends = response.failure not in (None, "nan") and parallel.size() > 1
         if parallel.rank() == 0 or group_ends:
-            answer = replace(answer, busy_s=time.monotonic() - began, setup_s=setup_s)
-            ray.get(mailbox.put_answer.remote(answer, group_ends))
+            response = replace(response, busy_s=time.monotonic() - began, setup_s=setup_s)
+            ray.get(mailbox.put_response.remote(response, group_ends))
         if group_ends:
-            raise RuntimeError(answer.detail)
-        if answer.failure is not None:
+            raise RuntimeError(response.detail)
+        if response.failure is not None:
             run, name = None, ""
             torch.cuda.empty_cache()
-        done = order.number
+        done = request.number
 
 
 def _keep_to(share: float, device: torch.device) -> None:
@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
 
 
 def _start(
-    assignment: Assignment,
+    run_spec: RunSpec,
     prepared: Prepared,
     how: ModelSettings,
     warm: dict[str, WarmModel],
@@ -168,9 +168,9 @@ def _start(
         # Generation passes through the model alone.
         for module in (model.forward, model.model):
             module.register_forward_pre_hook(pulse.count)
-    settings = Settings.from_json(assignment.settings)
-    run = Run(warm[prepared.model], settings, keep_best=assignment.test)
-    folder = place(assignment.checkpoint)
+    settings = Settings.from_json(run_spec.settings)
+    run = Run(warm[prepared.model], settings, keep_best=run_spec.test)
+    folder = place(run_spec.checkpoint)
     with store_errors(folder):
         there = folder.exists()
     if there:
@@ -178,28 +178,28 @@ def _start(
             run.restore(folder)
         except CheckpointError as error:
             # Every rank reads the same file, so every rank starts over.
-            print(f"{assignment.name} starts over: {error}")
-            run = Run(warm[prepared.model], settings, keep_best=assignment.test)
+            print(f"{run_spec.name} starts over: {error}")
+            run = Run(warm[prepared.model], settings, keep_best=run_spec.test)
     return run
 
 
-def _advance(order: Order, run: Run, stepped: Callable[[], None]) -> Answer:
-    assert order.assignment is not None
-    folder = place(order.assignment.checkpoint)
+def _advance(request: TrainRequest, run: Run, stepped: Callable[[], None]) -> TrainResponse:
+    assert request.run is not None
+    folder = place(request.run.checkpoint)
     try:
-        while len(run.history) < order.evaluations:
+        while len(run.history) < request.evaluations:
             run.advance(stepped)
             _save(run, folder)
     except _Interrupted:
         _save(run, folder)
-        return Answer(order.number, {}, interrupted=True)
-    test = _tested(run, order.assignment) if order.assignment.test and run.finished else None
-    return Answer(order.number, run.history[order.evaluations - 1], test=test)
+        return TrainResponse(request.number, {}, interrupted=True)
+    test = _tested(run, request.run) if request.run.test and run.finished else None
+    return TrainResponse(request.number, run.history[request.evaluations - 1], test=test)
 
 
-def _tested(run: Run, assignment: Assignment) -> dict[str, Any]:
+def _tested(run: Run, run_spec: RunSpec) -> dict[str, Any]:
     def keep(point: str) -> None:
-        if (kept := assignment.keep) is not None and point == kept.point:
+        if (kept := run_spec.keep) is not None and point == kept.point:
             folder = place(kept.folder)
             with _storage(folder):
                 run.save_model(folder)

@@ -1,4 +1,4 @@
-"""A slot in Ray whose trials and workers come to grief: what it answers, and that it goes on."""
+"""A slot in Ray whose trials and workers come to grief: what it responds, and that it goes on."""
 
 import errno
 import os
@@ -18,17 +18,16 @@ import torch
 from search.cluster import joined, ray_environment
 from tests import tiny
 from tests.starved import StarvedGroup
-from trainables.bell import Bell
-from trainables.deaths import ACTOR_DIED
-from trainables.mailbox import Answer
 from trainables.parallel import rank, size
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings
-from trainables.slot import NoRoomError, Slot
-from trainables.slot_config import SlotConfig
+from trainables.slots.actors import ACTOR_DIED
+from trainables.slots.mailbox import TrainResponse
+from trainables.slots.shared import SlotConfig, StopSignal
+from trainables.slots.slot import NoRoomError, Slot
+from trainables.slots.worker import StorageError, serve
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
-from trainables.worker import StorageError, serve
 
 pytestmark = pytest.mark.integration
 
@@ -112,14 +111,14 @@ def pair(data: Any, starved: StarvedGroup | None, tmp_path_factory: pytest.TempP
 
 @contextmanager
 def opened(data: Any, workers: int, folder: Path, cpus: int = 1, starved: StarvedGroup | None = None) -> Iterator[Slot]:
-    bell = Bell.remote()  # type: ignore[attr-defined]
+    stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
     slot._logdir = str(folder / "tune")
-    with mock.patch("trainables.group._serve", partial(faulty, folder, starved)):
+    with mock.patch("trainables.slots.worker_group._serve", partial(faulty, folder, starved)):
         slot.setup(
             trial(folder, WELL),
-            SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, bell, 1, HANG_S),
+            SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, stop_signal, 1, HANG_S),
         )
         yield slot
     slot.cleanup()
@@ -157,36 +156,36 @@ def goes_on(slot: Slot, folder: Path, warm: WarmModel) -> bool:
 
 def test_a_slot_without_a_place_gives_way_when_it_is_told_to(slot: Slot, data: Any, tmp_path: Path) -> None:
     with opened(data, 1, tmp_path, cpus=64) as unplaced:
-        bell = unplaced._slot.bell
-        ray.get(bell.crowd.remote(1, 1))
+        stop_signal = unplaced._slot.stop_signal
+        ray.get(stop_signal.shrink.remote(1, 1))
         with pytest.raises(NoRoomError):
             unplaced.step()
         # It was the only one that was to go; the same is told again and again.
-        ray.get(bell.crowd.remote(1, 1))
-        assert not ray.get(bell.gives_way.remote())
+        ray.get(stop_signal.shrink.remote(1, 1))
+        assert not ray.get(stop_signal.should_exit.remote())
 
 
 def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
-    bell = slot._slot.bell
-    ray.get(bell.crowd.remote(1, 1))
-    ray.kill(bell, no_restart=False)
+    stop_signal = slot._slot.stop_signal
+    ray.get(stop_signal.shrink.remote(1, 1))
+    ray.kill(stop_signal, no_restart=False)
     assert goes_on(slot, tmp_path, warm)
     for _ in range(60):
         # Ray may still be starting it.
         with suppress(*ACTOR_DIED):
-            ray.get(bell.crowd.remote(1, 1))
+            ray.get(stop_signal.shrink.remote(1, 1))
             break
         time.sleep(0.5)
-    assert ray.get(bell.gives_way.remote())
+    assert ray.get(stop_signal.should_exit.remote())
 
 
-ENDED = Answer(1, {}, "out of memory", "running low on memory", ended=True)
-SHORT = Answer(1, {}, "out of memory", "not enough on the GPU")
-DONE = Answer(1, {"loss": 1.0})
+ENDED = TrainResponse(1, {}, "out of memory", "running low on memory", ended=True)
+SHORT = TrainResponse(1, {}, "out of memory", "not enough on the GPU")
+DONE = TrainResponse(1, {"loss": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "answers", "last"),
+    ("batch_size", "responds", "last"),
     [
         (2, [SHORT, DONE], DONE),
         (2, [SHORT, SHORT], SHORT),
@@ -200,16 +199,16 @@ DONE = Answer(1, {"loss": 1.0})
     ],
 )
 def test_a_worker_that_ray_ended_for_memory_is_a_loss(
-    tmp_path: Path, batch_size: int, answers: list[Answer], last: Answer
+    tmp_path: Path, batch_size: int, responds: list[TrainResponse], last: TrainResponse
 ) -> None:
     slot: Slot = object.__new__(Slot)
     slot._slot = mock.Mock(restarts=2, workers=1, prepared={MODEL: None})
     slot._started, slot._idle_since = True, 0.0
     settings = tiny.settings(batch_size=batch_size).to_json()
     slot.reset_config(trial(tmp_path, WELL, settings=settings))
-    with mock.patch.object(Slot, "_ordered", side_effect=answers) as ordered:
+    with mock.patch.object(Slot, "_request_evaluation", side_effect=responds) as requested:
         result = slot.step()
-    assert ordered.call_count == len(answers)
+    assert requested.call_count == len(responds)
     assert (result["failure"], result["detail"]) == (last.failure, last.detail)
 
 
@@ -304,7 +303,7 @@ def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, SLOW))
     slot.step()
     # Each step takes a second, and an epoch has six.
-    slot._slot.bell.ring.remote()
+    slot._slot.stop_signal.stop.remote()
     assert slot.step()["interrupted"]
     run = Run(warm, tiny.settings(seed=SLOW, epochs=EPOCHS))
     run.restore(tmp_path / f"run-{SLOW}")

@@ -16,10 +16,9 @@ import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError
 
-from trainables.deaths import ACTOR_DIED, cause_of_death
-from trainables.mailbox import Answer, Assignment, Health, Mailbox, Order, Reference
-from trainables.placement import this_node
-from trainables.slot_config import SlotConfig
+from trainables.slots.actors import ACTOR_DIED, describe_death, place_on_this_node
+from trainables.slots.mailbox import GroupHealth, Mailbox, Reference, RunSpec, TrainRequest, TrainResponse
+from trainables.slots.shared import SlotConfig
 
 # How often a waiting slot looks how its workers are, in seconds.
 _LOOK = 1.0
@@ -33,12 +32,12 @@ class NoRoomError(RuntimeError):
 class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
-    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", "keep"
-    (trainables.mailbox.Keep, or None), and "done", the evaluations that are not to be reported again. A result has the
-    metrics of `Run.advance`, the "seconds" that these took, and "failure", "detail", "test", "fatal" and "interrupted"
-    of its trainables.mailbox.Answer; "accumulation", if the trial went on with smaller micro-batches. A trial's first
-    result has "overhead_s", the seconds from the end of the trial before it to its own first training step; a slot's
-    first has "slot_start_s" instead.
+    A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", "keep" (an `ExportSpec`,
+    or None), and "done", the evaluations that are not to be reported again. A result has the metrics of `Run.advance`,
+    the "seconds" that these took, and "failure", "detail", "test", "fatal" and "interrupted" of its `TrainResponse`;
+    "accumulation", if the trial went on with smaller micro-batches. A trial's first result has "overhead_s", the
+    seconds from the end of the trial before it to its own first training step; a slot's first has "slot_start_s"
+    instead.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -49,14 +48,14 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self._error: BaseException | None = None
         # In Ray's own folder on this node: nothing in it is needed by another one.
         self._group_folder = Path(self.logdir) / "group"
-        self._mailbox = Mailbox.options(scheduling_strategy=this_node()).remote()  # type: ignore[attr-defined]
+        self._mailbox = Mailbox.options(scheduling_strategy=place_on_this_node()).remote()  # type: ignore[attr-defined]
         self._run = threading.Thread(target=self._fit, daemon=True)
         self._run.start()
         self.reset_config(config)
 
     def _fit(self) -> None:
         # Imported here and not at the top: the slot's process begins its mailbox while it loads what is large.
-        from trainables.group import run_group
+        from trainables.slots.worker_group import run_group
 
         try:
             run_group(self._slot, self._mailbox, self._group_folder)
@@ -65,7 +64,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # The reference is passed on as it is: only the workers, which have torch loaded, read what it refers to.
-        self._assignment = Assignment(
+        self._run_spec = RunSpec(
             new_config["name"],
             self._slot.prepared[new_config["model"]],
             new_config["settings"],
@@ -81,92 +80,92 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         self._evaluations += 1
-        answer = self._ordered()
-        while answer.failure == "out of memory":
-            if (smaller := self._smaller()) is not None:
-                self._assignment = smaller
-            elif answer.ended and self._ended < self._slot.restarts:
+        response = self._request_evaluation()
+        while response.failure == "out of memory":
+            if (smaller := self._halve_micro_batches()) is not None:
+                self._run_spec = smaller
+            elif response.ended and self._ended < self._slot.restarts:
                 # As after any loss of a worker: it need not be this trial that takes too much.
                 self._ended += 1
             else:
                 break
-            answer = self._ordered()
+            response = self._request_evaluation()
         result: dict[str, Any] = {
-            **answer.metrics,
-            "seconds": answer.busy_s - (answer.setup_s or 0.0),
-            "failure": answer.failure,
-            "detail": answer.detail,
+            **response.metrics,
+            "seconds": response.busy_s - (response.setup_s or 0.0),
+            "failure": response.failure,
+            "detail": response.detail,
             # Tune flattens mappings.
-            "test": answer.test and json.dumps(answer.test),
-            "fatal": answer.fatal,
-            "interrupted": answer.interrupted,
+            "test": response.test and json.dumps(response.test),
+            "fatal": response.fatal,
+            "interrupted": response.interrupted,
         }
-        if self._assignment.settings != self._given:
-            result["accumulation"] = self._assignment.settings["accumulation"]
-        if answer.setup_s is not None:
-            # What is neither the workers' own time nor the slot's idle time is what an order takes to reach them.
-            reached_s = time.monotonic() - self._idle_since - answer.busy_s
+        if self._run_spec.settings != self._given:
+            result["accumulation"] = self._run_spec.settings["accumulation"]
+        if response.setup_s is not None:
+            # What is neither the workers' own time nor the slot's idle time is what a request takes to reach them.
+            reached_s = time.monotonic() - self._idle_since - response.busy_s
             if not self._started:
                 result["slot_start_s"] = reached_s
             elif self._begins:
-                result["overhead_s"] = reached_s + answer.setup_s
+                result["overhead_s"] = reached_s + response.setup_s
         self._started, self._begins = True, False
         self._idle_since = time.monotonic()
         return result
 
-    def _smaller(self) -> Assignment | None:
-        """The assignment with micro-batches of half the rows, and the same batches; None if it has them already, or if
+    def _halve_micro_batches(self) -> RunSpec | None:
+        """The run with micro-batches of half the rows, and the same batches; None if it has them already, or if
         they cannot be halved."""
-        settings = self._assignment.settings
+        settings = self._run_spec.settings
         accumulation = 2 * settings["accumulation"]
         if settings != self._given or settings["batch_size"] % (accumulation * self._slot.workers):
             return None
-        return replace(self._assignment, settings={**settings, "accumulation": accumulation})
+        return replace(self._run_spec, settings={**settings, "accumulation": accumulation})
 
-    def _ordered(self) -> Answer:
-        """Orders the evaluation at hand, and waits for the answer."""
+    def _request_evaluation(self) -> TrainResponse:
+        """Requests the evaluation at hand, and waits for the response."""
         self._number += 1
-        ray.get(self._mailbox.put_order.remote(Order(self._number, self._assignment, self._evaluations)))
+        ray.get(self._mailbox.put_request.remote(TrainRequest(self._number, self._run_spec, self._evaluations)))
         while True:
-            answer: Answer | None = ray.get(self._mailbox.answer.remote(self._number, _LOOK))
-            if answer is not None:
-                return answer
+            response: TrainResponse | None = ray.get(self._mailbox.wait_for_response.remote(self._number, _LOOK))
+            if response is not None:
+                return response
             if not self._run.is_alive():
-                raise RuntimeError(f"the slot's worker group ended: {self._why_ended()}")
-            health: Health = ray.get(self._mailbox.health.remote())
-            if self._told(self._slot.bell.rung.remote()):
+                raise RuntimeError(f"the slot's worker group ended: {self._describe_end()}")
+            health: GroupHealth = ray.get(self._mailbox.health.remote())
+            if self._ask_stop_signal(self._slot.stop_signal.stopped.remote()):
                 if health.silent_s is None:
-                    return Answer(self._number, {}, interrupted=True)
+                    return TrainResponse(self._number, {}, interrupted=True)
                 ray.get(self._mailbox.interrupt.remote())
-            elif not health.placed and self._told(self._slot.bell.gives_way.remote()):
+            elif not health.placed and self._ask_stop_signal(self._slot.stop_signal.should_exit.remote()):
                 raise NoRoomError("the cluster has no room for this slot")
             elif health.groups_lost > self._slot.restarts:
-                # The next group must not take this order up again.
+                # The next group must not take this request up again.
                 self._give_up("worker lost", f"{health.groups_lost} worker groups lost", group_ends=False)
             elif health.silent_s is not None and health.silent_s > self._slot.hang_s:
                 self._give_up("hang", f"no progress for {health.silent_s:.0f} s", group_ends=True)
                 for worker in ray.get(self._mailbox.workers.remote()):
                     ray.kill(worker)
 
-    def _told(self, said: Reference) -> bool:
-        """What the bell says; no while Ray starts it again."""
+    def _ask_stop_signal(self, said: Reference) -> bool:
+        """What the stop signal says; no while Ray starts it again."""
         try:
             return bool(ray.get(said, timeout=_LOOK))
         except (GetTimeoutError, *ACTOR_DIED):
             return False
 
-    def _why_ended(self) -> str:
+    def _describe_end(self) -> str:
         # Ray Train wraps what befell its controller.
         error = getattr(self._error, "controller_failure", self._error)
-        return cause_of_death(error) if isinstance(error, ACTOR_DIED) else str(error)
+        return describe_death(error) if isinstance(error, ACTOR_DIED) else str(error)
 
     def _give_up(self, failure: str, detail: str, group_ends: bool) -> None:
-        """Answers in the workers' place, so that a group that starts anew waits for the next order."""
-        ray.get(self._mailbox.put_answer.remote(Answer(self._number, {}, failure, detail), group_ends))
+        """Responds in the workers' place, so that a group that starts anew waits for the next request."""
+        ray.get(self._mailbox.put_response.remote(TrainResponse(self._number, {}, failure, detail), group_ends))
 
     def cleanup(self) -> None:
         """Ends the workers and waits until Ray Train has given back what they held."""
-        ray.get(self._mailbox.put_order.remote(Order(self._number + 1, None)))
+        ray.get(self._mailbox.put_request.remote(TrainRequest(self._number + 1, None)))
         self._run.join(_END_TIMEOUT)
         shutil.rmtree(self._group_folder, ignore_errors=True)
 

@@ -3,7 +3,7 @@ from unittest import mock
 import pytest
 import torch
 
-from trainables.worker import _keep_to, _reason
+from trainables.slots.worker import _keep_to, _reason
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:
