@@ -7,14 +7,14 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from search.studies.size import SizeStudy
-from search.studies.stopping import PLATEAU, rungs, value_at
+from search.studies.pruners import PLATEAU, rungs, value_at
+from search.studies.search_study import SearchStudy
 
 # A correlation of two trials says nothing.
 _FEWEST = 3
 
 
-def audit(study: SizeStudy, first_rung: float, factor: int) -> dict[str, Any]:
+def audit(study: SearchStudy, first_rung: float, factor: int) -> dict[str, Any]:
     """Rank correlations between the rungs and the end, and how often stopping was wrong.
 
     Returns:
@@ -39,7 +39,7 @@ def audit(study: SizeStudy, first_rung: float, factor: int) -> dict[str, Any]:
     }
 
 
-def _correlation(study: SizeStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
+def _correlation(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
     found, trials = [], []
     for arm in study.arms:
         own = [trial for trial in complete if trial.user_attrs["arm"] == arm]
@@ -52,7 +52,7 @@ def _correlation(study: SizeStudy, complete: Sequence[FrozenTrial], rung: int) -
     return float(np.average(found, weights=trials)) if found else None
 
 
-def _was_wrong(study: SizeStudy, trial: FrozenTrial) -> bool:
+def _was_wrong(study: SearchStudy, trial: FrozenTrial) -> bool:
     stop, value = trial.user_attrs["audit"], study.value(trial.number)
     # A trial that stops because it improves no more keeps the objective that it has.
     if stop["reason"] == PLATEAU and value_at(trial, stop["tokens"], study.objective) == value:

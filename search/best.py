@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.studies.bootstrap import Verdict
 from search.tracking.runs import SQLITE, new_client
 from search.tracking.tracker import tracking_uri
-from search.verdict import Verdict
 from trainables.config.command_line import exit_code
 from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line

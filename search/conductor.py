@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 
 from search.interruption import Interruption
 from search.order import ReportOrder
-from search.studies.ledger import Candidate, Ledger
+from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
 
 # Characters of an error that are told while the trials save their state; all of it is told in the end.
@@ -26,11 +26,11 @@ class Observer(Protocol):
 
     def slots_changed(self, slots: int) -> None: ...
 
-    def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
+    def trial_started(self, study: TrialStudy, candidate: Candidate) -> None: ...
 
-    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
 
-    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Running:
         smaller: whether it ran out of memory and goes on with smaller micro-batches.
     """
 
-    study: Ledger
+    study: TrialStudy
     candidate: Candidate
     index: int
     waits: bool = False
@@ -68,7 +68,7 @@ class Conductor:
 
     def __init__(
         self,
-        studies: Sequence[Ledger],
+        studies: Sequence[TrialStudy],
         slots: int,
         full_tokens: Callable[[str], int],
         observer: Observer,
@@ -94,7 +94,7 @@ class Conductor:
         return {}
 
     @property
-    def _study(self) -> Ledger | None:
+    def _study(self) -> TrialStudy | None:
         """The study that the next trial comes from."""
         while self._studies and self._studies[0].exhausted:
             if self._order.running:
@@ -142,7 +142,7 @@ class Conductor:
         self._observer.trial_started(study, candidate)
         return candidate
 
-    def study(self, tune_id: str) -> Ledger:
+    def study(self, tune_id: str) -> TrialStudy:
         """The study of a running trial."""
         return self._running[tune_id].study
 

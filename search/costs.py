@@ -5,12 +5,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.record import STATES
-from search.studies.ledger import Ledger, device_s_of
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.study import STATES, TrialStudy, device_s_of
 
 
-def spent(ledger: Ledger) -> dict[str, Any]:
+def spent(ledger: TrialStudy) -> dict[str, Any]:
     """The runs of a study that have ended, their tokens, and their device seconds; None if those were not measured."""
     ended = ledger.trials(*STATES)
     measured = [device_s for t in ended if (device_s := device_s_of(t)) is not None]
@@ -21,7 +20,7 @@ def spent(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def saved(study: SizeStudy) -> dict[str, Any]:
+def saved(study: SearchStudy) -> dict[str, Any]:
     """Tokens that the trials that were stopped early did not train on, and an estimate of the device seconds that these
     would have taken, at each one's own speed; None if one's speed is unknown."""
     tokens, device_s = 0, 0.0
@@ -37,7 +36,7 @@ def saved(study: SizeStudy) -> dict[str, Any]:
     return {"tokens": tokens, "device_s": device_s if known else None}
 
 
-def trials_table(study: SizeStudy) -> list[dict[str, Any]]:
+def trials_table(study: SearchStudy) -> list[dict[str, Any]]:
     """Each trial of a search: what it cost, and its objective in nats; None if it failed or was stopped before the
     objective was known, as what it had until then cannot be compared."""
     known = {trial.number: study.values(trial)[0] for arm in study.arms for trial in study.ranked(arm)}

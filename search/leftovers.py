@@ -5,13 +5,13 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search.studies.ledger import Ledger
+from search.studies.study import TrialStudy
 from trainables.storage.files import Place, store_errors
 
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
-def remove_ended(studies: Sequence[Ledger], checkpoints: Place, remove: Callable[[Place], None]) -> None:
+def remove_ended(studies: Sequence[TrialStudy], checkpoints: Place, remove: Callable[[Place], None]) -> None:
     """Removes the checkpoints of trials that have ended, and the folders that are empty then.
 
     A trial's checkpoint is removed when it ends; but not if the search is killed at that moment, or its slot is lost.

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from search.arms import BASELINE
 from search.space import Space
+from search.studies.bootstrap import Difference, Verdict
 from search.studies.confirmation import Comparison, Confirmation, point_of
-from search.studies.database import Studies
-from search.studies.ledger import Ledger
-from search.studies.size import SizeStudy
-from search.verdict import Difference, Verdict
+from search.studies.search_study import SearchStudy
+from search.studies.storage import Studies
+from search.studies.study import TrialStudy
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Size:
         confirmed: None if the space asks for no confirmation.
     """
 
-    searched: SizeStudy
+    searched: SearchStudy
     confirmed: Confirmation | None
 
     @property
@@ -29,7 +29,7 @@ class Size:
         return self.searched.model
 
     @property
-    def studies(self) -> list[Ledger]:
+    def studies(self) -> list[TrialStudy]:
         """In the order in which they run."""
         return [self.searched] if self.confirmed is None else [self.searched, self.confirmed]
 
@@ -60,7 +60,7 @@ def sizes_of(studies: Studies, spaces: Mapping[str, Space]) -> list[Size]:
     """
     sizes: list[Size] = []
     for model, space in spaces.items():
-        searched = SizeStudy(studies, model, space, sizes[-1].searched if sizes else None)
+        searched = SearchStudy(studies, model, space, sizes[-1].searched if sizes else None)
         sizes.append(Size(searched, Confirmation(studies, searched, space) if space.confirmation else None))
     return sizes
 

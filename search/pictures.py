@@ -15,9 +15,9 @@ from search.arms import BASELINE
 from search.audit import audit
 from search.outcome import Size
 from search.space import Space
+from search.studies.bootstrap import Verdict
 from search.studies.confirmation import point_of
-from search.studies.size import SizeStudy
-from search.verdict import Verdict
+from search.studies.search_study import SearchStudy
 from trainables.storage.files import replace_atomic
 
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#9b5de5", "#66a182", "#2e4057", "#8d6a9f")
@@ -238,7 +238,7 @@ def _tick(panel: Any, values: Sequence[int]) -> None:
     panel.xaxis.set_major_formatter(_count)
 
 
-def _pairs(study: SizeStudy, trials: Sequence[FrozenTrial]) -> tuple[list[float], list[float]]:
+def _pairs(study: SearchStudy, trials: Sequence[FrozenTrial]) -> tuple[list[float], list[float]]:
     """The first two objectives of trials, in nats."""
     values = [study.values(trial) for trial in trials]
     return [own[0] for own in values], [own[1] for own in values]
@@ -261,7 +261,7 @@ def _curves(size: Size) -> dict[str, list[FrozenTrial]]:
     return found
 
 
-def _label(study: SizeStudy, arm: str, trial: FrozenTrial | None) -> str:
+def _label(study: SearchStudy, arm: str, trial: FrozenTrial | None) -> str:
     if arm == BASELINE:
         return "no dropout"
     curriculum = study.parameters(trial).get("curriculum") if trial is not None else None

@@ -15,9 +15,9 @@ from search.gpus import UTILISATION
 from search.machine import Cluster
 from search.record import flat
 from search.space import Budget, Space, check_tokens
-from search.studies.arms import needs_mask_token
+from search.studies.arm_spaces import needs_mask_token
 from search.studies.confirmation import Confirmation
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
@@ -136,7 +136,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> 
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "plan.journal"
-        study = SizeStudy(journal, model, space)
+        study = SearchStudy(journal, model, space)
         tokens = _tokens(model, space, splits)
         trial = _trial(model, space, tokens, cluster)
         if space.budget.tokens is not None and not tokens.bound:
@@ -190,7 +190,7 @@ def _checkpoints(model: str, space: Space) -> str:
     return f"at most {search} of checkpoints for each slot{confirming}: the last one, and the next until it is whole"
 
 
-def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
+def _most(space: Space, study: SearchStudy, trial: _Cost) -> _Cost:
     """The most that the search of a size can cost, with the limits of its budget, which are looked at before a trial
     begins. Limits of time are not made limits of tokens: the speed is only estimated."""
     budget, slots = space.budget, space.resources.counts[1]
@@ -206,7 +206,7 @@ def _most(space: Space, study: SizeStudy, trial: _Cost) -> _Cost:
     return replace(trial, tokens=tokens, device_s=min(device_s))
 
 
-def _samples(study: SizeStudy, full_tokens: int) -> list[str]:
+def _samples(study: SearchStudy, full_tokens: int) -> list[str]:
     """The first trials, a line each; not those that wait for others to end."""
     lines: list[str] = []
     study.prepared(full_tokens)

@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.scoring import THREADS, score_spread
 from search.space import Space, check_tokens
-from search.studies.arms import needs_mask_token
+from search.studies.arm_spaces import needs_mask_token
 from trainables.config.to_settings import preparation_of
 from trainables.data.documents import Splits
 from trainables.errors import one_line

@@ -14,8 +14,8 @@ from search.allotment import Allotment
 from search.curricula import curriculum_name
 from search.progress import Progress
 from search.space import Space
-from search.studies.ledger import Candidate, Ledger
-from search.studies.stopping import PLATEAU
+from search.studies.pruners import PLATEAU
+from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking import Tracker
 from trainables.config.model_names import slug
 from trainables.errors import mask_secrets
@@ -25,8 +25,6 @@ from trainables.storage.files import drop_partial_line
 _DESCRIPTION = "mlflow.note.content"
 # What MLflow's UI shows as a run's source.
 _SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
-# What a person reads of a trial that has ended.
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -131,7 +129,7 @@ class Record:
         self._progress.note(f"slots at work: {slots}, as nodes have left the cluster or joined it")
         self.event("slots_changed", slots=slots)
 
-    def trial_started(self, study: Ledger, candidate: Candidate) -> None:
+    def trial_started(self, study: TrialStudy, candidate: Candidate) -> None:
         key = self._key(study, candidate)
         name = curriculum_name(candidate.arm, candidate.parameters)
         tags = {
@@ -157,14 +155,14 @@ class Record:
             tokens=study.tokens(candidate.number),
         )
 
-    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
         tokens = int(metrics["tokens"])
         self._tracker.evaluation(
             self._key(study, candidate), {n: v for n, v in metrics.items() if n != "tokens"}, tokens
         )
         self._happened("evaluation", study, candidate, full_tokens=study.full_tokens or 0, **metrics)
 
-    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None:
+    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:
         key = self._key(study, candidate)
         losses = study.losses(candidate.number)
         final = {"best_high_entropy_loss": min(losses), "final_high_entropy_loss": losses[-1]} if losses else {}
@@ -184,14 +182,14 @@ class Record:
         objective = study.value(candidate.number) if losses else None
         self._happened("trial_ended", study, candidate, state=name, reason=reason, objective=objective)
 
-    def _happened(self, kind: str, study: Ledger, candidate: Candidate, **values: Any) -> None:
+    def _happened(self, kind: str, study: TrialStudy, candidate: Candidate, **values: Any) -> None:
         """An event of a trial, for a person and for events.jsonl."""
         values = {"study": study.name, "stage": _stage(candidate), "trial": candidate.number, **values}
         self._progress.happened(kind, values)
         self.event(kind, model=study.model, **values)
 
     @staticmethod
-    def _key(study: Ledger, candidate: Candidate) -> str:
+    def _key(study: TrialStudy, candidate: Candidate) -> str:
         return f"{study.name}/{candidate.number}"
 
 

@@ -15,8 +15,15 @@ from search.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_holds
 from search.outcome import Size, sizes_of
 from search.results import summarize
 from search.space import Space, load
-from search.studies.database import DATABASE_ERRORS, Database, DatabaseError, Studies, connected, reason
-from search.studies.journal import JournalError
+from search.studies.storage import (
+    DATABASE_ERRORS,
+    Database,
+    DatabaseError,
+    JournalError,
+    Studies,
+    connect_database,
+    describe_error,
+)
 from trainables.errors import ConfigError
 
 
@@ -52,7 +59,7 @@ def _database(folder: Path, url: str, search: str) -> Database:
             f"DIR: {folder / RESOLVED}: study.storage: given {url}; allowed: a URL without user and password, "
             "which the folder does not keep (PostgreSQL reads PGUSER and PGPASSWORD)"
         )
-    database = connected(url, search)
+    database = connect_database(url, search)
     if not database.holds_the_search:
         raise ConfigError(f"DIR: given {folder}, whose search {url} does not hold; allowed: the output folder of one")
     return database
@@ -80,7 +87,7 @@ def reopened(folder: Path) -> Iterator[Reopened]:
                 studies = Path(shutil.copy(folder / JOURNAL, scratch))
             sizes = sizes_of(studies, dict.fromkeys(models, space))
         except (DatabaseError, *DATABASE_ERRORS) as error:
-            raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {reason(error)}") from None
+            raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {describe_error(error)}") from None
         except JournalError as error:
             raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
         finished = all(study.ended for size in sizes for study in size.studies) and (folder / SUMMARY).is_file()

@@ -20,8 +20,8 @@ from search.pictures import write_pictures
 from search.record import flat
 from search.space import Space, to_store
 from search.studies.confirmation import point_of, sentence
-from search.studies.ledger import Ledger, losses_of
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.study import TrialStudy, losses_of
 from search.trend import trend
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
@@ -55,7 +55,7 @@ def summarize(
     return summary
 
 
-def _numbers(study: SizeStudy, trial: FrozenTrial) -> dict[str, float]:
+def _numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]:
     """The numbers among a trial's searched settings, with the middle of the curriculum's rise, whatever its shape."""
     parameters = study.parameters(trial)
     searched = [name.removeprefix(f"{trial.user_attrs['arm']}.") for name in trial.params]
@@ -124,7 +124,7 @@ def _summary_of(size: Size, space: Space, run_id: Callable[[str, int], str | Non
     return summary
 
 
-def importances(study: SizeStudy) -> dict[str, dict[str, float]]:
+def importances(study: SearchStudy) -> dict[str, dict[str, float]]:
     """For each arm, the share of each searched setting in what tells its better trials from the others (PED-ANOVA,
     arXiv 2304.10255); arms with too few trials are left out."""
     found = {}
@@ -138,7 +138,7 @@ def importances(study: SizeStudy) -> dict[str, dict[str, float]]:
     return found
 
 
-def shown_study(study: SizeStudy, trials: Sequence[FrozenTrial]) -> optuna.Study:
+def shown_study(study: SearchStudy, trials: Sequence[FrozenTrial]) -> optuna.Study:
     """A study of its own with these trials, each complete and with its objective, for what Optuna makes of studies."""
     shown = optuna.create_study()
     shown.add_trials(
@@ -178,7 +178,7 @@ def last_words(size: Size, space: Space) -> str:
     return f"{text}; without dropout {min(without):.4f} and {without[-1]:.4f}; not confirmed{why}"
 
 
-def _failed(ledger: Ledger) -> str:
+def _failed(ledger: TrialStudy) -> str:
     """Why trials of a study failed, as the end of a sentence; nothing if none did."""
     reasons = Counter(t.user_attrs.get("reason") for t in ledger.trials(TrialState.FAIL))
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())

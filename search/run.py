@@ -199,7 +199,7 @@ def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, All
 
 def _check_contestants(space_file: ConfigFile[Space]) -> None:
     """Raises ConfigError if more settings are asked to be confirmed than any arm has trials."""
-    from search.studies.arms import arms_of
+    from search.studies.arm_spaces import arms_of
 
     space = space_file.config
     if space.confirmation is None or "best" not in space.confirmation.model_fields_set:

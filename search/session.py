@@ -36,8 +36,14 @@ from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
 from search.space import Space, masked_text, to_store
-from search.studies.database import DATABASE_ERRORS, DatabaseError, Studies, connected, reason
-from search.studies.journal import JournalError
+from search.studies.storage import (
+    DATABASE_ERRORS,
+    DatabaseError,
+    JournalError,
+    Studies,
+    connect_database,
+    describe_error,
+)
 from search.sync import sync_command, undelivered
 from search.tracking import Tracker
 from trainables.config.loader import ConfigFile
@@ -101,7 +107,7 @@ def run_session(
                 f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
             ) from None
         except DATABASE_ERRORS as error:
-            what = f"study.storage: {reason(error)}"
+            what = f"study.storage: {describe_error(error)}"
             print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
             return 1
         except OSError as error:
@@ -131,10 +137,12 @@ def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
     if url is None:
         return output / JOURNAL
     try:
-        database = connected(url, space.name)
+        database = connect_database(url, space.name)
         taken = database.holds_the_search and not (output / RESOLVED).exists()
     except (DatabaseError, *DATABASE_ERRORS) as error:
-        raise space_file.error("study.storage", shown(url), f"the URL of a database ({reason(error)})") from None
+        raise space_file.error(
+            "study.storage", shown(url), f"the URL of a database ({describe_error(error)})"
+        ) from None
     if taken:
         allowed = "a name that no search has in study.storage, or --resume with the output of the one that has it"
         raise space_file.error("name", shown(space.name), allowed)

@@ -7,8 +7,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.space import Space
-from search.studies.ledger import Candidate, Ledger
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.study import Candidate, TrialStudy
 
 MODEL = "builtin/nano"
 FULL_TOKENS = 800
@@ -33,20 +33,20 @@ def space(**changes: Any) -> Space:
     return Space.model_validate(common | changes)
 
 
-def search(folder: Path, model: str = MODEL, smaller: SizeStudy | None = None, **changes: Any) -> SizeStudy:
+def search(folder: Path, model: str = MODEL, smaller: SearchStudy | None = None, **changes: Any) -> SearchStudy:
     """The search of a model in the journal in `folder`, new or reopened."""
-    opened = SizeStudy(folder / "study.journal", model, space(**changes), smaller)
+    opened = SearchStudy(folder / "study.journal", model, space(**changes), smaller)
     opened.prepared(FULL_TOKENS)
     return opened
 
 
-def ask(study: Ledger) -> Candidate:
+def ask(study: TrialStudy) -> Candidate:
     candidate = study.ask()
     assert candidate is not None
     return candidate
 
 
-def run(study: Ledger, candidate: Candidate, losses: list[float], **others: list[float]) -> str:
+def run(study: TrialStudy, candidate: Candidate, losses: list[float], **others: list[float]) -> str:
     """Reports the losses, evenly spaced, as long as the study lets the trial go on. Returns how it ended."""
     count = len(losses)
     for i in range(len(study.losses(candidate.number)), count):
@@ -59,11 +59,11 @@ def run(study: Ledger, candidate: Candidate, losses: list[float], **others: list
     return "complete"
 
 
-def fail(study: Ledger, candidate: Candidate) -> None:
+def fail(study: TrialStudy, candidate: Candidate) -> None:
     study.tell(candidate.number, TrialState.FAIL, "nan")
 
 
-def run_all(study: Ledger, loss: Callable[[Candidate], float], evaluations: int = 8) -> list[Candidate]:
+def run_all(study: TrialStudy, loss: Callable[[Candidate], float], evaluations: int = 8) -> list[Candidate]:
     """Runs all trials that the study asks for, each with one loss at every evaluation."""
     candidates = []
     while (candidate := study.ask()) is not None:

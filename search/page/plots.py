@@ -16,9 +16,9 @@ from search.evaluations import Evaluations
 from search.outcome import Size
 from search.results import common_parameters, shown_study
 from search.space import Space
+from search.studies.bootstrap import Verdict
 from search.studies.confirmation import point_of
-from search.studies.ledger import Ledger
-from search.verdict import Verdict
+from search.studies.study import TrialStudy
 from trainables.curriculum import curriculum_from
 
 # Told apart on white and on black.
@@ -314,9 +314,9 @@ def front(size: Size, space: Space) -> Plot | None:
     return Plot("What one objective costs in the other", says, figure, ["trial", "arm", *space.objectives], rows)
 
 
-def _curves(size: Size) -> list[tuple[str, Ledger, list[FrozenTrial]]]:
+def _curves(size: Size) -> list[tuple[str, TrialStudy, list[FrozenTrial]]]:
     """What is compared: for each arm a name, and its runs with the study that they are in."""
-    found: list[tuple[str, Ledger, list[FrozenTrial]]] = []
+    found: list[tuple[str, TrialStudy, list[FrozenTrial]]] = []
     for arm in size.searched.arms:
         runs = size.confirmed.runs_of(arm) if size.confirmed is not None else []
         if runs and size.confirmed is not None:

@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.arms import BASELINE
 from search.space import Space
-from search.studies.arms import dimensions
-from search.studies.database import Studies
-from search.studies.ledger import Candidate, Ledger
-from search.studies.size import SizeStudy
-from search.verdict import Difference, Verdict, difference
+from search.studies.arm_spaces import dimensions
+from search.studies.bootstrap import Difference, Verdict, difference
+from search.studies.search_study import SearchStudy
+from search.studies.storage import Studies
+from search.studies.study import Candidate, TrialStudy
 from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
 
@@ -77,10 +77,10 @@ class Comparison:
         }
 
 
-class Confirmation(Ledger):
+class Confirmation(TrialStudy):
     """The confirmation of one size's search, which begins when the search has ended."""
 
-    def __init__(self, studies: Studies, searched: SizeStudy, space: Space) -> None:
+    def __init__(self, studies: Studies, searched: SearchStudy, space: Space) -> None:
         super().__init__(studies, f"{searched.model}/confirmation", searched.model, space)
         assert space.confirmation is not None
         self._searched, self._how = searched, space.confirmation

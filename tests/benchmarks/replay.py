@@ -33,7 +33,7 @@ from rich.progress import track
 from scipy import stats
 
 from search.space import Space
-from search.studies.ledger import objective_value
+from search.studies.study import objective_value
 from tests.benchmarks.curves.make import space
 from tests.benchmarks.curves.table import Curve, Table
 from tests.benchmarks.searchers import Optuna, Searcher, Stock, ours

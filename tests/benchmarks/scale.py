@@ -181,8 +181,8 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.interruption import Interruption
     from search.progress import Progress
     from search.record import Record
-    from search.studies.sampling import Sampling
-    from search.studies.size import SizeStudy
+    from search.studies.samplers import ArmSampler
+    from search.studies.search_study import SearchStudy
     from search.tracking import Tracker
     from search.tracking.delivery import Delivery
     from search.tracking.outbox import Outbox
@@ -198,12 +198,12 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
             super().trial_report(study, candidate, metrics)
 
     space = _space(trials, slots)
-    study = SizeStudy(folder / "study.journal", MODEL, space)
+    study = SearchStudy(folder / "study.journal", MODEL, space)
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "scale", folder / "mlflow.outbox")
     planned = {study.name: study.planned}
     parts: dict[str, list[tuple[type, str]]] = {
         "begin": [(Conductor, "begin")],
-        "sampler": [(Sampling, "suggest")],
+        "sampler": [(ArmSampler, "suggest")],
         "report": [(Conductor, "report"), (Conductor, "decisions")],
         "journal": [(JournalStorage, "_write_log"), (JournalStorage, "_sync_with_backend")],
         "outbox": [(Outbox, "put")],
@@ -229,16 +229,16 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
 
 @cache
 def _searched() -> Any:
-    from search.studies.arms import arms_of
+    from search.studies.arm_spaces import arms_of
 
     return arms_of(_space(2, 1))[1].space
 
 
 def define(trial: Any) -> None:
     """Suggests what this project searches. OptunaSearch pickles it."""
-    from search.studies.arms import suggested
+    from search.studies.arm_spaces import suggest_settings
 
-    suggested(_searched(), trial)
+    suggest_settings(_searched(), trial)
 
 
 def stock(trials: int, slots: int, folder: Path) -> Measured:

@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from search.space import Space
-from search.studies.arms import arms_of, suggested
-from search.studies.size import SizeStudy
+from search.studies.arm_spaces import arms_of, suggest_settings
+from search.studies.search_study import SearchStudy
 from tests.benchmarks.curves.table import Curve, Table
 
 
@@ -42,7 +42,7 @@ class Optuna:
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         trial = self._study.ask()
-        suggested(self._space, trial)
+        suggest_settings(self._space, trial)
         self._running[trial.number], self._losses[trial.number] = trial, []
         return trial.number, trial.params
 
@@ -78,7 +78,7 @@ class Stock:
         self._trials: dict[int, Any] = {}
 
     def _define(self, trial: optuna.Trial) -> None:
-        suggested(self._space, trial)
+        suggest_settings(self._space, trial)
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         number = len(self._trials)
@@ -108,7 +108,7 @@ class Stock:
 class Ours:
     """This project's search of one size."""
 
-    def __init__(self, study: SizeStudy) -> None:
+    def __init__(self, study: SearchStudy) -> None:
         self._study = study
         self.reasons: dict[int, str] = {}
 
@@ -131,10 +131,12 @@ class Ours:
 
 
 @contextmanager
-def ours(table: Table, model: str, space: Space, smaller: SizeStudy | None = None) -> Iterator[tuple[Ours, SizeStudy]]:
+def ours(
+    table: Table, model: str, space: Space, smaller: SearchStudy | None = None
+) -> Iterator[tuple[Ours, SearchStudy]]:
     """This project's search, with its journal in a folder of its own; in memory where that is to be had."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
-        study = SizeStudy(Path(folder) / "study.journal", model, space, smaller)
+        study = SearchStudy(Path(folder) / "study.journal", model, space, smaller)
         study.prepared(table.full_tokens)
         yield Ours(study), study

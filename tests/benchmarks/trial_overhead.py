@@ -39,9 +39,9 @@ from search.conductor import Conductor, Observer
 from search.interruption import Interruption
 from search.preparing import Preparing
 from search.space import Space
-from search.studies.ledger import Candidate, Ledger
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING
+from search.studies.pruners import LOSING
+from search.studies.search_study import SearchStudy
+from search.studies.study import Candidate, TrialStudy
 from search.tuner import run_trials
 from trainables.config.to_settings import splits_of
 from trainables.preparation.prepare import Prepared
@@ -69,7 +69,7 @@ def small_space(trials: int, documents: int = 4, epochs: int = 4, batch_size: in
     )
 
 
-class EverySecondStops(SizeStudy):
+class EverySecondStops(SearchStudy):
     """Stops trials with odd numbers after their second evaluation."""
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
@@ -80,11 +80,11 @@ class EverySecondStops(SizeStudy):
 class Silent:
     def slots_changed(self, slots: int) -> None: ...
 
-    def trial_started(self, study: Ledger, candidate: Candidate) -> None: ...
+    def trial_started(self, study: TrialStudy, candidate: Candidate) -> None: ...
 
-    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Any) -> None: ...
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Any) -> None: ...
 
-    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
 
 
 # Ray's own, one for a cluster, which Ray Train starts with its first run on it and keeps.
@@ -122,7 +122,7 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     return conductor.overhead_s, left, prepared
 
 
-def searched(study: SizeStudy, space: Space, preparing: Preparing, observer: Observer, folder: Path) -> Conductor:
+def searched(study: SearchStudy, space: Space, preparing: Preparing, observer: Observer, folder: Path) -> Conductor:
     """Runs a study's trials, on one slot with one CPU."""
     full = preparing.result(MODEL).train_tokens * space.budget.epochs
     conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
@@ -149,7 +149,7 @@ def train_one(config: dict[str, Any]) -> None:
 def recipe(trials: int, prepared: Prepared, folder: Path) -> list[float]:
     """Overheads of the recipe's trials in seconds."""
     space = small_space(2)
-    settings = SizeStudy(folder / "settings.journal", MODEL, space).ask()
+    settings = SearchStudy(folder / "settings.journal", MODEL, space).ask()
     assert settings is not None
     fixed = settings.settings.to_json()
 

@@ -26,8 +26,8 @@ from optuna.trial import TrialState
 
 from search.cluster import set_environment
 from search.preparing import Preparing
-from search.studies.ledger import Candidate, Ledger
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.study import Candidate, TrialStudy
 from tests.benchmarks.trial_overhead import MODEL, searched, small_space
 from trainables.config.to_settings import splits_of
 
@@ -53,16 +53,16 @@ class Clocked:
     def slots_changed(self, slots: int) -> None:
         """Nothing: there is one slot."""
 
-    def trial_started(self, study: Ledger, candidate: Candidate) -> None:
+    def trial_started(self, study: TrialStudy, candidate: Candidate) -> None:
         self._tokens = 0.0
 
-    def trial_report(self, study: Ledger, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
         if self.ended:
             self.advance_s += (metrics["tokens"] - self._tokens) / metrics["tokens_per_s"]
             self.seconds += metrics["seconds"]
         self._tokens = metrics["tokens"]
 
-    def trial_ended(self, study: Ledger, candidate: Candidate, state: TrialState, reason: str | None) -> None:
+    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:
         assert state == TrialState.COMPLETE, reason
         self.ended.append(time.perf_counter())
 
@@ -71,7 +71,7 @@ def used(documents: int, trials: int, folder: Path) -> dict[str, float]:
     """How a slot spends its time, in seconds for each trial after the first."""
     folder.mkdir()
     space = small_space(trials, documents, EPOCHS, BATCH)
-    study = SizeStudy(folder / "study.journal", MODEL, space)
+    study = SearchStudy(folder / "study.journal", MODEL, space)
     clocked = Clocked()
     conductor = searched(study, space, Preparing(space, splits_of(space), [MODEL]), clocked, folder)
     count, wall = trials - 1, clocked.ended[-1] - clocked.ended[0]

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import track
 
-from search.verdict import Verdict, difference
+from search.studies.bootstrap import Verdict, difference
 from tests.benchmarks.curves.make import SEEDS
 
 Array = NDArray[np.float64]

@@ -28,17 +28,17 @@ from search.cluster import joined, ray_environment
 from search.conductor import Conductor
 from search.interruption import Interruption
 from search.leftovers import remove_ended
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING
+from search.studies.pruners import LOSING
+from search.studies.search_study import SearchStudy
 from search.tuner import run_trials
 from tests import tiny
-from tests.search.studies.test_size import MODEL, space
+from tests.search.studies.test_search_study import MODEL, space
 from trainables.settings import ModelSettings
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.files import remove
 
 
-class AllStop(SizeStudy):
+class AllStop(SearchStudy):
     def _reason_to_stop(self, number: int) -> str:
         return LOSING
 

@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 from search.outcome import Size
 from search.space import Space
 from search.studies.confirmation import Confirmation
-from search.studies.database import Database
-from search.studies.ledger import Candidate, Ledger
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.storage import Database
+from search.studies.study import Candidate, TrialStudy
 
 EPOCHS = 8
 FULL_TOKENS = 800
@@ -55,7 +55,7 @@ def fed(
         where: a folder for the journal, or a database.
     """
     studies = where / "study.journal" if isinstance(where, Path) else where
-    searched = SizeStudy(studies, model, asked)
+    searched = SearchStudy(studies, model, asked)
     _run(searched, losses)
     confirmed = Confirmation(studies, searched, asked) if asked.confirmation is not None else None
     if confirmed is not None and confirm:
@@ -63,7 +63,7 @@ def fed(
     return Size(searched, confirmed)
 
 
-def _run(study: Ledger, losses: Losses) -> None:
+def _run(study: TrialStudy, losses: Losses) -> None:
     study.prepared(FULL_TOKENS)
     while (candidate := study.ask()) is not None:
         state, reason = TrialState.COMPLETE, None

@@ -5,8 +5,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.audit import audit
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU
+from search.studies.search_study import SearchStudy
 from tests.studies import ask, fail, run, search
 
 # Learning rates of two arms that are far apart.
@@ -18,11 +18,11 @@ ARMS: list[dict[str, Any]] = [
 ALL = {"pruner": "rungs", "patience": 3, "first_rung": 0.5, "audit": 1.0}
 
 
-def audited(study: SizeStudy) -> dict[str, Any]:
+def audited(study: SearchStudy) -> dict[str, Any]:
     return audit(study, 0.25, 2)
 
 
-def from_to(study: SizeStudy, *ends: tuple[float, float]) -> None:
+def from_to(study: SearchStudy, *ends: tuple[float, float]) -> None:
     """Trials that are at the first loss up to the middle, and at the second one from there on."""
     for first, second in ends:
         run(study, ask(study), [first] * 4 + [second] * 4)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from search.outcome import Size
 from search.pictures import VERDICTS, draw_front, draw_rebound, draw_rungs, draw_trend, draw_verdict, write_pictures
 from search.space import Space
+from search.studies.bootstrap import Verdict
 from search.trend import trend
-from search.verdict import Verdict
 from tests.search.fed import ARMS, curve, fed, space
 
 SIZES = [(1_000_000, 0.4), (5_000_000, 0.5), (16_000_000, 0.55)]

@@ -10,10 +10,10 @@ import yaml
 from optuna.trial import TrialState
 
 from search.outcome import Size
-from search.record import STATES
 from search.report import main
 from search.results import summarize
 from search.space import Space, to_store
+from search.studies.study import STATES
 from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
 pytestmark = pytest.mark.integration

@@ -15,10 +15,10 @@ from search.costs import cost_line
 from search.outcome import Size
 from search.results import best_schedule, comparison_table, last_words, summarize, write_results
 from search.space import Space, load
-from search.studies.ledger import Candidate
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING
-from search.verdict import Verdict
+from search.studies.bootstrap import Verdict
+from search.studies.pruners import LOSING
+from search.studies.search_study import SearchStudy
+from search.studies.study import Candidate
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
@@ -91,7 +91,7 @@ def test_each_trial_is_told_with_its_cost(asked: Space, size: Size) -> None:
 
 def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> None:
     asked = space(confirmation=None)
-    study = SizeStudy(tmp_path / "study.journal", MODEL, asked)
+    study = SearchStudy(tmp_path / "study.journal", MODEL, asked)
     study.prepared(FULL_TOKENS)
     for _ in range(2):
         candidate = study.ask()
@@ -275,7 +275,7 @@ def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
 
 def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     asked = space(confirmation=None)
-    study = SizeStudy(tmp_path / "study.journal", MODEL, asked)
+    study = SearchStudy(tmp_path / "study.journal", MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
     assert last_words(Size(study, None), asked) == "no trial ran to its end; failed: nan (8)"

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from search import status, sync
 from search.arms import BASELINE
 from search.run import main
-from search.studies.stopping import LOSING, PLATEAU, is_known
-from search.verdict import Verdict
+from search.studies.bootstrap import Verdict
+from search.studies.pruners import LOSING, PLATEAU, is_known
 from tests.searches import Searches
 from trainables.finetune import main as finetune
 

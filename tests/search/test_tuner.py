@@ -15,10 +15,10 @@ from ray.tune.experiment import Trial
 
 from search.conductor import Conductor
 from search.interruption import Interruption
-from search.studies.ledger import Ledger
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.study import TrialStudy
 from search.tuner import _StudyScheduler
-from tests.search.studies.test_size import MODEL, space
+from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
 from trainables.slots.slot import NoRoomError
 from trainables.storage.files import StorageError
@@ -28,9 +28,9 @@ EVALUATIONS, TOKENS = 8, 100
 
 def conductor(
     folder: Path, slots: int = 1, observer: Any = None, interruption: Interruption | None = None
-) -> tuple[Conductor, SizeStudy]:
+) -> tuple[Conductor, SearchStudy]:
     folder.mkdir(exist_ok=True)
-    study = SizeStudy(folder / "study.journal", MODEL, space())
+    study = SearchStudy(folder / "study.journal", MODEL, space())
     interruption = interruption or Interruption()
     return Conductor([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
@@ -113,7 +113,7 @@ def _loss(number: int, evaluation: int) -> float:
     return 5 + draw.random() + abs(evaluation - draw.randint(2, 7)) * draw.uniform(0.01, 0.2)
 
 
-def table(study: Ledger) -> list[Any]:
+def table(study: TrialStudy) -> list[Any]:
     """All but the device time, of which the last evaluation's is lost with the driver."""
     rows = []
     for t in study.study.trials:

@@ -28,7 +28,7 @@ import torch
 from rich.progress import track
 
 from search.space import Space, load
-from search.studies.arms import arms_of, middle, suggested
+from search.studies.arm_spaces import arms_of, middle_settings, suggest_settings
 from trainables.config.to_settings import fixed, preparation_of, settings_of, splits_of
 from trainables.preparation.prepare import Prepared, prepare
 from trainables.settings import Settings
@@ -52,10 +52,10 @@ def drawn(space: Space, count: int) -> list[dict[str, Any]]:
     """The baseline's parameters and those of `count` - 1 random settings, by the names that a study gives them."""
     baseline, arm = arms_of(space)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    settings = [middle(baseline.space)]
+    settings = [middle_settings(baseline.space)]
     for _ in range(count - 1):
         trial = study.ask()
-        suggested(arm.space, trial)
+        suggest_settings(arm.space, trial)
         settings.append(trial.params)
     return settings
 
@@ -63,7 +63,7 @@ def drawn(space: Space, count: int) -> list[dict[str, Any]]:
 def settings_for(space: Space, number: int, params: dict[str, Any], seed: int = 0) -> Settings:
     baseline, arm = arms_of(space)
     own = baseline.space if number == 0 else arm.space
-    chosen = fixed(own, suggested(own, optuna.trial.FixedTrial(params)))
+    chosen = fixed(own, suggest_settings(own, optuna.trial.FixedTrial(params)))
     return settings_of(chosen.model_copy(update={"seed": seed}))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from search.studies.ledger import objective_value
+from search.studies.study import objective_value
 from tests.benchmarks.curves.make import CURVES
 
 SHAPE = "curriculum.shape"

@@ -7,10 +7,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
+from search.studies.bootstrap import Verdict, difference
 from search.studies.confirmation import Confirmation, sentence
-from search.studies.ledger import Candidate
-from search.studies.size import SizeStudy
-from search.verdict import Verdict, difference
+from search.studies.search_study import SearchStudy
+from search.studies.study import Candidate
 from tests.studies import ask, fail, run, run_all, search, space
 from trainables.settings import Settings
 
@@ -30,7 +30,7 @@ def validation(candidate: Candidate) -> float:
     return 5.0 if candidate.arm == BASELINE else 4.0 - candidate.number / 100
 
 
-def searched(folder: Path, **changes: Any) -> tuple[SizeStudy, Confirmation]:
+def searched(folder: Path, **changes: Any) -> tuple[SearchStudy, Confirmation]:
     """A search that has ended, and what confirms it."""
     study = search(folder, **changes)
     run_all(study, validation, 2)

@@ -16,8 +16,8 @@ from search.interruption import Interruption
 from search.outcome import Size
 from search.session import _studies
 from search.space import load, to_store
-from search.studies.database import Database, DatabaseError, connected
-from search.studies.size import SizeStudy
+from search.studies.search_study import SearchStudy
+from search.studies.storage import Database, DatabaseError, connect_database
 from tests.search.commands import SMALL
 from tests.search.fed import fed, space
 from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
@@ -39,7 +39,7 @@ def quick() -> Iterator[None]:
 
 
 def database(folder: Path, search: str = "fed") -> Database:
-    return connected(f"sqlite:///{folder}/studies.db", search)
+    return connect_database(f"sqlite:///{folder}/studies.db", search)
 
 
 def trials(size: Size) -> list[Any]:
@@ -55,16 +55,16 @@ def test_a_search_is_the_same_as_in_a_journal(tmp_path: Path) -> None:
     assert trials(in_database) == trials(in_journal)
     assert in_database.verdict == in_journal.verdict
     # Opened again, as --resume and a report do.
-    assert trials(Size(SizeStudy(database(tmp_path), MODEL, asked), None)) == trials(Size(in_journal.searched, None))
+    assert trials(Size(SearchStudy(database(tmp_path), MODEL, asked), None)) == trials(Size(in_journal.searched, None))
 
 
 def test_searches_share_a_database_under_their_names(tmp_path: Path) -> None:
     assert not database(tmp_path).holds_the_search
-    SizeStudy(database(tmp_path), MODEL, space()).ask()
+    SearchStudy(database(tmp_path), MODEL, space()).ask()
     assert database(tmp_path).holds_the_search
     # A name is not the beginning of another.
     assert not database(tmp_path, "fe").holds_the_search
-    other = SizeStudy(database(tmp_path, "fe"), MODEL, space())
+    other = SearchStudy(database(tmp_path, "fe"), MODEL, space())
     assert other.trials(*TrialState) == []
 
 
@@ -73,8 +73,8 @@ _WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_va
 
 @pytest.mark.integration
 def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> None:
-    def conductor(name: str) -> tuple[Conductor, SizeStudy]:
-        study = SizeStudy(database(tmp_path, name), MODEL, small(budget={"trials": 3, "epochs": 8}))
+    def conductor(name: str) -> tuple[Conductor, SearchStudy]:
+        study = SearchStudy(database(tmp_path, name), MODEL, small(budget={"trials": 3, "epochs": 8}))
         return Conductor([study], 2, lambda _: EVALUATIONS * TOKENS, mock.Mock(), Interruption()), study
 
     whole, study = conductor("whole")
@@ -118,7 +118,7 @@ def _patched(name: str, write: Any) -> Any:
 )
 def test_a_database_that_cannot_be_opened_is_told_in_one_line(url: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match=expected) as caught:
-        connected(url, "fed")
+        connect_database(url, "fed")
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
     (tmp_path / "space.yaml").write_text(SMALL + f"study:\n  storage: {url}\n")
@@ -133,7 +133,7 @@ def test_a_search_does_not_go_on_in_the_studies_of_another_of_its_name(tmp_path:
     space_file = load(tmp_path / "space.yaml")
     studies = _studies(space_file, tmp_path)
     assert isinstance(studies, Database)
-    SizeStudy(studies, MODEL, space())
+    SearchStudy(studies, MODEL, space())
     with pytest.raises(ConfigError, match=r"name: given 'fed'; allowed: a name that no search has in study\.storage"):
         _studies(space_file, tmp_path)
     # With --resume there is the record of a search.

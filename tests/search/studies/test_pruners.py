@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, plateaued, rungs, value_at
+from search.studies.pruners import LOSING, PLATEAU, RungPruner, has_plateaued, is_audited, rungs, value_at
 from tests.studies import ask, run, search
 
 
@@ -34,7 +34,7 @@ def stopped(own: FrozenTrial, *others: FrozenTrial, objective: str = "best") -> 
     ],
 )
 def test_a_plateau_is_patience_evaluations_without_improvement(losses: list[float], expected: bool) -> None:
-    assert plateaued(losses, 2) == expected
+    assert has_plateaued(losses, 2) == expected
 
 
 # Rungs.
@@ -139,14 +139,14 @@ def test_at_its_end_a_trial_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_the_audit_draws_its_share(share: float) -> None:
-    drawn = [audited(share, 0, "builtin/nano", number) for number in range(4000)]
+    drawn = [is_audited(share, 0, "builtin/nano", number) for number in range(4000)]
     assert sum(drawn) / 4000 == pytest.approx(share, abs=0.03)
-    assert drawn == [audited(share, 0, "builtin/nano", number) for number in range(4000)]
+    assert drawn == [is_audited(share, 0, "builtin/nano", number) for number in range(4000)]
 
 
 def test_each_seed_and_each_study_draws_its_own() -> None:
     def drawn(seed: int, study: str) -> list[bool]:
-        return [audited(0.5, seed, study, number) for number in range(100)]
+        return [is_audited(0.5, seed, study, number) for number in range(100)]
 
     assert drawn(0, "builtin/nano") != drawn(1, "builtin/nano")
     assert drawn(0, "builtin/nano") != drawn(0, "builtin/micro")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.verdict import Array, Difference, Verdict, difference
+from search.studies.bootstrap import Array, Difference, Verdict, difference
 
 TOKENS_K = np.array([12.0, 7.0, 30.0, 21.0, 9.0, 16.0, 25.0, 11.0])
 

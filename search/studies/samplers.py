@@ -20,7 +20,7 @@ _CONSTRAINT = "fails"
 _WORST = math.inf
 
 
-class Sampling:
+class ArmSampler:
     """The sampler of one arm.
 
     Args:

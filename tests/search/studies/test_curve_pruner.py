@@ -5,9 +5,8 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
-from search.studies.extrapolation import chance_below
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU, chance_below
+from search.studies.search_study import SearchStudy
 from tests.studies import ask, run, search
 
 CURVES = {"pruner": "curves", "patience": 8, "first_rung": 0.25, "audit": 0.0}
@@ -18,7 +17,7 @@ def falling(level: float) -> list[float]:
     return [level + 0.8 / epoch + 0.001 * (7 * epoch % 3) for epoch in range(1, 9)]
 
 
-def with_history(folder: Path, **changes: object) -> SizeStudy:
+def with_history(folder: Path, **changes: object) -> SearchStudy:
     """A baseline and eight trials that ran to their end, at levels from 5.0 to 5.7."""
     study = search(folder, **({"budget": {"trials": 30, "epochs": 8}, "early_stopping": CURVES} | changes))
     for number in range(9):

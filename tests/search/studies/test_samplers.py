@@ -7,8 +7,8 @@ from typing import Any
 import optuna
 import pytest
 
-from search.studies.sampling import Sampling
-from search.studies.size import SizeStudy
+from search.studies.samplers import ArmSampler
+from search.studies.search_study import SearchStudy
 from tests.studies import FULL_TOKENS, MODEL, ask, fail, run, space
 
 # Fitting Gaussian processes takes a second a test.
@@ -32,12 +32,12 @@ def nested(trial: optuna.Trial) -> object:
     )
 
 
-def sampling(name: str, define: Define = one, startup: int = 3, objectives: int = 1, seed: int = 1) -> Sampling:
-    return Sampling(name, startup, seed, define, SHAPES if define is nested else ({},), objectives)
+def sampling(name: str, define: Define = one, startup: int = 3, objectives: int = 1, seed: int = 1) -> ArmSampler:
+    return ArmSampler(name, startup, seed, define, SHAPES if define is nested else ({},), objectives)
 
 
 def suggestions(
-    sampled: Sampling, count: int, values: Callable[[dict[str, Any]], Sequence[float]]
+    sampled: ArmSampler, count: int, values: Callable[[dict[str, Any]], Sequence[float]]
 ) -> list[dict[str, Any]]:
     """What is suggested, each trial ending before the next one begins."""
     found = []
@@ -81,7 +81,7 @@ def test_learning_finds_the_better_region(name: str, count: int) -> None:
     assert statistics.median(late) < 0.5 * statistics.median(at_random)
 
 
-def share_above(name: str, threshold: float, end: Callable[[Sampling, int, float], None], count: int) -> float:
+def share_above(name: str, threshold: float, end: Callable[[ArmSampler, int, float], None], count: int) -> float:
     """The share of the later suggestions above `threshold`, where `end` ends a trial; below it all are equal."""
     sampled = sampling(name)
     found: list[float] = []
@@ -97,7 +97,7 @@ def share_above(name: str, threshold: float, end: Callable[[Sampling, int, float
 
 @pytest.mark.parametrize(("name", "count"), LEARNING)
 def test_a_region_that_fails_is_avoided(name: str, count: int) -> None:
-    def end(sampled: Sampling, number: int, x: float) -> None:
+    def end(sampled: ArmSampler, number: int, x: float) -> None:
         sampled.learn_failure(number)
 
     assert share_above(name, 0.3, end, count) < 0.75 * share_above("random", 0.3, end, 200)
@@ -105,7 +105,7 @@ def test_a_region_that_fails_is_avoided(name: str, count: int) -> None:
 
 @pytest.mark.parametrize(("name", "count"), LEARNING)
 def test_a_region_in_which_trials_are_stopped_is_avoided(name: str, count: int) -> None:
-    def end(sampled: Sampling, number: int, x: float) -> None:
+    def end(sampled: ArmSampler, number: int, x: float) -> None:
         sampled.learn(number, [2.0], {100: 2.0})
 
     assert share_above(name, 0.3, end, count) < 0.75 * share_above("random", 0.3, end, 200)
@@ -162,16 +162,16 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
         early_stopping={"patience": 3, "audit": 0.0},
     )
 
-    def opened(folder: str) -> SizeStudy:
+    def opened(folder: str) -> SearchStudy:
         (tmp_path / folder).mkdir(exist_ok=True)
-        study = SizeStudy(tmp_path / folder / "study.journal", MODEL, asked)
+        study = SearchStudy(tmp_path / folder / "study.journal", MODEL, asked)
         study.prepared(FULL_TOKENS)
         return study
 
-    def table(study: SizeStudy) -> list[Any]:
+    def table(study: SearchStudy) -> list[Any]:
         return [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in study.study.trials]
 
-    def go_on(study: SizeStudy, until: int) -> None:
+    def go_on(study: SearchStudy, until: int) -> None:
         """Two trials at a time, of which the one that began later ends first; the fifth fails."""
         while (first := study.ask()) is not None:
             second = study.ask()
@@ -194,8 +194,8 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
 
 
 def test_an_interrupted_trial_comes_first_with_its_settings(tmp_path: Path) -> None:
-    study = SizeStudy(tmp_path / "study.journal", MODEL, space())
+    study = SearchStudy(tmp_path / "study.journal", MODEL, space())
     ask(study)
     left = ask(study)
-    again = SizeStudy(tmp_path / "study.journal", MODEL, space())
+    again = SearchStudy(tmp_path / "study.journal", MODEL, space())
     assert [ask(again).number, ask(again)] == [0, left]

@@ -1,4 +1,7 @@
-"""The studies of searches in a database that they share, in place of a journal in the output folder of each."""
+"""Where the studies are kept: a journal in the output folder, or a database that searches share.
+
+A journal is a file with one line for each change, each on disk before the search goes on.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +9,37 @@ from typing import TypeAlias
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.errors import one_line
+from trainables.storage.files import drop_partial_line
 
 # What a database that is not there, or goes away, is told as.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
+
+class JournalError(ValueError):
+    """A journal that cannot be read."""
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """The journal in `path`, for the one process that writes it.
+
+    A driver that was killed while it wrote leaves a part of a line, which would spoil the next one, and Optuna's lock,
+    which would hold up the next one for half a minute.
+
+    Raises:
+        JournalError: damaged.
+    """
+    drop_partial_line(path)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    # Optuna replays the lines: one that is damaged can be no JSON, or name what does not exist.
+    except (ValueError, LookupError, TypeError, AssertionError, optuna.exceptions.OptunaError) as error:
+        raise JournalError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 
 class DatabaseError(ValueError):
@@ -40,7 +67,7 @@ class Database:
 Studies: TypeAlias = Path | Database
 
 
-def connected(url: str, search: str) -> Database:
+def connect_database(url: str, search: str) -> Database:
     """Opens the database, and makes Optuna's tables if there are none.
 
     Args:
@@ -56,13 +83,13 @@ def connected(url: str, search: str) -> Database:
     except ImportError as error:
         # Optuna's own, raised from that of the import.
         missing = getattr(error.__cause__, "name", None)
-        raise DatabaseError(f"the package {missing} is not installed" if missing else reason(error)) from None
+        raise DatabaseError(f"the package {missing} is not installed" if missing else describe_error(error)) from None
     # Optuna raises RuntimeError for tables of another version, SQLAlchemy ValueError for a port that is none.
     except (*DATABASE_ERRORS, RuntimeError, ValueError) as error:
-        raise DatabaseError(reason(error)) from None
+        raise DatabaseError(describe_error(error)) from None
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What a database said, on one line and without its password."""
     # The driver's own words, without SQLAlchemy's, which have the statement and a link.
     own = getattr(error, "orig", None) or error.__cause__ or error

@@ -13,14 +13,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
-from search.studies.database import Database, Studies
-from search.studies.journal import opened
+from search.studies.storage import Database, Studies, open_journal
 from trainables.config.model_names import slug
 from trainables.settings import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+# What a person reads of a trial that has ended.
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 # What was decided after a trial's last evaluation: its tokens, the reason to stop, the device seconds up to then.
 _DECIDED = "decided"
 
@@ -35,7 +36,7 @@ def objective_value(objective: str, losses: Sequence[float]) -> float:
     return reduce[objective](losses)
 
 
-def hashed(*what: object) -> int:
+def hash_to_int(*what: object) -> int:
     """32 bits that look random and depend on `what` alone."""
     return int.from_bytes(hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=4).digest())
 
@@ -60,7 +61,7 @@ class Candidate:
     keeps: str | None = None
 
 
-class Ledger(ABC):
+class TrialStudy(ABC):
     """What all studies of a search share.
 
     Attributes:
@@ -80,7 +81,7 @@ class Ledger(ABC):
         if isinstance(studies, Database):
             self._storage, name = studies.storage, studies.name(name)
         else:
-            self._storage = opened(studies)
+            self._storage = open_journal(studies)
         self.study = optuna.create_study(
             storage=self._storage, study_name=name, direction="minimize", load_if_exists=True
         )

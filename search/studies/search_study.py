@@ -10,18 +10,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.space import Space
-from search.studies.arms import Arm, arms_of, middle, suggested
-from search.studies.database import Studies
-from search.studies.extrapolation import CurvePruner
-from search.studies.ledger import Candidate, Ledger, device_s_of, hashed, losses_of, objective_value
-from search.studies.sampling import Sampling
-from search.studies.stopping import LOSING, PLATEAU, RungPruner, audited, is_known, plateaued
+from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
+from search.studies.pruners import LOSING, PLATEAU, CurvePruner, RungPruner, has_plateaued, is_audited, is_known
+from search.studies.samplers import ArmSampler
+from search.studies.storage import Studies
+from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value
 from trainables.config.to_settings import fixed, settings_of
 
 SHAPE = "curriculum.shape"
 
 
-class SizeStudy(Ledger):
+class SearchStudy(TrialStudy):
     """The search of one model size.
 
     Args:
@@ -34,7 +33,7 @@ class SizeStudy(Ledger):
         studies: Studies,
         model: str,
         space: Space,
-        smaller: "SizeStudy | None" = None,
+        smaller: "SearchStudy | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(studies, model, model, space)
@@ -51,14 +50,14 @@ class SizeStudy(Ledger):
             if trial.state.is_finished():
                 self._learn(trial.number)
 
-    def _sampling_of(self, arm: Arm) -> Sampling:
+    def _sampling_of(self, arm: Arm) -> ArmSampler:
         sampler, schedule = self._space.sampler, arm.space.schedule
         shapes = [shape.shape for shape in schedule.curriculum] if schedule is not None else []
-        return Sampling(
+        return ArmSampler(
             sampler.name,
             sampler.startup_trials,
-            hashed("sampler", self._space.seed, self.model, arm.name) // 2,
-            partial(suggested, arm.space, prefix=self._prefix(arm)),
+            hash_to_int("sampler", self._space.seed, self.model, arm.name) // 2,
+            partial(suggest_settings, arm.space, prefix=self._prefix(arm)),
             [{self._prefix(arm) + SHAPE: shape} for shape in shapes] or [{}],
             len(self._space.objectives),
         )
@@ -135,12 +134,12 @@ class SizeStudy(Ledger):
         transfer = self._space.transfer
         if self._smaller is not None and transfer and (best := self._smaller.best_settings(arm.name, transfer)):
             return [trial.params for trial in best]
-        return [{self._prefix(arm) + name: value for name, value in middle(arm.space).items()}]
+        return [{self._prefix(arm) + name: value for name, value in middle_settings(arm.space).items()}]
 
     def _candidate(self, trial: optuna.Trial) -> Candidate:
         arm = self.arms[trial.user_attrs["arm"]]
         # Suggesting again gives back what the trial was given when it began.
-        parameters = suggested(arm.space, trial, self._prefix(arm))
+        parameters = suggest_settings(arm.space, trial, self._prefix(arm))
         settings = settings_of(fixed(arm.space, parameters))
         return Candidate(trial.number, arm.name, settings, parameters, trial.user_attrs.get("clock", 0))
 
@@ -159,7 +158,7 @@ class SizeStudy(Ledger):
             return None
         reason = self._reason(trial)
         stopping = self._space.early_stopping
-        if reason is not None and audited(stopping.audit, self._space.seed, self.name, number):
+        if reason is not None and is_audited(stopping.audit, self._space.seed, self.name, number):
             self.annotate(number, "audit", {"reason": reason, "tokens": self.tokens(number)})
             return None
         return reason
@@ -170,7 +169,7 @@ class SizeStudy(Ledger):
         if stopping.pruner == "none" or full is None or max(trial.intermediate_values) >= full:
             return None
         if space.objective == "best" and all(
-            plateaued(values, stopping.patience) for values in self._measured(trial).values()
+            has_plateaued(values, stopping.patience) for values in self._measured(trial).values()
         ):
             return PLATEAU
         # Of several objectives a trial may win one although it is behind in the other.
@@ -252,7 +251,7 @@ class SizeStudy(Ledger):
     def parameters(self, trial: FrozenTrial) -> dict[str, Any]:
         """All settings of a trial that its arm can search, also those that are fixed."""
         arm = self.arms[trial.user_attrs["arm"]]
-        return suggested(arm.space, optuna.trial.FixedTrial(trial.params), self._prefix(arm))
+        return suggest_settings(arm.space, optuna.trial.FixedTrial(trial.params), self._prefix(arm))
 
     def space_of(self, trial: FrozenTrial) -> Space:
         """The space with the settings of a trial, in which nothing is searched."""

@@ -91,7 +91,7 @@ class Middle:
         return self.parameters[name]
 
 
-def suggested(space: Space, trial: optuna.trial.BaseTrial, prefix: str = "") -> dict[str, Any]:
+def suggest_settings(space: Space, trial: optuna.trial.BaseTrial, prefix: str = "") -> dict[str, Any]:
     """A trial's settings: fixed ones from the space, searched ones from the trial.
 
     Args:
@@ -108,7 +108,7 @@ def suggested(space: Space, trial: optuna.trial.BaseTrial, prefix: str = "") -> 
     return choose(space, value)
 
 
-def middle(space: Space) -> dict[str, Any]:
+def middle_settings(space: Space) -> dict[str, Any]:
     """The middle of what a space searches: the first guess."""
     middling = Middle()
     choose(space, middling)
@@ -117,4 +117,4 @@ def middle(space: Space) -> dict[str, Any]:
 
 def dimensions(space: Space) -> list[str]:
     """The names of what a space searches in the first place, the parameters of other shapes apart."""
-    return list(middle(space))
+    return list(middle_settings(space))

@@ -9,10 +9,10 @@ from search.curricula import curriculum_name
 from search.record import flat
 from search.results import Size, best_schedule, write_results
 from search.space import Space, load
-from search.studies.arms import ENTRODROP, REGULARIZED
-from search.studies.ledger import objective_value
-from search.studies.size import SizeStudy
-from search.studies.stopping import LOSING, PLATEAU
+from search.studies.arm_spaces import ENTRODROP, REGULARIZED
+from search.studies.pruners import LOSING, PLATEAU
+from search.studies.search_study import SearchStudy
+from search.studies.study import objective_value
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
 
@@ -26,13 +26,13 @@ def space(**changes: Any) -> Space:
     return Space.model_validate(common | changes)
 
 
-def study(folder: Path, **changes: Any) -> SizeStudy:
-    opened = SizeStudy(folder / "study.journal", MODEL, space(**changes))
+def study(folder: Path, **changes: Any) -> SearchStudy:
+    opened = SearchStudy(folder / "study.journal", MODEL, space(**changes))
     opened.prepared(800)
     return opened
 
 
-def run(opened: SizeStudy, number: int, losses: list[float]) -> str:
+def run(opened: SearchStudy, number: int, losses: list[float]) -> str:
     """Reports `losses`, an epoch each, as long as the study lets the trial go on."""
     done = len(opened.losses(number))
     for epoch, loss in enumerate(losses[done:], done + 1):
@@ -144,7 +144,7 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path) -> No
     while (candidate := resumed.ask()) is not None:
         run(resumed, candidate.number, losses(candidate.number))
 
-    def table(opened: SizeStudy) -> list[Any]:
+    def table(opened: SearchStudy) -> list[Any]:
         return [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in opened.study.trials]
 
     assert table(resumed) == table(whole)
@@ -184,7 +184,7 @@ def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
 
 def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> None:
     # The numbers in LOG.md depend on the names and on their order.
-    opened = SizeStudy(tmp_path / "study.journal", MODEL, load(MATH).config)
+    opened = SearchStudy(tmp_path / "study.journal", MODEL, load(MATH).config)
     opened.prepared(800)
     candidates = [opened.ask() for _ in range(3)]
     assert list(candidates[1].parameters) == [  # type: ignore[union-attr]
@@ -243,7 +243,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
-    again = SizeStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
+    again = SearchStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
     again.prepared(800)
     first, second = again.ask(), again.ask()
     assert first is not None
