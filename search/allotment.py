@@ -6,7 +6,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from search.machine import Cluster
+from search.hardware import ClusterResources
 from search.space import Space
 from trainables.config.to_settings import model_settings_of
 from trainables.errors import DataError
@@ -37,7 +37,7 @@ class Allotment:
     slots: int
 
 
-def allotment(space: Space, model: str, cluster: Cluster) -> Allotment:
+def allotment(space: Space, model: str, cluster: ClusterResources) -> Allotment:
     """What a model of the space gets.
 
     Raises:
@@ -107,11 +107,11 @@ def usable_bytes(space: Space, gpu_bytes: float) -> float:
     return USABLE * bytes_for_torch(space.resources.gpus_per_worker, gpu_bytes)
 
 
-def _most_workers(space: Space, cluster: Cluster) -> int:
+def _most_workers(space: Space, cluster: ClusterResources) -> int:
     return cluster.workers(space.resources.cpus_per_worker, space.resources.gpus_per_worker)
 
 
-def _counts(space: Space, cluster: Cluster) -> Iterator[int]:
+def _counts(space: Space, cluster: ClusterResources) -> Iterator[int]:
     """1, 2, 4, ... workers that the cluster has, and that the rows of a micro-batch can be shared out to."""
     rows = space.training.batch_size // space.training.accumulation
     # Workers of one trial on one GPU would only wait for each other; NCCL refuses them.
@@ -122,7 +122,7 @@ def _counts(space: Space, cluster: Cluster) -> Iterator[int]:
         workers *= 2
 
 
-def _fewest(space: Space, model: str, cluster: Cluster) -> int:
+def _fewest(space: Space, model: str, cluster: ClusterResources) -> int:
     if not space.resources.gpus_per_worker:
         return 1
     gpu_bytes = cluster.gpu_bytes

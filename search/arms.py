@@ -1,4 +1,7 @@
-"""The block arms: EntroDrop, what it is compared with, and the baseline that drops nothing."""
+"""The block arms: EntroDrop, what it is compared with, the baseline that drops nothing; and what an arm is called."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from trainables.config.fields import (
     Block,
@@ -15,8 +18,11 @@ from trainables.config.fields import (
 from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Tokens
 from trainables.config.training import REGULARIZERS
 from trainables.config.validation_messages import shown
+from trainables.curriculum import curriculum_from
 
 BASELINE = "none"
+# Points of a curriculum that are shown.
+_POINTS = 16
 
 
 class ArmSchedule(Block):
@@ -64,7 +70,7 @@ class ArmBlock(Block):
     """What the arm changes in the space's training."""
 
 
-def checked(arms: list[ArmBlock]) -> list[ArmBlock]:
+def check_arms(arms: list[ArmBlock]) -> list[ArmBlock]:
     """The arms, if their names differ and the baseline is one of them.
 
     Raises:
@@ -89,3 +95,30 @@ def checked(arms: list[ArmBlock]) -> list[ArmBlock]:
             allowed = f"null, as the arm {BASELINE} has no regularizer but weight decay"
             raise wrong((index, "training", name), shown(setting), allowed)
     return arms
+
+
+def curriculum_name(arm: str, parameters: Mapping[str, Any]) -> str:
+    """The curriculum of a trial in a few words, as in "step 0.3"."""
+    if arm == BASELINE:
+        return "no dropout"
+    if "curriculum" not in parameters:
+        return arm
+    shape, *parameters = parameters["curriculum"].values()
+    numbers = [number for value in parameters for number in (value if isinstance(value, list) else [value])]
+    return " ".join([shape, *(f"{number:.3g}" for number in numbers)])
+
+
+def curriculum_strengths(parameters: Mapping[str, Any]) -> tuple[float, ...]:
+    """The strength of a trial's curriculum over the run, each in [0, 1]; empty without a curriculum."""
+    if "curriculum" not in parameters:
+        return ()
+    curriculum = curriculum_from(parameters["curriculum"])
+    return tuple(curriculum((n + 0.5) / _POINTS) for n in range(_POINTS))
+
+
+def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"curriculum": {"shape": "step"}} as {"curriculum.shape": "step"}."""
+    result: dict[str, Any] = {}
+    for name, value in parameters.items():
+        result |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return result

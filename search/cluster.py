@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.machine import local_cpus
+from search.hardware import count_local_cpus
 from trainables.errors import ConfigError, one_line
 
 
@@ -33,7 +33,7 @@ def joined(output: Path) -> Iterator[Path | None]:
         else:
             ray.init(
                 address="local",
-                num_cpus=local_cpus(),
+                num_cpus=count_local_cpus(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",

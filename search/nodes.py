@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.hardware import ClusterResources
 from search.look import Folder, Mark, Report, look_function, marked
-from search.machine import Cluster
 from search.mirror import Output
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
@@ -49,7 +49,7 @@ def needed(where: Output) -> list[Folder]:
     ]
 
 
-def present(gpus: bool, told: Callable[[str], object]) -> Cluster:
+def present(gpus: bool, told: Callable[[str], object]) -> ClusterResources:
     """What the cluster that this process has joined has.
 
     Args:
@@ -72,7 +72,7 @@ def checked_nodes(
     told: Callable[[str], object],
     ends: Callable[[], bool],
     gpus: bool = False,
-) -> Iterator[Cluster]:
+) -> Iterator[ClusterResources]:
     """Looks at every node of the cluster that this process has joined, as a slot may lie on any of them, and gives what
     there is; then, as long as the context is open, at each that joins.
 
@@ -146,10 +146,10 @@ class _Nodes:
         if wrong:
             raise ConfigError("\n".join(wrong))
 
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterResources:
         """The resources of all nodes, and the GPUs that they have told of."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return Cluster.with_gpus(ray.cluster_resources(), self._gpus, nodes)
+        return ClusterResources.with_gpus(ray.cluster_resources(), self._gpus, nodes)
 
     def watch(self, refused: Callable[[str], None], closed: threading.Event) -> None:
         while not closed.wait(_PAUSE_S):

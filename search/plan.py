@@ -10,10 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from search.allotment import allotment, network, resolved, run_memory, usable_bytes
-from search.curricula import curriculum_name
-from search.gpus import UTILISATION
-from search.machine import Cluster
-from search.record import flat
+from search.arms import curriculum_name, flatten
+from search.hardware import UTILISATION, ClusterResources
 from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.confirmation import Confirmation
@@ -80,7 +78,7 @@ class _Tokens:
     train: Packed | None
 
 
-def plan(space: Space, splits: Splits | None, cluster: Cluster) -> list[str]:
+def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list[str]:
     """The plan as lines for a person.
 
     Args:
@@ -132,7 +130,7 @@ def _limits(budget: Budget) -> str:
     return f"{', '.join(given)} for the search of each model" if given else ""
 
 
-def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> tuple[list[str], _Cost]:
+def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResources) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "plan.journal"
@@ -161,7 +159,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: Cluster) -> 
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
-def _devices(model: str, space: Space, cluster: Cluster) -> list[str]:
+def _devices(model: str, space: Space, cluster: ClusterResources) -> list[str]:
     """Who trains, and what each GPU holds."""
     workers, slots = space.resources.counts
     memory, sharding = run_memory(space, model, workers, cluster.gpu_bytes)
@@ -211,7 +209,7 @@ def _samples(study: SearchStudy, full_tokens: int) -> list[str]:
     lines: list[str] = []
     study.prepared(full_tokens)
     while len(lines) < _SAMPLES and (candidate := study.ask()) is not None:
-        settings = ", ".join(f"{name}={_short(value)}" for name, value in flat(candidate.parameters).items())
+        settings = ", ".join(f"{name}={_short(value)}" for name, value in flatten(candidate.parameters).items())
         arm = curriculum_name(candidate.arm, candidate.parameters)
         lines.append(f"    {candidate.number}: {arm} ({settings})")
     return lines
@@ -264,7 +262,7 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     return _Tokens(train.tokens, evaluation, False, train)
 
 
-def _trial(model: str, space: Space, tokens: _Tokens, cluster: Cluster) -> _Cost:
+def _trial(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) -> _Cost:
     """A trial that is not stopped early."""
     epochs, on_gpus = space.budget.epochs, space.resources.gpus_per_worker > 0
     evaluated = tokens.evaluation * space.evaluation.per_epoch

@@ -6,12 +6,12 @@ from pathlib import Path
 from search.folder import MODELS
 from search.mirror import Output
 from search.outcome import Size, recommended, verdict_of
-from search.record import Record
+from search.recorder import Recorder
 from search.space import Space
 from trainables.storage.files import fetch_folder, remove, store_errors
 
 
-def register_models(where: Output, space: Space, sizes: Sequence[Size], record: Record) -> list[str]:
+def register_models(where: Output, space: Space, sizes: Sequence[Size], record: Recorder) -> list[str]:
     """Has MLflow register the recommended models, and removes the others.
 
     Returns:

@@ -12,12 +12,11 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from search.arms import BASELINE
+from search.arms import BASELINE, flatten
 from search.audit import audit
 from search.costs import saved, spent, trials_table
 from search.outcome import Size, recommended, verdict_of
 from search.pictures import write_pictures
-from search.record import flat
 from search.space import Space, to_store
 from search.studies.confirmation import point_of, sentence
 from search.studies.search_study import SearchStudy
@@ -61,7 +60,7 @@ def _numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]:
     searched = [name.removeprefix(f"{trial.user_attrs['arm']}.") for name in trial.params]
     found = {
         name: value
-        for name, value in flat(parameters).items()
+        for name, value in flatten(parameters).items()
         if name in searched and isinstance(value, float) and not name.startswith("curriculum.")
     }
     if any(name.startswith("curriculum.") for name in searched):

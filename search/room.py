@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from search.machine import workers_that_fit
+from search.hardware import count_workers
 
 _PAUSE_S = 2.0
 # Slots that nodes are asked for at the same time.
@@ -29,7 +29,7 @@ class Need:
 
 def slots_that_fit(nodes: Iterable[Mapping[str, float]], need: Need) -> int:
     """How many slots fit on nodes with these resources; a worker is on one node, a slot may be on several."""
-    return workers_that_fit(nodes, need.cpus, need.gpus) // need.workers
+    return count_workers(nodes, need.cpus, need.gpus) // need.workers
 
 
 class Room:

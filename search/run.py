@@ -20,15 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.arms import BASELINE
-from search.fits import check_fit, grown
-from search.gpus import described
+from search.hardware import ClusterResources, parse_gpus
 from search.interruption import EARLY
 from search.job import check_kept, default_output
 from search.lock import output_lock
-from search.machine import Cluster
 from search.mirror import Output, opened
-from search.resuming import check_output
+from search.preflight import check_contestants, check_fit, check_hub_models, check_output, grow_cluster
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
 from trainables.config.loader import ConfigFile
@@ -62,13 +59,13 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             check_output(space_file, output.folder, options.resume)
         planned_for = _described(space_file, options)
         if not options.dry_run:
-            _check_hub(space_file)
+            check_hub_models(space_file)
         splits = _splits(space_file, options.dry_run)
-        _check_contestants(space_file)
+        check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
         here = None
         if planned_for is None and not os.environ.get("RAY_ADDRESS"):
-            here = Cluster.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
+            here = ClusterResources.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
             check_fit(space_file, here)
         if options.dry_run:
             from search.plan import plan
@@ -87,11 +84,11 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         set_environment()
         from search.session import run_session
 
-        def allot(there: Cluster | None) -> "dict[str, Allotment]":
+        def allot(there: ClusterResources | None) -> "dict[str, Allotment]":
             if found is not None:
                 return found
             assert there is not None
-            return _allotted(space_file, grown(space_file, there))
+            return _allotted(space_file, grow_cluster(space_file, there))
 
         with output_lock(output.folder):
             # Another search may have begun there meanwhile.
@@ -124,7 +121,7 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     return stack.enter_context(opened(text, options.resume))
 
 
-def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cluster | None:
+def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> ClusterResources | None:
     """The cluster that --gpus describes, or resources.autoscaler for a plan where no cluster is joined.
 
     Raises:
@@ -135,37 +132,19 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
         if grows is None or os.environ.get("RAY_ADDRESS"):
             return None
         if options.dry_run:
-            return grown(space_file, Cluster({}))
+            return grow_cluster(space_file, ClusterResources({}))
         allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
         raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
     if not options.dry_run:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
     try:
-        cluster = Cluster.of_gpus(*described(options.gpus))
+        cluster = ClusterResources.of_gpus(*parse_gpus(options.gpus))
     except ValueError as error:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: {error}") from None
     if not space_file.config.resources.gpus_per_worker:
         raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
     check_fit(space_file, cluster)
     return cluster
-
-
-def _check_hub(space_file: ConfigFile[Space]) -> None:
-    """Raises ConfigError if a model is neither here nor given by the hub: its trials may be hours away."""
-    space = space_file.config
-    names = {f"models.{index}": model for index, model in enumerate(space.models)}
-    if space.schedule is not None and space.schedule.reference is not None:
-        names["schedule.reference"] = space.schedule.reference
-    if not any(name.startswith("hub:") for name in names.values()):
-        return
-    from trainables.errors import ModelError
-    from trainables.models.resolve import check_hub
-
-    for setting, name in names.items():
-        try:
-            check_hub(name)
-        except ModelError as error:
-            raise space_file.error(setting, error.given, error.allowed) from None
 
 
 def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
@@ -185,7 +164,7 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, Allotment]":
+def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict[str, Allotment]":
     """The workers and slots that each model gets; raises ConfigError if one does not fit."""
     from search.allotment import allotment
     from trainables.errors import DataError
@@ -197,20 +176,7 @@ def _allotted(space_file: ConfigFile[Space], cluster: Cluster) -> "dict[str, All
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _check_contestants(space_file: ConfigFile[Space]) -> None:
-    """Raises ConfigError if more settings are asked to be confirmed than any arm has trials."""
-    from search.studies.arm_spaces import arms_of
-
-    space = space_file.config
-    if space.confirmation is None or "best" not in space.confirmation.model_fields_set:
-        return
-    most = max(1, *(arm.trials for arm in arms_of(space) if arm.name != BASELINE))
-    if space.confirmation.best > most:
-        allowed = f"at most {most}, the trials of an arm: where nothing is searched there is one"
-        raise space_file.error("confirmation.best", space.confirmation.best, allowed)
-
-
-def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
+def _looked_at(space_file: ConfigFile[Space]) -> ClusterResources:
     """The cluster that RAY_ADDRESS names, for a plan; ConfigError if it cannot be joined, or the slots do not fit on
     it."""
     from search.cluster import joined
@@ -218,7 +184,7 @@ def _looked_at(space_file: ConfigFile[Space]) -> Cluster:
 
     with joined(Path()):
         there = present(space_file.config.resources.gpus_per_worker > 0, partial(print, file=sys.stderr))
-        return grown(space_file, there)
+        return grow_cluster(space_file, there)
 
 
 if __name__ == "__main__":

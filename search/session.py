@@ -22,16 +22,16 @@ from search.costs import cost_line
 from search.evaluations import Evaluations
 from search.events import Events
 from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE
+from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
 from search.leftovers import remove_ended
-from search.machine import Cluster
 from search.mirror import Output
 from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
 from search.page import write_page
 from search.preparing import Preparing
 from search.progress import Progress
-from search.record import Record
+from search.recorder import Recorder
 from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
@@ -68,7 +68,7 @@ def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
-    allot: Callable[[Cluster | None], dict[str, Allotment]],
+    allot: Callable[[ClusterResources | None], dict[str, Allotment]],
     resume_command: str,
 ) -> int:
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
@@ -190,7 +190,7 @@ def _search(
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.standing.follow)
             progress.standing.begun(planned)
-        record = Record(progress, tracker, output / EVENTS)
+        record = Recorder(progress, tracker, output / EVENTS)
         record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
@@ -280,7 +280,7 @@ def _train(
     slot: Callable[..., SlotConfig],
     full_tokens: Callable[[str], int],
     where: Output,
-    record: Record,
+    record: Recorder,
     interruption: Interruption,
 ) -> _Trained:
     """Runs the trials of all sizes; slots are started anew for a size that gets others than the one before it.

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from search.arms import ArmBlock, checked
-from search.gpus import described
-from search.reference import reference
+from search.arms import ArmBlock, check_arms
+from search.hardware import parse_gpus
+from search.schema_reference import render_reference
 from trainables.config import loader
 from trainables.config.fields import (
     Block,
@@ -105,7 +105,7 @@ class ConfirmationBlock(Block):
 
 def _gpus(text: str) -> str:
     try:
-        described(text)
+        parse_gpus(text)
     except ValueError as error:
         raise wrong((), shown(text), str(error)) from None
     return text
@@ -206,7 +206,7 @@ class Space(RunConfig):
 
     budget: Budget = Budget()
     """How much is spent."""
-    arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(checked)] | None = None
+    arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(check_arms)] | None = None
     """What is compared: the baseline none and others, each with the budget; null for the schedule and none."""
     objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
     """The losses to minimise: high_entropy_loss first, then others (loss, low_entropy_loss, general_loss). With
@@ -341,7 +341,7 @@ def main() -> None:
     what.add_argument("--json-schema", action="store_true", help="print the JSON schema")
     what.add_argument("--reference", action="store_true", help="print spaces/REFERENCE.md")
     options = parser.parse_args()
-    print(json.dumps(json_schema(), indent=2) if options.json_schema else reference(json_schema()), end="")
+    print(json.dumps(json_schema(), indent=2) if options.json_schema else render_reference(json_schema()), end="")
 
 
 if __name__ == "__main__":

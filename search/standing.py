@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.curricula import curriculum_name, curriculum_strengths
+from search.arms import curriculum_name, curriculum_strengths
 from search.events import TRIAL_EVENTS
 
 

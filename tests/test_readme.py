@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import make_url
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from search.reference import reference
 from search.run import main
+from search.schema_reference import render_reference
 from search.space import json_schema
 from tests import tiny
 from tests.search.fed import space
@@ -150,7 +150,7 @@ def test_the_commands_for_a_search_that_has_ended(
 
 def test_the_reference_is_current() -> None:
     text = (ROOT / "spaces" / "REFERENCE.md").read_text(encoding="utf-8")
-    assert text == reference(json_schema())
+    assert text == render_reference(json_schema())
     headings = re.findall(r"^## .*", text, flags=re.MULTILINE)
     assert len(headings) == len(set(headings))
 

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
-from search.arms import BASELINE
-from search.curricula import curriculum_name
+from search.arms import BASELINE, curriculum_name
 from search.evaluations import Evaluations
 from search.outcome import Size
 from search.results import common_parameters, shown_study

@@ -24,7 +24,7 @@ from unittest import mock
 
 from optuna.trial import TrialState
 
-from search.record import Record
+from search.recorder import Recorder
 from search.tracking import Tracker
 from tests.servers import Server
 from tests.studies import FULL_TOKENS, ask, search
@@ -47,7 +47,7 @@ class Driver:
         self._study = search(folder, budget={"trials": 100_000, "epochs": EVALUATIONS}, sampler={"name": "random"})
         self.tracker = Tracker(uri, "record", folder / "mlflow.outbox")
         self.tracker.start_search("record", {}, {}, {})
-        self._record = Record(mock.Mock(), self.tracker, folder / "events.jsonl")
+        self._record = Recorder(mock.Mock(), self.tracker, folder / "events.jsonl")
 
     def run(self, state: str, goes_on: Callable[[], bool]) -> None:
         """Runs trials as long as `goes_on`, asked before each of them, is true."""

@@ -180,7 +180,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.conductor import Conductor
     from search.interruption import Interruption
     from search.progress import Progress
-    from search.record import Record
+    from search.recorder import Recorder
     from search.studies.samplers import ArmSampler
     from search.studies.search_study import SearchStudy
     from search.tracking import Tracker
@@ -192,7 +192,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
 
     meter = Meter("this project", trials, slots)
 
-    class Metered(Record):
+    class Metered(Recorder):
         def trial_report(self, study: Any, candidate: Any, metrics: Any) -> None:
             meter.reported(candidate.number)
             super().trial_report(study, candidate, metrics)

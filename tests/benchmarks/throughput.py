@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from search.gpus import named
+from search.hardware import find_gpu
 from trainables.curriculum import Constant
 from trainables.data.documents import SplitSizes
 from trainables.data.reasoning_gym import ReasoningGym
@@ -189,7 +189,7 @@ def main() -> int:
     ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
     pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
     properties = torch.cuda.get_device_properties(device) if gpu else None
-    kind = named(properties.name, properties.total_memory) if properties is not None else None
+    kind = find_gpu(properties.name, properties.total_memory) if properties is not None else None
     peak = kind.bf16 if kind is not None else None
     results = {
         "ours_tokens_s": tokens / ours_s,

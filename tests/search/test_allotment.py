@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from search.allotment import Allotment, alike, allotment, resolved, run_memory, usable_bytes
-from search.gpus import GPUS, described, named
-from search.machine import Cluster
+from search.hardware import GPUS, ClusterResources, find_gpu, parse_gpus
 from search.space import Space
 from trainables.config.training import Evaluation
 from trainables.errors import DataError
@@ -32,7 +31,7 @@ def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **trainin
 
 
 def on_gpus(space: Space, model: str, count: int) -> Allotment:
-    return allotment(space, model, Cluster.of_gpus(count, GPUS["H100"]))
+    return allotment(space, model, ClusterResources.of_gpus(count, GPUS["H100"]))
 
 
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
@@ -71,7 +70,7 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
     assert usable_bytes(space(), 80e9) == pytest.approx(71.46e9)
     for workers in ("auto", 1):
         with pytest.raises(DataError) as refused:
-            allotment(space(workers, gpus=0.02), SMALL, Cluster.of_gpus(1, GPUS["L4"]))
+            allotment(space(workers, gpus=0.02), SMALL, ClusterResources.of_gpus(1, GPUS["L4"]))
         assert str(refused.value) == (
             "resources.gpus_per_worker: given 0.02; allowed: 0, or above 0.025: a worker would have 0.5 GB of 24 GB, "
             "and CUDA itself takes about 0.6 GB"
@@ -79,35 +78,35 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
 
 
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
-    assert allotment(space(gpus=0), SMALL, Cluster({"CPU": 5.0})) == Allotment(1, 5)
+    assert allotment(space(gpus=0), SMALL, ClusterResources({"CPU": 5.0})) == Allotment(1, 5)
 
 
 def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
-    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("NVIDIA L4", 23.6e9)])
+    cluster = ClusterResources.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("NVIDIA L4", 23.6e9)])
     assert (cluster.gpu, cluster.gpu_bytes) == (GPUS["L4"], 23.6e9)
     # Of an unknown kind the memory is known.
-    cluster = Cluster.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("Tesla T4", 15.8e9)])
+    cluster = ClusterResources.with_gpus({"GPU": 2.0}, [("NVIDIA H200", 150e9), ("Tesla T4", 15.8e9)])
     assert (cluster.gpu, cluster.gpu_bytes) == (None, 15.8e9)
 
 
 def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> None:
     with pytest.raises(DataError) as refused:
-        allotment(space(), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0}))
+        allotment(space(), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0}))
     assert str(refused.value) == (
         "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
     )
-    assert allotment(space(2), SMALL, Cluster({"CPU": 8.0, "GPU": 8.0})) == Allotment(2, 4)
+    assert allotment(space(2), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0})) == Allotment(2, 4)
 
 
 def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
     nodes = [{"CPU": 6.0}] * 3
-    cluster = Cluster({"CPU": 18.0}, nodes=nodes)
+    cluster = ClusterResources({"CPU": 18.0}, nodes=nodes)
     wide = space(gpus=0)
     wide = wide.model_copy(update={"resources": wide.resources.model_copy(update={"cpus_per_worker": 4})})
     assert allotment(wide, SMALL, cluster) == Allotment(1, 3)
     # GPUs on a node without CPUs enough serve nobody.
     nodes = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 1.0, "GPU": 8.0}]
-    cluster = Cluster({"CPU": 65.0, "GPU": 12.0}, GPUS["H100"], GPU_BYTES, nodes)
+    cluster = ClusterResources({"CPU": 65.0, "GPU": 12.0}, GPUS["H100"], GPU_BYTES, nodes)
     assert allotment(space(), SMALL, cluster) == Allotment(1, 5)
 
 
@@ -132,7 +131,7 @@ def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
     with pytest.raises(
         DataError, match=rf"models: given {LARGE}; .* 32\.8 GB in float32, and 21\.1 GB may be used \(88%"
     ):
-        allotment(adapted, LARGE, Cluster.of_gpus(8, small))
+        allotment(adapted, LARGE, ClusterResources.of_gpus(8, small))
 
 
 def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers() -> None:
@@ -179,7 +178,7 @@ def test_models_that_get_the_same_share_their_slots_where_one_follows_the_other(
 
 
 def test_gpus_by_name() -> None:
-    assert described("8xH100") == (8, GPUS["H100"])
+    assert parse_gpus("8xH100") == (8, GPUS["H100"])
     for name, memory, kind in (
         ("NVIDIA H100 80GB HBM3", 85e9, "H100"),
         ("NVIDIA A100-SXM4-40GB", 42e9, "A100-40GB"),
@@ -191,10 +190,10 @@ def test_gpus_by_name() -> None:
         ("GeForce-RTX-4090", 25e9, "RTX4090"),
         ("NVIDIA L40S", 47e9, "L40S"),
     ):
-        assert named(name, memory) is GPUS[kind]
-    assert named("Tesla T4", 16e9) is None
+        assert find_gpu(name, memory) is GPUS[kind]
+    assert find_gpu("Tesla T4", 16e9) is None
     for wrong, nearest in (("8xh100", "did you mean '8xH100'?"), ("H100", "'1xH100'"), ("0xH100", ""), ("8", "")):
         with pytest.raises(ValueError, match="a number, x and one of A100-40GB") as refused:
-            described(wrong)
+            parse_gpus(wrong)
         assert nearest in str(refused.value)
         assert "\n" not in str(refused.value)

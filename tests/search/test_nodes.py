@@ -8,9 +8,8 @@ from unittest import mock
 import pytest
 from ray.exceptions import GetTimeoutError
 
-from search.gpus import GPUS
+from search.hardware import GPUS, ClusterResources
 from search.look import Report, look_function
-from search.machine import Cluster
 from search.nodes import checked_nodes, present, problems
 from trainables.errors import ConfigError
 
@@ -91,18 +90,18 @@ class _Ray:
         return mock.Mock(remote=answer)
 
 
-def checked(gpus: bool) -> Cluster:
+def checked(gpus: bool) -> ClusterResources:
     with checked_nodes([], print, print, bool, gpus) as cluster:
         return cluster
 
 
-def seen(gpus: bool) -> Cluster:
+def seen(gpus: bool) -> ClusterResources:
     return present(gpus, print)
 
 
 @pytest.mark.parametrize("look", [seen, checked])
 def test_a_cluster_is_known_by_the_smallest_of_its_gpus(
-    look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch
+    look: Callable[[bool], ClusterResources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = _Ray(monkeypatch, (0, []), (2, [("NVIDIA H200", 150e9)] * 2), (1, [("NVIDIA A100-SXM4-80GB", 85e9)]))
     cluster = look(True)
@@ -113,7 +112,7 @@ def test_a_cluster_is_known_by_the_smallest_of_its_gpus(
 
 @pytest.mark.parametrize("look", [seen, checked])
 def test_nodes_that_are_waited_for_are_told(
-    look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    look: Callable[[bool], ClusterResources], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     l4 = [("NVIDIA L4", 23.6e9)]
     ray = _Ray(monkeypatch, (1, l4), (1, l4))
@@ -143,7 +142,7 @@ def test_gpus_that_are_not_used_are_not_looked_at(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("look", [seen, checked])
 def test_a_node_whose_gpus_torch_cannot_use_is_refused(
-    look: Callable[[bool], Cluster], monkeypatch: pytest.MonkeyPatch
+    look: Callable[[bool], ClusterResources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _Ray(monkeypatch, (1, [("NVIDIA H200", 150e9)]), (1, []))
     with pytest.raises(ConfigError, match=r"^node 10\.0\.0\.1: given no GPU that torch can use"):

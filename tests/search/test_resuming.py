@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from search.resuming import changes, check_output
+from search.preflight import check_output, find_changes
 from search.run import main
 from search.space import load, to_store
 from tests.search.commands import SMALL, refused
@@ -32,7 +32,7 @@ def test_a_search_that_began_meanwhile_is_not_overwritten(capsys: pytest.Capture
 
     with (
         mock.patch.dict("os.environ"),
-        mock.patch("search.run._check_contestants", other),
+        mock.patch("search.run.check_contestants", other),
         mock.patch("search.session.run_session") as run,
     ):
         assert main(["space.yaml", "--output", "out"]) == 2
@@ -103,7 +103,7 @@ def test_an_output_that_is_no_folder_is_told(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_setting_that_an_earlier_version_did_not_have_is_no_change() -> None:
-    assert changes({"seed": 0}, {"seed": 0, "study": {"storage": None}}) == []
-    assert changes({"seed": 0}, {"seed": 0, "study": {"storage": "sqlite:///a.db"}}) == [
+    assert find_changes({"seed": 0}, {"seed": 0, "study": {"storage": None}}) == []
+    assert find_changes({"seed": 0}, {"seed": 0, "study": {"storage": "sqlite:///a.db"}}) == [
         ("study.storage", None, "sqlite:///a.db")
     ]

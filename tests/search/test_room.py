@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from search.machine import served
+from search.hardware import count_served
 from search.room import Need, Room, slots_that_fit
 from tests.clusters import Cluster
 
@@ -32,7 +32,7 @@ def test_a_slot_may_lie_on_several_nodes_but_a_worker_on_one(need: Need, fit: in
 
 
 def test_a_gpu_serves_as_many_as_it_is_cut_for() -> None:
-    assert [served(2.0, 1 / parts) for parts in range(1, 100)] == [2 * parts for parts in range(1, 100)]
+    assert [count_served(2.0, 1 / parts) for parts in range(1, 100)] == [2 * parts for parts in range(1, 100)]
 
 
 NEED = Need(1, 1, 0)

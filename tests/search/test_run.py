@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from search.machine import Cluster
+from search.hardware import ClusterResources
 from search.run import main
 from search.space import load
 from tests.search.commands import SMALL, refused
@@ -120,7 +120,9 @@ def test_counts_are_found_for_a_search_here() -> None:
     from search.run import _allotted
 
     Path("space.yaml").write_text(SMALL)
-    found = _allotted(load("space.yaml", ["resources.workers=auto", "resources.slots=auto"]), Cluster({"CPU": 3.0}))
+    found = _allotted(
+        load("space.yaml", ["resources.workers=auto", "resources.slots=auto"]), ClusterResources({"CPU": 3.0})
+    )
     assert list(found.values()) == [Allotment(1, 3)]
 
 

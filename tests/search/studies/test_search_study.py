@@ -4,9 +4,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search.arms import BASELINE
-from search.curricula import curriculum_name
-from search.record import flat
+from search.arms import BASELINE, curriculum_name, flatten
 from search.results import Size, best_schedule, write_results
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
@@ -236,7 +234,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert {c.settings.entrodrop.tokens for c in others if c and c.settings.entrodrop} == {"low_entropy", "random"}
     assert {c.settings.entrodrop.refresh_epochs for c in others if c and c.settings.entrodrop} == {0, 2}
     assert curriculum_name(middle.arm, middle.parameters) == "spline 0.5 0.5 0.5"
-    assert flat(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
+    assert flatten(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
 
     run(opened, middle.number, curve(5.0, 6.0))
     text = best_schedule(Size(opened, None), space(**changes))

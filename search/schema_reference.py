@@ -16,7 +16,7 @@ _TABLE = "| key | default | what it is |\n|---|---|---|"
 _RANGE = "FloatRange"
 
 
-def reference(schema: dict[str, Any]) -> str:
+def render_reference(schema: dict[str, Any]) -> str:
     """The page, in markdown.
 
     Args:

@@ -5,9 +5,8 @@ from unittest import mock
 
 import pytest
 
-from search.fits import grown
-from search.gpus import GPUS
-from search.machine import Cluster
+from search.hardware import GPUS, ClusterResources
+from search.preflight import grow_cluster
 from search.run import main
 from search.space import load
 from tests.search.commands import SMALL, refused
@@ -18,23 +17,23 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 
 def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     Path("space.yaml").write_text(SMALL)
-    head = Cluster({"memory": 1e9, "node:10.0.0.1": 1.0})
+    head = ClusterResources({"memory": 1e9, "node:10.0.0.1": 1.0})
     slots = "resources.slots=3"
     with pytest.raises(ConfigError, match=r"resources.cpus_per_worker: given 1; allowed: at most 0"):
-        grown(load("space.yaml", [slots]), head)
+        grow_cluster(load("space.yaml", [slots]), head)
     with pytest.raises(ConfigError, match=r"resources.slots: given 3; allowed: at most 2"):
-        grown(load("space.yaml", [slots, "resources.autoscaler={cpus: 2}"]), head)
-    assert grown(load("space.yaml", [slots, "resources.autoscaler={cpus: 3}"]), head).resources["CPU"] == 3
+        grow_cluster(load("space.yaml", [slots, "resources.autoscaler={cpus: 2}"]), head)
+    assert grow_cluster(load("space.yaml", [slots, "resources.autoscaler={cpus: 3}"]), head).resources["CPU"] == 3
     gpus = ["resources.autoscaler={cpus: 8, gpus: 4xL40S}", "resources.gpus_per_worker=1", slots]
-    cluster = grown(load("space.yaml", gpus), head)
+    cluster = grow_cluster(load("space.yaml", gpus), head)
     assert (cluster.resources["GPU"], cluster.gpu, cluster.gpu_bytes) == (4, GPUS["L40S"], 48e9)
     # What is there counts, if it is more; of the GPUs those of least memory.
     for name, memory, kind, least in (
         ("NVIDIA H100 80GB HBM3", 85e9, "L40S", 48e9),
         ("NVIDIA L4", 23.6e9, "L4", 23.6e9),
     ):
-        there = Cluster.with_gpus({"CPU": 64.0, "GPU": 8.0}, [(name, memory)])
-        cluster = grown(load("space.yaml", gpus), there)
+        there = ClusterResources.with_gpus({"CPU": 64.0, "GPU": 8.0}, [(name, memory)])
+        cluster = grow_cluster(load("space.yaml", gpus), there)
         assert (cluster.resources["CPU"], cluster.resources["GPU"]) == (64, 8)
         assert (cluster.gpu, cluster.gpu_bytes) == (GPUS[kind], least)
 
@@ -68,10 +67,10 @@ def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, e
     Path("space.yaml").write_text(SMALL + "training: {batch_size: 8}\n")
     space = load("space.yaml", [f"resources={resources}"])
     if expected is None:
-        grown(space, Cluster(there, nodes=each))
+        grow_cluster(space, ClusterResources(there, nodes=each))
         return
     with pytest.raises(ConfigError, match=f"resources.{expected}"):
-        grown(space, Cluster(there, nodes=each))
+        grow_cluster(space, ClusterResources(there, nodes=each))
 
 
 @pytest.mark.integration

@@ -6,7 +6,7 @@ from unittest import mock
 from optuna.trial import TrialState
 
 from search.events import Events
-from search.record import Record
+from search.recorder import Recorder
 from tests.studies import search
 
 
@@ -16,7 +16,7 @@ def test_no_password_of_a_failure_is_told_or_written(tmp_path: Path) -> None:
     assert candidate is not None
     progress, tracker = mock.Mock(), mock.Mock()
     tracker.run_id.return_value = None
-    record = Record(progress, tracker, tmp_path / "events.jsonl")
+    record = Recorder(progress, tracker, tmp_path / "events.jsonl")
     record.trial_ended(
         study, candidate, TrialState.FAIL, "error: no answer from https://me:hunter2@mirror/a?token=hunter2"
     )
@@ -29,7 +29,7 @@ def test_no_password_of_a_failure_is_told_or_written(tmp_path: Path) -> None:
 def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_text('{"time": 1.0, "event": "slots_changed", "slots": 1}\n{"time": 2.0, "ev')
-    record = Record(mock.Mock(), mock.Mock(), events)
+    record = Recorder(mock.Mock(), mock.Mock(), events)
     record.event("slots_changed", slots=2)
     record.close()
     assert [event["slots"] for event in Events(events).new()] == [1, 2]

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.allotment import Allotment
-from search.curricula import curriculum_name
+from search.arms import curriculum_name, flatten
 from search.progress import Progress
 from search.space import Space
 from search.studies.pruners import PLATEAU
@@ -27,15 +27,7 @@ _DESCRIPTION = "mlflow.note.content"
 _SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
 
 
-def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"curriculum": {"shape": "step"}} as {"curriculum.shape": "step"}."""
-    result: dict[str, Any] = {}
-    for name, value in parameters.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return result
-
-
-class Record:
+class Recorder:
     """Tells the live table, MLflow and events.jsonl what happens."""
 
     def __init__(self, progress: Progress, tracker: Tracker, events: Path) -> None:
@@ -69,7 +61,7 @@ class Record:
             planned: trials of each study.
         """
         settings = space.model_dump(mode="json", exclude={"schedule"})
-        self._source, parameters = settings["data"], flat(settings)
+        self._source, parameters = settings["data"], flatten(settings)
         tags = {"kind": "search", "models": " ".join(space.models), **_SOURCE}
         if (commit := _git_commit()) is not None:
             tags["git.commit"] = commit
@@ -99,7 +91,7 @@ class Record:
             for name in ("baseline", "best"):
                 if entry[name] is not None:
                     metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
-                    parameters |= flat(entry[name]["params"], f"{short}.{name}.")
+                    parameters |= flatten(entry[name]["params"], f"{short}.{name}.")
             if (confirmation := entry.get("confirmation")) is not None and confirmation["chosen"] is not None:
                 tags[f"{short}.model"] = model
                 tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
@@ -142,7 +134,7 @@ class Record:
         }
         if "curriculum" in candidate.parameters:
             tags["curriculum.shape"] = candidate.parameters["curriculum"]["shape"]
-        parameters = {"model": study.model, "arm": candidate.arm, **flat(candidate.parameters)}
+        parameters = {"model": study.model, "arm": candidate.arm, **flatten(candidate.parameters)}
         self._tracker.start_trial(key, f"{key} {name}", parameters, tags)
         self._happened(
             "trial_started",
