@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.hardware import ClusterResources
 from search.look import Folder, Mark, Report, look_function, marked
-from search.mirror import Output
+from search.output.folder import Output
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
 

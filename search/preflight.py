@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from search.arms import BASELINE
-from search.folder import RESOLVED
 from search.hardware import ClusterResources, count_served, parse_gpus
-from search.lock import NAME as LOCK
+from search.output.folder import LOCK as LOCK
+from search.output.folder import RESOLVED
 from search.space import Space, to_store
 from trainables.config.loader import ConfigFile
 from trainables.config.validation_messages import shown

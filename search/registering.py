@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.folder import MODELS
-from search.mirror import Output
 from search.outcome import Size, recommended, verdict_of
+from search.output.folder import MODELS, Output
 from search.recorder import Recorder
 from search.space import Space
 from trainables.storage.files import fetch_folder, remove, store_errors

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.evaluations import Evaluations
-from search.events import Events
-from search.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_holds
 from search.outcome import Size, sizes_of
+from search.output.events import Evaluations, Events
+from search.output.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_search_folder
 from search.results import summarize
 from search.space import Space, load
 from search.studies.storage import (
@@ -72,10 +71,10 @@ def reopened(folder: Path) -> Iterator[Reopened]:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    check_holds(folder, RESOLVED, EVENTS)
+    check_search_folder(folder, RESOLVED, EVENTS)
     space = load(folder / RESOLVED, []).config
     if space.study.storage is None:
-        check_holds(folder, JOURNAL)
+        check_search_folder(folder, JOURNAL)
     evaluations = Evaluations(Events(folder / EVENTS))
     models = [name for name in evaluations.names if name in space.models] or list(space.models)
     with tempfile.TemporaryDirectory() as scratch:

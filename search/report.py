@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from search.folder import REPORT, RESOLVED, check_holds
-from search.mirror import folder_of
+from search.output.folder import REPORT, RESOLVED, check_search_folder
+from search.output.object_store import open_for_reading
 from trainables.config.command_line import exit_code
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.files import is_url, place, replace_file, store_errors
@@ -32,10 +32,10 @@ def _write(texts: Sequence[str], output: Path | None) -> int:
     if output is not None and output.is_dir():
         raise ConfigError(f"--output: given {output}, a folder; allowed: a file that can be written")
     with ExitStack() as stack:
-        folders = [stack.enter_context(folder_of(text)) for text in texts]
+        folders = [stack.enter_context(open_for_reading(text)) for text in texts]
         # Told before what takes seconds to import.
         for folder in folders:
-            check_holds(folder, RESOLVED)
+            check_search_folder(folder, RESOLVED)
         from search.page import write_page
         from search.reopened import reopened
 

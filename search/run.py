@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING
 
 from search.hardware import ClusterResources, parse_gpus
 from search.interruption import EARLY
-from search.job import check_kept, default_output
-from search.lock import output_lock
-from search.mirror import Output, opened
+from search.output.folder import Output, check_outlives_job, default_output, lock_output
+from search.output.object_store import open_output
 from search.preflight import check_contestants, check_fit, check_hub_models, check_output, grow_cluster
 from search.space import Space, load
 from trainables.config.command_line import configured, resume_command
@@ -90,7 +89,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             assert there is not None
             return _allotted(space_file, grow_cluster(space_file, there))
 
-        with output_lock(output.folder):
+        with lock_output(output.folder):
             # Another search may have begun there meanwhile.
             check_output(space_file, output.folder, options.resume)
             return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
@@ -117,8 +116,8 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     """The output of the search; raises ConfigError if it cannot be used, or would be lost."""
     space = space_file.config
     text = options.output or str(default_output(space.name))
-    check_kept(None if is_url(text) else Path(text), space.tracking.uri, space.study.storage)
-    return stack.enter_context(opened(text, options.resume))
+    check_outlives_job(None if is_url(text) else Path(text), space.tracking.uri, space.study.storage)
+    return stack.enter_context(open_output(text, options.resume))
 
 
 def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> ClusterResources | None:

@@ -19,15 +19,13 @@ from rich.console import Console
 from search.allotment import Allotment, alike, resolved
 from search.cluster import joined
 from search.costs import cost_line
-from search.evaluations import Evaluations
-from search.events import Events
-from search.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
 from search.leftovers import remove_ended
-from search.mirror import Output
 from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
+from search.output.events import Evaluations, Events
+from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
 from search.page import write_page
 from search.preparing import Preparing
 from search.progress import Progress

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.arms import curriculum_name, curriculum_strengths
-from search.events import TRIAL_EVENTS
+from search.output.events import TRIAL_EVENTS
 
 
 @dataclass

@@ -16,10 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from search.events import Events
-from search.folder import EVENTS, REPORT, RESOLVED, check_holds
-from search.lock import is_locked
-from search.mirror import folder_of, is_held
+from search.output.events import Events
+from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder, is_locked
+from search.output.object_store import is_url_locked, open_for_reading
 from search.standing import Standing
 from search.view import View
 from trainables.config.command_line import exit_code
@@ -37,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(text: str, watch: bool) -> int:
     if watch and is_url(text):
         raise ConfigError(f"--watch: given {one_line(text)}; allowed: a folder, or a URL without --watch")
-    with folder_of(text) as folder:
-        check_holds(folder, EVENTS, RESOLVED)
+    with open_for_reading(text) as folder:
+        check_search_folder(folder, EVENTS, RESOLVED)
         return _show(Followed(folder, text), watch)
 
 
@@ -92,7 +91,7 @@ class Followed:
             ConfigError: a line that no search has written.
         """
         # Asked first: what it writes before it ends is read afterwards.
-        locked = is_held(self._named) if is_url(self._named) else is_locked(self._folder)
+        locked = is_url_locked(self._named) if is_url(self._named) else is_locked(self._folder)
         self._events.hand_to(self._follow)
         self.runs = locked and self._ended is None
         if self.runs:

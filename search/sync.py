@@ -21,9 +21,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from search.folder import OUTBOX, RESOLVED, check_holds
-from search.lock import output_lock
-from search.mirror import opened
+from search.output.folder import OUTBOX, RESOLVED, check_search_folder, lock_output
+from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking import Tracker
 from trainables.config.command_line import exit_code
@@ -70,9 +69,9 @@ def _seconds(text: str) -> float:
 
 
 def _sync(text: str, timeout: float) -> int:
-    with opened(text, resume=True) as output:
-        check_holds(output.folder, RESOLVED, OUTBOX)
-        with output_lock(output.folder):
+    with open_output(text, resume=True) as output:
+        check_search_folder(output.folder, RESOLVED, OUTBOX)
+        with lock_output(output.folder):
             return _deliver(output.folder, timeout)
 
 

@@ -9,8 +9,8 @@ import plotly.offline
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.costs import cost_line
-from search.folder import RESOLVED
 from search.outcome import Size, verdict_of
+from search.output.folder import RESOLVED
 from search.page import plots
 from search.page.plots import Plot
 from search.reopened import Reopened

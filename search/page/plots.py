@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from search.arms import BASELINE, curriculum_name
-from search.evaluations import Evaluations
 from search.outcome import Size
+from search.output.events import Evaluations
 from search.results import common_parameters, shown_study
 from search.space import Space
 from search.studies.bootstrap import Verdict

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from search.folder import EVENTS
+from search.output.folder import EVENTS
 from tests.clusters import Cluster
 from tests.searches import SPACE, Searches, workers_and_slots
 from tests.stores import ObjectStore

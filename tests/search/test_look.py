@@ -10,8 +10,8 @@ from ray import cloudpickle
 from upath import UPath
 
 from search.look import Folder, look_function, marked
-from search.mirror import Output
 from search.nodes import needed
+from search.output.folder import Output
 from trainables.errors import ConfigError
 from trainables.storage.files import Place
 

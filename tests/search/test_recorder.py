@@ -5,7 +5,7 @@ from unittest import mock
 
 from optuna.trial import TrialState
 
-from search.events import Events
+from search.output.events import Events
 from search.recorder import Recorder
 from tests.studies import search
 

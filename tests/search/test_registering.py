@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from search import registering
-from search.mirror import Output
+from search.output.folder import Output
 from trainables.storage.files import StorageError, place
 
 NAME = Path("nano-confirmation") / "3"

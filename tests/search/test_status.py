@@ -17,7 +17,7 @@ import pyte
 import pytest
 
 from search import status
-from search.lock import output_lock
+from search.output.folder import lock_output
 from tests.search.test_progress import CURRICULUM, Told
 
 ENDED_UNBEGUN = {
@@ -76,7 +76,7 @@ def told_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_running_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one_ended_and_one_running(begun(Written(tmp_path)))
-    with output_lock(tmp_path):
+    with lock_output(tmp_path):
         out = told_of(tmp_path, capsys)
     assert "builtin/nano: 1 of 4 trials (1 complete), best 5.8000" in out
     assert "25%" in out
@@ -114,7 +114,7 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
     events = Written(tmp_path)
     one_ended_and_one_running(told := begun(events))
-    with output_lock(tmp_path):
+    with lock_output(tmp_path):
         terminal = Terminal([sys.executable, "-m", "search.status", str(tmp_path), "--watch"], width)
         terminal.wait_for("25%")
         told.evaluated(1, 2000, 5.9, seconds=9.0, tokens_per_s=100.0)

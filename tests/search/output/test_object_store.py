@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from search import mirror
-from search.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED
-from search.mirror import Output, fetch, folder_of, opened
+from search.output import object_store
+from search.output.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, Output
+from search.output.object_store import fetch_output, open_for_reading, open_output
 from search.tracking.outbox import Outbox
 from search.tracking.records import Model, Record, Start
 from trainables.errors import ConfigError
@@ -19,9 +19,9 @@ from trainables.storage.files import StorageError, place
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mirror, "_INTERVAL_S", 0.05)
-    monkeypatch.setattr(mirror, "_PATIENCE_S", 0.3)
-    monkeypatch.setattr(mirror, "_LOOK_S", 0.02)
+    monkeypatch.setattr(object_store, "_INTERVAL_S", 0.05)
+    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(object_store, "_LOOK_S", 0.02)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def write_state(folder: Path) -> Outbox:
 
 
 def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(there: Path) -> None:
-    with opened(url(there), resume=False) as output:
+    with open_output(url(there), resume=False) as output:
         write_state(output.folder)
         # A line that is being written is not there yet.
         wait_for(there / JOURNAL, b"{}\n")
@@ -68,7 +68,7 @@ def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(t
 
 def test_all_is_copied_also_when_the_search_fails(there: Path) -> None:
     def search() -> None:
-        with opened(url(there), resume=False) as output:
+        with open_output(url(there), resume=False) as output:
             write_state(output.folder)
             raise RuntimeError("no memory")
 
@@ -82,31 +82,33 @@ def test_the_state_is_copied_so_that_the_study_knows_of_nothing_that_the_others_
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    put, content = mirror.replace_file, mirror.Mirror._content
-    monkeypatch.setattr(mirror, "replace_file", lambda path, text: (steps.append(f"put {path.name}"), put(path, text)))
+    put, content = object_store.replace_file, object_store.Mirror._content
     monkeypatch.setattr(
-        mirror.Mirror, "_content", lambda self, name: (steps.append(f"read {name}"), content(self, name))[1]
+        object_store, "replace_file", lambda path, text: (steps.append(f"put {path.name}"), put(path, text))
     )
-    monkeypatch.setattr(mirror, "_INTERVAL_S", 100)
-    with opened(url(there), resume=False) as output:
+    monkeypatch.setattr(
+        object_store.Mirror, "_content", lambda self, name: (steps.append(f"read {name}"), content(self, name))[1]
+    )
+    monkeypatch.setattr(object_store, "_INTERVAL_S", 100)
+    with open_output(url(there), resume=False) as output:
         write_state(output.folder)
         checkpoint = place(f"{url(there)}/checkpoints/nano/0")
         checkpoint.mkdir(parents=True)
         # Tune pickles what it is given.
         pickle.dumps(output)
         output.remove(checkpoint)
-        monkeypatch.setattr(mirror, "remove", lambda folder: steps.append(f"remove {folder.name}"))
+        monkeypatch.setattr(object_store, "remove", lambda folder: steps.append(f"remove {folder.name}"))
     state = [step for step in steps if step.partition(" ")[2] in (OUTBOX, EVENTS, JOURNAL, "0")]
     read = [f"read {name}" for name in (JOURNAL, EVENTS, OUTBOX)]
     assert state == [*read, *(f"put {name}" for name in (OUTBOX, EVENTS, JOURNAL)), "remove 0"]
 
 
 def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
-    with opened(url(there), resume=False) as output:
+    with open_output(url(there), resume=False) as output:
         write_state(output.folder)
     (there / "checkpoints" / "nano").mkdir(parents=True)
     (there / "checkpoints" / "nano" / "shard").write_bytes(b"large")
-    with opened(url(there), resume=True) as output:
+    with open_output(url(there), resume=True) as output:
         assert (output.folder / JOURNAL).read_bytes() == b"{}\n"
         assert not (output.folder / "checkpoints").exists()
         # MLflow may have been told what this outbox does not know: it is asked before a run is made.
@@ -116,7 +118,7 @@ def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
 
 
 def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: Path) -> None:
-    with opened(url(there), resume=False) as output:
+    with open_output(url(there), resume=False) as output:
         outbox = write_state(output.folder)
         for folder in ("models/nano/1", "models/../../../../outside", "/outside"):
             outbox.put(Record("trial", Model(folder, "maths")))
@@ -124,44 +126,44 @@ def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: P
         (there / "models" / "nano" / name).mkdir(parents=True)
         (there / "models" / "nano" / name / "config.json").write_text(name)
     (tmp_path / "outside").mkdir()
-    with opened(url(there), resume=True) as output:
+    with open_output(url(there), resume=True) as output:
         kept = sorted((output.folder / "models").rglob("*.json"))
         assert [str(path.relative_to(output.folder)) for path in kept] == ["models/nano/1/config.json"]
 
 
 def test_a_url_that_holds_something_or_no_search_is_refused(there: Path) -> None:
-    with pytest.raises(ConfigError, match="which holds no search"), opened(url(there), resume=True):
+    with pytest.raises(ConfigError, match="which holds no search"), open_output(url(there), resume=True):
         pass
     there.mkdir(parents=True)
     (there / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="already holds something; allowed: a new folder, or --resume"):
-        opened(url(there), resume=False).__enter__()
+        open_output(url(there), resume=False).__enter__()
     assert [path.name for path in there.iterdir()] == ["notes.txt"]
 
 
 def test_one_search_at_a_time(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(url(there), resume=False) as output:
+    with open_output(url(there), resume=False) as output:
         with pytest.raises(ConfigError, match="another search is running"):
-            opened(url(there), resume=False).__enter__()
+            open_output(url(there), resume=False).__enter__()
         # From another machine: with a cache of its own.
         write_state(output.folder)
         wait_for(there / JOURNAL, b"{}\n")
         monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "another machine"))
         with pytest.raises(ConfigError, match="another search is running"):
-            opened(url(there), resume=True).__enter__()
+            open_output(url(there), resume=True).__enter__()
     # A lock that nobody writes to is a dead search's.
     (there / ".lock").write_text(json.dumps({"search": "dead", "beats": 3}))
-    with opened(url(there), resume=True) as output:
+    with open_output(url(there), resume=True) as output:
         assert (output.folder / JOURNAL).exists()
     assert not (there / ".lock").exists()
 
 
 def test_a_search_whose_place_was_taken_ends(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
-    monkeypatch.setattr(mirror.os, "kill", lambda process, number: killed.append(number))
+    monkeypatch.setattr(object_store.os, "kill", lambda process, number: killed.append(number))
 
     def search() -> None:
-        with opened(url(there), resume=False) as output:
+        with open_output(url(there), resume=False) as output:
             (there / ".lock").write_text(json.dumps({"search": "other", "beats": 1}))
             deadline = time.monotonic() + 5
             while not killed and time.monotonic() < deadline:
@@ -184,7 +186,7 @@ def test_a_search_whose_place_was_taken_ends(there: Path, monkeypatch: pytest.Mo
 )
 def test_a_store_that_cannot_be_written_is_told_in_one_line(where: str, expected: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened(where, resume=False).__enter__()
+        open_output(where, resume=False).__enter__()
     for part in expected:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -194,15 +196,15 @@ def test_a_store_that_cannot_be_written_is_told_in_one_line(where: str, expected
 def test_an_outage_is_told_once_and_made_up_for(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put, away = mirror.replace_file, [True]
+    put, away = object_store.replace_file, [True]
 
     def flaky(path: object, content: bytes) -> None:
         if away[0]:
             raise ConnectionError("no route to host")
         put(path, content)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mirror, "replace_file", flaky)
-    with opened(url(there), resume=False) as output:
+    monkeypatch.setattr(object_store, "replace_file", flaky)
+    with open_output(url(there), resume=False) as output:
         write_state(output.folder)
         time.sleep(0.4)
         away[0] = False
@@ -214,21 +216,21 @@ def test_what_cannot_be_copied_in_the_end_stays(there: Path, monkeypatch: pytest
     def refuse(path: object, content: bytes) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(mirror, "replace_file", refuse)
+    monkeypatch.setattr(object_store, "replace_file", refuse)
     with pytest.raises(StorageError, match="Access Denied; what is not there is in") as caught:  # noqa: SIM117
-        with opened(url(there), resume=False) as output:
+        with open_output(url(there), resume=False) as output:
             write_state(output.folder)
     left = Path(str(caught.value.strerror).rpartition(" ")[2])
     monkeypatch.undo()
     monkeypatch.setenv("ENTRODROP_CACHE", str(there.parents[1] / "cache"))
-    with opened(url(there), resume=False):
+    with open_output(url(there), resume=False):
         assert (left / JOURNAL).exists()
 
 
 def test_a_folder_is_worked_in_as_it_is(tmp_path: Path) -> None:
-    with opened(str(tmp_path), resume=False) as output:
+    with open_output(str(tmp_path), resume=False) as output:
         assert output == Output(tmp_path, tmp_path)
-    with folder_of(str(tmp_path)) as folder:
+    with open_for_reading(str(tmp_path)) as folder:
         assert folder == tmp_path
 
 
@@ -239,5 +241,5 @@ def test_a_copy_has_all_but_checkpoints(there: Path, tmp_path: Path) -> None:
     (there / "checkpoints" / "shard").write_bytes(b"large")
     target = place(url(there))
     assert not isinstance(target, Path)
-    fetch(target, tmp_path / "copy")
+    fetch_output(target, tmp_path / "copy")
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {RESOLVED, EVENTS, JOURNAL, OUTBOX}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from search.job import check_kept, default_output
+from search.output.folder import check_outlives_job, default_output
 from search.run import main
 from trainables.errors import ConfigError
 
@@ -44,7 +44,7 @@ def test_a_job_that_says_nothing_is_kept_in_the_cache(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     output = default_output("space")
     assert output == tmp_path / "cache" / "runs" / "space"
-    check_kept(output, None)
+    check_outlives_job(output, None)
     assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/cache/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
     default_output("space")
@@ -54,13 +54,13 @@ def test_a_job_that_says_nothing_is_kept_in_the_cache(
 
 
 def test_what_is_elsewhere_is_kept(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_kept(tmp_path / "shared", f"sqlite:///{tmp_path}/mlflow.db")
-    check_kept(tmp_path / "shared", SERVER)
+    check_outlives_job(tmp_path / "shared", f"sqlite:///{tmp_path}/mlflow.db")
+    check_outlives_job(tmp_path / "shared", SERVER)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
-    check_kept(tmp_path / "shared", None)
+    check_outlives_job(tmp_path / "shared", None)
     with pytest.raises(ConfigError, match=r"^tracking.uri: "):
-        check_kept(tmp_path / "shared", "sqlite:///mlflow.db")
+        check_outlives_job(tmp_path / "shared", "sqlite:///mlflow.db")
     with pytest.raises(ConfigError, match=r"^study.storage: "):
-        check_kept(tmp_path / "shared", SERVER, "sqlite:///studies.db")
+        check_outlives_job(tmp_path / "shared", SERVER, "sqlite:///studies.db")
     monkeypatch.chdir(tmp_path)
-    check_kept(Path("runs/space"), "sqlite:///mlflow.db", "sqlite:///studies.db")
+    check_outlives_job(Path("runs/space"), "sqlite:///mlflow.db", "sqlite:///studies.db")

@@ -34,15 +34,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.folder import EVENTS, JOURNAL, MODELS, OUTBOX, RESOLVED, SPACE
-from search.lock import NAME as LOCK
-from search.lock import output_lock
+from search.output.folder import EVENTS, JOURNAL, MODELS, OUTBOX, RESOLVED, SPACE, Output, lock_output
+from search.output.folder import LOCK as LOCK
 from search.tracking.outbox import Outbox, copy_of
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.cache import default_root
@@ -60,7 +58,6 @@ from trainables.storage.files import (
 if TYPE_CHECKING:
     from upath import UPath
 
-CHECKPOINTS = "checkpoints"
 _INTERVAL_S = 3.0
 # How long a lock that nobody writes to is watched.
 _PATIENCE_S, _LOOK_S = 15.0, 0.5
@@ -70,40 +67,8 @@ _STATE = (SPACE, RESOLVED, OUTBOX, EVENTS, JOURNAL)
 _RESULTS = (".html", ".json", ".yaml", ".png")
 
 
-@dataclass(frozen=True)
-class Output:
-    """Where a search keeps what it makes.
-
-    Attributes:
-        folder: that the driver works in.
-        place: that the person named: the folder, or a URL that the folder is copied to.
-        remove: removes the checkpoint of a trial that has ended.
-    """
-
-    folder: Path
-    place: Place
-    remove: Callable[[Place], None] = remove
-
-    @property
-    def checkpoints(self) -> Place:
-        """Of the trials, for all nodes."""
-        return self._of_all(CHECKPOINTS)
-
-    @property
-    def models(self) -> Place:
-        """That trials leave behind, for all nodes."""
-        return self._of_all(MODELS)
-
-    def _of_all(self, name: str) -> Place:
-        place = self.place / name
-        return place.absolute() if isinstance(place, Path) else place
-
-    def __str__(self) -> str:
-        return mask_secrets(str(self.place))
-
-
 @contextmanager
-def opened(text: str, resume: bool) -> Iterator[Output]:
+def open_output(text: str, resume: bool) -> Iterator[Output]:
     """The output of a search in the folder or at the URL `text`.
 
     Raises:
@@ -117,7 +82,7 @@ def opened(text: str, resume: bool) -> Iterator[Output]:
     shown = mask_secrets(text)
     # Made by one process at a time: this machine's own lock is a sure one.
     home = default_root() / "outputs" / hashlib.sha256(text.encode()).hexdigest()[:32]
-    with output_lock(home, shown):
+    with lock_output(home, shown):
         folder = home / "files"
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -158,7 +123,7 @@ def _files(url: "UPath") -> list[str]:
     return sorted({found.removeprefix(root).lstrip("/") for found in url.fs.find(root)} - {LOCK})
 
 
-def fetch(url: "UPath", folder: Path) -> None:
+def fetch_output(url: "UPath", folder: Path) -> None:
     """Copies what a search keeps at `url` into `folder`, without checkpoints.
 
     Raises:
@@ -172,7 +137,7 @@ def fetch(url: "UPath", folder: Path) -> None:
 
 
 @contextmanager
-def folder_of(text: str) -> Iterator[Path]:
+def open_for_reading(text: str) -> Iterator[Path]:
     """The folder `text`, or a temporary copy of what a search keeps at the URL `text`.
 
     Raises:
@@ -186,7 +151,7 @@ def folder_of(text: str) -> Iterator[Path]:
         try:
             url = _url(text)
             folder = Path(scratch) / (url.name or "output")
-            fetch(url, folder)
+            fetch_output(url, folder)
         except StorageError as error:
             raise ConfigError(f"DIR: given {shown}; allowed: a URL that can be read ({error.strerror})") from None
         if not (folder / RESOLVED).exists():
@@ -194,7 +159,7 @@ def folder_of(text: str) -> Iterator[Path]:
         yield folder
 
 
-def is_held(text: str) -> bool:
+def is_url_locked(text: str) -> bool:
     """Whether a search runs whose output is at the URL `text`: takes seconds.
 
     Raises:
@@ -237,7 +202,7 @@ class Mirror:
                 lock.fs.pipe_file(lock.path, self._claim(), mode="create")
         except FileExistsError:
             print(f"{shown}: another search may run there: looking for {_PATIENCE_S:.0f} s at most", file=sys.stderr)
-            if is_held(str(self._url)):
+            if is_url_locked(str(self._url)):
                 raise ConfigError(
                     f"--output: given {shown}, where another search is running; allowed: another folder"
                 ) from None
@@ -267,7 +232,7 @@ class Mirror:
             ConfigError: it cannot be read.
         """
         try:
-            fetch(self._url, self._folder)
+            fetch_output(self._url, self._folder)
             if (self._folder / OUTBOX).exists():
                 outbox = Outbox(self._folder / OUTBOX)
                 outbox.look_again()
