@@ -78,7 +78,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             return 0
         assert splits is not None
         found = None if here is None else _allotted(space_file, here)
-        from search.cluster import set_environment
+        from search.cluster.ray_runtime import set_environment
 
         set_environment()
         from search.session import run_session
@@ -178,11 +178,11 @@ def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict
 def _looked_at(space_file: ConfigFile[Space]) -> ClusterResources:
     """The cluster that RAY_ADDRESS names, for a plan; ConfigError if it cannot be joined, or the slots do not fit on
     it."""
-    from search.cluster import joined
-    from search.nodes import present
+    from search.cluster.node_checks import probe_cluster
+    from search.cluster.ray_runtime import join_or_start_ray
 
-    with joined(Path()):
-        there = present(space_file.config.resources.gpus_per_worker > 0, partial(print, file=sys.stderr))
+    with join_or_start_ray(Path()):
+        there = probe_cluster(space_file.config.resources.gpus_per_worker > 0, partial(print, file=sys.stderr))
         return grow_cluster(space_file, there)
 
 

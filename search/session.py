@@ -17,12 +17,12 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from search.allotment import Allotment, alike, resolved
-from search.cluster import joined
+from search.cluster.node_checks import check_nodes, list_needed_folders
+from search.cluster.ray_runtime import join_or_start_ray
 from search.costs import cost_line
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
 from search.leftovers import remove_ended
-from search.nodes import checked_nodes, needed
 from search.outcome import Size, sizes_of
 from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
@@ -85,14 +85,16 @@ def run_session(
     with Interruption() as interruption:
         state = _studies(space_file, output)
         try:
-            with joined(output) as interruption.temporary, ExitStack() as stack:
+            with join_or_start_ray(output) as interruption.temporary, ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 cluster = None
                 if os.environ.get("RAY_ADDRESS"):
                     gpus = space.resources.gpus_per_worker > 0
                     note = Progress(console, {}).note
-                    nodes = checked_nodes(needed(where), interruption.ask, note, lambda: interruption.asked, gpus)
+                    nodes = check_nodes(
+                        list_needed_folders(where), interruption.ask, note, lambda: interruption.asked, gpus
+                    )
                     cluster = stack.enter_context(nodes)
                 allotments = allot(cluster)
                 if interruption.asked:

@@ -286,7 +286,7 @@ def run(side: Callable[[int, int, Path], Measured], trials: int, slots: int) -> 
     # Tune is silent.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     if side is ours:
-        from search.cluster import set_environment
+        from search.cluster.ray_runtime import set_environment
 
         set_environment()
     import ray

@@ -34,7 +34,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util.state import list_actors, list_placement_groups
 
-from search.cluster import set_environment
+from search.cluster.ray_runtime import set_environment
 from search.conductor import Conductor, Observer
 from search.interruption import Interruption
 from search.preparing import Preparing

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from optuna.trial import TrialState
 
-from search.cluster import set_environment
+from search.cluster.ray_runtime import set_environment
 from search.preparing import Preparing
 from search.studies.search_study import SearchStudy
 from search.studies.study import Candidate, TrialStudy

@@ -24,7 +24,7 @@ import psutil
 import ray
 from optuna.trial import TrialState
 
-from search.cluster import joined, ray_environment
+from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.conductor import Conductor
 from search.interruption import Interruption
 from search.leftovers import remove_ended
@@ -76,7 +76,7 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
     study = AllStop(folder / "study.journal", MODEL, asked)
     prepared = tiny.prepared(folder / "cache")
     conductor = Conductor([study], 2, lambda _: 3 * prepared.train_tokens, mock.Mock(), Interruption())
-    with joined(folder):
+    with join_or_start_ray(folder):
         reference, stop_signal = ray.put(prepared), StopSignal.remote()  # type: ignore[attr-defined]
         ray.get(stop_signal.stopped.remote())
         before = census()

@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
-from search.cluster import joined, ray_environment
+from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.orphans import Orphans, orphaned
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ class Maker:
 def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ray_environment().items():
         monkeypatch.setenv(name, value)
-    with joined(tmp_path):
+    with join_or_start_ray(tmp_path):
         dead, living = Maker.remote(), Maker.remote()  # type: ignore[attr-defined]
         left, kept = ray.get([dead.make.remote(), living.make.remote()])
         ours = placement_group([{"CPU": 0.1}])

@@ -15,7 +15,7 @@ import pytest
 import ray
 import torch
 
-from search.cluster import joined, ray_environment
+from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from tests import tiny
 from tests.starved import StarvedGroup
 from trainables.parallel import rank, size
@@ -80,8 +80,8 @@ def data(cluster: None, prepared: Prepared) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = {name: value for name, value in ray_environment().items() if name not in os.environ}
     # Both slots hold their CPUs, whether or not there are as many.
-    cpus = mock.patch("search.cluster.local_cpus", return_value=4)
-    with cpus, mock.patch.dict(os.environ, environment), joined(tmp_path_factory.mktemp("output")):
+    cpus = mock.patch("search.cluster.ray_runtime.local_cpus", return_value=4)
+    with cpus, mock.patch.dict(os.environ, environment), join_or_start_ray(tmp_path_factory.mktemp("output")):
         yield
 
 

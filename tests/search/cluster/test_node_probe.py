@@ -9,8 +9,8 @@ import pytest
 from ray import cloudpickle
 from upath import UPath
 
-from search.look import Folder, look_function, marked
-from search.nodes import needed
+from search.cluster.node_checks import list_needed_folders
+from search.cluster.node_probe import NeededFolder, probe_function, write_probe_file
 from search.output.folder import Output
 from trainables.errors import ConfigError
 from trainables.storage.files import Place
@@ -31,11 +31,11 @@ print(look(("no-such-package",), ("no_such_package",), [], False))
 """
 
 
-def seen(folder: Folder, path: str | None = None) -> str | None:
+def seen(folder: NeededFolder, path: str | None = None) -> str | None:
     """What a node says of a folder, which lies elsewhere there if a path is given."""
-    with marked(folder) as (setting, mark, content, shared):
+    with write_probe_file(folder) as (setting, mark, content, shared):
         there = mark if path is None else f"{path}/{mark.rpartition('/')[2]}"
-        return look_function()((), (), [(setting, there, content, shared)], False)[2].get(setting)
+        return probe_function()((), (), [(setting, there, content, shared)], False)[2].get(setting)
 
 
 def places(tmp_path: Path) -> list[Place]:
@@ -44,7 +44,7 @@ def places(tmp_path: Path) -> list[Place]:
 
 def test_a_folder_that_all_nodes_share(tmp_path: Path) -> None:
     for place in places(tmp_path):
-        output = Folder("--output", place, shared=True)
+        output = NeededFolder("--output", place, shared=True)
         # One that a killed search has left goes.
         (tmp_path / "math").mkdir(exist_ok=True)
         (tmp_path / "math" / ".seen-before").touch()
@@ -52,15 +52,15 @@ def test_a_folder_that_all_nodes_share(tmp_path: Path) -> None:
         wrong = seen(output, f"{tmp_path}/other")
         assert wrong is not None
         assert "which it cannot see (No such file or directory); allowed: a folder on storage that" in wrong
-        with marked(output) as mark:
+        with write_probe_file(output) as mark:
             # Another disk at the same path.
             (tmp_path / "math" / mark[1].rpartition("/")[2]).write_text("another")
-            assert "which is another folder there" in look_function()((), (), [mark], False)[2]["--output"]
+            assert "which is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
         assert list((tmp_path / "math").iterdir()) == []
 
 
 def test_a_folder_that_each_node_may_have_for_itself(tmp_path: Path) -> None:
-    cache = Folder("ENTRODROP_CACHE", tmp_path / "cache", shared=False)
+    cache = NeededFolder("ENTRODROP_CACHE", tmp_path / "cache", shared=False)
     assert seen(cache) is None
     assert seen(cache, f"{tmp_path}/other") is None
     assert list((tmp_path / "other").iterdir()) == []
@@ -72,28 +72,34 @@ def test_a_folder_that_each_node_may_have_for_itself(tmp_path: Path) -> None:
 
 def test_a_store_whose_package_a_node_lacks() -> None:
     mark = ("--output", "nosuch://data/math/.seen", "a", True)
-    wrong = look_function()((), (), [mark], False)[2]["--output"]
+    wrong = probe_function()((), (), [mark], False)[2]["--output"]
     assert wrong.startswith("nosuch://data/math, which it cannot see (Unsupported filesystem: 'nosuch')")
 
 
 def test_what_all_nodes_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "cache"))
     there = UPath(f"file://{tmp_path}/math")
-    cache = Folder("ENTRODROP_CACHE", tmp_path / "cache", shared=False)
-    assert needed(Output(tmp_path / "math", tmp_path / "math")) == [Folder("--output", tmp_path / "math", True), cache]
-    assert needed(Output(tmp_path / "cache" / "o", there)) == [Folder("--output", there, True), cache]
+    cache = NeededFolder("ENTRODROP_CACHE", tmp_path / "cache", shared=False)
+    assert list_needed_folders(Output(tmp_path / "math", tmp_path / "math")) == [
+        NeededFolder("--output", tmp_path / "math", True),
+        cache,
+    ]
+    assert list_needed_folders(Output(tmp_path / "cache" / "o", there)) == [
+        NeededFolder("--output", there, True),
+        cache,
+    ]
 
 
 def test_a_place_that_the_search_itself_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"^ENTRODROP_CACHE: given .*/file/cache; allowed: a folder that can be"):
-        marked(Folder("ENTRODROP_CACHE", tmp_path / "file" / "cache", False)).__enter__()
+        write_probe_file(NeededFolder("ENTRODROP_CACHE", tmp_path / "file" / "cache", False)).__enter__()
     with pytest.raises(ConfigError, match=r"^--output: given file://.*/file/math; allowed: a URL that can be"):
-        marked(Folder("--output", UPath(f"file://{tmp_path}/file/math"), True)).__enter__()
+        write_probe_file(NeededFolder("--output", UPath(f"file://{tmp_path}/file/math"), True)).__enter__()
 
 
 def test_versions_and_code_of_this_process() -> None:
-    versions, sources, _, _ = look_function()(("torch", "no-such-package"), ("search", "no_such_package"), [], False)
+    versions, sources, _, _ = probe_function()(("torch", "no-such-package"), ("search", "no_such_package"), [], False)
     assert versions["Python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert versions["torch"] is not None
     assert "+" not in versions["torch"]
@@ -103,19 +109,19 @@ def test_versions_and_code_of_this_process() -> None:
 
 
 def test_the_gpus_of_a_node_are_those_that_torch_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert look_function()((), (), [], False)[3] is None
+    assert probe_function()((), (), [], False)[3] is None
     monkeypatch.setattr("torch.cuda", mock.Mock(**{"is_available.return_value": False}))
-    assert look_function()((), (), [], True)[3] == []
+    assert probe_function()((), (), [], True)[3] == []
     l4 = mock.Mock(total_memory=23_600_000_000)
     l4.name = "NVIDIA L4"
     cuda = {"is_available.return_value": True, "device_count.return_value": 2, "get_device_properties.return_value": l4}
     monkeypatch.setattr("torch.cuda", mock.Mock(**cuda))
-    assert look_function()((), (), [], True)[3] == [("NVIDIA L4", 23.6e9)] * 2
+    assert probe_function()((), (), [], True)[3] == [("NVIDIA L4", 23.6e9)] * 2
 
 
 @pytest.mark.integration
 def test_a_node_without_this_project_can_report(tmp_path: Path) -> None:
-    (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(look_function()))
+    (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(probe_function()))
     command = [sys.executable, "-c", BARE, str(tmp_path / "look.pickle")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.cluster.node_probe import NeededFolder, NodeReport, ProbeFile, probe_function, write_probe_file
 from search.hardware import ClusterResources
-from search.look import Folder, Mark, Report, look_function, marked
 from search.output.folder import Output
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
@@ -40,16 +40,16 @@ _LOOK_S = 1.0
 _PAUSE_S = 5.0
 
 
-def needed(where: Output) -> list[Folder]:
+def list_needed_folders(where: Output) -> list[NeededFolder]:
     """The folders that all nodes need."""
     return [
-        Folder("--output", where.place, shared=True),
+        NeededFolder("--output", where.place, shared=True),
         # What a node does not see there of what is prepared, it copies.
-        Folder("ENTRODROP_CACHE", default_root(), shared=False),
+        NeededFolder("ENTRODROP_CACHE", default_root(), shared=False),
     ]
 
 
-def present(gpus: bool, told: Callable[[str], object]) -> ClusterResources:
+def probe_cluster(gpus: bool, told: Callable[[str], object]) -> ClusterResources:
     """What the cluster that this process has joined has.
 
     Args:
@@ -66,8 +66,8 @@ def present(gpus: bool, told: Callable[[str], object]) -> ClusterResources:
 
 
 @contextmanager
-def checked_nodes(
-    folders: Sequence[Folder],
+def check_nodes(
+    folders: Sequence[NeededFolder],
     refused: Callable[[str], None],
     told: Callable[[str], object],
     ends: Callable[[], bool],
@@ -87,7 +87,7 @@ def checked_nodes(
         KeyboardInterrupt: the search is to end.
     """
     with ExitStack() as stack:
-        nodes = _Nodes([stack.enter_context(marked(folder)) for folder in folders], gpus)
+        nodes = _Nodes([stack.enter_context(write_probe_file(folder)) for folder in folders], gpus)
         nodes.check(told, ends)
         closed = threading.Event()
         thread = threading.Thread(target=nodes.watch, args=(refused, closed), daemon=True, name="nodes")
@@ -109,16 +109,16 @@ class _Nodes:
 
     def __init__(
         self,
-        marks: list[Mark],
+        marks: list[ProbeFile],
         gpus: bool,
         packages: tuple[str, ...] = _PACKAGES,
         sources: tuple[str, ...] = _SOURCES,
     ) -> None:
-        look = look_function()
+        look = probe_function()
         self._arguments = packages, sources, marks
         # A process that has looked at GPUs ends, and leaves nothing on them. It takes none: a slot may have them all.
         self._task = ray.remote(num_cpus=0, max_retries=0, max_calls=int(gpus))(look)
-        self._here = Report(*look(*self._arguments, False))
+        self._here = NodeReport(*look(*self._arguments, False))
         self._looks_at_gpus = gpus
         self._gpus: list[tuple[str, float]] = []
         self._asked: dict[str, tuple[Any, float]] = {}
@@ -132,7 +132,7 @@ class _Nodes:
             KeyboardInterrupt: it `ends`.
         """
         reports, tell_at = self._reports(time.monotonic() + _LOOK_S), time.monotonic() + _FIRST_S
-        awaited, wrong = set(self._asked), problems(self._here, reports)
+        awaited, wrong = set(self._asked), find_problems(self._here, reports)
         while silent := self._silent(awaited):
             if ends():
                 raise KeyboardInterrupt
@@ -142,7 +142,7 @@ class _Nodes:
                 told(f"waiting for {_those(silent)}; one that has to install packages takes minutes")
                 tell_at = time.monotonic() + _TELL_S
             reports += self._reports(time.monotonic() + _LOOK_S)
-            wrong = problems(self._here, reports)
+            wrong = find_problems(self._here, reports)
         if wrong:
             raise ConfigError("\n".join(wrong))
 
@@ -153,11 +153,11 @@ class _Nodes:
 
     def watch(self, refused: Callable[[str], None], closed: threading.Event) -> None:
         while not closed.wait(_PAUSE_S):
-            if wrong := problems(self._here, self._reports(time.monotonic() + 1.0)):
+            if wrong := find_problems(self._here, self._reports(time.monotonic() + 1.0)):
                 refused("; ".join(wrong))
                 return
 
-    def _reports(self, until: float) -> list[tuple[str, Report | str]]:
+    def _reports(self, until: float) -> list[tuple[str, NodeReport | str]]:
         """Of nodes that have not reported yet, see `problems`; those that take longer than `until`, in seconds of
         time.monotonic(), are waited for again the next time."""
         alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
@@ -166,11 +166,11 @@ class _Nodes:
             gpus = self._looks_at_gpus and alive[node]["Resources"].get("GPU", 0) > 0
             reference = self._task.options(scheduling_strategy=there).remote(*self._arguments, gpus)
             self._asked[node] = reference, time.monotonic()
-        reports: list[tuple[str, Report | str]] = []
+        reports: list[tuple[str, NodeReport | str]] = []
         for node in alive:
             if node not in self._reported and (report := self._report(node, until)) is not None:
                 self._reported.add(node)
-                self._gpus += (isinstance(report, Report) and report.gpus) or ()
+                self._gpus += (isinstance(report, NodeReport) and report.gpus) or ()
                 reports.append((alive[node]["NodeManagerAddress"], report))
         return reports
 
@@ -179,11 +179,11 @@ class _Nodes:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in awaited - self._reported]
         return sorted({node["NodeManagerAddress"] for node in nodes})
 
-    def _report(self, node: str, until: float) -> Report | str | None:
+    def _report(self, node: str, until: float) -> NodeReport | str | None:
         """None if it is still to come, or the node has gone."""
         reference, asked_at = self._asked[node]
         try:
-            return Report(*ray.get(reference, timeout=max(0.0, until - time.monotonic())))
+            return NodeReport(*ray.get(reference, timeout=max(0.0, until - time.monotonic())))
         except GetTimeoutError:
             silent_s = time.monotonic() - asked_at
             return f"no answer in {silent_s:.0f} s" if silent_s >= _TIMEOUT_S else None
@@ -194,7 +194,7 @@ class _Nodes:
             return str(error).strip().splitlines()[-1]
 
 
-def problems(here: Report, reports: Sequence[tuple[str, Report | str]]) -> list[str]:
+def find_problems(here: NodeReport, reports: Sequence[tuple[str, NodeReport | str]]) -> list[str]:
     """What is wrong with the nodes, a line for each thing.
 
     Args:
@@ -214,7 +214,7 @@ def _those(addresses: Sequence[str]) -> str:
     return f"node{'s' * (len(addresses) > 1)} {', '.join(addresses)}"
 
 
-def _problems(here: Report, report: Report | str) -> Iterator[str]:
+def _problems(here: NodeReport, report: NodeReport | str) -> Iterator[str]:
     if isinstance(report, str):
         yield f"given {one_line(report)}; allowed: a node that can run what the search sends it"
         return

@@ -8,21 +8,21 @@ from unittest import mock
 import pytest
 from ray.exceptions import GetTimeoutError
 
+from search.cluster.node_checks import check_nodes, find_problems, probe_cluster
+from search.cluster.node_probe import NodeReport, probe_function
 from search.hardware import GPUS, ClusterResources
-from search.look import Report, look_function
-from search.nodes import checked_nodes, present, problems
 from trainables.errors import ConfigError
 
-HERE = Report({"Python": "3.11", "torch": "2.12.0"}, {"search": "aa", "trainables": "bb"}, {})
+HERE = NodeReport({"Python": "3.11", "torch": "2.12.0"}, {"search": "aa", "trainables": "bb"}, {})
 
 
 def test_nodes_that_have_what_the_search_has() -> None:
-    assert problems(HERE, [("10.0.0.1", HERE), ("10.0.0.2", HERE)]) == []
+    assert find_problems(HERE, [("10.0.0.1", HERE), ("10.0.0.2", HERE)]) == []
 
 
 def test_each_thing_that_is_wrong_is_one_line_with_its_nodes() -> None:
     old = replace(HERE, versions={"Python": "3.12", "torch": "2.11.0"})
-    bare = Report({"Python": "3.11", "torch": None}, {"search": None, "trainables": "cc"}, {})
+    bare = NodeReport({"Python": "3.11", "torch": None}, {"search": None, "trainables": "cc"}, {})
     lost = replace(HERE, folders={"--output": "s3://me:secret@data/math, which it cannot see (404); allowed: a URL"})
     found = [
         ("10.0.0.1", old),
@@ -35,7 +35,7 @@ def test_each_thing_that_is_wrong_is_one_line_with_its_nodes() -> None:
         ("10.0.0.7", replace(HERE, gpus=[("NVIDIA L4", 23.6e9)])),
     ]
     own = "the search's own, which a job submitted with --working-dir . brings along"
-    assert problems(HERE, found) == [
+    assert find_problems(HERE, found) == [
         "nodes 10.0.0.1, 10.0.0.2: given Python 3.12; allowed: Python 3.11, as the search itself has it",
         "nodes 10.0.0.1, 10.0.0.2: given torch 2.11.0; allowed: torch 2.12.0, as the search itself has it",
         "node 10.0.0.3: given no package torch; allowed: torch 2.12.0, as the search itself has it",
@@ -66,8 +66,8 @@ class _Ray:
         ray = mock.Mock(nodes=self._nodes, get=self._get)
         ray.cluster_resources.return_value = {"CPU": 8.0}
         ray.remote.return_value = lambda look: mock.Mock(options=self._on)
-        monkeypatch.setattr("search.nodes.ray", ray)
-        monkeypatch.setattr("search.nodes.NodeAffinitySchedulingStrategy", lambda node, soft: node)
+        monkeypatch.setattr("search.cluster.node_checks.ray", ray)
+        monkeypatch.setattr("search.cluster.node_checks.NodeAffinitySchedulingStrategy", lambda node, soft: node)
 
     def _get(self, answer: Any, timeout: float) -> Any:
         if self.late:
@@ -85,18 +85,18 @@ class _Ray:
         def answer(packages: Any, sources: Any, marks: Any, gpus: bool) -> Any:
             self.asked.append(gpus)
             found = self._there[scheduling_strategy][1] if gpus else None
-            return *look_function()(packages, sources, marks, False)[:3], found
+            return *probe_function()(packages, sources, marks, False)[:3], found
 
         return mock.Mock(remote=answer)
 
 
 def checked(gpus: bool) -> ClusterResources:
-    with checked_nodes([], print, print, bool, gpus) as cluster:
+    with check_nodes([], print, print, bool, gpus) as cluster:
         return cluster
 
 
 def seen(gpus: bool) -> ClusterResources:
-    return present(gpus, print)
+    return probe_cluster(gpus, print)
 
 
 @pytest.mark.parametrize("look", [seen, checked])
@@ -118,8 +118,8 @@ def test_nodes_that_are_waited_for_are_told(
     ray = _Ray(monkeypatch, (1, l4), (1, l4))
     # Both, then one.
     ray.late = 3
-    monkeypatch.setattr("search.nodes._FIRST_S", 0.0)
-    monkeypatch.setattr("search.nodes._TELL_S", 0.0)
+    monkeypatch.setattr("search.cluster.node_checks._FIRST_S", 0.0)
+    monkeypatch.setattr("search.cluster.node_checks._TELL_S", 0.0)
     assert look(True).gpu_bytes == 23.6e9
     waiting = "waiting for {}; one that has to install packages takes minutes\n"
     both, one = waiting.format("nodes 10.0.0.0, 10.0.0.1"), waiting.format("node 10.0.0.0")
@@ -128,7 +128,7 @@ def test_nodes_that_are_waited_for_are_told(
 
 def test_nodes_are_not_waited_for_when_the_search_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     _Ray(monkeypatch, (0, [])).late = 1
-    with pytest.raises(KeyboardInterrupt), checked_nodes([], print, print, lambda: True):
+    with pytest.raises(KeyboardInterrupt), check_nodes([], print, print, lambda: True):
         pass
 
 

@@ -14,7 +14,7 @@ _MARK = ".seen-"
 
 
 @dataclass(frozen=True)
-class Folder:
+class NeededFolder:
     """A folder, or a URL, that every node writes in.
 
     Attributes:
@@ -28,7 +28,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Report:
+class NodeReport:
     """What a node has.
 
     Attributes:
@@ -47,11 +47,11 @@ class Report:
 
 # A folder's setting, a file in it that tells it from another of the same path, the file's content, and whether all
 # nodes must see it.
-Mark: TypeAlias = tuple[str, str, str, bool]
+ProbeFile: TypeAlias = tuple[str, str, str, bool]
 
 
 @contextmanager
-def marked(folder: Folder) -> Iterator[Mark]:
+def write_probe_file(folder: NeededFolder) -> Iterator[ProbeFile]:
     """Marks the folder, for as long as the context is open.
 
     Raises:
@@ -82,10 +82,12 @@ def marked(folder: Folder) -> Iterator[Mark]:
             mark.unlink()
 
 
-Look: TypeAlias = tuple[dict[str, str | None], dict[str, str | None], dict[str, str], list[tuple[str, float]] | None]
+ProbeResult: TypeAlias = tuple[
+    dict[str, str | None], dict[str, str | None], dict[str, str], list[tuple[str, float]] | None
+]
 
 
-def look_function() -> Callable[..., Look]:
+def probe_function() -> Callable[..., ProbeResult]:
     """The function that looks at a node, and returns what a Report has.
 
     It is made here and uses the standard library alone, for GPUs torch, and for URLs upath, so that Ray sends its code:
@@ -94,7 +96,7 @@ def look_function() -> Callable[..., Look]:
 
     def look(
         packages: tuple[str, ...], sources: tuple[str, ...], marks: list[tuple[str, str, str, bool]], gpus: bool
-    ) -> Look:
+    ) -> ProbeResult:
         import hashlib
         import importlib.metadata
         import importlib.util

@@ -13,7 +13,7 @@ from trainables.errors import ConfigError, one_line
 
 
 @contextmanager
-def joined(output: Path) -> Iterator[Path | None]:
+def join_or_start_ray(output: Path) -> Iterator[Path | None]:
     """Joins the cluster, or starts Ray, reachable from this machine alone, and gives the folder that it keeps its files
     in; leaves nothing of it behind.
 
