@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.allotment import allotment, network, resolved, run_memory, usable_bytes
 from search.arms import curriculum_name, flatten
 from search.hardware import UTILISATION, ClusterResources
+from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
 from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.confirmation import Confirmation
@@ -100,7 +100,7 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
-        own = resolved(space, allotment(space, model, cluster))
+        own = with_allocation(space, allocate(space, model, cluster))
         told, most = _size(model, own, splits, cluster)
         lines += ["", *told]
         total = total.plus(most)
@@ -162,7 +162,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResou
 def _devices(model: str, space: Space, cluster: ClusterResources) -> list[str]:
     """Who trains, and what each GPU holds."""
     workers, slots = space.resources.counts
-    memory, sharding = run_memory(space, model, workers, cluster.gpu_bytes)
+    memory, sharding = estimate_memory(space, model, workers, cluster.gpu_bytes)
     shared = f" ({sharding})" if workers > 1 else ""
     parts = ", ".join(
         f"{name.replace('_', ' ')} {size / 1e9:.1f}" for name, size in memory.parts().items() if size >= 5e7

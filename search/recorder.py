@@ -10,9 +10,9 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.allotment import Allotment
 from search.arms import curriculum_name, flatten
 from search.progress import Progress
+from search.scheduling.allocation import Allocation
 from search.space import Space
 from search.studies.pruners import PLATEAU
 from search.studies.study import STATES, Candidate, TrialStudy
@@ -109,7 +109,7 @@ class Recorder:
         """The MLflow run of a study's trial, if MLflow has named it."""
         return self._tracker.run_id(f"{study}/{number}")
 
-    def allotted(self, models: Sequence[str], allotted: Allotment) -> None:
+    def allotted(self, models: Sequence[str], allotted: Allocation) -> None:
         """The models that come next share these slots."""
         trials = f"{allotted.slots} trial{'s' if allotted.slots > 1 else ''} at a time"
         workers = f"{allotted.workers} worker{'s' if allotted.workers > 1 else ''}"

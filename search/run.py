@@ -33,7 +33,7 @@ from trainables.storage.files import StorageError, is_url
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a space is told before that.
-    from search.allotment import Allotment
+    from search.scheduling.allocation import Allocation
     from trainables.data.documents import Splits
 
 
@@ -83,7 +83,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         set_environment()
         from search.session import run_session
 
-        def allot(there: ClusterResources | None) -> "dict[str, Allotment]":
+        def allot(there: ClusterResources | None) -> "dict[str, Allocation]":
             if found is not None:
                 return found
             assert there is not None
@@ -163,14 +163,14 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict[str, Allotment]":
+def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict[str, Allocation]":
     """The workers and slots that each model gets; raises ConfigError if one does not fit."""
-    from search.allotment import allotment
+    from search.scheduling.allocation import allocate
     from trainables.errors import DataError
 
     space = space_file.config
     try:
-        return {model: allotment(space, model, cluster) for model in space.models}
+        return {model: allocate(space, model, cluster) for model in space.models}
     except DataError as error:
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 

@@ -16,23 +16,22 @@ import yaml
 from ray.exceptions import RayError
 from rich.console import Console
 
-from search.allotment import Allotment, alike, resolved
 from search.cluster.node_checks import check_nodes, list_needed_folders
 from search.cluster.ray_runtime import join_or_start_ray
 from search.costs import cost_line
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
-from search.leftovers import remove_ended
 from search.outcome import Size, sizes_of
 from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
 from search.page import write_page
-from search.preparing import Preparing
 from search.progress import Progress
 from search.recorder import Recorder
 from search.registering import register_models
 from search.reopened import Reopened
 from search.results import comparison_table, last_words, median, summarize, write_results
+from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
+from search.scheduling.preparation import DataPreparation
 from search.space import Space, masked_text, to_store
 from search.studies.storage import (
     DATABASE_ERRORS,
@@ -66,7 +65,7 @@ def run_session(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
-    allot: Callable[[ClusterResources | None], dict[str, Allotment]],
+    allot: Callable[[ClusterResources | None], dict[str, Allocation]],
     resume_command: str,
 ) -> int:
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
@@ -166,7 +165,7 @@ def _search(
     splits: Splits,
     where: Output,
     state: Studies,
-    allotments: Mapping[str, Allotment],
+    allotments: Mapping[str, Allocation],
     console: Console,
     interruption: Interruption,
     resume_command: str,
@@ -181,7 +180,7 @@ def _search(
     write_atomic(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = sizes_of(state, {model: resolved(space, allotments[model]) for model in models})
+    sizes = sizes_of(state, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
@@ -194,7 +193,7 @@ def _search(
         record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
-        preparing = Preparing(space, splits, models)
+        preparing = DataPreparation(space, splits, models)
         watch = stack.enter_context(_Watch(preparing, progress, models))
         told: set[str] = set()
 
@@ -266,7 +265,7 @@ def _search(
 
 @dataclass
 class _Trained:
-    """What the trials of a search took, as search.tuner.Conductor has it of those on the same slots."""
+    """What the trials of a search took, as `TrialLoop` has it of those on the same slots."""
 
     slot_start_s: list[float] = field(default_factory=list)
     overhead_s: list[float] = field(default_factory=list)
@@ -276,7 +275,7 @@ class _Trained:
 def _train(
     sizes: Sequence[Size],
     space: Space,
-    allotments: Mapping[str, Allotment],
+    allotments: Mapping[str, Allocation],
     slot: Callable[..., SlotConfig],
     full_tokens: Callable[[str], int],
     where: Output,
@@ -288,23 +287,23 @@ def _train(
     Args:
         slot: makes the slots' configuration, of their workers.
     """
-    from search.conductor import Conductor
-    from search.tuner import run_trials
+    from search.scheduling.trial_loop import TrialLoop
+    from search.scheduling.tune_adapter import remove_checkpoints, run_trials
 
     trained = _Trained()
     by_model = {size.model: size for size in sizes}
     storage, patience_s = (where.folder / "ray").absolute(), 60 * space.faults.shrink_minutes
-    for allotted, models in alike(list(by_model), allotments):
+    for allotted, models in group_by_allocation(list(by_model), allotments):
         if space.resources.automatic:
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
-        conductor = Conductor(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
+        trial_loop = TrialLoop(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
         own = slot(workers=allotted.workers)
-        run_trials(conductor, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
-        remove_ended(studies, where.checkpoints, where.remove)
-        trained.slot_start_s += conductor.slot_start_s
-        trained.overhead_s += conductor.overhead_s
-        trained.error = conductor.error
+        run_trials(trial_loop, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
+        remove_checkpoints(studies, where.checkpoints, where.remove)
+        trained.slot_start_s += trial_loop.slot_start_s
+        trained.overhead_s += trial_loop.overhead_s
+        trained.error = trial_loop.error
         if trained.error is not None or interruption.asked:
             break
     return trained
@@ -343,7 +342,7 @@ class _Watch:
         prepare_s: seconds until all data was prepared; None before.
     """
 
-    def __init__(self, preparing: Preparing, progress: Progress, models: list[Any]) -> None:
+    def __init__(self, preparing: DataPreparation, progress: Progress, models: list[Any]) -> None:
         self.prepare_s: float | None = None
         self._preparing, self._progress, self._models = preparing, progress, list(models)
         self._stop = threading.Event()

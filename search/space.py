@@ -155,7 +155,7 @@ class Resources(Block):
 
     @property
     def automatic(self) -> bool:
-        """Whether workers or slots are still to be found, by search/allotment.py."""
+        """Whether workers or slots are still to be found, by search/scheduling/allocation.py."""
         return "auto" in (self.workers, self.slots)
 
     @property

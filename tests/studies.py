@@ -1,4 +1,4 @@
-"""Studies fed with made-up losses instead of trained ones, as search/conductor.py feeds them."""
+"""Studies fed with made-up losses instead of trained ones, as search/scheduling/trial_loop.py feeds them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -70,7 +70,7 @@ def ray_environment() -> dict[str, str]:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        # Tune would start a trial again by itself whose node the cluster took away; search/tuner.py does.
+        # Tune would start a trial again by itself whose node the cluster took away; the Tune adapter does.
         "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     }
 

@@ -47,7 +47,7 @@ class Candidate:
 
     Attributes:
         number: in its study.
-        clock: when it began, as `search.order` counts.
+        clock: when it began, as `search.scheduling.report_order` counts.
         test: whether it reads the test split at its end.
         keeps: the weights, "best" or "final", that are written to disk at its end; None: neither.
     """
@@ -104,7 +104,7 @@ class TrialStudy(ABC):
         """The next trial, those that an interruption left running first; None when there is none.
 
         Args:
-            clock: when a new one begins, as `search.order` counts.
+            clock: when a new one begins, as `search.scheduling.report_order` counts.
         """
 
     @abstractmethod
@@ -138,7 +138,7 @@ class TrialStudy(ABC):
 
     @property
     def clock(self) -> int:
-        """When the last thing happened in the study, as `search.order` counts."""
+        """When the last thing happened in the study, as `search.scheduling.report_order` counts."""
         return max((_clock(trial) for trial in self.trials(*TrialState) if "clock" in trial.user_attrs), default=0)
 
     def _trials(self) -> list[FrozenTrial]:

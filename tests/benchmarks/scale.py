@@ -177,16 +177,16 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from optuna.trial import TrialState
     from rich.console import Console
 
-    from search.conductor import Conductor
     from search.interruption import Interruption
     from search.progress import Progress
     from search.recorder import Recorder
+    from search.scheduling.trial_loop import TrialLoop
+    from search.scheduling.tune_adapter import run_trials
     from search.studies.samplers import ArmSampler
     from search.studies.search_study import SearchStudy
     from search.tracking import Tracker
     from search.tracking.delivery import Delivery
     from search.tracking.outbox import Outbox
-    from search.tuner import run_trials
     from trainables.settings import ModelSettings
     from trainables.slots.shared import SlotConfig, StopSignal
 
@@ -202,9 +202,9 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "scale", folder / "mlflow.outbox")
     planned = {study.name: study.planned}
     parts: dict[str, list[tuple[type, str]]] = {
-        "begin": [(Conductor, "begin")],
+        "begin": [(TrialLoop, "begin")],
         "sampler": [(ArmSampler, "suggest")],
-        "report": [(Conductor, "report"), (Conductor, "decisions")],
+        "report": [(TrialLoop, "report"), (TrialLoop, "decisions")],
         "journal": [(JournalStorage, "_write_log"), (JournalStorage, "_sync_with_backend")],
         "outbox": [(Outbox, "put")],
         "mlflow": [(Delivery, "_deliver")],
@@ -214,11 +214,11 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         record.search_started(space, planned, {}, "")
         # MLflow makes its database.
         assert tracker.flush(_DELIVERY), tracker.last_error
-        conductor = Conductor([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
+        trial_loop = TrialLoop([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
         stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
         config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "cache", stop_signal)
-        with meter.parts(parts), mock.patch("search.tuner.Slot", Instant):
-            run_trials(conductor, config, slots, folder / "ray", folder / "checkpoints", folder / "models")
+        with meter.parts(parts), mock.patch("search.scheduling.tune_adapter.Slot", Instant):
+            run_trials(trial_loop, config, slots, folder / "ray", folder / "checkpoints", folder / "models")
             assert tracker.flush(_DELIVERY), tracker.last_error
         measured = meter.measured()
     assert all(t.state == TrialState.COMPLETE for t in study.study.trials)

@@ -35,14 +35,14 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.util.state import list_actors, list_placement_groups
 
 from search.cluster.ray_runtime import set_environment
-from search.conductor import Conductor, Observer
 from search.interruption import Interruption
-from search.preparing import Preparing
+from search.scheduling.preparation import DataPreparation
+from search.scheduling.trial_loop import Observer, TrialLoop
+from search.scheduling.tune_adapter import run_trials
 from search.space import Space
 from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.study import Candidate, TrialStudy
-from search.tuner import run_trials
 from trainables.config.to_settings import splits_of
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
@@ -110,26 +110,28 @@ def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepar
     """Overheads of our trials in seconds, what is left over, and the prepared data."""
     space = small_space(trials)
     study = EverySecondStops(folder / "study.journal", MODEL, space)
-    preparing = Preparing(space, splits_of(space), [MODEL])
+    preparing = DataPreparation(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
     before = census()
-    conductor = searched(study, space, preparing, Silent(), folder)
+    trial_loop = searched(study, space, preparing, Silent(), folder)
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
     deadline = time.monotonic() + 20
     while (left := subtract(census(), before)) and time.monotonic() < deadline:
         time.sleep(1)
-    return conductor.overhead_s, left, prepared
+    return trial_loop.overhead_s, left, prepared
 
 
-def searched(study: SearchStudy, space: Space, preparing: Preparing, observer: Observer, folder: Path) -> Conductor:
+def searched(
+    study: SearchStudy, space: Space, preparing: DataPreparation, observer: Observer, folder: Path
+) -> TrialLoop:
     """Runs a study's trials, on one slot with one CPU."""
     full = preparing.result(MODEL).train_tokens * space.budget.epochs
-    conductor = Conductor([study], 1, lambda _: full, observer, Interruption())
+    trial_loop = TrialLoop([study], 1, lambda _: full, observer, Interruption())
     stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
     slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), stop_signal)
-    run_trials(conductor, slot, 1, folder / "ray", folder / "checkpoints", folder / "models")
-    return conductor
+    run_trials(trial_loop, slot, 1, folder / "ray", folder / "checkpoints", folder / "models")
+    return trial_loop
 
 
 def subtract(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:

@@ -25,7 +25,7 @@ import ray
 from optuna.trial import TrialState
 
 from search.cluster.ray_runtime import set_environment
-from search.preparing import Preparing
+from search.scheduling.preparation import DataPreparation
 from search.studies.search_study import SearchStudy
 from search.studies.study import Candidate, TrialStudy
 from tests.benchmarks.trial_overhead import MODEL, searched, small_space
@@ -73,9 +73,9 @@ def used(documents: int, trials: int, folder: Path) -> dict[str, float]:
     space = small_space(trials, documents, EPOCHS, BATCH)
     study = SearchStudy(folder / "study.journal", MODEL, space)
     clocked = Clocked()
-    conductor = searched(study, space, Preparing(space, splits_of(space), [MODEL]), clocked, folder)
+    trial_loop = searched(study, space, DataPreparation(space, splits_of(space), [MODEL]), clocked, folder)
     count, wall = trials - 1, clocked.ended[-1] - clocked.ended[0]
-    between = sum(conductor.overhead_s)
+    between = sum(trial_loop.overhead_s)
     whole = {
         "trial_s": wall,
         "advance_s": clocked.advance_s,

@@ -25,12 +25,11 @@ import ray
 from optuna.trial import TrialState
 
 from search.cluster.ray_runtime import join_or_start_ray, ray_environment
-from search.conductor import Conductor
 from search.interruption import Interruption
-from search.leftovers import remove_ended
+from search.scheduling.trial_loop import TrialLoop
+from search.scheduling.tune_adapter import remove_checkpoints, run_trials
 from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
-from search.tuner import run_trials
 from tests import tiny
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.settings import ModelSettings
@@ -75,15 +74,15 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
     )
     study = AllStop(folder / "study.journal", MODEL, asked)
     prepared = tiny.prepared(folder / "cache")
-    conductor = Conductor([study], 2, lambda _: 3 * prepared.train_tokens, mock.Mock(), Interruption())
+    trial_loop = TrialLoop([study], 2, lambda _: 3 * prepared.train_tokens, mock.Mock(), Interruption())
     with join_or_start_ray(folder):
         reference, stop_signal = ray.put(prepared), StopSignal.remote()  # type: ignore[attr-defined]
         ray.get(stop_signal.stopped.remote())
         before = census()
         slot = SlotConfig(1, 1, 0, "pack", {MODEL: reference}, ModelSettings(), folder / "cache", stop_signal)
-        run_trials(conductor, slot, 2, folder / "ray", folder / "checkpoints", folder / "models")
-        remove_ended([study], folder / "checkpoints", remove)
-        assert conductor.error is None
+        run_trials(trial_loop, slot, 2, folder / "ray", folder / "checkpoints", folder / "models")
+        remove_checkpoints([study], folder / "checkpoints", remove)
+        assert trial_loop.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials
         deadline = time.monotonic() + 30
         while (after := census()) != before and time.monotonic() < deadline:

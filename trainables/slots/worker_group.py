@@ -81,7 +81,7 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 
     Two processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each, are left out. One is
     for datasets of Ray Data, which are not used here. The other gives back what the workers of a dead controller held,
-    for which search/orphans.py needs no dashboard.
+    for which search/scheduling/placement_groups.py needs no dashboard.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

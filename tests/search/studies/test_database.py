@@ -11,16 +11,16 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import Engine, event
 
-from search.conductor import Conductor
 from search.interruption import Interruption
 from search.outcome import Size
+from search.scheduling.trial_loop import TrialLoop
 from search.session import _studies
 from search.space import load, to_store
 from search.studies.search_study import SearchStudy
 from search.studies.storage import Database, DatabaseError, connect_database
 from tests.search.commands import SMALL
 from tests.search.fed import fed, space
-from tests.search.test_tuner import EVALUATIONS, TOKENS, _Killed, _Slots, table
+from tests.search.scheduling.test_tune_adapter import EVALUATIONS, TOKENS, _Killed, _Slots, table
 from tests.studies import MODEL
 from tests.studies import space as small
 from trainables.errors import ConfigError
@@ -73,11 +73,11 @@ _WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_va
 
 @pytest.mark.integration
 def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> None:
-    def conductor(name: str) -> tuple[Conductor, SearchStudy]:
+    def trial_loop(name: str) -> tuple[TrialLoop, SearchStudy]:
         study = SearchStudy(database(tmp_path, name), MODEL, small(budget={"trials": 3, "epochs": 8}))
-        return Conductor([study], 2, lambda _: EVALUATIONS * TOKENS, mock.Mock(), Interruption()), study
+        return TrialLoop([study], 2, lambda _: EVALUATIONS * TOKENS, mock.Mock(), Interruption()), study
 
-    whole, study = conductor("whole")
+    whole, study = trial_loop("whole")
     _Slots(2).run(whole, random.Random(0))
     draw, kept, killed = random.Random(0), _Slots(2), 0
     while True:
@@ -89,7 +89,7 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
             left[0] -= 1
             return own(storage, *values, **named)
 
-        resumed, again = conductor("killed")
+        resumed, again = trial_loop("killed")
         try:
             with mock.patch.multiple(RDBStorage, **{name: _patched(name, write) for name in _WRITES}):
                 kept.run(resumed, draw)

@@ -8,7 +8,7 @@ import pytest
 import ray
 import torch
 
-from search import scoring
+from search.scheduling import entropy_scoring
 from tests import tiny
 from trainables.data.packing import Packed
 from trainables.preparation.scoring import score_folder
@@ -27,15 +27,15 @@ def _cluster() -> Iterator[None]:
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
     train = tiny.prepared(tmp_path, layout="padded").packed("train")
     packed = Packed.concatenated([train] * 7)
-    assert len(packed.token_RT) > 2 * scoring._BLOCK
+    assert len(packed.token_RT) > 2 * entropy_scoring._BLOCK
     folder = tiny.folder("tiny", tmp_path)
     shares: list[float] = []
-    with mock.patch.object(scoring, "_WORTH_SPREADING", 0.0):
-        entropy_RT, loss_RT = scoring.score_spread(
+    with mock.patch.object(entropy_scoring, "_WORTH_SPREADING", 0.0):
+        entropy_RT, loss_RT = entropy_scoring.score_on_all_devices(
             folder, packed, True, shares.append, gpus=False, source=None, cache=tmp_path
         )
     threads = torch.get_num_threads()
-    torch.set_num_threads(scoring.THREADS)
+    torch.set_num_threads(entropy_scoring.THREADS)
     expected = score_folder(folder, packed, True)
     torch.set_num_threads(threads)
     assert torch.equal(entropy_RT, expected[0])

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from search.order import ReportOrder
+from search.scheduling.report_order import ReportOrder
 
 
 def simulate(slots: int, lengths: list[int], seed: int) -> list[tuple[str, int]]:

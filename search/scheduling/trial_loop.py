@@ -1,6 +1,6 @@
 """What is done next in a search: which trial a free slot gets, whose report is acted upon, which trials go on.
 
-Knows studies, their order and interruptions; how trials come to slots is search/tuner.py's.
+Knows studies, their order and interruptions; how trials come to slots is search/scheduling/tune_adapter.py's.
 """
 
 import json
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from search.interruption import Interruption
-from search.order import ReportOrder
+from search.scheduling.report_order import ReportOrder
 from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
 
@@ -51,7 +51,7 @@ class _Running:
     result: dict[str, Any] = field(default_factory=dict)
 
 
-class Conductor:
+class TrialLoop:
     """Starts trials, hands their reports to the studies in order, and says which of them go on.
 
     Attributes:

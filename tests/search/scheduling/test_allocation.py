@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from search.allotment import Allotment, alike, allotment, resolved, run_memory, usable_bytes
 from search.hardware import GPUS, ClusterResources, find_gpu, parse_gpus
+from search.scheduling.allocation import (
+    Allocation,
+    allocate,
+    estimate_memory,
+    group_by_allocation,
+    usable_bytes,
+    with_allocation,
+)
 from search.space import Space
 from trainables.config.training import Evaluation
 from trainables.errors import DataError
@@ -30,8 +37,8 @@ def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **trainin
     return Space.model_validate(values, context={"folder": Path()})
 
 
-def on_gpus(space: Space, model: str, count: int) -> Allotment:
-    return allotment(space, model, ClusterResources.of_gpus(count, GPUS["H100"]))
+def on_gpus(space: Space, model: str, count: int) -> Allocation:
+    return allocate(space, model, ClusterResources.of_gpus(count, GPUS["H100"]))
 
 
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
@@ -40,26 +47,28 @@ SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
 @pytest.mark.integration
 def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
     small, large = on_gpus(space(), SMALL, 8), on_gpus(space(), LARGE, 8)
-    assert small == Allotment(1, 8)
+    assert small == Allocation(1, 8)
     assert large.workers > 1
     assert large.slots == 8 // large.workers
     # The fewest: with half as many it does not fit.
     for workers, fits in ((large.workers, True), (large.workers // 2, False)):
-        assert (run_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= usable_bytes(space(), GPU_BYTES)) is fits
+        assert (
+            estimate_memory(space(), LARGE, workers, GPU_BYTES)[0].total <= usable_bytes(space(), GPU_BYTES)
+        ) is fits
 
 
 def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
-    assert on_gpus(space(slots=3), SMALL, 8) == Allotment(1, 3)
+    assert on_gpus(space(slots=3), SMALL, 8) == Allocation(1, 3)
     assert on_gpus(space(slots=3), LARGE, 8).slots == 2
-    assert on_gpus(space(workers=2, slots=3), SMALL, 8) == Allotment(2, 3)
-    assert on_gpus(space(workers=2), SMALL, 8) == Allotment(2, 4)
+    assert on_gpus(space(workers=2, slots=3), SMALL, 8) == Allocation(2, 3)
+    assert on_gpus(space(workers=2), SMALL, 8) == Allocation(2, 4)
 
 
 def test_slots_of_one_worker_share_gpus() -> None:
-    assert on_gpus(space(gpus=0.25), SMALL, 2) == Allotment(1, 8)
-    assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allotment(1, 3)
+    assert on_gpus(space(gpus=0.25), SMALL, 2) == Allocation(1, 8)
+    assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allocation(1, 3)
     # A worker is on one GPU: three take 0.9 of it, and nothing else fits on the rest of two.
-    assert on_gpus(space(gpus=0.3), SMALL, 2) == Allotment(1, 6)
+    assert on_gpus(space(gpus=0.3), SMALL, 2) == Allocation(1, 6)
     with pytest.raises(DataError, match=r"with 1 worker, the most .* and 6\.7 GB may be used \(8% of 80 GB\)"):
         on_gpus(space(gpus=0.1, batch_size=64), SMALL, 8)
 
@@ -70,7 +79,7 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
     assert usable_bytes(space(), 80e9) == pytest.approx(71.46e9)
     for workers in ("auto", 1):
         with pytest.raises(DataError) as refused:
-            allotment(space(workers, gpus=0.02), SMALL, ClusterResources.of_gpus(1, GPUS["L4"]))
+            allocate(space(workers, gpus=0.02), SMALL, ClusterResources.of_gpus(1, GPUS["L4"]))
         assert str(refused.value) == (
             "resources.gpus_per_worker: given 0.02; allowed: 0, or above 0.025: a worker would have 0.5 GB of 24 GB, "
             "and CUDA itself takes about 0.6 GB"
@@ -78,7 +87,7 @@ def test_of_each_share_of_a_gpu_cuda_itself_takes_its_part() -> None:
 
 
 def test_without_gpus_there_is_one_worker_and_a_slot_for_each_cpu() -> None:
-    assert allotment(space(gpus=0), SMALL, ClusterResources({"CPU": 5.0})) == Allotment(1, 5)
+    assert allocate(space(gpus=0), SMALL, ClusterResources({"CPU": 5.0})) == Allocation(1, 5)
 
 
 def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
@@ -91,11 +100,11 @@ def test_of_several_kinds_of_gpus_the_one_of_least_memory_counts() -> None:
 
 def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> None:
     with pytest.raises(DataError) as refused:
-        allotment(space(), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0}))
+        allocate(space(), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0}))
     assert str(refused.value) == (
         "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
     )
-    assert allotment(space(2), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0})) == Allotment(2, 4)
+    assert allocate(space(2), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0})) == Allocation(2, 4)
 
 
 def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
@@ -103,11 +112,11 @@ def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
     cluster = ClusterResources({"CPU": 18.0}, nodes=nodes)
     wide = space(gpus=0)
     wide = wide.model_copy(update={"resources": wide.resources.model_copy(update={"cpus_per_worker": 4})})
-    assert allotment(wide, SMALL, cluster) == Allotment(1, 3)
+    assert allocate(wide, SMALL, cluster) == Allocation(1, 3)
     # GPUs on a node without CPUs enough serve nobody.
     nodes = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 1.0, "GPU": 8.0}]
     cluster = ClusterResources({"CPU": 65.0, "GPU": 12.0}, GPUS["H100"], GPU_BYTES, nodes)
-    assert allotment(space(), SMALL, cluster) == Allotment(1, 5)
+    assert allocate(space(), SMALL, cluster) == Allocation(1, 5)
 
 
 @pytest.mark.integration
@@ -127,11 +136,11 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
 def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
     # Shared out to four workers its training would fit.
     adapted, small = space(lora={"rank": 4, "alpha": 8}), GPUS["L4"]
-    assert run_memory(adapted, LARGE, 4, small.memory)[0].total < usable_bytes(adapted, small.memory)
+    assert estimate_memory(adapted, LARGE, 4, small.memory)[0].total < usable_bytes(adapted, small.memory)
     with pytest.raises(
         DataError, match=rf"models: given {LARGE}; .* 32\.8 GB in float32, and 21\.1 GB may be used \(88%"
     ):
-        allotment(adapted, LARGE, ClusterResources.of_gpus(8, small))
+        allocate(adapted, LARGE, ClusterResources.of_gpus(8, small))
 
 
 def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers() -> None:
@@ -146,7 +155,7 @@ def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers(
         on_gpus(space(2), LARGE, 8)
     with pytest.raises(DataError, match=r"alone take 229\.3 GB"):
         on_gpus(space(4, sharding="ddp"), LARGE, 8)
-    assert on_gpus(space(4), LARGE, 8) == Allotment(4, 2)
+    assert on_gpus(space(4), LARGE, 8) == Allocation(4, 2)
     # The best weights are kept for a confirmation only.
     alone = space(2).model_copy(update={"confirmation": None})
     with pytest.raises(DataError, match=r"alone take 81\.9 GB"):
@@ -163,14 +172,14 @@ def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | 
 
 
 def test_a_space_takes_the_counts_that_were_found() -> None:
-    found = resolved(space(), Allotment(4, 2)).resources
+    found = with_allocation(space(), Allocation(4, 2)).resources
     assert (found.counts, found.devices, found.automatic) == ((4, 2), 4, False)
 
 
 def test_models_that_get_the_same_share_their_slots_where_one_follows_the_other() -> None:
-    one, two = Allotment(1, 2), Allotment(2, 1)
-    assert alike("abc", dict.fromkeys("abc", one)) == [(one, ["a", "b", "c"])]
-    assert alike("abcd", dict(zip("abcd", (one, one, two, one), strict=True))) == [
+    one, two = Allocation(1, 2), Allocation(2, 1)
+    assert group_by_allocation("abc", dict.fromkeys("abc", one)) == [(one, ["a", "b", "c"])]
+    assert group_by_allocation("abcd", dict(zip("abcd", (one, one, two, one), strict=True))) == [
         (one, ["a", "b"]),
         (two, ["c"]),
         (one, ["d"]),

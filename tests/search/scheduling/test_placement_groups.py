@@ -8,7 +8,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
 from search.cluster.ray_runtime import join_or_start_ray, ray_environment
-from search.orphans import Orphans, orphaned
+from search.scheduling.placement_groups import OrphanedGroups, find_orphaned_groups
 
 pytestmark = pytest.mark.integration
 
@@ -28,19 +28,19 @@ def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path, monkeypat
         dead, living = Maker.remote(), Maker.remote()  # type: ignore[attr-defined]
         left, kept = ray.get([dead.make.remote(), living.make.remote()])
         ours = placement_group([{"CPU": 0.1}])
-        orphans = Orphans()
-        assert orphaned() == []
+        orphans = OrphanedGroups()
+        assert find_orphaned_groups() == []
         ray.kill(dead)
         deadline = time.monotonic() + 30
-        while not orphaned():
+        while not find_orphaned_groups():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert orphaned() == [left]
+        assert find_orphaned_groups() == [left]
         # It looks only where something is expected.
         orphans.look()
-        assert orphaned() == [left]
+        assert find_orphaned_groups() == [left]
         orphans.expect()
         orphans.look()
         states = [placement_group_table(group)["state"] for group in (left, kept, ours)]
         assert states == ["REMOVED", "CREATED", "CREATED"]
-        assert orphaned() == []
+        assert find_orphaned_groups() == []

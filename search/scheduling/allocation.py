@@ -30,14 +30,14 @@ USABLE = 0.9
 
 
 @dataclass(frozen=True)
-class Allotment:
+class Allocation:
     """Processes that share a trial, and trials that train at the same time."""
 
     workers: int
     slots: int
 
 
-def allotment(space: Space, model: str, cluster: ClusterResources) -> Allotment:
+def allocate(space: Space, model: str, cluster: ClusterResources) -> Allocation:
     """What a model of the space gets.
 
     Raises:
@@ -58,25 +58,29 @@ def allotment(space: Space, model: str, cluster: ClusterResources) -> Allotment:
             _check_state(space, model, resources.workers, gpu_bytes)
     workers = _fewest(space, model, cluster) if resources.workers == "auto" else resources.workers
     if space.evaluation.exact_match and workers > 1 and share and gpu_bytes is not None:
-        check_answers(space.evaluation.exact_match, run_memory(space, model, workers, gpu_bytes)[1], workers, model)
+        check_answers(
+            space.evaluation.exact_match, estimate_memory(space, model, workers, gpu_bytes)[1], workers, model
+        )
     room = _most_workers(space, cluster) // workers
     if resources.slots == "auto":
-        return Allotment(workers, max(1, room))
-    return Allotment(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
+        return Allocation(workers, max(1, room))
+    return Allocation(workers, min(resources.slots, max(1, room)) if resources.workers == "auto" else resources.slots)
 
 
-def alike(models: Sequence[str], allotments: Mapping[str, Allotment]) -> list[tuple[Allotment, list[str]]]:
+def group_by_allocation(
+    models: Sequence[str], allotments: Mapping[str, Allocation]
+) -> list[tuple[Allocation, list[str]]]:
     """The models in their order, those together that follow one another and get the same: they share warm slots."""
     return [(allotted, list(group)) for allotted, group in groupby(models, allotments.__getitem__)]
 
 
-def resolved(space: Space, allotted: Allotment) -> Space:
+def with_allocation(space: Space, allotted: Allocation) -> Space:
     """The space with these counts."""
     counts = {"workers": allotted.workers, "slots": allotted.slots}
     return space.model_copy(update={"resources": space.resources.model_copy(update=counts)})
 
 
-def run_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
+def estimate_memory(space: Space, model: str, workers: int, gpu_bytes: float | None) -> tuple[Memory, str]:
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
     counts = network(space, model)
@@ -130,7 +134,7 @@ def _fewest(space: Space, model: str, cluster: ClusterResources) -> int:
         raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in _counts(space, cluster):
-        total = run_memory(space, model, workers, gpu_bytes)[0].total
+        total = estimate_memory(space, model, workers, gpu_bytes)[0].total
         if total <= usable:
             return workers
         least = min(least, total)

@@ -7,12 +7,12 @@ from unittest import mock
 import pytest
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 
-from search.preparing import Preparing
+from search.scheduling.preparation import DataPreparation
 from trainables.errors import DataError
 
 
-def failed(error: Exception) -> Preparing:
-    preparing = Preparing.__new__(Preparing)
+def failed(error: Exception) -> DataPreparation:
+    preparing = DataPreparation.__new__(DataPreparation)
     preparing.prepared = {"m": error}
     return preparing
 

@@ -16,7 +16,7 @@ _WATCH_S = 60.0
 _PAUSE_S = 1.0
 
 
-class Orphans:
+class OrphanedGroups:
     """Removes the orphaned placement groups of this job, for a while after an actor died."""
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class Orphans:
         now = time.monotonic()
         if self._next <= now < self._until:
             self._next = now + _PAUSE_S
-            for group in orphaned():
+            for group in find_orphaned_groups():
                 remove_placement_group(group)
 
 
-def orphaned() -> list[PlacementGroup]:
+def find_orphaned_groups() -> list[PlacementGroup]:
     """The placement groups of this job whose maker is dead.
 
     The maker is not in `ray.util.placement_group_table`, but in the message that this is made from. It is not public:

@@ -1,51 +1,54 @@
-"""The search on Ray Tune: warm slots train the trials that the conductor starts, in an order that is reproducible.
+"""The search on Ray Tune: warm slots train the trials that the trial loop starts, in an order that is reproducible.
 
 Tune places slots and hands them trials; Optuna's studies decide what to try and when to stop. Sizes follow one another
-on the same slots, so that a size after the first finds its workers running, unless search.allotment gives it others.
+on the same slots, so that a size after the first finds its workers running, unless it gets others (allocation.py).
 """
 
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.conductor import Conductor
 from search.interruption import Interrupted
-from search.orphans import Orphans
-from search.room import Need, Room
+from search.scheduling.capacity import SlotCapacity, SlotResources
+from search.scheduling.placement_groups import OrphanedGroups
+from search.scheduling.trial_loop import TrialLoop
+from search.studies.study import TrialStudy
 from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption
 from trainables.slots.mailbox import ExportSpec, Reference
 from trainables.slots.shared import SlotConfig
 from trainables.slots.slot import NoRoomError, Slot
-from trainables.storage.files import Place, place, remove
+from trainables.storage.files import Place, place, remove, store_errors
 
-# How often the stop_signal, which may have been started anew, is told the same.
+# How often the stop signal, which may have been started anew, is told the same.
 _TELL_AGAIN_S = 1.0
+_ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
 class _StudySearcher(Searcher):  # type: ignore[misc]
     """Tune's view of the studies: where its next trial comes from."""
 
-    def __init__(self, conductor: Conductor, checkpoints: Place, models: Place) -> None:
+    def __init__(self, trial_loop: TrialLoop, checkpoints: Place, models: Place) -> None:
         super().__init__()
-        self._conductor, self._checkpoints, self._models = conductor, checkpoints, models
+        self._trial_loop, self._checkpoints, self._models = trial_loop, checkpoints, models
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        candidate = self._conductor.begin(trial_id)
+        candidate = self._trial_loop.begin(trial_id)
         if candidate is None:
             finished: str = Searcher.FINISHED
-            return finished if self._conductor.finished else None
-        study = self._conductor.study(trial_id)
+            return finished if self._trial_loop.finished else None
+        study = self._trial_loop.study(trial_id)
         return {
             "name": f"{study.slug}/{candidate.number}",
             "model": study.model,
@@ -55,7 +58,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "keep": ExportSpec(str(self._models / study.slug / str(candidate.number)), candidate.keeps)
             if candidate.keeps
             else None,
-            "done": self._conductor.done(trial_id),
+            "done": self._trial_loop.done(trial_id),
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -78,26 +81,26 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(
         self,
-        conductor: Conductor,
+        trial_loop: TrialLoop,
         slots: int,
         stop_signal: Reference,
-        room: Room,
+        room: SlotCapacity,
         remove: Callable[[Place], None] = remove,
     ) -> None:
         super().__init__()
-        self._conductor, self._slots, self._stop_signal, self._room = conductor, slots, stop_signal, room
+        self._trial_loop, self._slots, self._stop_signal, self._room = trial_loop, slots, stop_signal, room
         self._remove = remove
         self._keeps_slots = False
         self._excess: int | None = None
         self._crowds, self._told_at = 0, 0.0
-        self._orphans = Orphans()
+        self._orphans = OrphanedGroups()
         self._pending: list[Trial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._pending.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._conductor.report(trial, result)
+        self._trial_loop.report(trial, result)
         action: str = TrialScheduler.NOOP
         return action
 
@@ -105,7 +108,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
         counts = not (died_by_preemption(error) or isinstance(error, NoRoomError))
-        self._conductor.lost(trial.trial_id, _in_a_line(error), counts=counts)
+        self._trial_loop.lost(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
         self._excess = None
@@ -114,19 +117,19 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         # Called once in each turn of Tune's loop, after it has asked for new trials.
         controller = tune_controller._tune_controller
         self._orphans.look()
-        if self._conductor.interruption.asked:
+        if self._trial_loop.interruption.asked:
             self._stop_signal.stop.remote()
-            if self._conductor.saved or self._conductor.interruption.overdue:
+            if self._trial_loop.saved or self._trial_loop.interruption.overdue:
                 raise Interrupted
             return None
         idle = controller._actor_cache.num_cached_objects
-        self._tell(self._conductor.use_slots(self._room.slots(), idle))
-        for trial, goes_on in self._conductor.decisions():
+        self._tell(self._trial_loop.use_slots(self._room.slots(), idle))
+        for trial, goes_on in self._trial_loop.decisions():
             if goes_on:
                 controller._schedule_trial_train(trial)
             else:
                 controller.stop_trial(trial)
-                if self._conductor.error is None:
+                if self._trial_loop.error is None:
                     self._remove(place(trial.config["checkpoint"]))
         # As FIFOScheduler, which looks through all trials that there have been; here none is ever paused.
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
@@ -187,7 +190,7 @@ def _take_errors_as_death(actor_manager: Any) -> None:
 
 
 def run_trials(
-    conductor: Conductor,
+    trial_loop: TrialLoop,
     slot: SlotConfig,
     slots: int,
     storage: Path,
@@ -202,20 +205,20 @@ def run_trials(
         storage: folder for Tune's own files, on this node.
         checkpoints: a folder, or a URL, that has those of the trials.
         models: the same of the models that trials leave behind, each under its study's slug and its number.
-        patience_s: see search.room.Room.
+        patience_s: see search.scheduling.capacity.SlotCapacity.
         remove: removes the checkpoint of a trial that has ended.
     """
     # A slot's own process computes nothing: its workers hold the CPUs and GPUs, in a placement group of their own. Tune
     # wants a resource for each trial, and memory is one that it really takes.
     placement = tune.PlacementGroupFactory([{"CPU": 0.0, "memory": 300 * 2**20}])
-    room = Room(slots, Need(slot.workers, slot.cpus, slot.gpus, slot.placement), patience_s)
+    room = SlotCapacity(slots, SlotResources(slot.workers, slot.cpus, slot.gpus, slot.placement), patience_s)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(Slot, slot=slot), placement),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             reuse_actors=True,
-            search_alg=_StudySearcher(conductor, checkpoints, models),
-            scheduler=_StudyScheduler(conductor, slots, slot.stop_signal, room, remove),
+            search_alg=_StudySearcher(trial_loop, checkpoints, models),
+            scheduler=_StudyScheduler(trial_loop, slots, slot.stop_signal, room, remove),
             trial_name_creator=lambda trial: trial.config["name"].replace("/", "-"),
             trial_dirname_creator=lambda trial: trial.config["name"].replace("/", "-"),
         ),
@@ -230,3 +233,27 @@ def run_trials(
         tuner.fit()
     room.close()
     shutil.rmtree(storage, ignore_errors=True)
+
+
+def remove_checkpoints(studies: Sequence[TrialStudy], checkpoints: Place, remove: Callable[[Place], None]) -> None:
+    """Removes the checkpoints of trials that have ended, and the folders that are empty then.
+
+    A trial's checkpoint is removed when it ends; but not if the search is killed at that moment, or its slot is lost.
+
+    Args:
+        checkpoints: a folder, or a URL, that has those of all trials.
+        remove: removes one of them.
+
+    Raises:
+        StorageError: the store of a URL does not answer.
+    """
+    with store_errors(checkpoints):
+        for study in studies:
+            ended = {trial.number for trial in study.trials(*_ENDED)}
+            for folder in (checkpoints / study.slug).glob("*"):
+                if folder.name.isdecimal() and int(folder.name) in ended:
+                    remove(folder)
+    if isinstance(checkpoints, Path):
+        for folder in (*checkpoints.glob("*"), checkpoints):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

@@ -1,4 +1,4 @@
-"""What the conductor makes of results, without Ray."""
+"""What the trial loop makes of results, without Ray."""
 
 import errno
 import random
@@ -13,11 +13,11 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RaySystemError, RayTaskError
 from ray.tune.experiment import Trial
 
-from search.conductor import Conductor
 from search.interruption import Interruption
+from search.scheduling.trial_loop import TrialLoop
+from search.scheduling.tune_adapter import _StudyScheduler
 from search.studies.search_study import SearchStudy
 from search.studies.study import TrialStudy
-from search.tuner import _StudyScheduler
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
 from trainables.slots.slot import NoRoomError
@@ -26,13 +26,13 @@ from trainables.storage.files import StorageError
 EVALUATIONS, TOKENS = 8, 100
 
 
-def conductor(
+def trial_loop(
     folder: Path, slots: int = 1, observer: Any = None, interruption: Interruption | None = None
-) -> tuple[Conductor, SearchStudy]:
+) -> tuple[TrialLoop, SearchStudy]:
     folder.mkdir(exist_ok=True)
     study = SearchStudy(folder / "study.journal", MODEL, space())
     interruption = interruption or Interruption()
-    return Conductor([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
+    return TrialLoop([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class _Slots:
         self.saved: dict[int, int] = {}
         self.trained: list[tuple[int, int]] = []
 
-    def run(self, opened: Conductor, wall: random.Random, losses: float = 0.0) -> int:
+    def run(self, opened: TrialLoop, wall: random.Random, losses: float = 0.0) -> int:
         """Returns how many slots were lost.
 
         Args:
@@ -123,7 +123,7 @@ def table(study: TrialStudy) -> list[Any]:
 
 
 def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
-    opened, study = conductor(tmp_path)
+    opened, study = trial_loop(tmp_path)
     assert opened.begin("a") is not None
     trial = mock.Mock(trial_id="a")
     opened.report(trial, result(failure="out of memory", detail="CUDA out of memory"))
@@ -134,7 +134,7 @@ def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None:
-    opened, study = conductor(tmp_path)
+    opened, study = trial_loop(tmp_path)
     opened.begin("a")
     trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
@@ -148,7 +148,7 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
 
 
 def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Path) -> None:
-    opened, _ = conductor(tmp_path, slots=2)
+    opened, _ = trial_loop(tmp_path, slots=2)
     trials = [mock.Mock(trial_id=key) for key in "ab" if opened.begin(key) is not None]
     metrics = {"tokens": TOKENS, "high_entropy_loss": 1.0, "seconds": 1.0}
     for trial in trials:
@@ -166,13 +166,13 @@ def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Pat
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path, slots: int) -> None:
-    whole, study = conductor(tmp_path / "whole", slots)
+    whole, study = trial_loop(tmp_path / "whole", slots)
     _Slots(slots).run(whole, random.Random(0))
     draw, kept = random.Random(slots), _Slots(slots)
     killed = 0
     while True:
         fragile = _Fragile(tmp_path / "killed" / "study.journal", draw.randint(1, 25))
-        resumed, again = conductor(tmp_path / "killed", slots)
+        resumed, again = trial_loop(tmp_path / "killed", slots)
         try:
             with mock.patch.object(JournalFileBackend, "append_logs", lambda *call, f=fragile: f(*call)):
                 kept.run(resumed, draw)
@@ -189,16 +189,16 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
 @pytest.mark.parametrize("slots", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_slots_that_are_lost_change_nothing(tmp_path: Path, slots: int, seed: int) -> None:
-    whole, study = conductor(tmp_path / "whole", slots)
+    whole, study = trial_loop(tmp_path / "whole", slots)
     _Slots(slots).run(whole, random.Random(0))
-    disturbed, again = conductor(tmp_path / "disturbed", slots)
+    disturbed, again = trial_loop(tmp_path / "disturbed", slots)
     assert _Slots(slots).run(disturbed, random.Random(seed), losses=0.3) > 3
     assert table(again) == table(study)
 
 
 def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: Path) -> None:
     observer = mock.Mock()
-    opened, study = conductor(tmp_path, observer=observer)
+    opened, study = trial_loop(tmp_path, observer=observer)
 
     def evaluated(tune_id: str, evaluations: range) -> None:
         candidate = opened.begin(tune_id)
@@ -277,7 +277,7 @@ OTHER_ENDED = RayTaskError("step", "", OutOfMemoryError(LOW)).as_instanceof_caus
 def test_whatever_ray_says_of_a_slot_is_its_death(tmp_path: Path, failed: str, error: Exception, died: bool) -> None:
     manager, pending = mock.Mock(), mock.Mock(status=Trial.PENDING)
     tunes = getattr(manager, failed)
-    scheduler = _StudyScheduler(conductor(tmp_path)[0], 1, mock.Mock(), mock.Mock(**{"slots.return_value": 1}))
+    scheduler = _StudyScheduler(trial_loop(tmp_path)[0], 1, mock.Mock(), mock.Mock(**{"slots.return_value": 1}))
     scheduler._orphans = mock.Mock()
     scheduler.on_trial_add(mock.Mock(), pending)
     controller = mock.Mock(_actor_manager=manager, **{"_actor_cache.num_cached_objects": 0})
@@ -291,7 +291,7 @@ def test_slots_hear_again_that_they_are_too_many() -> None:
     stop_signal = mock.Mock()
     scheduler = _StudyScheduler(mock.Mock(), 1, stop_signal, mock.Mock())
     for at, excess in [(100.0, 0), (101.0, 2), (101.5, 2), (103.0, 2), (103.1, 1), (105.0, 0), (109.0, 0)]:
-        with mock.patch("search.tuner.time.monotonic", return_value=at):
+        with mock.patch("search.scheduling.tune_adapter.time.monotonic", return_value=at):
             scheduler._tell(excess)
     told = [call.args for call in stop_signal.shrink.remote.call_args_list]
     assert told == [(0, 1), (2, 2), (2, 2), (1, 3), (0, 4)]
@@ -308,7 +308,7 @@ def test_want_of_memory_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:
     interruption = Interruption()
-    opened, study = conductor(tmp_path, slots=2, interruption=interruption)
+    opened, study = trial_loop(tmp_path, slots=2, interruption=interruption)
     opened.begin("a")
     opened.begin("b")
     interruption._asked_at = 0.0
@@ -325,7 +325,7 @@ def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> N
 
 def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) -> None:
     observer = mock.Mock()
-    opened, _ = conductor(tmp_path, slots=2, observer=observer)
+    opened, _ = trial_loop(tmp_path, slots=2, observer=observer)
     first, second = opened.begin("a"), opened.begin("b")
     assert first is not None
     assert second is not None

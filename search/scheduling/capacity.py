@@ -17,7 +17,7 @@ _REST_S = 30.0
 
 
 @dataclass(frozen=True)
-class Need:
+class SlotResources:
     """What a slot takes: so many workers, with so many CPUs and GPUs, or a share of a GPU, each, and whether they lie
     on few nodes ("pack") or on many ("spread")."""
 
@@ -27,12 +27,12 @@ class Need:
     placement: str = "pack"
 
 
-def slots_that_fit(nodes: Iterable[Mapping[str, float]], need: Need) -> int:
+def count_slots(nodes: Iterable[Mapping[str, float]], need: SlotResources) -> int:
     """How many slots fit on nodes with these resources; a worker is on one node, a slot may be on several."""
     return count_workers(nodes, need.cpus, need.gpus) // need.workers
 
 
-class Room:
+class SlotCapacity:
     """The slots that a search has: as many as it wants, or as the cluster has room for; for the others it asks the
     cluster's autoscaler, if there is one, for nodes.
 
@@ -41,9 +41,11 @@ class Room:
         patience_s: seconds that lost nodes are waited for; with fewer slots a search may come to other settings.
     """
 
-    def __init__(self, wanted: int, need: Need, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, wanted: int, need: SlotResources, patience_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._wanted, self._need, self._patience_s, self._clock = wanted, need, patience_s, clock
-        self._claims = _Claims(need, clock)
+        self._claims = _PendingReservations(need, clock)
         self._slots, self._next = wanted, 0.0
         # What is not there from the beginning is not waited for.
         self._enough_at = clock() - patience_s
@@ -53,7 +55,7 @@ class Room:
         now = self._clock()
         if now >= self._next:
             self._next = now + _PAUSE_S
-            fit = min(self._wanted, slots_that_fit((n["Resources"] for n in ray.nodes() if n["Alive"]), self._need))
+            fit = min(self._wanted, count_slots((n["Resources"] for n in ray.nodes() if n["Alive"]), self._need))
             if fit >= self._slots:
                 self._enough_at = now
             if fit >= self._slots or now - self._enough_at >= self._patience_s:
@@ -67,13 +69,13 @@ class Room:
         self._claims.keep(0)
 
 
-class _Claims:
+class _PendingReservations:
     """Placement groups that wait for room, each that of a slot: what an autoscaler starts nodes for.
 
     `ray.autoscaler.sdk.request_resources` would keep its nodes after a driver that was killed; these go with it.
     """
 
-    def __init__(self, need: Need, clock: Callable[[], float]) -> None:
+    def __init__(self, need: SlotResources, clock: Callable[[], float]) -> None:
         self._need, self._clock = need, clock
         self._groups: list[PlacementGroup] = []
         self._rest_until = 0.0

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from search.scoring import THREADS, score_spread
+from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
 from search.space import Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from trainables.config.to_settings import preparation_of
@@ -30,7 +30,9 @@ class _Preparer:
     def __init__(self, space: Space, what: Preparation, source: Any) -> None:
         torch.set_num_threads(THREADS)
         self._space, self._what = space, what
-        self._scorer = partial(score_spread, gpus=space.resources.gpus_per_worker > 0, source=source, cache=what.cache)
+        self._scorer = partial(
+            score_on_all_devices, gpus=space.resources.gpus_per_worker > 0, source=source, cache=what.cache
+        )
         self._news = ""
 
     def prepare(self, model: str) -> Prepared:
@@ -46,7 +48,7 @@ class _Preparer:
         return self._news
 
 
-class Preparing:
+class DataPreparation:
     """The preparation of all models of a space, one after the other.
 
     Args:

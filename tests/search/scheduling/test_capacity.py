@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from search.hardware import count_served
-from search.room import Need, Room, slots_that_fit
+from search.scheduling.capacity import SlotCapacity, SlotResources, count_slots
 from tests.clusters import Cluster
 
 NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
@@ -16,26 +16,26 @@ NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
 @pytest.mark.parametrize(
     ("need", "fit"),
     [
-        (Need(1, 1, 0), 5),
-        (Need(2, 1, 0), 2),
-        (Need(1, 2, 0), 2),
-        (Need(1, 1, 1), 3),
-        (Need(2, 1, 1), 1),
-        (Need(1, 1, 0.25), 5),
-        (Need(1, 0.25, 0.6), 4),
-        (Need(1, 0.25, 0.3), 10),
-        (Need(6, 1, 0), 0),
+        (SlotResources(1, 1, 0), 5),
+        (SlotResources(2, 1, 0), 2),
+        (SlotResources(1, 2, 0), 2),
+        (SlotResources(1, 1, 1), 3),
+        (SlotResources(2, 1, 1), 1),
+        (SlotResources(1, 1, 0.25), 5),
+        (SlotResources(1, 0.25, 0.6), 4),
+        (SlotResources(1, 0.25, 0.3), 10),
+        (SlotResources(6, 1, 0), 0),
     ],
 )
-def test_a_slot_may_lie_on_several_nodes_but_a_worker_on_one(need: Need, fit: int) -> None:
-    assert slots_that_fit(NODES, need) == fit
+def test_a_slot_may_lie_on_several_nodes_but_a_worker_on_one(need: SlotResources, fit: int) -> None:
+    assert count_slots(NODES, need) == fit
 
 
 def test_a_gpu_serves_as_many_as_it_is_cut_for() -> None:
     assert [count_served(2.0, 1 / parts) for parts in range(1, 100)] == [2 * parts for parts in range(1, 100)]
 
 
-NEED = Need(1, 1, 0)
+NEED = SlotResources(1, 1, 0)
 
 
 class _Claim:
@@ -52,13 +52,13 @@ class _Claim:
 class _Cluster:
     """Nodes of one CPU each, claims, and a clock."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: int, slots: int = 2, need: Need = NEED) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: int, slots: int = 2, need: SlotResources = NEED) -> None:
         self.nodes, self.now = nodes, 0.0
         self.claims: list[_Claim] = []
-        monkeypatch.setattr("search.room.ray", mock.Mock(nodes=self._nodes))
-        monkeypatch.setattr("search.room.placement_group", self._claimed)
-        monkeypatch.setattr("search.room.remove_placement_group", self.claims.remove)
-        self.room = Room(slots, need, patience_s=60.0, clock=lambda: self.now)
+        monkeypatch.setattr("search.scheduling.capacity.ray", mock.Mock(nodes=self._nodes))
+        monkeypatch.setattr("search.scheduling.capacity.placement_group", self._claimed)
+        monkeypatch.setattr("search.scheduling.capacity.remove_placement_group", self.claims.remove)
+        self.room = SlotCapacity(slots, need, patience_s=60.0, clock=lambda: self.now)
 
     def _claimed(self, *arguments: Any) -> _Claim:
         self.claims.append(_Claim(*arguments))
@@ -116,7 +116,7 @@ def test_nodes_are_asked_for_until_there_are_slots_enough(monkeypatch: pytest.Mo
 
 
 def test_a_claim_is_what_a_slot_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = _Cluster(monkeypatch, nodes=0, slots=100, need=Need(2, 4, 0.5, "spread"))
+    cluster = _Cluster(monkeypatch, nodes=0, slots=100, need=SlotResources(2, 4, 0.5, "spread"))
     cluster.slots(0, 5)
     assert [(claim.bundles, claim.strategy) for claim in cluster.claims] == [
         ([{"CPU": 4, "GPU": 0.5}] * 2, "SPREAD")

@@ -48,7 +48,7 @@ class _Device:
         return self._model.score(self._packed[rows])
 
 
-def score_spread(
+def score_on_all_devices(
     folder: Path,
     packed: Packed,
     one_document_a_row: bool,
