@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.arms import curriculum_name, flatten
-from search.progress import Progress
+from search.progress.console import ProgressConsole
 from search.scheduling.allocation import Allocation
 from search.space import Space
 from search.studies.pruners import PLATEAU
@@ -30,7 +30,7 @@ _SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "
 class Recorder:
     """Tells the live table, MLflow and events.jsonl what happens."""
 
-    def __init__(self, progress: Progress, tracker: Tracker, events: Path) -> None:
+    def __init__(self, progress: ProgressConsole, tracker: Tracker, events: Path) -> None:
         self._progress, self._tracker = progress, tracker
         # For each model that is prepared the hash of its data.
         self._hashes: dict[str, str] = {}

@@ -25,7 +25,7 @@ from search.outcome import Size, sizes_of
 from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
 from search.page import write_page
-from search.progress import Progress
+from search.progress.console import ProgressConsole
 from search.recorder import Recorder
 from search.registering import register_models
 from search.reopened import Reopened
@@ -90,7 +90,7 @@ def run_session(
                 cluster = None
                 if os.environ.get("RAY_ADDRESS"):
                     gpus = space.resources.gpus_per_worker > 0
-                    note = Progress(console, {}).note
+                    note = ProgressConsole(console, {}).note
                     nodes = check_nodes(
                         list_needed_folders(where), interruption.ask, note, lambda: interruption.asked, gpus
                     )
@@ -184,11 +184,11 @@ def _search(
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
-    with Progress(console, planned) as progress, ExitStack() as stack:
+    with ProgressConsole(console, planned) as progress, ExitStack() as stack:
         interruption.tell = progress.note
         if (output / EVENTS).is_file():
-            Events(output / EVENTS).hand_to(progress.standing.follow)
-            progress.standing.begun(planned)
+            Events(output / EVENTS).hand_to(progress.state.follow)
+            progress.state.begun(planned)
         record = Recorder(progress, tracker, output / EVENTS)
         record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
@@ -342,7 +342,7 @@ class _Watch:
         prepare_s: seconds until all data was prepared; None before.
     """
 
-    def __init__(self, preparing: DataPreparation, progress: Progress, models: list[Any]) -> None:
+    def __init__(self, preparing: DataPreparation, progress: ProgressConsole, models: list[Any]) -> None:
         self.prepare_s: float | None = None
         self._preparing, self._progress, self._models = preparing, progress, list(models)
         self._stop = threading.Event()

@@ -19,8 +19,8 @@ from rich.live import Live
 from search.output.events import Events
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder, is_locked
 from search.output.object_store import is_url_locked, open_for_reading
-from search.standing import Standing
-from search.view import View
+from search.progress.state import SearchProgress
+from search.progress.table import ProgressTable
 from trainables.config.command_line import exit_code
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.files import is_url
@@ -79,7 +79,7 @@ class Followed:
         self.runs = False
         self._named = named or str(folder)
         self._folder, self._events = folder, Events(folder / EVENTS)
-        self._standing = Standing({}, lambda: self._now)
+        self._state = SearchProgress({}, lambda: self._now)
         self._now = 0.0
         self._ended: str | None = None
         self._resume_command = ""
@@ -99,14 +99,14 @@ class Followed:
 
     def _follow(self, event: dict[str, Any]) -> None:
         self._now = float(event["time"])
-        self._standing.follow(event)
+        self._state.follow(event)
         if event["event"] == "search_started":
             self._ended, self._resume_command = None, event["resume_command"]
         elif event["event"] == "search_ended":
             self._ended = event["status"]
 
-    def view(self) -> View:
-        return View(self._standing)
+    def view(self) -> ProgressTable:
+        return ProgressTable(self._state)
 
     @property
     def words(self) -> str:

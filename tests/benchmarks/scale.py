@@ -37,7 +37,7 @@ from unittest import mock
 
 import psutil
 
-from search.view import duration_text
+from search.progress.table import duration_text
 from tests.benchmarks.instant import REPORTS, TOKENS, Instant
 
 MODEL = "builtin/nano"
@@ -178,7 +178,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from rich.console import Console
 
     from search.interruption import Interruption
-    from search.progress import Progress
+    from search.progress.console import ProgressConsole
     from search.recorder import Recorder
     from search.scheduling.trial_loop import TrialLoop
     from search.scheduling.tune_adapter import run_trials
@@ -209,7 +209,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
         "outbox": [(Outbox, "put")],
         "mlflow": [(Delivery, "_deliver")],
     }
-    with (folder / "lines").open("w") as lines, Progress(Console(file=lines), planned) as progress:
+    with (folder / "lines").open("w") as lines, ProgressConsole(Console(file=lines), planned) as progress:
         record = Metered(progress, tracker, folder / "events.jsonl")
         record.search_started(space, planned, {}, "")
         # MLflow makes its database.

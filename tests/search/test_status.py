@@ -18,7 +18,7 @@ import pytest
 
 from search import status
 from search.output.folder import lock_output
-from tests.search.test_progress import CURRICULUM, Told
+from tests.search.progress.test_console import CURRICULUM, Told
 
 ENDED_UNBEGUN = {
     "time": 1,

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.progress import Progress
-from search.standing import Standing
-from search.view import View
+from search.progress.console import ProgressConsole
+from search.progress.state import SearchProgress
+from search.progress.table import ProgressTable
 
 CURRICULUM = {"shape": "sigmoid", "midpoint": 0.45, "steepness": 11.0}
 
@@ -22,7 +22,7 @@ class Clock:
 class Told:
     """Tells a view, or what it shows, of one study's trials."""
 
-    def __init__(self, view: Progress | Standing, study: str = "m", full_tokens: int = 100) -> None:
+    def __init__(self, view: ProgressConsole | SearchProgress, study: str = "m", full_tokens: int = 100) -> None:
         self._view, self._study, self._full = view, study, full_tokens
 
     def started(
@@ -43,7 +43,7 @@ class Told:
         self._view.happened(kind, {"study": self._study, "trial": trial, **values})
 
 
-def three_trials(view: Progress | Standing, clock: Clock) -> None:
+def three_trials(view: ProgressConsole | SearchProgress, clock: Clock) -> None:
     """One trial of 40 s, one stopped after 20 s, one running for 10 s; 1,000 tokens take 10 s."""
     told = Told(view, "builtin/nano", 4000)
     for trial, reports, state in ((0, 4, "complete"), (1, 2, "pruned"), (2, 1, None)):
@@ -57,7 +57,7 @@ def three_trials(view: Progress | Standing, clock: Clock) -> None:
 
 def test_plain_lines_without_a_terminal() -> None:
     text, clock = StringIO(), Clock()
-    with Progress(Console(file=text, width=80), {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
+    with ProgressConsole(Console(file=text, width=80), {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
         progress.note("base weights of builtin/micro: 43%")
         three_trials(progress, clock)
     lines = text.getvalue().splitlines()
@@ -72,7 +72,7 @@ def test_plain_lines_without_a_terminal() -> None:
 
 def test_a_reason_with_control_characters_stays_on_one_plain_line() -> None:
     text = StringIO()
-    with Progress(Console(file=text, width=80), {"m": 1}) as progress:
+    with ProgressConsole(Console(file=text, width=80), {"m": 1}) as progress:
         told = Told(progress)
         told.started(0, 1)
         told.ended(0, "failed", "\x1b[31mout of memory\r\nat step 3\x1b[0m")
@@ -86,7 +86,7 @@ def test_a_reason_with_control_characters_stays_on_one_plain_line() -> None:
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
     text = StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
-    with Progress(console, {"m": 1}) as progress:
+    with ProgressConsole(console, {"m": 1}) as progress:
         Told(progress).started(0, 1)
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().endswith("m trial 0 linear: started\n")
@@ -94,7 +94,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
 
 def test_only_a_complete_trial_sets_the_best() -> None:
     text, clock = StringIO(), Clock()
-    with Progress(Console(file=text, width=80), {"m": 3}, clock) as progress:
+    with ProgressConsole(Console(file=text, width=80), {"m": 3}, clock) as progress:
         for trial, state, loss in ((0, "pruned", 5.0), (1, "complete", 6.0), (2, "complete", 6.5)):
             Told(progress).started(trial, 3)
             Told(progress).ended(trial, state, None, loss)
@@ -104,7 +104,7 @@ def test_only_a_complete_trial_sets_the_best() -> None:
 
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
     text, clock = StringIO(), Clock()
-    with Progress(Console(file=text, width=80), {"m": 1}, clock) as progress:
+    with ProgressConsole(Console(file=text, width=80), {"m": 1}, clock) as progress:
         Told(progress).started(0, 1)
         for k in range(100):
             clock.now += 0.1
@@ -114,18 +114,18 @@ def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
 
 def test_time_left_goes_by_the_trials_that_ended() -> None:
     clock = Clock()
-    standing = Standing({"builtin/nano": 4, "builtin/micro": 4}, clock)
-    assert standing.time_left() is None
-    three_trials(standing, clock)
+    state = SearchProgress({"builtin/nano": 4, "builtin/micro": 4}, clock)
+    assert state.time_left() is None
+    three_trials(state, clock)
     # A trial has 3,000 tokens on average, 30 s. Of the first model a trial and three quarters are left; the
     # second model has not begun, and is taken to be like the first.
-    assert standing.time_left() == pytest.approx(30 * 1.75 + 30 * 4)
+    assert state.time_left() == pytest.approx(30 * 1.75 + 30 * 4)
 
 
 def test_time_left_is_shared_by_trials_that_run_at_the_same_time() -> None:
     clock = Clock()
-    standing = Standing({"m": 5}, clock)
-    told = Told(standing, full_tokens=2000)
+    state = SearchProgress({"m": 5}, clock)
+    told = Told(state, full_tokens=2000)
     for trial in (0, 1):
         told.started(trial, 5)
     for tokens in (1000, 2000):
@@ -133,25 +133,25 @@ def test_time_left_is_shared_by_trials_that_run_at_the_same_time() -> None:
         for trial in (0, 1):
             told.evaluated(trial, tokens, 6.0, seconds=9.0)
     # Two slots have worked 9 s each of the 10 s since the first report, and the 9 s before it.
-    assert standing.busy() == pytest.approx(36 / (2 * 19))
+    assert state.busy() == pytest.approx(36 / (2 * 19))
     for trial in (0, 1):
         told.ended(trial, "complete", None, 6.0)
     # 20 s a trial, three trials on two slots.
-    assert standing.time_left() == pytest.approx(20 * 3 / 2)
+    assert state.time_left() == pytest.approx(20 * 3 / 2)
     for trial in (2, 3):
         told.started(trial, 5)
         told.ended(trial, "failed", "NaN")
     # One is left, and has one slot.
-    assert standing.time_left() == pytest.approx(20)
+    assert state.time_left() == pytest.approx(20)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_table_fits_the_terminal(width: int) -> None:
     text, clock = StringIO(), Clock()
     console = Console(file=text, width=width, height=24, force_terminal=True, color_system=None)
-    with Progress(console, {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
+    with ProgressConsole(console, {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
         three_trials(progress, clock)
-        console.print(View(progress.standing))
+        console.print(ProgressTable(progress.state))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
     for line in shown.splitlines():
         assert len(line.rstrip("\r")) <= width
@@ -164,7 +164,7 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
 def test_the_live_table_ends_cleanly_on_an_exception() -> None:
     text = StringIO()
     console = Console(file=text, width=80, height=24, force_terminal=True, color_system=None)
-    progress = Progress(console, {"m": 1})
+    progress = ProgressConsole(console, {"m": 1})
 
     def interrupted() -> None:
         with progress:
@@ -181,7 +181,7 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
 
 
 def test_a_search_that_goes_on_counts_what_was_before() -> None:
-    standing, clock = Standing({}, Clock()), Clock()
+    state, clock = SearchProgress({}, Clock()), Clock()
     earlier: list[dict[str, Any]] = [{"event": "search_started", "planned": {"m": 3}, "time": 100.0}]
 
     class Lines:
@@ -197,14 +197,14 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
         told.ended(trial, "complete", loss=5.0 - trial)
     told.started(2, 3)
     for event in earlier:
-        standing.follow(event)
-    standing.begun({"m": 4})
-    study = standing.studies["m"]
-    assert (study.ended, study.planned, study.best, standing.running) == (2, 4, 4.0, [])
+        state.follow(event)
+    state.begun({"m": 4})
+    study = state.studies["m"]
+    assert (study.ended, study.planned, study.best, state.running) == (2, 4, 4.0, [])
     # 1,000 tokens took 20 s; two trials are left.
-    assert standing.time_left() == 40.0
+    assert state.time_left() == 40.0
     # A driver that was killed had told the end of trial 1, but not the study.
-    again = Told(standing, full_tokens=1000)
+    again = Told(state, full_tokens=1000)
     again.started(1, 4)
     again.ended(1, "complete", loss=4.0)
     assert study.ended == 2

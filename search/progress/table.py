@@ -1,5 +1,6 @@
 """The table that a person watches while a search runs: what trains, how it is getting on, what is left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -7,8 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.sparks import spark
-from search.standing import Standing, StudyStanding
+from search.progress.state import SearchProgress, StudyProgress
 
 # Characters of a curve.
 _WIDTH, _LOSS_WIDTH = 8, 12
@@ -17,16 +17,16 @@ _NARROW = 100
 
 
 @dataclass(frozen=True)
-class View:
+class ProgressTable:
     """A search at this moment."""
 
-    standing: Standing
+    state: SearchProgress
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Group(
             self._table(options.max_width < _NARROW, options.ascii_only),
             Text(""),
-            *(_tally(name, study) for name, study in self.standing.studies.items()),
+            *(_tally(name, study) for name, study in self.state.studies.items()),
             Text(self._summary(), overflow="ellipsis", no_wrap=True),
         )
 
@@ -40,16 +40,16 @@ class View:
         table.add_column("", justify="right", no_wrap=True, min_width=4)
         table.add_column("high-entropy", no_wrap=True, min_width=_LOSS_WIDTH, style="yellow")
         table.add_column("", justify="right", no_wrap=True, min_width=7)
-        for trial in self.standing.running:
+        for trial in self.state.running:
             total, losses = trial.full_tokens or 1, trial.losses
             table.add_row(
                 trial.study,
                 str(trial.number),
                 trial.curriculum,
-                spark(trial.strengths, _WIDTH, 0.0, 1.0, ascii_only),
+                sparkline(trial.strengths, _WIDTH, 0.0, 1.0, ascii_only),
                 ProgressBar(total=total, completed=trial.tokens),
                 f"{min(1.0, trial.tokens / total):.0%}",
-                spark(
+                sparkline(
                     trial.losses, _LOSS_WIDTH, min(trial.losses, default=0), max(trial.losses, default=0), ascii_only
                 ),
                 loss_text(losses[-1] if losses else None),
@@ -57,15 +57,15 @@ class View:
         return table
 
     def _summary(self) -> str:
-        parts = [f"time left {duration_text(self.standing.time_left())}"]
-        if speeds := [trial.tokens_per_s for trial in self.standing.running if trial.tokens_per_s is not None]:
+        parts = [f"time left {duration_text(self.state.time_left())}"]
+        if speeds := [trial.tokens_per_s for trial in self.state.running if trial.tokens_per_s is not None]:
             parts.append(f"{sum(speeds):,.0f} tokens/s")
-        if (busy := self.standing.busy()) is not None:
+        if (busy := self.state.busy()) is not None:
             parts.append(f"slots busy {busy:.0%}")
         return ", ".join(parts)
 
 
-def _tally(name: str, study: StudyStanding) -> Text:
+def _tally(name: str, study: StudyProgress) -> Text:
     states = ", ".join(f"{count} {state}" for state, count in study.states.items() if count) or "none yet"
     text = f"{name}: {study.ended} of {study.planned} trials ({states}), best {loss_text(study.best)}"
     return Text(text, overflow="ellipsis", no_wrap=True)
@@ -81,3 +81,24 @@ def duration_text(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+# For terminals that have no other characters.
+_ASCII_LEVELS = "_.-~+=*#"
+
+
+def sparkline(values: Sequence[float], width: int, low: float, high: float, ascii_only: bool = False) -> str:
+    """A curve of at most `width` characters, each the mean of its share of the values.
+
+    Args:
+        low, high: values that the lowest and the highest character stand for.
+    """
+    levels = _ASCII_LEVELS if ascii_only else _LEVELS
+    count = min(width, len(values))
+    characters = []
+    for n in range(count):
+        share = values[n * len(values) // count : (n + 1) * len(values) // count]
+        height = (sum(share) / len(share) - low) / (high - low) if high > low else 0.0
+        characters.append(levels[min(len(levels) - 1, max(0, int(height * len(levels))))])
+    return "".join(characters)

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from search.standing import RunningTrial, Standing
-from search.view import View, duration_text, loss_text
+from search.progress.state import RunningTrial, SearchProgress
+from search.progress.table import ProgressTable, duration_text, loss_text
 
 # Seconds between two plain lines about one trial.
 _LINE_INTERVAL = 5.0
 
 
-class Progress:
+class ProgressConsole:
     """The view of a running search; use it as a context manager.
 
     Args:
@@ -28,14 +28,14 @@ class Progress:
         self, console: Console, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._console, self._clock = console, clock
-        self.standing = Standing(planned, clock)
+        self.state = SearchProgress(planned, clock)
         self._told: dict[tuple[str, int], float] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
-                get_renderable=lambda: View(self.standing),
+                get_renderable=lambda: ProgressTable(self.state),
                 console=self._console,
                 refresh_per_second=4,
                 vertical_overflow="crop",
@@ -61,8 +61,8 @@ class Progress:
             self._console.print(Text(f"{stamp} {message}"), soft_wrap=True)
 
     def happened(self, kind: str, values: Mapping[str, Any]) -> None:
-        """An event of a trial, see `Standing.happened`."""
-        trial = self.standing.happened(kind, values)
+        """An event of a trial, see `SearchProgress.happened`."""
+        trial = self.state.happened(kind, values)
         name = f"{trial.study} trial {trial.number} {trial.curriculum}"
         if kind == "trial_ended":
             if self._live is None or values["state"] == "failed":
@@ -75,17 +75,17 @@ class Progress:
         return self._clock() - self._told[trial.study, trial.number] >= _LINE_INTERVAL
 
     def _evaluation(self, trial: RunningTrial) -> str:
-        best = self.standing.studies[trial.study].best
+        best = self.state.studies[trial.study].best
         return (
             f"{trial.tokens:,}/{trial.full_tokens:,} tokens, "
             f"high-entropy loss {loss_text(trial.losses[-1])} (best {loss_text(best)})"
         )
 
     def _end(self, trial: RunningTrial, values: Mapping[str, Any]) -> str:
-        study = self.standing.studies[trial.study]
+        study = self.state.studies[trial.study]
         why = f" ({values['reason']})" if values["reason"] else ""
         loss = f"high-entropy loss {loss_text(values['objective'])} (best {loss_text(study.best)})"
         return (
             f"{values['state']}{why}, {loss}; "
-            f"{study.ended} of {study.planned} trials, time left {duration_text(self.standing.time_left())}"
+            f"{study.ended} of {study.planned} trials, time left {duration_text(self.state.time_left())}"
         )

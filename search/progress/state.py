@@ -34,7 +34,7 @@ class RunningTrial:
 
 
 @dataclass
-class StudyStanding:
+class StudyProgress:
     """The trials of one study.
 
     Attributes:
@@ -63,7 +63,7 @@ class StudyStanding:
         return statistics.fmean(self.tokens) * self.seconds_measured / self.tokens_measured
 
 
-class Standing:
+class SearchProgress:
     """Args:
     planned: trials of each study.
     clock: seconds, for measuring how long trials take.
@@ -71,7 +71,7 @@ class Standing:
 
     def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.studies = {study: StudyStanding(trials) for study, trials in planned.items()}
+        self.studies = {study: StudyProgress(trials) for study, trials in planned.items()}
         self._running: dict[tuple[str, int], RunningTrial] = {}
         self._over: set[tuple[str, int]] = set()
         # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
@@ -91,7 +91,7 @@ class Standing:
             planned: trials of each study.
         """
         for name, trials in planned.items():
-            self.studies.setdefault(name, StudyStanding(trials)).planned = trials
+            self.studies.setdefault(name, StudyProgress(trials)).planned = trials
         self._running.clear()
         self._busy_s, self._busy_since = 0.0, math.inf
 
