@@ -36,11 +36,11 @@ def _write(texts: Sequence[str], output: Path | None) -> int:
         # Told before what takes seconds to import.
         for folder in folders:
             check_search_folder(folder, RESOLVED)
-        from search.page import write_page
-        from search.reopened import reopened
+        from search.results.archive import load_search
+        from search.results.page.page import write_page
 
         path = output or folders[0] / REPORT
-        write_page(path, [stack.enter_context(reopened(folder)) for folder in folders])
+        write_page(path, [stack.enter_context(load_search(folder)) for folder in folders])
         if output is None and is_url(texts[0]):
             page = place(texts[0]) / REPORT
             with store_errors(page):

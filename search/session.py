@@ -18,18 +18,19 @@ from rich.console import Console
 
 from search.cluster.node_checks import check_nodes, list_needed_folders
 from search.cluster.ray_runtime import join_or_start_ray
-from search.costs import cost_line
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
-from search.outcome import Size, sizes_of
 from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
-from search.page import write_page
 from search.progress.console import ProgressConsole
 from search.recorder import Recorder
-from search.registering import register_models
-from search.reopened import Reopened
-from search.results import comparison_table, last_words, median, summarize, write_results
+from search.results.archive import LoadedSearch
+from search.results.costs import describe_costs
+from search.results.files import describe_result, tabulate_comparison, write_results
+from search.results.model_result import ModelResult, open_results
+from search.results.page.page import write_page
+from search.results.registry import register_models
+from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
 from search.scheduling.preparation import DataPreparation
 from search.space import Space, masked_text, to_store
@@ -152,7 +153,7 @@ def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
 class _Found:
     """What came of a search, so far if it was interrupted."""
 
-    sizes: list[Size]
+    sizes: list[ModelResult]
     summary: dict[str, Any]
     files: list[Path]
     unregistered: list[str]
@@ -180,7 +181,7 @@ def _search(
     write_atomic(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = sizes_of(state, {model: with_allocation(space, allotments[model]) for model in models})
+    sizes = open_results(state, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
     tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
     planned = {study.name: study.planned for study in studies}
@@ -249,12 +250,12 @@ def _search(
     if not interrupted:
         # It takes seconds; of a search that is to end, `search.report` makes it.
         evaluations = Evaluations(Events(output / EVENTS))
-        write_page(output / REPORT, [Reopened(output, space, sizes, summary, evaluations, finished=True)])
+        write_page(output / REPORT, [LoadedSearch(output, space, sizes, summary, evaluations, finished=True)])
         files.append(output / REPORT)
     missing = []
     if space.tracking.register_as is not None and not interrupted:
         missing = register_models(where, space, sizes, record)
-    words = "\n".join(f"- **{size.model}**: {last_words(size, space)}" for size in sizes)
+    words = "\n".join(f"- **{size.model}**: {describe_result(size, space)}" for size in sizes)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     delivered = tracker.close(flush_timeout)
     record.close()
@@ -273,7 +274,7 @@ class _Trained:
 
 
 def _train(
-    sizes: Sequence[Size],
+    sizes: Sequence[ModelResult],
     space: Space,
     allotments: Mapping[str, Allocation],
     slot: Callable[..., SlotConfig],
@@ -312,11 +313,11 @@ def _train(
 def _tell(found: _Found, console: Console, space: Space) -> None:
     """The last words."""
     if space.arms is not None and any(size.confirmed is not None for size in found.sizes):
-        console.print(comparison_table(found.sizes, space))
+        console.print(tabulate_comparison(found.sizes, space))
     for size in found.sizes:
-        console.print(f"{size.model}: {last_words(size, space)}", highlight=False, soft_wrap=True)
+        console.print(f"{size.model}: {describe_result(size, space)}", highlight=False, soft_wrap=True)
     for size in found.sizes:
-        cost = cost_line(found.summary["models"][size.model])
+        cost = describe_costs(found.summary["models"][size.model])
         console.print(f"{size.model}: {cost}", highlight=False, soft_wrap=True)
     for line in found.unregistered:
         console.print(line, highlight=False, soft_wrap=True)

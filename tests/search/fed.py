@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from search.outcome import Size
+from search.results.model_result import ModelResult
 from search.space import Space
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
@@ -48,7 +48,7 @@ def curve(candidate: Candidate) -> list[float]:
 
 def fed(
     where: Path | Database, asked: Space, model: str = "builtin/nano", losses: Losses = curve, confirm: bool = True
-) -> Size:
+) -> ModelResult:
     """A size whose search has ended, and its confirmation if the space asks for one and `confirm` is true.
 
     Args:
@@ -60,7 +60,7 @@ def fed(
     confirmed = Confirmation(studies, searched, asked) if asked.confirmation is not None else None
     if confirmed is not None and confirm:
         _run(confirmed, losses)
-    return Size(searched, confirmed)
+    return ModelResult(searched, confirmed)
 
 
 def _run(study: TrialStudy, losses: Losses) -> None:

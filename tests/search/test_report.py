@@ -9,9 +9,9 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from search.outcome import Size
 from search.report import main
-from search.results import summarize
+from search.results.model_result import ModelResult
+from search.results.summary import summarize
 from search.space import Space, to_store
 from search.studies.study import STATES
 from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
@@ -19,7 +19,7 @@ from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 pytestmark = pytest.mark.integration
 
 
-def search_in(folder: Path, asked: Space, finished: bool = True) -> Size:
+def search_in(folder: Path, asked: Space, finished: bool = True) -> ModelResult:
     """A search of made-up losses, in `folder` as the search itself would leave it."""
     folder.mkdir(parents=True, exist_ok=True)
     size = fed(folder, asked, confirm=finished)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, event
 
 from search.interruption import Interruption
-from search.outcome import Size
+from search.results.model_result import ModelResult
 from search.scheduling.trial_loop import TrialLoop
 from search.session import _studies
 from search.space import load, to_store
@@ -42,7 +42,7 @@ def database(folder: Path, search: str = "fed") -> Database:
     return connect_database(f"sqlite:///{folder}/studies.db", search)
 
 
-def trials(size: Size) -> list[Any]:
+def trials(size: ModelResult) -> list[Any]:
     found = [trial for study in size.studies for trial in study.trials(*TrialState)]
     return [(t.number, t.state, t.params, t.value, t.intermediate_values, t.user_attrs) for t in found]
 
@@ -55,7 +55,9 @@ def test_a_search_is_the_same_as_in_a_journal(tmp_path: Path) -> None:
     assert trials(in_database) == trials(in_journal)
     assert in_database.verdict == in_journal.verdict
     # Opened again, as --resume and a report do.
-    assert trials(Size(SearchStudy(database(tmp_path), MODEL, asked), None)) == trials(Size(in_journal.searched, None))
+    assert trials(ModelResult(SearchStudy(database(tmp_path), MODEL, asked), None)) == trials(
+        ModelResult(in_journal.searched, None)
+    )
 
 
 def test_searches_share_a_database_under_their_names(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE, curriculum_name, flatten
-from search.results import Size, best_schedule, write_results
+from search.results.files import best_schedule, write_results
+from search.results.summary import Size
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
 from search.studies.pruners import LOSING, PLATEAU

@@ -8,13 +8,13 @@ from typing import Any
 import plotly.offline
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from search.costs import cost_line
-from search.outcome import Size, verdict_of
 from search.output.folder import RESOLVED
-from search.page import plots
-from search.page.plots import Plot
-from search.reopened import Reopened
-from search.results import last_words
+from search.results.archive import LoadedSearch
+from search.results.costs import describe_costs
+from search.results.files import describe_result
+from search.results.model_result import ModelResult, verdict_of
+from search.results.page import plots
+from search.results.page.plots import Plot
 from trainables.storage.files import write_atomic
 
 
@@ -35,7 +35,7 @@ class _Section:
 class _Part:
     """What the page tells of one search."""
 
-    search: Reopened
+    search: LoadedSearch
     sections: list[_Section]
     plots: list[Plot]
     resolved: str
@@ -45,9 +45,9 @@ class _Part:
         return self.search.space.name
 
 
-def write_page(path: Path, searches: Sequence[Reopened]) -> None:
+def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
     """Writes the report of these searches to `path`, whole or not at all."""
-    environment = Environment(loader=PackageLoader("search.page"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("search.results.page"), autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = _number
     template = environment.get_template("report.html.j2")
     names = ", ".join(search.space.name for search in searches)
@@ -55,7 +55,7 @@ def write_page(path: Path, searches: Sequence[Reopened]) -> None:
     write_atomic(path, text)
 
 
-def _part(search: Reopened) -> _Part:
+def _part(search: LoadedSearch) -> _Part:
     sizes, space = search.sizes, search.space
     overall = [plots.verdicts(sizes, space), plots.curricula(sizes), plots.trend(search.summary["trend"])]
     return _Part(
@@ -66,7 +66,7 @@ def _part(search: Reopened) -> _Part:
     )
 
 
-def _section(search: Reopened, size: Size) -> _Section:
+def _section(search: LoadedSearch, size: ModelResult) -> _Section:
     entry, space = search.summary["models"][size.model], search.space
     drawn = [
         plots.rebound(size, search.evaluations),
@@ -76,13 +76,13 @@ def _section(search: Reopened, size: Size) -> _Section:
         plots.rungs(entry),
         plots.front(size, space),
     ]
-    verdict, words = verdict_of(size, space), last_words(size, space)
+    verdict, words = verdict_of(size, space), describe_result(size, space)
     schedule = search.folder / f"best_schedule.{size.searched.slug}.yaml"
     return _Section(
         size.model,
         verdict.value if verdict is not None else "not confirmed",
         words[0].upper() + words[1:],
-        cost_line(entry),
+        describe_costs(entry),
         _failures(entry),
         str(schedule) if search.finished and schedule.is_file() else None,
         [plot for plot in drawn if plot is not None],

@@ -11,9 +11,10 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.costs import cost_line
-from search.outcome import Size
-from search.results import best_schedule, comparison_table, last_words, summarize, write_results
+from search.results.costs import describe_costs
+from search.results.files import best_schedule, describe_result, tabulate_comparison, write_results
+from search.results.model_result import ModelResult
+from search.results.summary import summarize
 from search.space import Space, load
 from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING
@@ -26,7 +27,7 @@ from trainables.config.to_settings import settings_of
 MODEL = "builtin/nano"
 
 
-def told(asked: Space, *sizes: Size) -> dict[str, Any]:
+def told(asked: Space, *sizes: ModelResult) -> dict[str, Any]:
     parameters = {size.model: 10**6 * (number + 1) for number, size in enumerate(sizes)}
     return summarize(sizes, asked, parameters, {"wall_s": 1.0}, lambda study, number: f"{study}#{number}")
 
@@ -42,11 +43,11 @@ def asked() -> Space:
 
 
 @pytest.fixture(scope="module")
-def size(asked: Space, tmp_path_factory: pytest.TempPathFactory) -> Size:
+def size(asked: Space, tmp_path_factory: pytest.TempPathFactory) -> ModelResult:
     return fed(tmp_path_factory.mktemp("confirmed"), asked)
 
 
-def test_the_summary_has_its_keys(asked: Space, size: Size) -> None:
+def test_the_summary_has_its_keys(asked: Space, size: ModelResult) -> None:
     summary = told(asked, size)
     assert set(summary) == {"models", "timing", "trend"}
     assert summary["trend"] is None
@@ -64,7 +65,7 @@ def test_the_summary_has_its_keys(asked: Space, size: Size) -> None:
     json.loads(json.dumps(summary, allow_nan=False))
 
 
-def test_each_trial_is_told_with_its_cost(asked: Space, size: Size) -> None:
+def test_each_trial_is_told_with_its_cost(asked: Space, size: ModelResult) -> None:
     entry, study = told(asked, size)["models"][MODEL], size.searched
     table = entry["trials_table"]
     assert [row["number"] for row in table] == list(range(25))
@@ -98,13 +99,13 @@ def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> No
         assert candidate is not None
         study.report(candidate.number, {"tokens": 100, "high_entropy_loss": 5.0})
     study.tell(0, TrialState.FAIL, "nan")
-    entry = told(asked, Size(study, None))["models"][MODEL]
+    entry = told(asked, ModelResult(study, None))["models"][MODEL]
     failed, running = entry["trials_table"]
     assert (failed["state"], failed["reason"], failed["tokens"], failed["objective"]) == ("failed", "nan", 100, None)
     assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
     assert entry["tokens"]["trained"] == 100
-    assert cost_line(entry).startswith("100 tokens")
-    assert last_words(Size(study, None), asked).endswith("failed: nan (1)")
+    assert describe_costs(entry).startswith("100 tokens")
+    assert describe_result(ModelResult(study, None), asked).endswith("failed: nan (1)")
 
 
 def test_the_trend_is_of_what_was_searched(tmp_path: Path) -> None:
@@ -153,16 +154,16 @@ def entry(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_one_line_says_what_it_cost(changes: dict[str, Any], expected: str) -> None:
-    assert cost_line(entry(**changes)) == expected
+    assert describe_costs(entry(**changes)) == expected
 
 
-def test_the_cost_line_of_a_search(asked: Space, size: Size) -> None:
-    line = cost_line(told(asked, size)["models"][MODEL])
+def test_the_cost_line_of_a_search(asked: Space, size: ModelResult) -> None:
+    line = describe_costs(told(asked, size)["models"][MODEL])
     assert " in 25 trials; " in line
     assert " in 21 runs to confirm; stopping early saved " in line
 
 
-def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Size, tmp_path: Path) -> None:
+def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: ModelResult, tmp_path: Path) -> None:
     text = best_schedule(size, asked)
     assert text is not None
     path = tmp_path / "best.yaml"
@@ -173,7 +174,7 @@ def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Si
     assert load(path).config.budget.trials == 2
     assert text.startswith(f"# Trial {number} of {MODEL} in the search fed.\n# Best validation high-entropy loss ")
     assert f"Use trial {number} (entrodrop): confirmed better" in text
-    assert f"use trial {number} (entrodrop): confirmed better" in last_words(size, asked)
+    assert f"use trial {number} (entrodrop): confirmed better" in describe_result(size, asked)
 
 
 def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_setting_that_turns_out_worse_is_not_recommended(tmp_path: Path) -> No
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config).entrodrop is None
-    assert last_words(size, asked).startswith("use no dropout: ")
+    assert describe_result(size, asked).startswith("use no dropout: ")
 
 
 def test_the_schedules_of_two_sizes_have_names_of_their_own(tmp_path: Path) -> None:
@@ -213,12 +214,12 @@ def test_without_a_confirmation_nothing_is_called_confirmed(tmp_path: Path) -> N
     size = fed(tmp_path, asked)
     assert "confirmation" not in told(asked, size)["models"][MODEL]
     assert "# It has not been confirmed." in (best_schedule(size, asked) or "")
-    assert last_words(size, asked).endswith("not confirmed")
+    assert describe_result(size, asked).endswith("not confirmed")
 
 
-def test_the_table_has_each_arm_with_its_interval(asked: Space, size: Size) -> None:
+def test_the_table_has_each_arm_with_its_interval(asked: Space, size: ModelResult) -> None:
     out = StringIO()
-    Console(file=out, width=120).print(comparison_table([size], asked))
+    Console(file=out, width=120).print(tabulate_comparison([size], asked))
     rows = {line.split()[1]: line for line in out.getvalue().splitlines() if line.startswith("│")}
     assert list(rows) == list(EFFECTS)
     assert "(" not in rows["none"]
@@ -226,7 +227,7 @@ def test_the_table_has_each_arm_with_its_interval(asked: Space, size: Size) -> N
     assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in rows["entrodrop"]
 
 
-def test_all_result_files_are_written(asked: Space, size: Size, tmp_path: Path) -> None:
+def test_all_result_files_are_written(asked: Space, size: ModelResult, tmp_path: Path) -> None:
     summary = told(asked, size)
     written = write_results(tmp_path, asked, [size], summary)
     names = ["summary.json", "best_schedule.builtin-nano.yaml", "rebound.png", "verdict.png"]
@@ -268,7 +269,7 @@ def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
     assert size.confirmed is not None
     while (candidate := size.confirmed.ask()) is not None:
         size.confirmed.tell(candidate.number, TrialState.FAIL, "out of memory")
-    assert last_words(size, asked).endswith("; not confirmed; failed: out of memory (9)")
+    assert describe_result(size, asked).endswith("; not confirmed; failed: out of memory (9)")
     confirmation = told(asked, size)["models"][MODEL]["confirmation"]
     assert confirmation["failures"] == {str(number): "out of memory" for number in range(9)}
 
@@ -278,4 +279,4 @@ def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path / "study.journal", MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
-    assert last_words(Size(study, None), asked) == "no trial ran to its end; failed: nan (8)"
+    assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: nan (8)"

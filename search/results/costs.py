@@ -9,7 +9,7 @@ from search.studies.search_study import SearchStudy
 from search.studies.study import STATES, TrialStudy, device_s_of
 
 
-def spent(ledger: TrialStudy) -> dict[str, Any]:
+def sum_costs(ledger: TrialStudy) -> dict[str, Any]:
     """The runs of a study that have ended, their tokens, and their device seconds; None if those were not measured."""
     ended = ledger.trials(*STATES)
     measured = [device_s for t in ended if (device_s := device_s_of(t)) is not None]
@@ -20,7 +20,7 @@ def spent(ledger: TrialStudy) -> dict[str, Any]:
     }
 
 
-def saved(study: SearchStudy) -> dict[str, Any]:
+def sum_savings(study: SearchStudy) -> dict[str, Any]:
     """Tokens that the trials that were stopped early did not train on, and an estimate of the device seconds that these
     would have taken, at each one's own speed; None if one's speed is unknown."""
     tokens, device_s = 0, 0.0
@@ -36,7 +36,7 @@ def saved(study: SearchStudy) -> dict[str, Any]:
     return {"tokens": tokens, "device_s": device_s if known else None}
 
 
-def trials_table(study: SearchStudy) -> list[dict[str, Any]]:
+def tabulate_trials(study: SearchStudy) -> list[dict[str, Any]]:
     """Each trial of a search: what it cost, and its objective in nats; None if it failed or was stopped before the
     objective was known, as what it had until then cannot be compared."""
     known = {trial.number: study.values(trial)[0] for arm in study.arms for trial in study.ranked(arm)}
@@ -54,7 +54,7 @@ def trials_table(study: SearchStudy) -> list[dict[str, Any]]:
     ]
 
 
-def cost_line(entry: Mapping[str, Any]) -> str:
+def describe_costs(entry: Mapping[str, Any]) -> str:
     """One line on what the search of a size has cost, from its entry in summary.json."""
     trained, left = entry["tokens"]["trained"], entry["tokens"]["saved"]
     parts = [f"{_amount(trained, entry['device_s'])} in {_count(sum(entry['trials'].values()), 'trial')}"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.outcome import Size, sizes_of
 from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_search_folder
-from search.results import summarize
+from search.results.model_result import ModelResult, open_results
+from search.results.summary import summarize
 from search.space import Space, load
 from search.studies.storage import (
     DATABASE_ERRORS,
@@ -27,7 +27,7 @@ from trainables.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Reopened:
+class LoadedSearch:
     """A search as it stands.
 
     Attributes:
@@ -38,7 +38,7 @@ class Reopened:
 
     folder: Path
     space: Space
-    sizes: list[Size]
+    sizes: list[ModelResult]
     summary: dict[str, Any]
     evaluations: Evaluations
     finished: bool
@@ -65,7 +65,7 @@ def _database(folder: Path, url: str, search: str) -> Database:
 
 
 @contextmanager
-def reopened(folder: Path) -> Iterator[Reopened]:
+def load_search(folder: Path) -> Iterator[LoadedSearch]:
     """The search in `folder`.
 
     Raises:
@@ -84,7 +84,7 @@ def reopened(folder: Path) -> Iterator[Reopened]:
             else:
                 # To open a journal is to write to it: a search may be running, and its folder be another person's.
                 studies = Path(shutil.copy(folder / JOURNAL, scratch))
-            sizes = sizes_of(studies, dict.fromkeys(models, space))
+            sizes = open_results(studies, dict.fromkeys(models, space))
         except (DatabaseError, *DATABASE_ERRORS) as error:
             raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {describe_error(error)}") from None
         except JournalError as error:
@@ -94,4 +94,4 @@ def reopened(folder: Path) -> Iterator[Reopened]:
             summary = _summary(folder / SUMMARY)
         else:
             summary = summarize(sizes, space, dict.fromkeys(models), {}, lambda study, number: None)
-        yield Reopened(folder, space, sizes, summary, evaluations, finished)
+        yield LoadedSearch(folder, space, sizes, summary, evaluations, finished)

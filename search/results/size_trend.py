@@ -11,7 +11,7 @@ _FEWEST_SIZES = 3
 _CONFIDENCE = 0.95
 
 
-def trend(best: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any] | None:
+def fit_size_trend(best: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any] | None:
     """The best settings by size, and an extrapolation from three sizes on.
 
     A straight line in the logarithm of the size, with its prediction interval for one more size: as much larger than

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from search.outcome import Size
-from search.pictures import VERDICTS, draw_front, draw_rebound, draw_rungs, draw_trend, draw_verdict, write_pictures
+from search.results.figures import (
+    VERDICTS,
+    draw_front,
+    draw_rebound,
+    draw_rungs,
+    draw_trend,
+    draw_verdict,
+    write_figures,
+)
+from search.results.model_result import ModelResult
+from search.results.size_trend import fit_size_trend
 from search.space import Space
 from search.studies.bootstrap import Verdict
-from search.trend import trend
 from tests.search.fed import ARMS, curve, fed, space
 
 SIZES = [(1_000_000, 0.4), (5_000_000, 0.5), (16_000_000, 0.55)]
@@ -19,7 +27,7 @@ NEVER_STOPPED = {"early_stopping": {"pruner": "none"}}
 
 
 def best(*sizes: tuple[int, float]) -> dict[str, Any] | None:
-    return trend([(count, {"mask_ratio": ratio, "learning_rate": 1e-3}) for count, ratio in sizes])
+    return fit_size_trend([(count, {"mask_ratio": ratio, "learning_rate": 1e-3}) for count, ratio in sizes])
 
 
 def points(figure: Figure, marker: str, panel: int = 0) -> list[tuple[float, float]]:
@@ -29,7 +37,7 @@ def points(figure: Figure, marker: str, panel: int = 0) -> list[tuple[float, flo
 
 
 @pytest.fixture
-def confirmed(tmp_path: Path) -> tuple[Space, Size]:
+def confirmed(tmp_path: Path) -> tuple[Space, ModelResult]:
     asked = space(arms=ARMS)
     return asked, fed(tmp_path, asked)
 
@@ -43,7 +51,7 @@ def test_the_rebound_has_a_curve_for_each_trial_and_a_name_for_each_arm(tmp_path
     assert panel.get_ylabel() == "held-out high-entropy loss (nats)"
 
 
-def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, Size]) -> None:
+def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, ModelResult]) -> None:
     asked, size = confirmed
     figure = draw_verdict([size], asked)
     assert figure is not None
@@ -99,11 +107,11 @@ def test_rungs_are_drawn_with_their_correlation(tmp_path: Path) -> None:
 def test_what_has_nothing_to_show_is_not_written(tmp_path: Path) -> None:
     asked = space(budget={"trials": 2, "epochs": 8})
     size = fed(tmp_path, asked, confirm=False)
-    written = write_pictures(tmp_path, asked, [size], best(SIZES[0]))
+    written = write_figures(tmp_path, asked, [size], best(SIZES[0]))
     assert written == [tmp_path / "rebound.png"]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["rebound.png"]
     assert draw_trend(None) is None
-    assert draw_trend(trend([(1, {}), (2, {"mask_ratio": 0.5})])) is None
+    assert draw_trend(fit_size_trend([(1, {}), (2, {"mask_ratio": 0.5})])) is None
     assert draw_front([size], asked) is None
 
 
@@ -112,7 +120,7 @@ def test_all_pictures_are_written_whole(tmp_path: Path) -> None:
     objectives = ["high_entropy_loss", "low_entropy_loss"]
     asked = space(models=["builtin/nano", "builtin/micro"], arms=ARMS, objectives=objectives, **NEVER_STOPPED)
     sizes = [fed(tmp_path, asked, model) for model in asked.models]
-    written = write_pictures(tmp_path, asked, sizes, best(*SIZES))
+    written = write_figures(tmp_path, asked, sizes, best(*SIZES))
     names = ["rebound.png", "verdict.png", "trend.png", "front.png", "rungs.png"]
     assert [path.name for path in written] == names
     for path in written:

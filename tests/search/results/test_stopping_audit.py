@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search.audit import audit
+from search.results.stopping_audit import audit_stopping
 from search.studies.pruners import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
 from tests.studies import ask, fail, run, search
@@ -19,7 +19,7 @@ ALL = {"pruner": "rungs", "patience": 3, "first_rung": 0.5, "audit": 1.0}
 
 
 def audited(study: SearchStudy) -> dict[str, Any]:
-    return audit(study, 0.25, 2)
+    return audit_stopping(study, 0.25, 2)
 
 
 def from_to(study: SearchStudy, *ends: tuple[float, float]) -> None:

@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
-from search.audit import audit
-from search.outcome import Size
+from search.results.model_result import ModelResult
+from search.results.stopping_audit import audit_stopping
 from search.space import Space
 from search.studies.bootstrap import Verdict
 from search.studies.confirmation import point_of
@@ -36,11 +36,13 @@ _APART = 0.15
 _LONGEST_TITLE = 40
 
 
-def write_pictures(output: Path, space: Space, sizes: Sequence[Size], trend: Mapping[str, Any] | None) -> list[Path]:
+def write_figures(
+    output: Path, space: Space, sizes: Sequence[ModelResult], trend: Mapping[str, Any] | None
+) -> list[Path]:
     """Writes the pictures that have something to show. Returns their paths.
 
     Args:
-        trend: see `search.trend.trend`.
+        trend: see `search.results.size_trend.fit_size_trend`.
     """
     drawn = {
         "rebound.png": draw_rebound(sizes),
@@ -57,7 +59,7 @@ def write_pictures(output: Path, space: Space, sizes: Sequence[Size], trend: Map
     return written
 
 
-def draw_rebound(sizes: Sequence[Size]) -> Figure:
+def draw_rebound(sizes: Sequence[ModelResult]) -> Figure:
     """Held-out high-entropy loss by tokens, one panel for each model: after a confirmation, its runs, with all seeds of
     each arm's chosen setting; otherwise the trials of the search."""
     figure, panels = _panels([size.model for size in sizes])
@@ -73,7 +75,7 @@ def draw_rebound(sizes: Sequence[Size]) -> Figure:
     return figure
 
 
-def draw_verdict(sizes: Sequence[Size], space: Space) -> Figure | None:
+def draw_verdict(sizes: Sequence[ModelResult], space: Space) -> Figure | None:
     """The confirmation: each arm's difference to no dropout with its interval; None without any."""
     point = point_of(space)
     compared = {
@@ -142,7 +144,7 @@ def draw_trend(trend: Mapping[str, Any] | None) -> Figure | None:
     return figure
 
 
-def draw_front(sizes: Sequence[Size], space: Space) -> Figure | None:
+def draw_front(sizes: Sequence[ModelResult], space: Space) -> Figure | None:
     """The first two of several objectives, one panel for each model: all trials, and the Pareto front; None with a
     single objective, or if nothing ran."""
     if len(space.objectives) < 2:
@@ -169,13 +171,13 @@ def draw_front(sizes: Sequence[Size], space: Space) -> Figure | None:
     return figure
 
 
-def draw_rungs(sizes: Sequence[Size], space: Space) -> Figure | None:
+def draw_rungs(sizes: Sequence[ModelResult], space: Space) -> Figure | None:
     """How well the order of the trials at each rung foretells their order at the end, one panel for each model; None
     where no correlation is known."""
     stopping = space.early_stopping
     found = {}
     for size in sizes:
-        rungs = audit(size.searched, stopping.first_rung, stopping.reduction_factor)["rungs"]
+        rungs = audit_stopping(size.searched, stopping.first_rung, stopping.reduction_factor)["rungs"]
         if known := [rung for rung in rungs if rung["rank_correlation"] is not None]:
             found[size.model] = known
     if not found:
@@ -244,7 +246,7 @@ def _pairs(study: SearchStudy, trials: Sequence[FrozenTrial]) -> tuple[list[floa
     return [own[0] for own in values], [own[1] for own in values]
 
 
-def _curves(size: Size) -> dict[str, list[FrozenTrial]]:
+def _curves(size: ModelResult) -> dict[str, list[FrozenTrial]]:
     """What is drawn in colour: the runs of each arm's chosen setting, or of its best trial."""
     study, found = size.searched, {}
     for arm in study.arms:

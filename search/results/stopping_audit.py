@@ -14,7 +14,7 @@ from search.studies.search_study import SearchStudy
 _FEWEST = 3
 
 
-def audit(study: SearchStudy, first_rung: float, factor: int) -> dict[str, Any]:
+def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[str, Any]:
     """Rank correlations between the rungs and the end, and how often stopping was wrong.
 
     Returns:

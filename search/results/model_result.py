@@ -14,7 +14,7 @@ from search.studies.study import TrialStudy
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelResult:
     """One model size of a search.
 
     Attributes:
@@ -52,24 +52,24 @@ class Size:
         return self.confirmed.verdict(self.chosen)
 
 
-def sizes_of(studies: Studies, spaces: Mapping[str, Space]) -> list[Size]:
+def open_results(studies: Studies, spaces: Mapping[str, Space]) -> list[ModelResult]:
     """The sizes of a search, from small to large; their studies are made if there are none yet.
 
     Args:
         spaces: of each model, with the workers and slots that it gets.
     """
-    sizes: list[Size] = []
+    sizes: list[ModelResult] = []
     for model, space in spaces.items():
         searched = SearchStudy(studies, model, space, sizes[-1].searched if sizes else None)
-        sizes.append(Size(searched, Confirmation(studies, searched, space) if space.confirmation else None))
+        sizes.append(ModelResult(searched, Confirmation(studies, searched, space) if space.confirmation else None))
     return sizes
 
 
-def recommended(size: Size, space: Space) -> str | None:
+def recommend_arm(size: ModelResult, space: Space) -> str | None:
     """The arm that the confirmation chose or, if that was worse, the baseline that beat it; None without one."""
     return BASELINE if verdict_of(size, space) == Verdict.WORSE else size.chosen
 
 
-def verdict_of(size: Size, space: Space) -> Verdict | None:
+def verdict_of(size: ModelResult, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
     return size.verdict[point_of(space)].verdict if size.verdict else None

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.outcome import Size, recommended, verdict_of
 from search.output.folder import MODELS, Output
 from search.recorder import Recorder
+from search.results.model_result import ModelResult, recommend_arm, verdict_of
 from search.space import Space
 from trainables.storage.files import fetch_folder, remove, store_errors
 
 
-def register_models(where: Output, space: Space, sizes: Sequence[Size], record: Recorder) -> list[str]:
+def register_models(where: Output, space: Space, sizes: Sequence[ModelResult], record: Recorder) -> list[str]:
     """Has MLflow register the recommended models, and removes the others.
 
     Returns:
@@ -22,7 +22,7 @@ def register_models(where: Output, space: Space, sizes: Sequence[Size], record: 
     missing = []
     for size in sizes:
         run = None
-        if size.confirmed is not None and (arm := recommended(size, space)) is not None:
+        if size.confirmed is not None and (arm := recommend_arm(size, space)) is not None:
             run = size.confirmed.run_with_model(arm)
         own = None
         if run is not None:

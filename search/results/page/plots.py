@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from search.arms import BASELINE, curriculum_name
-from search.outcome import Size
 from search.output.events import Evaluations
-from search.results import common_parameters, shown_study
+from search.results.model_result import ModelResult
+from search.results.summary import as_plain_study, common_parameters
 from search.space import Space
 from search.studies.bootstrap import Verdict
 from search.studies.confirmation import point_of
@@ -55,7 +55,7 @@ class Plot:
     panels: int = 1
 
 
-def rebound(size: Size, evaluations: Evaluations) -> Plot | None:
+def rebound(size: ModelResult, evaluations: Evaluations) -> Plot | None:
     """Held-out losses by epoch of each arm's chosen setting: of its confirmation with all seeds, or of the search."""
     figure = make_subplots(rows=1, cols=2, subplot_titles=list(_MEASURES.values()), horizontal_spacing=0.09)
     rows: list[list[object]] = []
@@ -91,7 +91,7 @@ def rebound(size: Size, evaluations: Evaluations) -> Plot | None:
     return Plot("Does it overfit?", says, figure, columns, rows, panels=2)
 
 
-def verdicts(sizes: Sequence[Size], space: Space) -> Plot | None:
+def verdicts(sizes: Sequence[ModelResult], space: Space) -> Plot | None:
     """Each arm's difference to no dropout on the test split, with its interval."""
     point = point_of(space)
     figure, rows = go.Figure(), []
@@ -131,7 +131,7 @@ def verdicts(sizes: Sequence[Size], space: Space) -> Plot | None:
     return Plot("Is it better than no dropout?", says, figure, ["model", "arm", "nats", "low", "high", "verdict"], rows)
 
 
-def curricula(sizes: Sequence[Size]) -> Plot | None:
+def curricula(sizes: Sequence[ModelResult]) -> Plot | None:
     """How many of the predictable tokens the best setting of each model drops, by progress."""
     figure, rows = go.Figure(), []
     for colour, size in zip(_colours(), sizes, strict=False):
@@ -157,7 +157,7 @@ def curricula(sizes: Sequence[Size]) -> Plot | None:
     return Plot("The best curricula", f"{told}.", figure, columns, rows)
 
 
-def history(size: Size) -> Plot | None:
+def history(size: ModelResult) -> Plot | None:
     """Every trial's objective, in the order in which they began, and the best so far. Optuna's own plot would number
     anew the trials of an arm, and has no place for those that were stopped."""
     study, figure = size.searched, go.Figure()
@@ -194,7 +194,7 @@ def history(size: Size) -> Plot | None:
     return Plot("The search", f"{says}.", figure, ["trial", "arm", "objective is", "nats"], rows)
 
 
-def importances(size: Size, summary: Mapping[str, Any]) -> Plot | None:
+def importances(size: ModelResult, summary: Mapping[str, Any]) -> Plot | None:
     """Which of the searched settings tell better trials from worse ones."""
     found: dict[str, dict[str, float]] = summary["importances"]
     if not found:
@@ -210,7 +210,7 @@ def importances(size: Size, summary: Mapping[str, Any]) -> Plot | None:
     return Plot("What matters", says, figure, ["arm", "setting", "share"], rows)
 
 
-def slices(size: Size) -> list[Plot]:
+def slices(size: ModelResult) -> list[Plot]:
     """The objective by each searched setting, one plot for each arm."""
     study, found = size.searched, []
     for arm in study.arms:
@@ -218,7 +218,7 @@ def slices(size: Size) -> list[Plot]:
         parameters = common_parameters(ranked)
         if len(ranked) < _FEWEST or not parameters:
             continue
-        figure = optuna.visualization.plot_slice(shown_study(study, ranked), params=parameters, target_name="nats")
+        figure = optuna.visualization.plot_slice(as_plain_study(study, ranked), params=parameters, target_name="nats")
         figure.update_layout(title=None)
         figure.update_traces(marker={"colorscale": "Viridis", "size": 8})
         figure.for_each_xaxis(lambda axis, arm=arm: axis.update(title=_short(axis.title.text, arm)))
@@ -292,7 +292,7 @@ def trend(found: Mapping[str, Any] | None) -> Plot | None:
     )
 
 
-def front(size: Size, space: Space) -> Plot | None:
+def front(size: ModelResult, space: Space) -> Plot | None:
     """Two objectives of all trials, and those that no other one beats in both."""
     study = size.searched
     best = study.pareto_front() if len(space.objectives) > 1 else []
@@ -313,7 +313,7 @@ def front(size: Size, space: Space) -> Plot | None:
     return Plot("What one objective costs in the other", says, figure, ["trial", "arm", *space.objectives], rows)
 
 
-def _curves(size: Size) -> list[tuple[str, TrialStudy, list[FrozenTrial]]]:
+def _curves(size: ModelResult) -> list[tuple[str, TrialStudy, list[FrozenTrial]]]:
     """What is compared: for each arm a name, and its runs with the study that they are in."""
     found: list[tuple[str, TrialStudy, list[FrozenTrial]]] = []
     for arm in size.searched.arms:
@@ -325,7 +325,7 @@ def _curves(size: Size) -> list[tuple[str, TrialStudy, list[FrozenTrial]]]:
     return found
 
 
-def _best_with_curriculum(size: Size) -> FrozenTrial | None:
+def _best_with_curriculum(size: ModelResult) -> FrozenTrial | None:
     """Of the settings with a curriculum the one that did best in the confirmation, or in the search."""
     study = size.searched
     ranked = [trial for arm in study.arms for trial in study.ranked(arm) if "curriculum" in study.parameters(trial)]
