@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.studies.bootstrap import Verdict
-from search.tracking.runs import SQLITE, new_client
+from search.tracking.mlflow_runs import SQLITE, new_client
 from search.tracking.tracker import tracking_uri
 from trainables.config.command_line import exit_code
 from trainables.config.model_names import slug

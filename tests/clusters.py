@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import yaml
 
+from tests import ROOT
 from tests.networks import INTERFACE, Network
 from tests.servers import free_ports
 
-ROOT = Path(__file__).resolve().parent.parent
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 

@@ -16,8 +16,8 @@ import psutil
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
+from search.tracking.entries import SEARCH
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH
 
 SPACE = {
     "name": "tiny",

@@ -11,7 +11,9 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
-FILES = Path(__file__).resolve().parent.parent / "cluster"
+from tests import ROOT
+
+FILES = ROOT / "cluster"
 
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}

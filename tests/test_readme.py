@@ -22,13 +22,12 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from search.run import main
 from search.schema_reference import render_reference
 from search.space import json_schema
-from tests import tiny
+from tests import ROOT, tiny
 from tests.search.fed import space
 from tests.search.test_best import record_search
 from tests.search.test_report import search_in
 from trainables.finetune import main as finetune
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 RECIPE = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from search.tracking.runs import SQLITE
+from search.tracking.mlflow_runs import SQLITE
 from search.tracking.tracker import tracking_uri
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root

@@ -4,9 +4,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from search.tracking.entries import Data, End, Files, Model, PendingEntry, Start, Values, groups
+from search.tracking.mlflow_runs import MISSING, MlflowRuns, error_code
 from search.tracking.outbox import Outbox
-from search.tracking.records import Data, End, Files, Model, Start, Values, Waiting, groups
-from search.tracking.runs import MISSING, Runs, error_code
 from trainables.errors import mask_secrets
 
 # Seconds between two tries after one that failed: doubled from the first to the last.
@@ -28,7 +28,7 @@ class Delivery:
         last_error: why the last failed try failed, with passwords masked.
     """
 
-    def __init__(self, outbox: Outbox, runs: Runs) -> None:
+    def __init__(self, outbox: Outbox, runs: MlflowRuns) -> None:
         self.last_error = ""
         self._outbox, self._runs = outbox, runs
         self._failures = 0  # in a row
@@ -97,7 +97,7 @@ class Delivery:
                 if not (waiting or self._stopped.is_set()):
                     self._news.wait()
 
-    def _deliver(self, group: Sequence[Waiting]) -> None:
+    def _deliver(self, group: Sequence[PendingEntry]) -> None:
         """Has MLflow take or refuse records of one run; raises what another try may mend."""
         first = group[0]
         run_id = self._outbox.run_id(first.key)
@@ -131,7 +131,7 @@ class Delivery:
         else:
             self._outbox.delivered(group, run_id)
 
-    def _is_refusal(self, error: Exception, record: Waiting, run_id: str | None) -> bool:
+    def _is_refusal(self, error: Exception, record: PendingEntry, run_id: str | None) -> bool:
         if error_code(error) in _REFUSALS:
             return True
         if not isinstance(record.content, Files | Model) or run_id is None:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.tracking.records import Model, Record, Waiting, from_json, to_json
+from search.tracking.entries import Entry, Model, PendingEntry, from_json, to_json
 from trainables.errors import ConfigError
 
 # Seconds to wait for another process that reads the file, such as a backup.
@@ -68,7 +68,7 @@ class Outbox:
         self.search_id: str = self._one("SELECT id FROM search")
         self._copied: int = self._one("SELECT COUNT(*) FROM copied")
 
-    def put(self, *records: Record) -> None:
+    def put(self, *records: Entry) -> None:
         """Adds records, all or none; those with a `once` that was there before are left out."""
         with self._transaction() as database:
             for record in records:
@@ -86,12 +86,12 @@ class Outbox:
             database.execute("UPDATE records SET tried = 1")
         self._copied = 1
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[PendingEntry]:
         """The oldest records that are neither delivered nor refused, in order; some, if there are many."""
         asked = "SELECT id, key, content, tried FROM records WHERE NOT refused ORDER BY id LIMIT ?"
         with self._lock, self._errors():
             rows = self._database.execute(asked, (_MOST_AT_ONCE,)).fetchall()
-        return [Waiting(number, key, from_json(content), bool(tried)) for number, key, content, tried in rows]
+        return [PendingEntry(number, key, from_json(content), bool(tried)) for number, key, content, tried in rows]
 
     def count_waiting(self) -> int:
         """Records that are neither delivered nor refused."""
@@ -109,19 +109,19 @@ class Outbox:
             rows = self._database.execute("SELECT content FROM records ORDER BY id").fetchall()
         return [content for (text,) in rows if isinstance(content := from_json(text), Model)]
 
-    def trying(self, record: Waiting) -> None:
+    def trying(self, record: PendingEntry) -> None:
         """Remembers, before it is sent, that the record may have its effect from now on."""
         with self._transaction() as database:
             database.execute("UPDATE records SET tried = 1 WHERE id = ?", (record.id,))
 
-    def delivered(self, records: Sequence[Waiting], run_id: str | None = None) -> None:
+    def delivered(self, records: Sequence[PendingEntry], run_id: str | None = None) -> None:
         """Removes records. `run_id`: of the run that they opened."""
         with self._transaction() as database:
             database.executemany("DELETE FROM records WHERE id = ?", [(record.id,) for record in records])
             if run_id is not None:
                 database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (records[0].key, run_id))
 
-    def refused(self, records: Sequence[Waiting]) -> None:
+    def refused(self, records: Sequence[PendingEntry]) -> None:
         with self._transaction() as database:
             database.executemany("UPDATE records SET refused = 1 WHERE id = ?", [(record.id,) for record in records])
 

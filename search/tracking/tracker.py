@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from search.tracking.delivery import Delivery
+from search.tracking.entries import SEARCH, Content, Data, End, Entry, Files, Model, Start, Values
+from search.tracking.mlflow_runs import SQLITE, MlflowRuns, new_client
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, Content, Data, End, Files, Model, Record, Start, Values
-from search.tracking.runs import SQLITE, Runs, new_client
 from trainables.errors import mask_secrets
 
 _LONGEST_VALUE = 6000
@@ -46,7 +46,7 @@ class Tracker:
         self._folder = outbox.parent.absolute()
         self._outbox = Outbox(self._folder / outbox.name)
         self.left = self._outbox.count_undelivered()
-        self._delivery = Delivery(self._outbox, Runs(self.tracking_uri, experiment, self._outbox, client))
+        self._delivery = Delivery(self._outbox, MlflowRuns(self.tracking_uri, experiment, self._outbox, client))
 
     @property
     def undelivered(self) -> int:
@@ -76,7 +76,7 @@ class Tracker:
 
     def evaluation(self, key: str, metrics: Mapping[str, float], tokens: int) -> None:
         """The metrics of one evaluation, at the tokens seen so far; of those at the same tokens, the first counts."""
-        self._send(Record(key, Values(_now(), metrics, step=tokens), once=f"{key}@{tokens}"))
+        self._send(Entry(key, Values(_now(), metrics, step=tokens), once=f"{key}@{tokens}"))
 
     def data(self, name: str, data_hash: str, source: Mapping[str, Any], key: str | None = None) -> None:
         """What a trial trained on, or the search if `key` is None; once for each run and data set.
@@ -86,7 +86,7 @@ class Tracker:
         """
         digest = data_hash[:_LONGEST_DIGEST]
         content = Data(name, digest, mask_secrets(json.dumps(source)))
-        self._send(Record(key or SEARCH, content, once=f"{key or SEARCH}@data {name} {digest}"))
+        self._send(Entry(key or SEARCH, content, once=f"{key or SEARCH}@data {name} {digest}"))
 
     def register(self, key: str, folder: Path, name: str, tags: Mapping[str, str]) -> None:
         """Registers the model of a trial, once, as a version of the model with this name.
@@ -95,7 +95,7 @@ class Tracker:
             folder: that transformers loads it from; it must stay until MLflow has taken it.
         """
         content = Model(self._place(folder), mask_secrets(name), _texts(tags))
-        self._send(Record(key, content, once=f"{key}@model {name}"))
+        self._send(Entry(key, content, once=f"{key}@model {name}"))
 
     def end_trial(
         self,
@@ -118,7 +118,7 @@ class Tracker:
     ) -> None:
         """Args: status: FINISHED, FAILED or KILLED; files: kept as artifacts, as they are when MLflow takes them."""
         *values, end = _end(SEARCH, status, params, metrics, tags)
-        self._send(*values, Record(SEARCH, Files([self._place(file) for file in files])), end)
+        self._send(*values, Entry(SEARCH, Files([self._place(file) for file in files])), end)
 
     def run_id(self, key: str | None = None) -> str | None:
         """The MLflow run of a trial, or of the search if `key` is None; None as long as MLflow has not named it."""
@@ -140,9 +140,9 @@ class Tracker:
         return self.undelivered == 0
 
     def _put(self, key: str, *contents: Content) -> None:
-        self._send(*(Record(key, content) for content in contents))
+        self._send(*(Entry(key, content) for content in contents))
 
-    def _send(self, *records: Record) -> None:
+    def _send(self, *records: Entry) -> None:
         self._outbox.put(*records)
         self._delivery.wake()
 
@@ -159,14 +159,14 @@ def _start(name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> 
 
 def _end(
     key: str, status: str, params: Mapping[str, object], metrics: Mapping[str, float], tags: Mapping[str, str]
-) -> list[Record]:
+) -> list[Entry]:
     """The records of a run's end. A run that ends a second time, as after a kill, has each value but once."""
     now = _now()
     values = [
-        Record(key, Values(now, {name: value}), once=f"{key}@end {name}={value!r}") for name, value in metrics.items()
+        Entry(key, Values(now, {name: value}), once=f"{key}@end {name}={value!r}") for name, value in metrics.items()
     ]
-    words = Record(key, Values(now, params=_texts(params), tags=_texts(tags)))
-    return [*values, words, Record(key, End(status, now))]
+    words = Entry(key, Values(now, params=_texts(params), tags=_texts(tags)))
+    return [*values, words, Entry(key, End(status, now))]
 
 
 def tracking_uri(uri: str | None) -> str:

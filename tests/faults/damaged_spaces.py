@@ -34,7 +34,7 @@ from typing import Any
 
 import yaml
 
-SPACES = sorted((Path(__file__).parents[2] / "spaces").glob("*.yaml"))
+SPACES = sorted((ROOT / "spaces").glob("*.yaml"))
 TIMEOUT_S, MEMORY = 120.0, 8 * 2**30
 _COMMAND_LINE_EACH = 30
 _VALUES: list[Any] = [
@@ -181,7 +181,7 @@ def _prepare_worker(folder: str) -> None:
 
 def _through_the_command_line(file: str) -> Answer:
     command = [sys.executable, "-m", "search.run", file, "--dry-run"]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=TIMEOUT_S, env=os.environ | {"PYTHONPATH": path}
     )

@@ -99,7 +99,7 @@ def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str
     assert "2:" not in plan
 
 
-SPACES = Path(__file__).parents[2] / "spaces"
+SPACES = ROOT / "spaces"
 
 
 @pytest.mark.integration

@@ -17,7 +17,7 @@ from trainables.config.fields import FloatRange
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError
 
-MATH = Path(__file__).parents[2] / "spaces" / "math.yaml"
+MATH = ROOT / "spaces" / "math.yaml"
 
 
 # What loads.
@@ -266,7 +266,7 @@ def test_a_later_error_about_a_default_has_the_line_of_its_block(write: Any) -> 
 
 def test_the_json_schema_describes_every_key() -> None:
     command = [sys.executable, "-m", "search.space", "--json-schema"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=MATH.parents[1]).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     schema = json.loads(printed)
     assert schema == json_schema()
     described = set()

@@ -10,8 +10,8 @@ import pytest
 from search.output import object_store
 from search.output.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, Output
 from search.output.object_store import fetch_output, open_for_reading, open_output
+from search.tracking.entries import Entry, Model, Start
 from search.tracking.outbox import Outbox
-from search.tracking.records import Model, Record, Start
 from trainables.errors import ConfigError
 from trainables.storage.files import StorageError, place
 
@@ -43,7 +43,7 @@ def wait_for(path: Path, content: bytes) -> None:
 
 def write_state(folder: Path) -> Outbox:
     outbox = Outbox(folder / OUTBOX)
-    outbox.put(Record("trial", Start("trial", 1)))
+    outbox.put(Entry("trial", Start("trial", 1)))
     (folder / RESOLVED).write_text("name: a\n")
     (folder / EVENTS).write_bytes(b'{"event": 1}\n{"eve')
     (folder / JOURNAL).write_bytes(b"{}\n{")
@@ -113,7 +113,7 @@ def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
         assert not (output.folder / "checkpoints").exists()
         # MLflow may have been told what this outbox does not know: it is asked before a run is made.
         outbox = Outbox(output.folder / OUTBOX)
-        outbox.put(Record("other", Start("other", 1)))
+        outbox.put(Entry("other", Start("other", 1)))
         assert [record.tried for record in outbox.waiting()] == [True, True]
 
 
@@ -121,7 +121,7 @@ def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: P
     with open_output(url(there), resume=False) as output:
         outbox = write_state(output.folder)
         for folder in ("models/nano/1", "models/../../../../outside", "/outside"):
-            outbox.put(Record("trial", Model(folder, "maths")))
+            outbox.put(Entry("trial", Model(folder, "maths")))
     for name in ("1", "2"):
         (there / "models" / "nano" / name).mkdir(parents=True)
         (there / "models" / "nano" / name / "config.json").write_text(name)

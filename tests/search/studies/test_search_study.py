@@ -16,7 +16,7 @@ from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
 
 MODEL = "builtin/nano"
-MATH = Path(__file__).parents[3] / "spaces" / "math.yaml"
+MATH = ROOT / "spaces" / "math.yaml"
 
 
 def space(**changes: Any) -> Space:

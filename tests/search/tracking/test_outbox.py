@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from search.tracking.entries import SEARCH, End, Entry, Files, Start, Values
+from search.tracking.mlflow_runs import MlflowRuns
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, End, Files, Record, Start, Values
-from search.tracking.runs import Runs
 from tests.search.tracking.memory import Client, tracker
 from trainables.errors import ConfigError
 
 RECORDS = [
-    Record(SEARCH, Start("math", 1)),
-    Record(SEARCH, Values(2, {"loss": 1.5}, 3, {"seed": "0"}, {"kind": "search"})),
-    Record(SEARCH, Files(["summary.json"], {"space.yaml": "models: []"})),
-    Record("nano/0", End("KILLED", 4)),
+    Entry(SEARCH, Start("math", 1)),
+    Entry(SEARCH, Values(2, {"loss": 1.5}, 3, {"seed": "0"}, {"kind": "search"})),
+    Entry(SEARCH, Files(["summary.json"], {"space.yaml": "models: []"})),
+    Entry("nano/0", End("KILLED", 4)),
 ]
 
 
@@ -47,13 +47,13 @@ def test_what_was_refused_waits_again_in_the_next_part_of_the_search(tmp_path: P
 
 
 def test_what_may_be_recorded_once_is_recorded_once(tmp_path: Path) -> None:
-    first = Record("nano/0", Values(1, {"loss": 1.0}, 100), once="nano/0@100")
-    other = Record("nano/1", Values(1, {"loss": 1.0}, 100), once="nano/1@100")
+    first = Entry("nano/0", Values(1, {"loss": 1.0}, 100), once="nano/0@100")
+    other = Entry("nano/1", Values(1, {"loss": 1.0}, 100), once="nano/1@100")
     outbox = Outbox(tmp_path / "mlflow.outbox")
     outbox.put(first, other)
     outbox.delivered(outbox.waiting())
     again = Outbox(tmp_path / "mlflow.outbox")
-    again.put(Record("nano/0", Values(2, {"loss": 1.0}, 100), once="nano/0@100"), RECORDS[0])
+    again.put(Entry("nano/0", Values(2, {"loss": 1.0}, 100), once="nano/0@100"), RECORDS[0])
     assert contents(again) == [RECORDS[0].content]
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_was_made_before_the_process_was_killed_is_found_again(tmp_pa
     outbox.put(RECORDS[0])
     waiting = outbox.waiting()[0]
     # Killed before the outbox hears of the run.
-    Runs("http://host", "e", outbox, lambda uri: client).open(waiting, Start("math", 1))
+    MlflowRuns("http://host", "e", outbox, lambda uri: client).open(waiting, Start("math", 1))
     assert (list(client.runs), outbox.run_id(SEARCH)) == (["run0"], None)
     assert outbox.waiting()[0].tried
     again = tracker(client, tmp_path)

@@ -322,7 +322,7 @@ def test_a_model_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         folder.mkdir()
         (folder / "MLmodel").write_text((source / "weights").read_text())
 
-    monkeypatch.setattr("search.tracking.runs.write_model", write)
+    monkeypatch.setattr("search.tracking.mlflow_runs.write_model", write)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/weights").write_text("1 2 3")
     written = tracker(client, tmp_path)

@@ -19,7 +19,7 @@ from trainables.settings import EntroDrop
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
-LOSSES = Path(__file__).parents[2] / "assets" / "losses"
+LOSSES = ROOT / "tests" / "assets" / "losses"
 CURRICULA: list[Curriculum] = [
     Constant(),
     Linear(),

@@ -9,12 +9,12 @@ import os
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.tracking.flavor import write_model
+from search.tracking.entries import SEARCH, Data, End, Files, Model, PendingEntry, Start, Values
 from search.tracking.outbox import Outbox
-from search.tracking.records import SEARCH, Data, End, Files, Model, Start, Values, Waiting
 from trainables.errors import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -34,6 +34,8 @@ MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The artifact that a registered model is in.
 _MODEL = "model"
+# Packages that a registered model needs.
+_REQUIRED = ("torch", "transformers")
 
 
 def new_client(uri: str) -> Any:
@@ -57,7 +59,7 @@ def error_code(error: Exception) -> str | None:
     return getattr(error, "error_code", None)
 
 
-class Runs:
+class MlflowRuns:
     """Args: see Tracker. Every method raises whatever MLflow raises."""
 
     def __init__(self, uri: str, experiment: str, outbox: Outbox, make_client: Callable[[str], Any]) -> None:
@@ -66,7 +68,7 @@ class Runs:
         self._params: dict[str, dict[str, str]] = {}  # of each run, as MLflow holds them
         self._made_again: set[str] = set()
 
-    def open(self, record: Waiting, start: Start) -> str:
+    def open(self, record: PendingEntry, start: Start) -> str:
         """The run of `record`: the one that it had, set running again, or a new one."""
         client, experiment_id = self._connect()
         known = self._outbox.run_id(record.key)
@@ -217,3 +219,27 @@ class Runs:
         for twin in self._found(key):
             if twin != run_id:
                 client.delete_run(twin)
+
+
+def write_model(source: Path, folder: Path) -> None:
+    """Writes the model in `source`, a folder that transformers loads, into `folder` in the form that
+    mlflow.transformers.load_model loads; it is in memory meanwhile.
+
+    Raises:
+        OSError: the disk is full.
+        trainables.errors.ModelError: there is no model in `source`.
+    """
+    # All of these take seconds to import.
+    import mlflow.transformers
+    import torch
+
+    from trainables.models.loading import load_model, load_tokenizer
+
+    mlflow.transformers.save_model(
+        # From a path MLflow 3.17 cannot write what transformers 5 reads: it asks the pipeline's class for a name.
+        {"model": load_model(source, torch.device("cpu")), "tokenizer": load_tokenizer(source)},
+        str(folder),
+        task="text-generation",
+        # Otherwise MLflow starts a process that runs the model, to see what it imports.
+        pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
+    )

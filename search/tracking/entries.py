@@ -86,7 +86,7 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 @dataclass(frozen=True)
-class Record:
+class Entry:
     """Attributes:
     key: the caller's own for the run; SEARCH for the parent run.
     once: if given, a later record with the same is dropped, also in a later process.
@@ -98,7 +98,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingEntry:
     """A record in the outbox.
 
     Attributes:
@@ -120,10 +120,10 @@ def from_json(text: str) -> Content:
     return _KINDS[name](**values)
 
 
-def groups(records: Sequence[Waiting]) -> list[list[Waiting]]:
+def groups(records: Sequence[PendingEntry]) -> list[list[PendingEntry]]:
     """`records` in order, with the values of a run together as far as that leaves the order within the run."""
-    grouped: list[list[Waiting]] = []
-    values: dict[str, list[Waiting]] = {}
+    grouped: list[list[PendingEntry]] = []
+    values: dict[str, list[PendingEntry]] = {}
     for record in records:
         if isinstance(record.content, Values) and record.key in values:
             values[record.key].append(record)
