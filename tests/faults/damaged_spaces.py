@@ -34,6 +34,8 @@ from typing import Any
 
 import yaml
 
+from tests import ROOT
+
 SPACES = sorted((ROOT / "spaces").glob("*.yaml"))
 TIMEOUT_S, MEMORY = 120.0, 8 * 2**30
 _COMMAND_LINE_EACH = 30

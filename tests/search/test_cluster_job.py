@@ -226,16 +226,16 @@ def other_packages(tmp_path: Path) -> dict[str, str]:
 WATCH = """
 import sys, threading
 from pathlib import Path
-from search.cluster import joined, set_environment
+from search.cluster.ray_runtime import join_or_start_ray, set_environment
 set_environment()
-from search.nodes import checked_nodes
+from search.cluster.node_checks import check_nodes
 ended = threading.Event()
 def refused(line):
     print(line, flush=True)
     ended.set()
 def told(line):
     print(line, file=sys.stderr)
-with joined(Path(sys.argv[1])), checked_nodes([], refused, told, ended.is_set):
+with join_or_start_ray(Path(sys.argv[1])), check_nodes([], refused, told, ended.is_set):
     print("checked", flush=True)
     ended.wait(120)
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.run import main
-from tests import tiny
+from tests import ROOT, tiny
 from tests.search.commands import SMALL, refused
 
 pytestmark = pytest.mark.usefixtures("empty_folder")

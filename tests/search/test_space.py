@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from search.space import Space, fewest_documents, json_schema, load, masked_text
+from tests import ROOT
 from tests.configs import FILES, MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
 from trainables.config.loader import ConfigFile

@@ -126,24 +126,24 @@ def test_a_claim_is_what_a_slot_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from search.cluster import joined, set_environment
+from search.cluster.ray_runtime import join_or_start_ray, set_environment
 set_environment()
 import ray
-from search.room import Need, Room
+from search.scheduling.capacity import SlotCapacity, SlotResources
 
 @ray.remote(num_cpus=1)
 class Slot:
     def placed(self):
         return True
 
-with joined(Path(sys.argv[1])):
+with join_or_start_ray(Path(sys.argv[1])):
     print("CPUs", ray.cluster_resources().get("CPU", 0))
-    room, slots, ends = Room(2, Need(1, 1, 0), 60.0), [], time.monotonic() + 90
+    capacity, slots, ends = SlotCapacity(2, SlotResources(1, 1, 0), 60.0), [], time.monotonic() + 90
     while len(slots) < 2 and time.monotonic() < ends:
-        slots += [Slot.remote() for _ in range(room.slots() - len(slots))]
+        slots += [Slot.remote() for _ in range(capacity.slots() - len(slots))]
         time.sleep(1)
     print("placed", ray.get([slot.placed.remote() for slot in slots], timeout=60))
-    room.close()
+    capacity.close()
 """
 
 

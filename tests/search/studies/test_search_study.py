@@ -12,6 +12,7 @@ from search.studies.arm_spaces import ENTRODROP, REGULARIZED
 from search.studies.pruners import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
 from search.studies.study import objective_value
+from tests import ROOT
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
 

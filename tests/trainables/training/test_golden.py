@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
+from tests import ROOT, tiny
 from trainables.curriculum import SHAPES, Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.settings import EntroDrop
 from trainables.training.run import Run
