@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from search.arms import BASELINE, curriculum_name, flatten
 from search.results.files import best_schedule, write_results
-from search.results.summary import Size
+from search.results.model_result import ModelResult
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
 from search.studies.pruners import LOSING, PLATEAU
@@ -239,7 +239,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert flatten(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
 
     run(opened, middle.number, curve(5.0, 6.0))
-    text = best_schedule(Size(opened, None), space(**changes))
+    text = best_schedule(ModelResult(opened, None), space(**changes))
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
@@ -267,6 +267,6 @@ def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> No
     run(opened, baseline.number, curve(4.0, 6.0))
     run(opened, middle.number, curve(5.0, 6.0))
     assert opened.best().number == 1  # type: ignore[union-attr]
-    write_results(tmp_path, space(**changes), [Size(opened, None)], {})
+    write_results(tmp_path, space(**changes), [ModelResult(opened, None)], {})
     best = load_recipe(tmp_path / "best_schedule.builtin-nano.yaml")
     assert settings_of(best.config) == middle.settings
