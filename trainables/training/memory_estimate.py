@@ -201,90 +201,114 @@ def memory_of(
     sharded = sharding == "fsdp" and ranks > 1
     parts = ranks if sharded else 1
     trained = _FP32 * network.trained // parts
-    moment = max(
-        _moments(network, saved, how, rows, sequence_length, precision, accumulation, ranks, sharded, device),
-        key=lambda moment: sum(moment.values()),
-    )
+    half = precision == torch.bfloat16
+    rank = _RankPeaks(network, saved, how, rows, sequence_length, half, accumulation, ranks, sharded, device)
+    peak = max((*rank.in_training(), *rank.in_evaluation()), key=lambda held: sum(held.values()))
     return Memory(
         weights=_FP32 * network.parameters // parts,
         base_copy=trained,
         best_copy=trained if keep_best else 0,
         moments=2 * trained,
-        **moment,
+        **peak,
     )
 
 
-def _moments(
-    network: Network,
-    saved: _Saved,
-    how: ModelSettings,
-    rows: int,
-    sequence_length: int,
-    precision: torch.dtype,
-    accumulation: int,
-    ranks: int,
-    sharded: bool,
-    device: str,
-) -> Iterator[dict[str, int]]:
-    """What is held for a while, at each moment that may be the one of most memory."""
-    half = precision == torch.bfloat16
-    width = _BF16 if half else _FP32
-    hidden = rows * sequence_length * network.width
-    whole = _FP32 * network.trained
-    output, embedding = _FP32 * network.output, _FP32 * network.embedding
-    # Of the layers, the one at work and the next; each comes in a buffer that is copied from.
-    gathered = _FP32 * (network.root + 3 * network.layer) if sharded else 0
-    buckets = whole if ranks > 1 and not sharded else 0
-    # After a micro-batch: with FSDP a rank keeps its part.
-    gradients = whole // ranks if sharded else whole
-    earlier = gradients if accumulation > 1 else 0
-    layer, layer_casts, casts = max(saved.layers), max(saved.casts), sum(saved.casts)
-    backward = 2 * _FP32 * hidden + 2 * saved.widest
-    output_cast = _BF16 * network.words * network.width if half else 0
-    # Autocast keeps the casts of weights that are trained to the end of a forward pass.
-    forward_casts = casts if how.lora is None else layer_casts
+@dataclass(frozen=True)
+class _RankPeaks:
+    """What one rank holds for a while, as fields of Memory, at each point of a run that may be that of most memory."""
 
-    def moment(gradients: int, activations: int, casts: int, loss: int = 0, more: int = 0) -> dict[str, int]:
+    network: Network
+    saved: _Saved
+    how: ModelSettings
+    rows: int
+    sequence_length: int
+    half: bool
+    accumulation: int
+    ranks: int
+    sharded: bool
+    device: str
+
+    @property
+    def _width(self) -> int:
+        return _BF16 if self.half else _FP32
+
+    @property
+    def _copies(self) -> int:
+        """Of the hidden states, in the loss."""
+        return 3 if self.half else 2
+
+    @property
+    def _output_cast(self) -> int:
+        return _BF16 * self.network.words * self.network.width if self.half else 0
+
+    @property
+    def _forward_casts(self) -> int:
+        # Autocast keeps the casts of weights that are trained to the end of a forward pass.
+        return sum(self.saved.casts) if self.how.lora is None else max(self.saved.casts)
+
+    def in_training(self) -> Iterator[dict[str, int]]:
+        network, saved = self.network, self.saved
+        hidden = self.rows * self.sequence_length * network.width
+        whole = _FP32 * network.trained
+        output, embedding = _FP32 * network.output, _FP32 * network.embedding
+        # After a micro-batch: with FSDP a rank keeps its part.
+        gradients = whole // self.ranks if self.sharded else whole
+        earlier = gradients if self.accumulation > 1 else 0
+        layer, layer_casts, casts = max(saved.layers), max(saved.casts), sum(saved.casts)
+        backward = 2 * _FP32 * hidden + 2 * saved.widest
+        if self.how.gradient_checkpointing:
+            kept = len(saved.layers) * _FP32 * hidden + saved.outside
+            # The end of the forward pass, then the last layer, which is computed again.
+            yield self._held(earlier, kept + layer, self._forward_casts)
+            yield self._held(earlier + output, kept + layer + backward, layer_casts)
+            casts = 0
+        else:
+            kept = sum(saved.layers) + saved.outside
+            yield self._held(earlier + output, kept + 2 * _FP32 * hidden, casts)
+        # The loss's backward pass: a chunk of logits, copies and gradient of the hidden states, and the output matrix's
+        # gradient, which is converted in the end.
+        loss = self._chunk(self.rows * self.sequence_length) + hidden * (_FP32 + self._copies * self._width)
+        loss += self._width * network.output
+        converted = output + _BF16 * network.output if self.half else 0
+        yield self._held(earlier, kept, casts + self._output_cast, max(loss, converted))
+        # The first layer's: all gradients. The one of an input embedding is made whole before it is added to another.
+        gradients += embedding * ((earlier > 0 and not self.sharded) + network.tied)
+        unsharded = _FP32 * (network.root + network.layer) if self.sharded and self.how.lora is None else 0
+        yield self._held(gradients, layer + backward, layer_casts, unsharded=unsharded)
+
+    def in_evaluation(self) -> Iterator[dict[str, int]]:
+        """A layer, then the loss."""
+        positions = ROWS * self.sequence_length
+        held_out = positions * self.network.width
+        wide = (3 if self.how.lora is None else 5) * self.saved.widest * ROWS // self.rows
+        # The mask of attention, of booleans and as it is added.
+        mask = positions * self.sequence_length * (1 + self._width)
+        yield self._held(0, 2 * _FP32 * held_out + wide + mask, self._forward_casts)
+        loss = self._chunk(positions) + held_out * self._copies * self._width
+        yield self._held(0, _FP32 * held_out, self._output_cast, loss)
+
+    def _held(
+        self, gradients: int, activations: int, casts: int, loss: int = 0, *, unsharded: int = 0
+    ) -> dict[str, int]:
+        network = self.network
+        # Of the layers, the one at work and the next; each comes in a buffer that is copied from.
+        gathered = _FP32 * (network.root + 3 * network.layer) if self.sharded else 0
+        buckets = _FP32 * network.trained if self.ranks > 1 and not self.sharded else 0
         return {
             "gradients": gradients,
             "activations": activations,
             "casts": casts,
             "loss": loss,
-            "communication": gathered + buckets + more,
+            "communication": gathered + buckets + unsharded,
         }
 
-    def chunk(positions: int) -> int:
-        size, most = chunk_bytes_of(device, positions), _FP32 * positions * network.words
+    def _chunk(self, positions: int) -> int:
+        """A chunk of the logits, and what is made of it."""
+        size, most = chunk_bytes_of(self.device, positions), _FP32 * positions * self.network.words
         size, several = min(size, most), size < most
-        one = size + (size // 2 if half else 0)
+        one = size + (size // 2 if self.half else 0)
         # The chunk before is there until the next one is made.
-        return one * (2 if several else 1) + (size if network.capped else 0)
-
-    copies = 3 if half else 2
-    if how.gradient_checkpointing:
-        kept = len(saved.layers) * _FP32 * hidden + saved.outside
-        # The end of the forward pass, then the last layer, which is computed again.
-        yield moment(earlier, kept + layer, forward_casts)
-        yield moment(earlier + output, kept + layer + backward, layer_casts)
-        casts = 0
-    else:
-        kept = sum(saved.layers) + saved.outside
-        yield moment(earlier + output, kept + 2 * _FP32 * hidden, casts)
-    # The loss's backward pass: a chunk of logits, copies and gradient of the hidden states, and the output matrix's
-    # gradient, which is converted in the end.
-    loss = chunk(rows * sequence_length) + hidden * (_FP32 + copies * width) + width * network.output
-    yield moment(earlier, kept, casts + output_cast, max(loss, output + _BF16 * network.output if half else 0))
-    # The first layer's: all gradients. The one of an input embedding is made whole before it is added to another.
-    gradients += embedding * ((earlier > 0 and not sharded) + network.tied)
-    unsharded = _FP32 * (network.root + network.layer) if sharded and how.lora is None else 0
-    yield moment(gradients, layer + backward, layer_casts, more=unsharded)
-    # An evaluation: a layer, then the loss.
-    held_out = ROWS * sequence_length * network.width
-    wide = (3 if how.lora is None else 5) * saved.widest * ROWS // rows
-    # The mask of attention, of booleans and as it is added.
-    mask = ROWS * sequence_length**2 * (1 + width)
-    yield moment(0, 2 * _FP32 * held_out + wide + mask, forward_casts)
-    yield moment(0, _FP32 * held_out, output_cast, chunk(ROWS * sequence_length) + held_out * copies * width)
+        return one * (2 if several else 1) + (size if self.network.capped else 0)
 
 
 def _built(config: PreTrainedConfig, how: ModelSettings) -> PreTrainedModel:

@@ -13,24 +13,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
-from trainables.data.packing import Packed
-from trainables.entropy import threshold
 from trainables.forward import PRECISIONS
 from trainables.learning_rate import learning_rate
-from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
 from trainables.models.loading import save_model
 from trainables.noise import Noise
 from trainables.preparation.scoring import score
-from trainables.settings import EntroDrop, Settings
+from trainables.settings import Settings
 from trainables.storage.files import Place, replace_folder, safetensors_errors
 from trainables.storage.manifest import digest
 from trainables.training import checkpoint
 from trainables.training.evaluate import evaluate, measure
 from trainables.training.generate import exact_match
 from trainables.training.sharding import reshard
+from trainables.training.token_dropout import TokenDropout, present_all
 from trainables.training.warm_model import WarmModel
-
-_DRAW, _REPLACE = 0, 1
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -66,9 +62,9 @@ class Run:
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
         self._order: tuple[int, list[int], Tensor] | None = None
         self._noise = Noise(warm.model, settings)
-        self._set_entropies(warm.entropy_RT)
-        if settings.entrodrop is not None and settings.entrodrop.presentation == "input_mask_token":
-            self._mask_token = warm.prepared.vocabulary.mask_token
+        self._dropout = (
+            TokenDropout(warm, settings.entrodrop, settings.seed) if settings.entrodrop is not None else None
+        )
 
     @property
     def finished(self) -> bool:
@@ -84,16 +80,6 @@ class Run:
         """The curriculum's at this point of the budget's tokens."""
         entrodrop = self.settings.entrodrop
         return 0.0 if entrodrop is None else entrodrop.curriculum(self._tokens / self._total_tokens)
-
-    def _set_entropies(self, entropy_RT: Tensor) -> None:
-        """Fixes, from the entropies of the training tokens, which of them may be dropped and with what weight."""
-        self._entropy_RT = entropy_RT
-        if (entrodrop := self.settings.entrodrop) is None:
-            return
-        droppable_RT = self.warm.droppable_RT
-        least, greatest, self._rate = _dropped_range(entrodrop, entropy_RT, droppable_RT)
-        candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
-        self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self.warm.device)
 
     def advance(self, stepped: Callable[[], object] = lambda: None) -> dict[str, float]:
         """Trains up to the next evaluation, evaluates, and appends the metrics to `history`.
@@ -179,13 +165,13 @@ class Run:
 
     def _refresh(self) -> None:
         """Computes the entropies anew at the start of every k-th epoch."""
-        entrodrop = self.settings.entrodrop
         epoch, step = divmod(self._steps, self._steps_per_epoch)
-        if entrodrop is None or not entrodrop.refresh_epochs or step or not epoch or epoch % entrodrop.refresh_epochs:
+        every = self._dropout.refresh_epochs if self._dropout is not None else 0
+        if self._dropout is None or not every or step or not epoch or epoch % every:
             return
         rows = self.warm.rows
         entropy_RT, _ = score(self.warm.forward, self.warm.train[:rows], PRECISIONS[self.settings.precision])
-        self._set_entropies(entropy_RT)
+        self._dropout.set_entropies(entropy_RT)
 
     def _step_of_evaluation(self, number: int) -> int:
         """The step after which evaluation `number` (from 1) stands."""
@@ -213,26 +199,24 @@ class Run:
         settings, warm = self.settings, self.warm
         warm.step.train()
         batch, batch_B = self._batch()
-        rows, label_BT, dropped_BT = self._rows(batch_B)
-        by_zeros = settings.entrodrop is not None and settings.entrodrop.presentation == "input"
+        epoch = self._steps // self._steps_per_epoch
+        presented = (
+            self._dropout.present(batch_B, epoch, self._strength) if self._dropout else present_all(warm, batch_B)
+        )
+        rows, label_BT, dropped_BT = presented.rows, presented.label_BT, presented.dropped_BT
         # Every rank knows the whole batch, so that dividing by its labels needs no communication.
         labels = (label_BT >= 0).sum().clamp(min=1)
         totals = torch.zeros(3, dtype=torch.float64, device=warm.device)
         mine = list(self._micro_batches(len(batch)))
         for i, part in enumerate(mine):
             _synchronize(warm.step, last=i == len(mine) - 1)
-            self._noise.begin(
-                self._steps // self._steps_per_epoch,
-                batch[part],
-                self._steps,
-                i * parallel.size() + parallel.rank(),
-            )
+            self._noise.begin(epoch, batch[part], self._steps, i * parallel.size() + parallel.rank())
             result = warm.step(
                 rows[part],
                 label_BT[part],
                 PRECISIONS[settings.precision],
                 label_smoothing=settings.label_smoothing,
-                zeroed_BT=dropped_BT[part] if by_zeros else None,
+                zeroed_BT=dropped_BT[part] if presented.by_zeros else None,
                 noise=self._noise,
                 most_labels=sum(warm.labels[row] for row in batch[part]),
             )
@@ -248,31 +232,6 @@ class Run:
         self._steps += 1
         self._tokens += sum(warm.tokens[row] for row in batch)
         return totals
-
-    def _rows(self, batch_B: Tensor) -> tuple[Packed, Tensor, Tensor]:
-        """A batch's rows and labels, as they are presented, and which tokens are dropped; all on the device."""
-        warm, entrodrop, seed = self.warm, self.settings.entrodrop, self.settings.seed
-        rows = warm.train[batch_B]
-        label_BT = rows.label_RT
-        if entrodrop is None:
-            return rows, label_BT, torch.zeros_like(rows.special_RT)
-        epoch = self._steps // self._steps_per_epoch
-        rate = self._rate * entrodrop.mask_ratio * self._strength
-
-        def uniform_BT(stream: int) -> Tensor:
-            return uniforms(seed, epoch, rows.document_RT, rows.position_RT, stream)
-
-        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))
-        match entrodrop.presentation:
-            case "loss":
-                label_BT = ignore_labels(label_BT, dropped_BT)
-            case "input_mask_token":
-                assert self._mask_token is not None
-                rows = rows.with_tokens(mask_tokens(rows.token_RT, dropped_BT, self._mask_token))
-            case "input_random_token":
-                token_BT = random_tokens(rows.token_RT, dropped_BT, uniform_BT(_REPLACE), warm.ordinary_W)
-                rows = rows.with_tokens(token_BT)
-        return rows, label_BT, dropped_BT
 
     def _micro_batches(self, rows: int) -> Iterator[slice]:
         """This rank's parts of a batch, one for each micro-batch."""
@@ -302,8 +261,8 @@ class Run:
                 own["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in own.items()}
         state |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-        if self.settings.entrodrop is not None and self.settings.entrodrop.refresh_epochs:
-            state["entropy"] = self._entropy_RT
+        if self._dropout is not None and self._dropout.refresh_epochs:
+            state["entropy"] = self._dropout.entropy_RT
         return state
 
     def save(self, folder: Place) -> None:
@@ -324,8 +283,8 @@ class Run:
         self._sums.zero_()
         if parallel.rank() == 0:
             self._sums += torch.tensor(about["sums"], dtype=torch.float64)
-        if "entropy" in state:
-            self._set_entropies(state["entropy"])
+        if self._dropout is not None and "entropy" in state:
+            self._dropout.set_entropies(state["entropy"])
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model's state on the CPU, gathered from all ranks; every rank calls this."""
@@ -343,27 +302,6 @@ class Run:
                     folder, lambda scratch: save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
                 )
         parallel.barrier()
-
-
-def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
-    """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
-
-    The random control drops as many tokens as the method would: fewer of more candidates.
-    """
-
-    tau = entrodrop.nats
-    if tau is None:
-        assert entrodrop.quantile is not None
-        tau = threshold(entropy_RT, droppable_RT, entrodrop.quantile)
-    share = float((entropy_RT[droppable_RT] <= tau).double().mean())
-    match entrodrop.tokens:
-        case "low_entropy":
-            return -math.inf, tau, 1.0
-        case "high_entropy":
-            return threshold(entropy_RT, droppable_RT, 1 - share), math.inf, 1.0
-        case "random":
-            return -math.inf, math.inf, share
-    raise ValueError(f"tokens {entrodrop.tokens!r}")
 
 
 @torch.no_grad()

@@ -1,0 +1,106 @@
+"""EntroDrop on a batch: which of its tokens are dropped, and what the model sees and learns instead.
+
+Shapes: R rows of the training split, B rows of a batch, T positions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.data.packing import Packed
+from trainables.entropy import threshold
+from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
+from trainables.settings import EntroDrop
+from trainables.training.warm_model import WarmModel
+
+# Streams of random numbers: which tokens are dropped, and what stands in for them.
+_DRAW, _REPLACE = 0, 1
+
+
+@dataclass(frozen=True)
+class PresentedBatch:
+    """A batch as the model sees it, on the device.
+
+    Attributes:
+        dropped_BT: the tokens that are dropped.
+        by_zeros: whether zeros replace their embeddings.
+    """
+
+    rows: Packed
+    label_BT: Tensor
+    dropped_BT: Tensor
+    by_zeros: bool
+
+
+def present_all(warm: WarmModel, batch_B: Tensor) -> PresentedBatch:
+    """The rows `batch_B` with no token dropped."""
+    rows = warm.train[batch_B]
+    return PresentedBatch(rows, rows.label_RT, torch.zeros_like(rows.special_RT), by_zeros=False)
+
+
+class TokenDropout:
+    """Drops tokens of the training rows, as a pure function of seed, epoch and place in the data.
+
+    Attributes:
+        entropy_RT: of the training tokens, in nats, by which they are candidates.
+    """
+
+    entropy_RT: Tensor
+
+    def __init__(self, warm: WarmModel, entrodrop: EntroDrop, seed: int) -> None:
+        self._warm, self._entrodrop, self._seed = warm, entrodrop, seed
+        self.refresh_epochs = entrodrop.refresh_epochs
+        self.set_entropies(warm.entropy_RT)
+
+    def set_entropies(self, entropy_RT: Tensor) -> None:
+        """Fixes which of the training tokens may be dropped."""
+        self.entropy_RT = entropy_RT
+        droppable_RT = self._warm.droppable_RT
+        least, greatest, self._rate = _dropped_range(self._entrodrop, entropy_RT, droppable_RT)
+        candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
+        # The last row is the empty one.
+        self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self._warm.device)
+
+    def present(self, batch_B: Tensor, epoch: int, strength: float) -> PresentedBatch:
+        """The rows `batch_B` with tokens dropped at mask_ratio * `strength`, the curriculum's value in [0, 1]."""
+        rows, presentation = self._warm.train[batch_B], self._entrodrop.presentation
+        label_BT = rows.label_RT
+
+        def uniform_BT(stream: int) -> Tensor:
+            return uniforms(self._seed, epoch, rows.document_RT, rows.position_RT, stream)
+
+        rate = self._rate * self._entrodrop.mask_ratio * strength
+        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))
+        match presentation:
+            case "loss":
+                label_BT = ignore_labels(label_BT, dropped_BT)
+            case "input_mask_token":
+                mask_token = self._warm.prepared.vocabulary.mask_token
+                assert mask_token is not None
+                rows = rows.with_tokens(mask_tokens(rows.token_RT, dropped_BT, mask_token))
+            case "input_random_token":
+                ordinary_W = self._warm.ordinary_W
+                rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(_REPLACE), ordinary_W))
+        return PresentedBatch(rows, label_BT, dropped_BT, presentation == "input")
+
+
+def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
+    """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
+
+    The random control drops as many tokens as the method would: fewer of more candidates.
+    """
+    tau = entrodrop.nats
+    if tau is None:
+        assert entrodrop.quantile is not None
+        tau = threshold(entropy_RT, droppable_RT, entrodrop.quantile)
+    share = float((entropy_RT[droppable_RT] <= tau).double().mean())
+    match entrodrop.tokens:
+        case "low_entropy":
+            return -math.inf, tau, 1.0
+        case "high_entropy":
+            return threshold(entropy_RT, droppable_RT, 1 - share), math.inf, 1.0
+        case "random":
+            return -math.inf, math.inf, share
+    raise ValueError(f"tokens {entrodrop.tokens!r}")
