@@ -77,7 +77,7 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
     shown = [
         plots.plot_rebound(result, search.evaluations),
         plots.plot_history(result),
-        plots.plot_importances(entry),
+        plots.plot_importances(result, entry),
         *plots.plot_slices(result),
         plots.plot_rungs(entry),
         plots.plot_front(result, space),

@@ -227,13 +227,14 @@ def plot_history(result: ModelResult) -> Plot | None:
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title="validation objective (nats)")
     caption = f"{len(rows)} trials by their objective"
-    if (best := study.best()) is not None:
-        caption += f"; the lowest is {study.values(best)[0]:.4f}, of trial {best.number}"
+    if known := [row for row in rows if row[2] == "known"]:
+        number, label, _, lowest = min(known, key=lambda row: row[3])
+        caption += f"; the lowest is {lowest:.4f}, of trial {number} ({label})"
     rows.sort(key=lambda row: row[0])
     return Plot("The search", f"{caption}.", figure, ["trial", "arm", "objective is", "nats"], rows)
 
 
-def plot_importances(summary: Mapping[str, Any]) -> Plot | None:
+def plot_importances(result: ModelResult, summary: Mapping[str, Any]) -> Plot | None:
     """Which of the searched settings tell better trials from worse ones.
 
     Args:
@@ -243,10 +244,11 @@ def plot_importances(summary: Mapping[str, Any]) -> Plot | None:
     if not importances:
         return None
     figure = go.Figure()
-    for colour, (arm, shares) in zip(cycle(COLOURS), importances.items(), strict=False):
-        names = [_escape(_shorten(name, arm)) for name in shares]
-        label = _escape(label_arm(arm))
-        figure.add_bar(x=list(shares.values()), y=names, orientation="h", name=label, marker_color=colour)
+    for colour, arm in zip(cycle(COLOURS), result.searched.arms, strict=False):
+        if shares := importances.get(arm):
+            names, label = [_escape(_shorten(name, arm)) for name in shares], _escape(label_arm(arm))
+            figure.add_bar(x=list(shares.values()), y=names, orientation="h", name=label, marker_color=colour)
+    figure.update_yaxes(automargin=True)
     figure.update_xaxes(title="share of the difference between better and other trials", range=[0, 1])
     rows = [
         (label_arm(arm), _shorten(name, arm), share)

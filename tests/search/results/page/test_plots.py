@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from search.results.page.plots import Plot, plot_front, plot_rungs, plot_trend, plot_verdicts
+from search.results.page.plots import Plot, plot_front, plot_history, plot_rungs, plot_trend, plot_verdicts
 from search.results.size_trend import fit_size_trend
 from search.results.summary import summarize
 from search.studies.bootstrap import Verdict
@@ -68,6 +68,14 @@ def test_rungs_are_shown_with_their_correlation(tmp_path: Path) -> None:
     assert points(plot, "rank correlation") == [(200, pytest.approx(1.0)), (400, pytest.approx(1.0))]
     assert plot is not None
     assert "1.00 at the first, of 8 trials that ran to the end" in plot.caption
+
+
+def test_the_lowest_trial_may_be_the_baseline(tmp_path: Path) -> None:
+    asked = space(**NEVER_STOPPED)
+    result = fed(tmp_path, asked, losses=lambda candidate: [5.0 + (candidate.arm != "none")] * 8)
+    plot = plot_history(result)
+    assert plot is not None
+    assert plot.caption == "8 trials by their objective; the lowest is 5.0000, of trial 0 (no dropout)."
 
 
 def test_verdicts_differ_by_their_symbols(tmp_path: Path) -> None:
