@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.results.model_result import ModelResult, collect_differences, select_curves
 from search.space import Space
 from search.studies.bootstrap import Verdict
-from search.studies.confirmation import point_of
+from search.studies.comparison import point_of
 from trainables.figures import COLOURS, GREY, draw_legend, make_panels, write_png
 
 # Verdicts differ by colour, and by shape without it. The shapes have their names from Plotly.
@@ -76,7 +76,7 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
     )
     present = {difference.verdict for by_arm in differences.values() for difference in by_arm.values()}
     shapes = [
-        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.value)
+        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.words)
         for verdict, (colour, marker) in styles.items()
         if verdict in present
     ]

@@ -9,9 +9,10 @@ from optuna.trial import FrozenTrial
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.bootstrap import Difference, Verdict
-from search.studies.confirmation import Comparison, Confirmation, point_of
+from search.studies.comparison import Comparison, point_of
+from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
-from search.studies.storage import Studies
+from search.studies.storage import StudyStorage
 from search.studies.study import TrialStudy
 
 
@@ -107,7 +108,7 @@ def collect_differences(results: Sequence[ModelResult], space: Space) -> dict[st
     return {model: by_arm for model, by_arm in differences.items() if by_arm}
 
 
-def open_results(studies: Studies, spaces: Mapping[str, Space]) -> list[ModelResult]:
+def open_results(studies: StudyStorage, spaces: Mapping[str, Space]) -> list[ModelResult]:
     """The results of a search, from small to large models; their studies are made if there are none yet.
 
     Args:

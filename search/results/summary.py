@@ -16,7 +16,7 @@ from search.results.size_trend import fit_size_trend
 from search.results.stopping_audit import audit_stopping
 from search.space import Space
 from search.studies.search_study import SearchStudy
-from search.studies.study import losses_of
+from search.studies.study import losses_of, reason_of
 
 # Trials of an arm that importances can be told from.
 _FEWEST_FOR_IMPORTANCES = 6
@@ -91,8 +91,8 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
         "baseline": describe(study.baseline()),
         "best": describe(study.best()),
         "trials": {"complete": len(complete), "pruned": len(pruned), "failed": len(failed)},
-        "stopped": dict(Counter(t.user_attrs.get("reason") for t in pruned)),
-        "failures": {str(t.number): t.user_attrs.get("reason") for t in failed},
+        "stopped": dict(Counter(reason_of(t) for t in pruned)),
+        "failures": {str(t.number): reason_of(t) for t in failed},
         "audit": audit_stopping(study, stopping.first_rung, stopping.reduction_factor),
         "importances": compute_importances(study),
         "tokens": {"trained": cost["tokens"], "saved": saving["tokens"]},
@@ -112,7 +112,7 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
             "difference": {point: asdict(difference) for point, difference in result.verdict.items()},
             "among": result.confirmed.among,
             "arms": {arm: comparison.to_json() for arm, comparison in result.comparisons.items()},
-            "failures": {str(t.number): t.user_attrs.get("reason") for t in result.confirmed.trials(TrialState.FAIL)},
+            "failures": {str(t.number): reason_of(t) for t in result.confirmed.trials(TrialState.FAIL)},
             **confirming,
         }
     return summary

@@ -15,6 +15,8 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.plots import Plot
+from search.studies.bootstrap import Verdict
+from search.studies.study import describe_reason
 from trainables.storage.files import write_atomic
 
 
@@ -23,7 +25,8 @@ class _Section:
     """What the page shows of one model."""
 
     model: str
-    verdict: str
+    verdict: Verdict | None
+    verdict_words: str
     words: str
     cost: str
     failures: list[tuple[str, str]]
@@ -86,7 +89,8 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
     schedule = search.folder / f"best_schedule.{result.searched.slug}.yaml"
     return _Section(
         result.model,
-        verdict.value if verdict is not None else "not confirmed",
+        verdict,
+        verdict.words if verdict is not None else "not confirmed",
         words[0].upper() + words[1:],
         describe_costs(entry),
         _list_failures(entry),
@@ -98,8 +102,8 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
 def _list_failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
     confirming = entry.get("confirmation", {}).get("failures", {})
     return [
-        *((f"trial {number}", reason) for number, reason in entry["failures"].items()),
-        *((f"confirmation, run {number}", reason) for number, reason in confirming.items()),
+        *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
+        *((f"confirmation, run {number}", describe_reason(reason)) for number, reason in confirming.items()),
     ]
 
 

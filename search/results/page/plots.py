@@ -110,7 +110,7 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
                 error_x=_make_intervals(means, lows, highs),
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 11},
-                name=verdict.value,
+                name=verdict.words,
             )
     figure.add_vline(x=0, line_width=1, line_color=GREY)
     figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
@@ -120,7 +120,7 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
         f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals of "
         "each arm by itself, on documents and seeds that had no part in choosing the settings."
     )
-    rows = [[model, arm, d.mean, d.low, d.high, d.verdict.value] for model, arm, d in differences]
+    rows = [[model, arm, d.mean, d.low, d.high, d.verdict.words] for model, arm, d in differences]
     columns = ["model", "arm", "nats", "low", "high", "verdict"]
     return Plot("Is it better than no dropout?", caption, figure, columns, rows)
 

@@ -63,7 +63,7 @@ def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, M
         ((mean, height),) = points(figure, marker)
         assert height == row
         assert mean == pytest.approx([-0.3, 0.0, 0.4][row], abs=0.1)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [verdict.value for verdict in Verdict]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [verdict.words for verdict in Verdict]
 
 
 def test_what_has_nothing_to_show_is_not_written(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_verdicts_differ_by_their_symbols(tmp_path: Path) -> None:
     asked = space(arms=ARMS)
     plot = plot_verdicts([fed(tmp_path, asked)], asked)
     assert plot is not None
-    assert [trace.name for trace in plot.figure.data] == [verdict.value for verdict in Verdict]
+    assert [trace.name for trace in plot.figure.data] == [verdict.words for verdict in Verdict]
     assert len({trace.marker.symbol for trace in plot.figure.data}) == len(Verdict)
     assert [row[1] for row in plot.rows] == ["entrodrop", "weight-decay", "random-tokens"]
 
