@@ -106,7 +106,7 @@ def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> No
     assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
     assert entry["tokens"]["trained"] == 100
     assert describe_costs(entry).startswith("100 tokens")
-    assert describe_result(ModelResult(study, None), asked).endswith("failed: nan (1)")
+    assert describe_result(ModelResult(study, None), asked).endswith("failed: the loss is not finite (1)")
 
 
 def test_the_trend_is_of_what_was_searched(tmp_path: Path) -> None:
@@ -280,4 +280,4 @@ def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
-    assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: nan (8)"
+    assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: the loss is not finite (8)"
