@@ -280,4 +280,5 @@ def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
-    assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: the loss is not finite (8)"
+    words = describe_result(ModelResult(study, None), asked)
+    assert words == "no trial ran to its end; failed: the loss is not finite (8)"
