@@ -25,7 +25,7 @@ from trainables.config.command_line import configured, invocation, resume_comman
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.errors import ConfigError, one_line
-from trainables.storage.files import is_url, replace_atomic, write_atomic
+from trainables.storage.files import is_url, write_atomic
 
 if TYPE_CHECKING:
     # torch takes seconds to import: what is wrong with a file is told before that.
@@ -257,31 +257,30 @@ def _line(metrics: dict[str, float], epochs: int, left: float) -> str:
 
 
 def _record(run: "Run", output: Path) -> None:
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from trainables.figures import COLOURS, GREY, draw_legend, make_panels, write_png
 
     base = run.warm.prepared.base_losses
     losses = {"before": base, "evaluations": run.history}
     write_atomic(output / "losses.json", json.dumps(losses, indent=1) + "\n")
     epochs = [0.0, *(metrics["epoch"] for metrics in run.history)]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (panel,) = make_panels([run.warm.prepared.model])
     for name, label, colour in (
-        ("high_entropy_loss", "held out, high-entropy tokens", "#00798c"),
-        ("loss", "held out, all tokens", "0.4"),
-        ("low_entropy_loss", "held out, low-entropy tokens", "#edae49"),
-        ("general_loss", "general documents", "#9b5de5"),
+        ("high_entropy_loss", "held out, high-entropy tokens", COLOURS[1]),
+        ("loss", "held out, all tokens", GREY),
+        ("low_entropy_loss", "held out, low-entropy tokens", COLOURS[2]),
+        ("general_loss", "general documents", COLOURS[3]),
     ):
         if name in base:
-            axes.plot(epochs, [base[name], *(m[name] for m in run.history)], color=colour, label=label)
-    axes.plot(epochs[1:], [m["train_loss"] for m in run.history], color="#d1495b", linestyle=":", label="training")
+            panel.plot(epochs, [base[name], *(m[name] for m in run.history)], color=colour, label=label)
+    panel.plot(epochs[1:], [m["train_loss"] for m in run.history], color=COLOURS[0], linestyle=":", label="training")
     best = min(run.history, key=lambda metrics: metrics["high_entropy_loss"])
-    axes.plot(best["epoch"], best["high_entropy_loss"], "o", color="#00798c", label="weights that are kept")
-    axes.set(xlabel="epoch", ylabel="loss (nats)", title=run.warm.prepared.model)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    replace_atomic(output / "losses.png", partial(figure.savefig, dpi=130, format="png"))
+    panel.plot(best["epoch"], best["high_entropy_loss"], "o", color=COLOURS[1], label="weights that are kept")
+    panel.set(xlabel="epoch", ylabel="loss (nats)")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw_legend(panel)
+    write_png(output / "losses.png", figure)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,13 @@ class LoadedSearch:
 
     folder: Path
     space: Space
-    sizes: list[ModelResult]
+    results: list[ModelResult]
     summary: dict[str, Any]
     evaluations: Evaluations
     finished: bool
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -84,14 +84,14 @@ def load_search(folder: Path) -> Iterator[LoadedSearch]:
             else:
                 # To open a journal is to write to it: a search may be running, and its folder be another person's.
                 studies = open_journal(Path(shutil.copy(folder / JOURNAL, scratch)))
-            sizes = open_results(studies, dict.fromkeys(models, space))
+            results = open_results(studies, dict.fromkeys(models, space))
         except (DatabaseError, *DATABASE_ERRORS) as error:
             raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {describe_error(error)}") from None
         except JournalError as error:
             raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
-        finished = all(study.ended for size in sizes for study in size.studies) and (folder / SUMMARY).is_file()
+        finished = all(study.ended for result in results for study in result.studies) and (folder / SUMMARY).is_file()
         if finished:
-            summary = _summary(folder / SUMMARY)
+            summary = _read_summary(folder / SUMMARY)
         else:
-            summary = summarize(sizes, space, dict.fromkeys(models), {}, lambda study, number: None)
-        yield LoadedSearch(folder, space, sizes, summary, evaluations, finished)
+            summary = summarize(results, space, dict.fromkeys(models), {}, lambda study, number: None)
+        yield LoadedSearch(folder, space, results, summary, evaluations, finished)

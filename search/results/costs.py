@@ -9,13 +9,13 @@ from search.studies.search_study import SearchStudy
 from search.studies.study import STATES, TrialStudy, device_s_of, reason_of
 
 
-def sum_costs(ledger: TrialStudy) -> dict[str, Any]:
+def sum_costs(study: TrialStudy) -> dict[str, Any]:
     """The runs of a study that have ended, their tokens, and their device seconds; None if those were not measured."""
-    ended = ledger.trials(*STATES)
+    ended = study.trials(*STATES)
     measured = [device_s for t in ended if (device_s := device_s_of(t)) is not None]
     return {
         "runs": len(ended),
-        "tokens": sum(ledger.tokens(t.number) for t in ended),
+        "tokens": sum(study.tokens(t.number) for t in ended),
         "device_s": sum(measured) if measured else None,
     }
 
@@ -24,22 +24,22 @@ def sum_savings(study: SearchStudy) -> dict[str, Any]:
     """Tokens that the trials that were stopped early did not train on, and an estimate of the device seconds that these
     would have taken, at each one's own speed; None if one's speed is unknown."""
     tokens, device_s = 0, 0.0
-    known = True
+    complete = True
     for trial in study.trials(TrialState.PRUNED):
         trained = study.tokens(trial.number)
-        left = (study.full_tokens or trained) - trained
-        tokens += left
-        if (took := device_s_of(trial)) is not None and trained:
-            device_s += left * took / trained
+        skipped = (study.full_tokens or trained) - trained
+        tokens += skipped
+        if (trial_s := device_s_of(trial)) is not None and trained:
+            device_s += skipped * trial_s / trained
         else:
-            known = False
-    return {"tokens": tokens, "device_s": device_s if known else None}
+            complete = False
+    return {"tokens": tokens, "device_s": device_s if complete else None}
 
 
 def tabulate_trials(study: SearchStudy) -> list[dict[str, Any]]:
     """Each trial of a search: what it cost, and its objective in nats; None if it failed or was stopped before the
     objective was known, as what it had until then cannot be compared."""
-    known = {trial.number: study.values(trial)[0] for arm in study.arms for trial in study.ranked(arm)}
+    objectives = {trial.number: study.values(trial)[0] for arm in study.arms for trial in study.ranked(arm)}
     return [
         {
             "number": trial.number,
@@ -48,38 +48,38 @@ def tabulate_trials(study: SearchStudy) -> list[dict[str, Any]]:
             "reason": reason_of(trial),
             "tokens": study.tokens(trial.number),
             "device_s": device_s_of(trial),
-            "objective": known.get(trial.number),
+            "objective": objectives.get(trial.number),
         }
         for trial in study.trials(*STATES, TrialState.RUNNING)
     ]
 
 
 def describe_costs(entry: Mapping[str, Any]) -> str:
-    """One line on what the search of a size has cost, from its entry in summary.json."""
-    trained, left = entry["tokens"]["trained"], entry["tokens"]["saved"]
-    parts = [f"{_amount(trained, entry['device_s'])} in {_count(sum(entry['trials'].values()), 'trial')}"]
+    """One line on what the search of a model has cost, from its entry in summary.json."""
+    trained, saved = entry["tokens"]["trained"], entry["tokens"]["saved"]
+    parts = [f"{_format_amount(trained, entry['device_s'])} in {_format_count(sum(entry['trials'].values()), 'trial')}"]
     if (confirmation := entry.get("confirmation")) is not None:
-        amount = _amount(confirmation["tokens"], confirmation["device_s"])
-        parts.append(f"{amount} in {_count(confirmation['runs'], 'run')} to confirm")
+        amount = _format_amount(confirmation["tokens"], confirmation["device_s"])
+        parts.append(f"{amount} in {_format_count(confirmation['runs'], 'run')} to confirm")
     stopping = []
-    if left:
-        hours = f", about {_hours(entry['saved_device_s'])}" if entry["saved_device_s"] else ""
-        stopping.append(f"stopping early saved {left:,} tokens ({100 * left / (trained + left):.0f} %){hours}")
+    if saved:
+        hours = f", about {_format_hours(entry['saved_device_s'])}" if entry["saved_device_s"] else ""
+        stopping.append(f"stopping early saved {saved:,} tokens ({100 * saved / (trained + saved):.0f} %){hours}")
     if audited := entry["audit"]["audited"]:
         wrong = entry["audit"]["wrong"]
         stopping.append(
-            f"{wrong} of {_count(audited, 'audited stop')} {'was' if 1 in (wrong, audited) else 'were'} wrong"
+            f"{wrong} of {_format_count(audited, 'audited stop')} {'was' if 1 in (wrong, audited) else 'were'} wrong"
         )
     return "; ".join([*parts, ", ".join(stopping)] if stopping else parts)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _format_count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _amount(tokens: int, device_s: float | None) -> str:
-    return f"{tokens:,} tokens, {_hours(device_s)}" if device_s else f"{tokens:,} tokens"
+def _format_amount(tokens: int, device_s: float | None) -> str:
+    return f"{tokens:,} tokens, {_format_hours(device_s)}" if device_s else f"{tokens:,} tokens"
 
 
-def _hours(device_s: float) -> str:
+def _format_hours(device_s: float) -> str:
     return f"{device_s / 3600:,.2f} device hours" if device_s >= 36 else f"{device_s:.0f} device seconds"

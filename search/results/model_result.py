@@ -1,8 +1,10 @@
-"""What came of one model size: its search, its confirmation, and the verdict."""
+"""What came of one model: its search, its confirmation, the verdict, and what figures show of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from optuna.trial import FrozenTrial
 
 from search.arms import BASELINE
 from search.space import Space
@@ -16,7 +18,7 @@ from search.studies.study import TrialStudy
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model size of a search.
+    """One model of a search.
 
     Attributes:
         confirmed: None if the space asks for no confirmation.
@@ -53,24 +55,77 @@ class ModelResult:
         return self.confirmed.verdict(self.chosen)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """An arm's chosen setting.
+
+    Attributes:
+        study: its name.
+        runs: all seeds of the confirmation, or the arm's best trial.
+    """
+
+    label: str
+    study: str
+    runs: list[FrozenTrial]
+
+
+def select_curves(result: ModelResult) -> list[Curve]:
+    """The curve of each arm that has a run, the baseline's where the space has it."""
+    curves = []
+    for arm in result.searched.arms:
+        ranked = result.searched.ranked(arm)
+        if result.confirmed is not None and (runs := result.confirmed.runs_of(arm)):
+            study, number = result.confirmed.name, runs[0].user_attrs["trial"]
+            trial = next((trial for trial in ranked if trial.number == number), None)
+        elif ranked:
+            study, runs, trial = result.searched.name, ranked[:1], ranked[0]
+        else:
+            continue
+        label = label_arm(arm)
+        if trial is not None and arm != BASELINE:
+            label += f", trial {trial.number}"
+            if (curriculum := result.searched.parameters(trial).get("curriculum")) is not None:
+                label += f" ({curriculum['shape']})"
+        curves.append(Curve(label, study, runs))
+    return curves
+
+
+def label_arm(arm: str) -> str:
+    return "no dropout" if arm == BASELINE else arm
+
+
+def collect_differences(results: Sequence[ModelResult], space: Space) -> dict[str, dict[str, Difference]]:
+    """For each model that was confirmed, each arm's difference to no dropout in high-entropy test loss, in nats."""
+    point = point_of(space)
+    differences = {
+        result.model: {
+            arm: comparison.differences[point]["high_entropy_loss"]
+            for arm, comparison in result.comparisons.items()
+            if arm != BASELINE
+        }
+        for result in results
+    }
+    return {model: by_arm for model, by_arm in differences.items() if by_arm}
+
+
 def open_results(studies: StudyStorage, spaces: Mapping[str, Space]) -> list[ModelResult]:
-    """The sizes of a search, from small to large; their studies are made if there are none yet.
+    """The results of a search, from small to large models; their studies are made if there are none yet.
 
     Args:
         spaces: of each model, with the workers and slots that it gets.
     """
-    sizes: list[ModelResult] = []
+    results: list[ModelResult] = []
     for model, space in spaces.items():
-        searched = SearchStudy(studies, model, space, sizes[-1].searched if sizes else None)
-        sizes.append(ModelResult(searched, Confirmation(studies, searched, space) if space.confirmation else None))
-    return sizes
+        searched = SearchStudy(studies, model, space, results[-1].searched if results else None)
+        results.append(ModelResult(searched, Confirmation(studies, searched, space) if space.confirmation else None))
+    return results
 
 
-def recommend_arm(size: ModelResult, space: Space) -> str | None:
+def recommend_arm(result: ModelResult, space: Space) -> str | None:
     """The arm that the confirmation chose or, if that was worse, the baseline that beat it; None without one."""
-    return BASELINE if verdict_of(size, space) == Verdict.WORSE else size.chosen
+    return BASELINE if verdict_of(result, space) == Verdict.WORSE else result.chosen
 
 
-def verdict_of(size: ModelResult, space: Space) -> Verdict | None:
+def verdict_of(result: ModelResult, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
-    return size.verdict[point_of(space)].verdict if size.verdict else None
+    return result.verdict[point_of(space)].verdict if result.verdict else None

@@ -1,4 +1,4 @@
-"""The models that a space asks to register in MLflow: of each size the one that its confirmation recommends."""
+"""The models that a space asks to register in MLflow: of each model the one that its confirmation recommends."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,37 +10,37 @@ from search.space import Space
 from trainables.storage.files import fetch_folder, remove, store_errors
 
 
-def register_models(where: Output, space: Space, sizes: Sequence[ModelResult], record: Recorder) -> list[str]:
+def register_models(output: Output, space: Space, results: Sequence[ModelResult], record: Recorder) -> list[str]:
     """Has MLflow register the recommended models, and removes the others.
 
     Returns:
-        for a person, which sizes have none and why.
+        for a person, which models are not registered and why.
 
     Raises:
         StorageError: the store of the output's URL does not answer.
     """
     missing = []
-    for size in sizes:
+    for result in results:
         run = None
-        if size.confirmed is not None and (arm := recommend_arm(size, space)) is not None:
-            run = size.confirmed.run_with_model(arm)
-        own = None
+        if result.confirmed is not None and (arm := recommend_arm(result, space)) is not None:
+            run = result.confirmed.run_with_model(arm)
+        folder = None
         if run is not None:
-            own = _kept_alone(where, Path(size.studies[-1].slug) / str(run.number))
-        if run is None or own is None:
-            why = "nothing was confirmed" if run is None else "its weights were not kept"
-            missing.append(f"{size.model}: no model is registered, as {why}")
+            folder = _keep_only(output, Path(result.studies[-1].slug) / str(run.number))
+        if run is None or folder is None:
+            reason = "nothing was confirmed" if run is None else "its weights were not kept"
+            missing.append(f"{result.model}: no model is registered, as {reason}")
             continue
-        tags = {"model": size.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(size, space))}
+        tags = {"model": result.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(result, space))}
         record.register(
-            f"{space.tracking.register_as}-{size.searched.slug}", size.studies[-1].name, run.number, own, tags
+            f"{space.tracking.register_as}-{result.searched.slug}", result.studies[-1].name, run.number, folder, tags
         )
     return missing
 
 
-def _kept_alone(where: Output, name: Path) -> Path | None:
+def _keep_only(output: Output, name: Path) -> Path | None:
     """The folder of a model on this machine, once those beside it are removed; None if it is not there."""
-    kept = where.models / name.as_posix()
+    kept = output.models / name.as_posix()
     with store_errors(kept):
         if not kept.exists():
             return None
@@ -49,6 +49,6 @@ def _kept_alone(where: Output, name: Path) -> Path | None:
                 remove(other)
     if isinstance(kept, Path):
         return kept
-    own = where.folder / MODELS / name
-    fetch_folder(kept, own)
-    return own
+    folder = output.folder / MODELS / name
+    fetch_folder(kept, folder)
+    return folder

@@ -27,19 +27,19 @@ def fit_size_trend(best: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
     """
     if len(best) < 2:
         return None
-    ordered = sorted(best, key=lambda one: one[0])
+    ordered = sorted(best, key=lambda model: model[0])
     sizes = [size for size, _ in ordered]
     common = [name for name in ordered[0][1] if all(name in numbers for _, numbers in ordered)]
     settings = {name: [numbers[name] for _, numbers in ordered] for name in common}
     extrapolation = None
     if len(distinct := sorted(set(sizes))) >= _FEWEST_SIZES:
-        beyond = round(distinct[-1] * distinct[-1] / distinct[-2])
-        predicted = {name: _predicted(sizes, values, beyond) for name, values in settings.items()}
-        extrapolation = {"size": beyond, "confidence": _CONFIDENCE, "settings": predicted}
+        larger = round(distinct[-1] * distinct[-1] / distinct[-2])
+        predicted = {name: _predict(sizes, values, larger) for name, values in settings.items()}
+        extrapolation = {"size": larger, "confidence": _CONFIDENCE, "settings": predicted}
     return {"sizes": sizes, "settings": settings, "extrapolation": extrapolation}
 
 
-def _predicted(sizes: Sequence[int], values: Sequence[float], size: int) -> dict[str, float]:
+def _predict(sizes: Sequence[int], values: Sequence[float], size: int) -> dict[str, float]:
     x, y, at = np.log(sizes), np.array(values), math.log(size)
     line = stats.linregress(x, y)
     middle = float(line.intercept + line.slope * at)

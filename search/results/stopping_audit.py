@@ -31,7 +31,7 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
     wrong = [t for t in audited if _was_wrong(study, t)]
     return {
         "rungs": [
-            {"tokens": rung, "trials": len(complete), "rank_correlation": _correlation(study, complete, rung)}
+            {"tokens": rung, "trials": len(complete), "rank_correlation": _correlate(study, complete, rung)}
             for rung in rungs(first_rung, factor, study.full_tokens or 0)
         ],
         "audited": len(audited),
@@ -40,17 +40,17 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
     }
 
 
-def _correlation(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
-    found, trials = [], []
+def _correlate(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
+    correlations, counts = [], []
     for arm in study.arms:
-        own = [trial for trial in complete if trial.user_attrs["arm"] == arm]
-        there = [value_at(trial, rung, study.objective) or 0.0 for trial in own]
-        end = [study.value(trial.number) for trial in own]
+        trials = [trial for trial in complete if trial.user_attrs["arm"] == arm]
+        at_rung = [value_at(trial, rung, study.objective) or 0.0 for trial in trials]
+        at_end = [study.value(trial.number) for trial in trials]
         # Before the dropout starts, trials with one learning rate are equal.
-        if len(own) >= _FEWEST and len(set(there)) > 1 and len(set(end)) > 1:
-            found.append(float(stats.spearmanr(there, end).statistic))
-            trials.append(len(own))
-    return float(np.average(found, weights=trials)) if found else None
+        if len(trials) >= _FEWEST and len(set(at_rung)) > 1 and len(set(at_end)) > 1:
+            correlations.append(float(stats.spearmanr(at_rung, at_end).statistic))
+            counts.append(len(trials))
+    return float(np.average(correlations, weights=counts)) if correlations else None
 
 
 def _was_wrong(study: SearchStudy, trial: FrozenTrial) -> bool:

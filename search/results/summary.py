@@ -23,7 +23,7 @@ _FEWEST_FOR_IMPORTANCES = 6
 
 
 def summarize(
-    sizes: Sequence[ModelResult],
+    results: Sequence[ModelResult],
     space: Space,
     parameters: Mapping[str, int | None],
     timing: dict[str, float | None],
@@ -35,22 +35,25 @@ def summarize(
         parameters: how many each model has, where that is known.
         run_id: the MLflow run of a study's trial; None if MLflow has not named it yet.
     """
-    summary = {"models": {size.model: _summary_of(size, space, run_id) for size in sizes}, "timing": timing}
+    summary = {
+        "models": {result.model: _summarize_model(result, space, run_id) for result in results},
+        "timing": timing,
+    }
     summary["trend"] = fit_size_trend(
         [
-            (count, _numbers(size.searched, best))
-            for size in sizes
-            if (best := size.searched.best()) is not None and (count := parameters[size.model]) is not None
+            (count, _collect_numbers(result.searched, best))
+            for result in results
+            if (best := result.searched.best()) is not None and (count := parameters[result.model]) is not None
         ]
     )
     return summary
 
 
-def _numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]:
+def _collect_numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]:
     """The numbers among a trial's searched settings, with the middle of the curriculum's rise, whatever its shape."""
     parameters = study.parameters(trial)
     searched = [name.removeprefix(f"{trial.user_attrs['arm']}.") for name in trial.params]
-    found = {
+    numbers = {
         name: value
         for name, value in flatten(parameters).items()
         if name in searched and isinstance(value, float) and not name.startswith("curriculum.")
@@ -59,14 +62,14 @@ def _numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]:
         from trainables.curriculum import curriculum_from
 
         rise = curriculum_from(parameters["curriculum"])
-        found["curriculum.half_strength"] = next(i / 100 for i in range(101) if rise(i / 100) >= 0.5)
-    return found
+        numbers["curriculum.half_strength"] = next(i / 100 for i in range(101) if rise(i / 100) >= 0.5)
+    return numbers
 
 
-def _summary_of(size: ModelResult, space: Space, run_id: Callable[[str, int], str | None]) -> dict[str, Any]:
-    study = size.searched
+def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, int], str | None]) -> dict[str, Any]:
+    study = result.searched
 
-    def entry(trial: FrozenTrial | None) -> dict[str, Any] | None:
+    def describe(trial: FrozenTrial | None) -> dict[str, Any] | None:
         if trial is None:
             return None
         losses = losses_of(trial)
@@ -82,34 +85,34 @@ def _summary_of(size: ModelResult, space: Space, run_id: Callable[[str, int], st
 
     pruned, failed = study.trials(TrialState.PRUNED), study.trials(TrialState.FAIL)
     complete = study.trials(TrialState.COMPLETE)
-    cost, spared = sum_costs(study), sum_savings(study)
+    cost, saving = sum_costs(study), sum_savings(study)
     stopping = space.early_stopping
     summary = {
-        "baseline": entry(study.baseline()),
-        "best": entry(study.best()),
+        "baseline": describe(study.baseline()),
+        "best": describe(study.best()),
         "trials": {"complete": len(complete), "pruned": len(pruned), "failed": len(failed)},
         "stopped": dict(Counter(reason_of(t) for t in pruned)),
         "failures": {str(t.number): reason_of(t) for t in failed},
         "audit": audit_stopping(study, stopping.first_rung, stopping.reduction_factor),
         "importances": compute_importances(study),
-        "tokens": {"trained": cost["tokens"], "saved": spared["tokens"]},
+        "tokens": {"trained": cost["tokens"], "saved": saving["tokens"]},
         "device_s": cost["device_s"],
-        "saved_device_s": spared["device_s"],
+        "saved_device_s": saving["device_s"],
         "trials_table": tabulate_trials(study),
     }
     if len(space.objectives) > 1:
         summary["pareto_front"] = [
-            {**(entry(trial) or {}), **dict(zip(space.objectives, study.values(trial), strict=True))}
+            {**(describe(trial) or {}), **dict(zip(space.objectives, study.values(trial), strict=True))}
             for trial in study.pareto_front()
         ]
-    if size.confirmed is not None and (confirming := sum_costs(size.confirmed))["runs"]:
+    if result.confirmed is not None and (confirming := sum_costs(result.confirmed))["runs"]:
         summary["confirmation"] = {
-            "chosen": size.chosen,
-            "verdict": verdict_of(size, space),
-            "difference": {point: asdict(found) for point, found in size.verdict.items()},
-            "among": size.confirmed.among,
-            "arms": {arm: comparison.to_json() for arm, comparison in size.comparisons.items()},
-            "failures": {str(t.number): reason_of(t) for t in size.confirmed.trials(TrialState.FAIL)},
+            "chosen": result.chosen,
+            "verdict": verdict_of(result, space),
+            "difference": {point: asdict(difference) for point, difference in result.verdict.items()},
+            "among": result.confirmed.among,
+            "arms": {arm: comparison.to_json() for arm, comparison in result.comparisons.items()},
+            "failures": {str(t.number): reason_of(t) for t in result.confirmed.trials(TrialState.FAIL)},
             **confirming,
         }
     return summary
@@ -118,30 +121,30 @@ def _summary_of(size: ModelResult, space: Space, run_id: Callable[[str, int], st
 def compute_importances(study: SearchStudy) -> dict[str, dict[str, float]]:
     """For each arm, the share of each searched setting in what tells its better trials from the others (PED-ANOVA,
     arXiv 2304.10255); arms with too few trials are left out."""
-    found = {}
+    importances = {}
     for arm in study.arms:
         ranked = study.ranked(arm)
-        common = common_parameters(ranked)
+        common = list_common_parameters(ranked)
         if len(ranked) >= _FEWEST_FOR_IMPORTANCES and common:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            shown = as_plain_study(study, ranked)
-            found[arm] = optuna.importance.get_param_importances(shown, evaluator=evaluator, params=common)
-    return found
+            plain = as_plain_study(study, ranked)
+            importances[arm] = optuna.importance.get_param_importances(plain, evaluator=evaluator, params=common)
+    return importances
 
 
 def as_plain_study(study: SearchStudy, trials: Sequence[FrozenTrial]) -> optuna.Study:
     """A study of its own with these trials, each complete and with its objective, for what Optuna makes of studies."""
-    shown = optuna.create_study()
-    shown.add_trials(
+    plain = optuna.create_study()
+    plain.add_trials(
         [
             optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=study.values(t)[0])
             for t in trials
         ]
     )
-    return shown
+    return plain
 
 
-def common_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
+def list_common_parameters(trials: Sequence[FrozenTrial]) -> list[str]:
     """The searched settings that all trials have."""
     return [name for name in (trials[0].params if trials else ()) if all(name in t.params for t in trials)]
 

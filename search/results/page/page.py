@@ -22,7 +22,7 @@ from trainables.storage.files import write_atomic
 
 @dataclass(frozen=True)
 class _Section:
-    """What the page tells of one model size."""
+    """What the page shows of one model."""
 
     model: str
     verdict: Verdict | None
@@ -36,7 +36,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Part:
-    """What the page tells of one search."""
+    """What the page shows of one search."""
 
     search: LoadedSearch
     sections: list[_Section]
@@ -51,49 +51,55 @@ class _Part:
 def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
     """Writes the report of these searches to `path`, whole or not at all."""
     environment = Environment(loader=PackageLoader("search.results.page"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["number"] = _number
+    environment.filters["number"] = _format_number
     template = environment.get_template("report.html.j2")
     names = ", ".join(search.space.name for search in searches)
-    text = template.render(title=names, parts=[_part(s) for s in searches], plotly_js=plotly.offline.get_plotlyjs())
+    text = template.render(
+        title=names, parts=[_build_part(s) for s in searches], plotly_js=plotly.offline.get_plotlyjs()
+    )
     write_atomic(path, text)
 
 
-def _part(search: LoadedSearch) -> _Part:
-    sizes, space = search.sizes, search.space
-    overall = [plots.verdicts(sizes, space), plots.curricula(sizes), plots.trend(search.summary["trend"])]
+def _build_part(search: LoadedSearch) -> _Part:
+    results, space = search.results, search.space
+    shown = [
+        plots.plot_verdicts(results, space),
+        plots.plot_curricula(results),
+        plots.plot_trend(search.summary["trend"]),
+    ]
     return _Part(
         search,
-        [_section(search, size) for size in sizes],
-        [plot for plot in overall if plot is not None],
+        [_build_section(search, result) for result in results],
+        [plot for plot in shown if plot is not None],
         (search.folder / RESOLVED).read_text(encoding="utf-8"),
     )
 
 
-def _section(search: LoadedSearch, size: ModelResult) -> _Section:
-    entry, space = search.summary["models"][size.model], search.space
-    drawn = [
-        plots.rebound(size, search.evaluations),
-        plots.history(size),
-        plots.importances(size, entry),
-        *plots.slices(size),
-        plots.rungs(entry),
-        plots.front(size, space),
+def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
+    entry, space = search.summary["models"][result.model], search.space
+    shown = [
+        plots.plot_rebound(result, search.evaluations),
+        plots.plot_history(result),
+        plots.plot_importances(result, entry),
+        *plots.plot_slices(result),
+        plots.plot_rungs(entry),
+        plots.plot_front(result, space),
     ]
-    verdict, words = verdict_of(size, space), describe_result(size, space)
-    schedule = search.folder / f"best_schedule.{size.searched.slug}.yaml"
+    verdict, words = verdict_of(result, space), describe_result(result, space)
+    schedule = search.folder / f"best_schedule.{result.searched.slug}.yaml"
     return _Section(
-        size.model,
+        result.model,
         verdict,
         verdict.words if verdict is not None else "not confirmed",
         words[0].upper() + words[1:],
         describe_costs(entry),
-        _failures(entry),
+        _list_failures(entry),
         str(schedule) if search.finished and schedule.is_file() else None,
-        [plot for plot in drawn if plot is not None],
+        [plot for plot in shown if plot is not None],
     )
 
 
-def _failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
     confirming = entry.get("confirmation", {}).get("failures", {})
     return [
         *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
@@ -101,7 +107,7 @@ def _failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _number(value: object) -> str:
+def _format_number(value: object) -> str:
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"

@@ -27,7 +27,7 @@ def output(tmp_path: Path, kind: str) -> Output:
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
 def test_one_model_stays_and_is_on_this_machine(tmp_path: Path, kind: str) -> None:
     where = output(tmp_path, kind)
-    own = registry._kept_alone(where, NAME)
+    own = registry._keep_only(where, NAME)
     assert own == where.folder / "models" / NAME
     assert (own / "config.json").read_text() == "3"
     assert [path.name for path in (where.models / "nano-confirmation").iterdir()] == ["3"]
@@ -35,11 +35,11 @@ def test_one_model_stays_and_is_on_this_machine(tmp_path: Path, kind: str) -> No
 
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
 def test_a_model_that_is_not_there(tmp_path: Path, kind: str) -> None:
-    assert registry._kept_alone(output(tmp_path, kind), Path("nano-confirmation") / "7") is None
+    assert registry._keep_only(output(tmp_path, kind), Path("nano-confirmation") / "7") is None
 
 
 def test_a_store_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = output(tmp_path, "file")
     monkeypatch.setattr(type(where.models), "exists", lambda _: 1 / 0)
     with pytest.raises(StorageError, match="division by zero"):
-        registry._kept_alone(where, NAME)
+        registry._keep_only(where, NAME)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from search.results.costs import describe_costs
-from search.results.files import best_schedule, describe_result, tabulate_comparison, write_results
+from search.results.files import describe_result, format_best_schedule, tabulate_comparison, write_results
 from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, load
@@ -106,7 +106,7 @@ def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> No
     assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
     assert entry["tokens"]["trained"] == 100
     assert describe_costs(entry).startswith("100 tokens")
-    assert describe_result(ModelResult(study, None), asked).endswith("failed: nan (1)")
+    assert describe_result(ModelResult(study, None), asked).endswith("failed: the loss is not finite (1)")
 
 
 def test_the_trend_is_of_what_was_searched(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_cost_line_of_a_search(asked: Space, size: ModelResult) -> None:
 
 
 def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: ModelResult, tmp_path: Path) -> None:
-    text = best_schedule(size, asked)
+    text = format_best_schedule(size, asked)
     assert text is not None
     path = tmp_path / "best.yaml"
     path.write_text(text)
@@ -182,7 +182,7 @@ def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:
     for uri, kept in (("http://me:hunter2@host", None), ("http://host:5000", "http://host:5000")):
         asked = space(confirmation=None, tracking={"uri": uri})
         (tmp_path / str(kept is None)).mkdir()
-        text = best_schedule(fed(tmp_path / str(kept is None), asked), asked)
+        text = format_best_schedule(fed(tmp_path / str(kept is None), asked), asked)
         assert text is not None
         assert "hunter2" not in text
         (tmp_path / "best.yaml").write_text(text)
@@ -195,7 +195,7 @@ def test_a_setting_that_turns_out_worse_is_not_recommended(tmp_path: Path) -> No
     size = fed(tmp_path, asked, losses=shallow("random-tokens"))
     assert size.chosen == "random-tokens"
     assert told(asked, size)["models"][MODEL]["confirmation"]["verdict"] == Verdict.WORSE
-    text = best_schedule(size, asked)
+    text = format_best_schedule(size, asked)
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config).entrodrop is None
@@ -206,7 +206,7 @@ def test_the_schedules_of_two_sizes_have_names_of_their_own(tmp_path: Path) -> N
     for name, expected in (("math", "math-best-builtin-nano"), ("m" * 100, f"{'m' * 82}-best-builtin-nano")):
         asked = space(confirmation=None, name=name)
         (tmp_path / name).mkdir()
-        text = best_schedule(fed(tmp_path / name, asked), asked)
+        text = format_best_schedule(fed(tmp_path / name, asked), asked)
         assert yaml.safe_load(text or "")["name"] == expected
 
 
@@ -214,7 +214,7 @@ def test_without_a_confirmation_nothing_is_called_confirmed(tmp_path: Path) -> N
     asked = space(confirmation=None)
     size = fed(tmp_path, asked)
     assert "confirmation" not in told(asked, size)["models"][MODEL]
-    assert "# It has not been confirmed." in (best_schedule(size, asked) or "")
+    assert "# It has not been confirmed." in (format_best_schedule(size, asked) or "")
     assert describe_result(size, asked).endswith("not confirmed")
 
 
@@ -249,7 +249,7 @@ def test_no_dropout_is_exported_as_it_beat_the_schedule(tmp_path: Path) -> None:
         size = fed(tmp_path, asked, losses=losses)
     beaten = size.comparisons["none"].contestant
     assert beaten.trial is None
-    text = best_schedule(size, asked)
+    text = format_best_schedule(size, asked)
     assert text is not None
     assert text.startswith("# No dropout, with the best trial's learning rate, of builtin/nano in the search fed.\n")
     (tmp_path / "best.yaml").write_text(text)
@@ -259,7 +259,7 @@ def test_no_dropout_is_exported_as_it_beat_the_schedule(tmp_path: Path) -> None:
 def test_a_sentence_keeps_the_names_of_arms(tmp_path: Path) -> None:
     asked = space(arms=[{"name": "none", "schedule": None}, {"name": "EntroDrop"}])
     with mock.patch.dict(EFFECTS, EntroDrop=-0.3):
-        text = best_schedule(fed(tmp_path, asked), asked)
+        text = format_best_schedule(fed(tmp_path, asked), asked)
     assert text is not None
     assert " (EntroDrop): confirmed better" in text
 
@@ -280,4 +280,5 @@ def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
-    assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: nan (8)"
+    words = describe_result(ModelResult(study, None), asked)
+    assert words == "no trial ran to its end; failed: the loss is not finite (8)"

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE, curriculum_name, flatten
-from search.results.files import best_schedule, write_results
+from search.results.files import format_best_schedule, write_results
 from search.results.model_result import ModelResult
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
@@ -240,7 +240,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert flatten(middle.parameters)["curriculum.rises"] == [0.5, 0.5, 0.5]
 
     run(opened, middle.number, curve(5.0, 6.0))
-    text = best_schedule(ModelResult(opened, None), space(**changes))
+    text = format_best_schedule(ModelResult(opened, None), space(**changes))
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings

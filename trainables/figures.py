@@ -1,0 +1,44 @@
+"""PNG figures that look alike: one palette, panels side by side, legends below them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from trainables.storage.files import replace_atomic
+
+# They differ from each other on white and on black.
+COLOURS = ("#d1495b", "#0f8fa6", "#c98a1b", "#9b5de5", "#4f9d6e", "#6b7fa3", "#b0708f")
+GREY = "#808080"
+_COLUMNS = 3
+_LONGEST_TITLE = 40
+
+
+def make_panels(titles: Sequence[str], width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Any]]:
+    """A figure with a panel for each title, in rows of at most three.
+
+    Args:
+        width, height: of a panel, in inches.
+    """
+    columns = min(len(titles), _COLUMNS)
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[len(titles) :]:
+        panel.remove()
+    for panel, title in zip(panels, titles, strict=False):
+        panel.set_title(title if len(title) <= _LONGEST_TITLE else f"…{title[1 - _LONGEST_TITLE :]}", fontsize="medium")
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels[: len(titles)]
+
+
+def draw_legend(panel: Any) -> None:
+    """Draws the legend below the panel, where it hides nothing."""
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 4.0}
+    panel.legend(frameon=False, fontsize="small", ncols=2, **below)
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    replace_atomic(path, partial(figure.savefig, dpi=130, format="png"))
