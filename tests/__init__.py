@@ -1,5 +1,6 @@
-"""Tests mirror the packages; see CONTRIBUTING.md for their tiers."""
+"""Tests mirror the packages."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TIERS = ("unit", "integration", "faults", "cluster")

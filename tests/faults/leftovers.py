@@ -8,7 +8,6 @@ before and after. About a minute.
 Keys: trials, left (what there is more of, or less, than before; empty if nothing).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -31,6 +30,7 @@ from search.scheduling.tune_adapter import remove_checkpoints, run_trials
 from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
 from tests import tiny
+from tests.scripts import parse, parser_of, write_results
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.settings import ModelSettings
 from trainables.slots.shared import SlotConfig, StopSignal
@@ -64,6 +64,14 @@ def census() -> dict[str, Any]:
     }
 
 
+def changes_since(before: dict[str, Any]) -> dict[str, list[Any]]:
+    """What there is more of, or less, half a minute later at most: before and after, by kind."""
+    deadline = time.monotonic() + 30
+    while (after := census()) != before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return {kind: [before[kind], after[kind]] for kind in before if before[kind] != after[kind]}
+
+
 def left_by(trials: int, folder: Path) -> dict[str, Any]:
     """What so many stopped trials have changed, before and after."""
     asked = space(
@@ -84,25 +92,21 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         remove_checkpoints([study], folder / "checkpoints", remove)
         assert trial_loop.error is None
         assert [trial.state for trial in study.study.trials] == [TrialState.PRUNED] * trials
-        deadline = time.monotonic() + 30
-        while (after := census()) != before and time.monotonic() < deadline:
-            time.sleep(0.5)
+        left = changes_since(before)
     assert not (folder / "checkpoints").exists()
     assert not (folder / "ray").exists()
-    return {kind: [before[kind], after[kind]] for kind in before if before[kind] != after[kind]}
+    return left
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, trials=4)
     os.environ.update(ray_environment())
     with tempfile.TemporaryDirectory() as folder:
         result = {"trials": options.trials, "left": left_by(options.trials, Path(folder))}
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
     return int(bool(result["left"]))
 
 

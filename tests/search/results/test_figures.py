@@ -115,7 +115,7 @@ def test_what_has_nothing_to_show_is_not_written(tmp_path: Path) -> None:
     assert draw_front([size], asked) is None
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_all_pictures_are_written_whole(tmp_path: Path) -> None:
     objectives = ["high_entropy_loss", "low_entropy_loss"]
     asked = space(models=["builtin/nano", "builtin/micro"], arms=ARMS, objectives=objectives, **NEVER_STOPPED)

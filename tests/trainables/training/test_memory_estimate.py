@@ -58,7 +58,7 @@ def test_the_plan_is_near_what_a_run_takes(model: str, built: str, precision: st
     assert planned.total == pytest.approx(measured(config, how, 2, 128, precision, keep_best=True), rel=0.2)
 
 
-@pytest.mark.integration
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("sharding", "built", "precision"), [("ddp", "whole", "bf16"), ("fsdp", "checkpointed", "fp32")]
 )
