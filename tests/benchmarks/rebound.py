@@ -68,7 +68,8 @@ def settings(epochs: int, seed: int, changes: dict[str, Any]) -> Settings:
 
 
 def measure(model: str, options: argparse.Namespace) -> None:
-    what = Preparation(splits(options.data, options.train, options.held_out), 256, 0.2, 0.5, default_root())
+    parts = splits(options.data, options.train, options.held_out)
+    what = Preparation(parts, options.length, 0.2, 0.5, default_root())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepared = prepare(model, [model], what, print, partial(score_folder, device=device))
     warm = WarmModel(prepared, device)
@@ -117,11 +118,12 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, default=Path("rebound.png"))
     parser.add_argument("--train", type=int, default=64, help="problems to train on")
     parser.add_argument("--held-out", type=int, default=48, help="problems of the validation split")
+    parser.add_argument("--length", type=int, default=256, help="tokens in a row")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.set_defaults(json=Path("rebound.json"))
-    options = parse(parser, train=8, held_out=8, epochs=1, seeds=1, json=None)
+    options = parse(parser, train=8, held_out=8, length=48, epochs=1, seeds=1, json=None)
     torch.set_num_threads(options.threads)
     if not options.quick:
         measure(MODEL, options)

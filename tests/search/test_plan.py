@@ -14,6 +14,7 @@ from tests.search.commands import SMALL, refused
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
+@pytest.mark.faults
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     before = sorted(Path.cwd().rglob("*"))
@@ -153,6 +154,7 @@ def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]
     assert hours["fp32"] / hours["bf16"] == pytest.approx(989 / 67, rel=0.02)
 
 
+@pytest.mark.faults
 def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])

@@ -106,6 +106,7 @@ def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.Cap
     assert model.config.vocab_size >= len(tokenizer)
 
 
+@pytest.mark.faults
 def test_adapters_are_merged_into_the_weights() -> None:
     assert main(["tiny.yaml", "--set", "training.lora={rank: 4, alpha: 8}"]) == 0
     model = AutoModelForCausalLM.from_pretrained("finetuned/tiny/model")

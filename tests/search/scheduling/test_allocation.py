@@ -57,6 +57,7 @@ def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
         ) is fits
 
 
+@pytest.mark.faults
 def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
     assert on_gpus(space(slots=3), SMALL, 8) == Allocation(1, 3)
     assert on_gpus(space(slots=3), LARGE, 8).slots == 2
