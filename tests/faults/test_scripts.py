@@ -1,4 +1,7 @@
-"""Each script of tests/benchmarks and tests/faults still runs: with --quick, in processes of its own."""
+"""Each script of tests/benchmarks and tests/faults still runs, with --quick: it takes seconds, its numbers are not judged.
+
+What a script of tests/faults says of losses and leftovers is: it fails if there are any.
+"""
 
 import os
 import subprocess

@@ -232,7 +232,7 @@ def test_a_diverged_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a lower training.learning_rate may help" in capsys.readouterr().out
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_ray_is_not_needed() -> None:
     check = "import sys, trainables.finetune, trainables.training.run; "
     check += "sys.exit('ray' in sys.modules or 'mlflow' in sys.modules)"

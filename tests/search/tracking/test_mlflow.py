@@ -17,7 +17,7 @@ from search.tracking import Tracker
 from tests.search.tracking.memory import EXPECTED, Client, a_search, tracker, wait_for_error
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_real_database(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
