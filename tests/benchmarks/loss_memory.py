@@ -1,6 +1,6 @@
 """Peak memory of loss, entropy and backward pass, against the dense way, which holds the full logits.
 
-    python -m tests.benchmarks.loss_memory [--json loss_memory.json]
+    python -m tests.benchmarks.loss_memory [--json FILE] [--quick]
 
 2,048 tokens, a vocabulary of 152,000 words, width 1,024 (about Qwen3-0.6B), bfloat16. Each side runs in a process of
 its own; its peak is what the process held at most beyond the inputs. The gradient of the output matrix (311 MB) is part

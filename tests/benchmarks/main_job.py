@@ -1,6 +1,6 @@
 """Wall time of the main job: the first run, base models included, and the second one.
 
-    python -m tests.benchmarks.main_job [--space spaces/math.yaml] [--json FILE]
+    python -m tests.benchmarks.main_job [--space spaces/math.yaml] [--json FILE] [--quick]
 
 Keys: first_s, second_s (wall time), overhead_first_s, overhead_second_s (median overhead of a trial); all in seconds.
 """

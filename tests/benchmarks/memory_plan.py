@@ -1,6 +1,6 @@
 """The planned memory of a run against what one takes: small models at several lengths, on the CPU.
 
-    python -m tests.benchmarks.memory_plan [--json memory_plan.json]
+    python -m tests.benchmarks.memory_plan [--json FILE] [--quick]
 
 The built-in models with one worker, and with two, which share the training with DDP or with FSDP; and with two workers
 one of 29 million parameters ("qwen3"), which weigh more than activations do. Random weights; four rows a micro-batch;

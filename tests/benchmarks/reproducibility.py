@@ -1,6 +1,6 @@
 """Whether a search gives the same numbers again, and with two workers instead of one.
 
-    python -m tests.benchmarks.reproducibility [--json FILE]
+    python -m tests.benchmarks.reproducibility [--json FILE] [--quick]
 
 Runs one small search twice with two slots, then with one slot of two workers that share each global batch.
 

@@ -1,6 +1,6 @@
 """How the cost of a report, and the driver's memory, grow with the trials of a search: this project's and Ray's own.
 
-    python -m tests.benchmarks.scale [--trials 100 1000] [--stock-trials 100 1000] [--slots 32] [--json FILE]
+    python -m tests.benchmarks.scale [--trials 100 1000] [--stock-trials 100 1000] [--slots 32] [--json FILE] [--quick]
 
 A trial trains nothing: it answers at once, 20 times. All else is real: on this project's side Ray Tune, the studies in
 their journal, the record with MLflow (in SQLite) and its outbox, and plain lines in the place of the live table; the

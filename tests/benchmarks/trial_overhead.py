@@ -1,6 +1,6 @@
 """What a trial costs beside its training: warm slots against the recipe of Ray's documentation.
 
-    python -m tests.benchmarks.trial_overhead [--trials 30] [--recipe-trials 6] [--json FILE]
+    python -m tests.benchmarks.trial_overhead [--trials 30] [--recipe-trials 6] [--json FILE] [--quick]
 
 Both sides run the same small trials of builtin/nano one after the other on one CPU, in one Ray session. A trial's
 overhead is the time from the end of the trial before it to its own first training step. The recipe is a Tune function

@@ -1,6 +1,6 @@
 """The share of a slot's time in which it trains or evaluates, with trials of about 5, 20 and 60 seconds.
 
-    python -m tests.benchmarks.utilisation [--seconds 5 20 60] [--trials 4] [--json FILE]
+    python -m tests.benchmarks.utilisation [--seconds 5 20 60] [--trials 4] [--json FILE] [--quick]
 
 One slot with one CPU trains builtin/nano for eight epochs, with an evaluation and a checkpoint after each, on as many
 documents as take about so long. The slot's time is counted from the end of its first trial, which starts the slot, to

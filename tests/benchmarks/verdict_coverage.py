@@ -1,6 +1,6 @@
 """How often the verdict is wrong, and how often it finds a difference that is there, on resampled test losses.
 
-    python -m tests.benchmarks.verdict_coverage [--json FILE]
+    python -m tests.benchmarks.verdict_coverage [--json FILE] [--quick]
 
 tests/benchmarks/curves/seeds.parquet has the losses of three settings with 24 seeds each, by document. A try takes one
 setting for all sides, and draws n seeds for the baseline and n for each of two candidates, no seed twice, and documents

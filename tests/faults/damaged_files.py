@@ -1,6 +1,6 @@
 """What happens with damaged files of the cache and of checkpoints: found by their hashes, made again or refused.
 
-    python -m tests.faults.damaged_files [--files 50] [--seed 0] [--json FILE]
+    python -m tests.faults.damaged_files [--files 50] [--seed 0] [--json FILE] [--quick]
 
 A tiny model's data is prepared, and a run of it saved. Then in turn a file of a cache entry or of the checkpoint has a
 byte changed, is cut short, emptied, appended to or swapped with another, the manifest is altered, or a file is added. A

@@ -1,6 +1,6 @@
 """What is said about damaged spaces: one line that names the place, exit code 2, never a traceback.
 
-    python -m tests.faults.damaged_spaces [--files 300] [--seed 0] [--json FILE]
+    python -m tests.faults.damaged_spaces [--files 300] [--seed 0] [--json FILE] [--quick]
 
 Each space of spaces/ is damaged, with a seed, in turn by dropping, renaming, retyping, nesting and moving what stands
 in it, by truncation, and by raw bytes, until so many files are invalid. Each goes through `python -m search.run FILE

@@ -1,6 +1,6 @@
 """Searches whose driver is killed at random moments, and that are resumed: nothing lost, nothing done twice.
 
-    python -m tests.faults.driver_kills [--searches 20] [--seed 0] [--json FILE]
+    python -m tests.faults.driver_kills [--searches 20] [--seed 0] [--json FILE] [--quick]
 
 A small search runs to its end; then others with the same space, each killed with SIGKILL at a random moment of the time
 that the first one took (the first of them three times in a row), and resumed until it ends. One that ended before its

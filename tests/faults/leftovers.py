@@ -1,6 +1,6 @@
 """What trials that are stopped early leave in Ray: no process, no placement group, no shared memory.
 
-    python -m tests.faults.leftovers [--trials 50] [--json FILE]
+    python -m tests.faults.leftovers [--trials 50] [--json FILE] [--quick]
 
 Trials of a tiny model, each stopped at its first evaluation, on two warm slots; what Ray has on this machine is counted
 before and after. About a minute.

@@ -1,6 +1,6 @@
 """A node that runs short of memory: what Ray's memory monitor ends goes on, and no trial is lost.
 
-    python -m tests.faults.memory_kills [--times 6] [--json FILE]
+    python -m tests.faults.memory_kills [--times 6] [--json FILE] [--quick]
 
 A small search runs to its end; then it runs again and again with Ray's memory monitor set to a few gigabytes more than
 what is in use, and about every 25 seconds another process takes the rest, in turn 0.1 and 2 GB more than that. 6 times

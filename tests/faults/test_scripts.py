@@ -1,6 +1,6 @@
-"""Each script of tests/benchmarks and tests/faults still runs, with --quick: it takes seconds, its numbers are not judged.
+"""Each script of tests/benchmarks and tests/faults still runs, with --quick: how fast anything is, is not judged.
 
-What a script of tests/faults says of losses and leftovers is: it fails if there are any.
+A script of tests/faults fails if anything was lost, changed or left over.
 """
 
 import os
@@ -17,7 +17,7 @@ SCRIPTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for folder in ("benchmarks", "faults")
     for path in sorted((ROOT / "tests" / folder).rglob("*.py"))
-    if "def main()" in path.read_text()
+    if "\ndef main()" in path.read_text()
 ]
 
 

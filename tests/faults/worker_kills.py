@@ -1,6 +1,6 @@
 """Workers and slots killed at random moments of a search: every trial ends with the losses that it has without.
 
-    python -m tests.faults.worker_kills [--kills 20] [--seed 0] [--json FILE]
+    python -m tests.faults.worker_kills [--kills 20] [--seed 0] [--json FILE] [--quick]
 
 A small search runs to its end; then it runs again and again, and about every ten seconds one of its Ray Train workers,
 or every third time the process of a slot, is killed with SIGKILL, until so many workers were. 20 take about a quarter

@@ -1,4 +1,4 @@
-"""The real command on a very small budget, in processes of its own; and what it leaves behind: the tier `integration`."""
+"""The real command on a very small budget, in processes of its own; and what it leaves behind."""
 
 import json
 import os
