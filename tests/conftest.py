@@ -47,4 +47,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[dict(report.user_properties)["tier"]] += report.duration
-    terminalreporter.write_line(", ".join(f"{tier} {spent:.0f} s" for tier, spent in seconds.items()))
+    terminalreporter.write_line("tiers: " + ", ".join(f"{tier} {spent:.0f} s" for tier, spent in seconds.items()))
