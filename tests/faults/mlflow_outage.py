@@ -31,6 +31,7 @@ from mlflow import MlflowClient
 from tests.scripts import parse, parser_of, write_results
 from tests.searches import SPACE, Searches
 from tests.servers import Door, Server
+from trainables.storage.cache import default_root
 
 # Keys of an evaluation's line in events.jsonl that are not metrics.
 NOT_METRICS = {"time", "event", "model", "study", "stage", "trial", "tokens", "full_tokens"}
@@ -109,10 +110,11 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=10.0, help="between two faults, for the server to take all")
     parser.add_argument("--trials", type=int, default=240, help="so many that the search outlasts its faults")
     parser.add_argument("--ready", action="store_true", help="servers that come back have been started before")
-    options = parse(parser, outages=1, seconds=1.0, lock=1.0, pause=1.0, trials=6, ready=True)
+    options = parse(parser, outages=1, seconds=1.0, lock=1.0, pause=1.0, trials=10, ready=True)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        searches = Searches(folder, SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None})
+        content = SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None}
+        searches = Searches(folder, content, default_root())
         door = Door()
         stack.callback(door.close)
 
