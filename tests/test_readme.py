@@ -81,7 +81,7 @@ def test_no_command_is_untested() -> None:
     assert all(line.startswith(quick_start + accepted + names) for line in commands())
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m search.run")])
 def test_each_search_command_is_accepted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,5 +1,6 @@
 """A random Qwen3 model of some 6,000 parameters, and short documents for it: a run takes a tenth of a second."""
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,26 @@ def save(name: str, folder: Path) -> None:
     """Writes the model "tiny" or "other", with its tokenizer."""
     _model(_SEEDS[name]).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+
+
+def space(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A small space for the models "tiny" and "other", which it writes into `folder` with their data."""
+    for name in _SEEDS:
+        save(name, folder / name)
+    documents = splits()
+    texts = [document.text for document in (*documents.train, *documents.validation, *documents.test)]
+    (folder / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    files = {"source": "files", "path": "data.jsonl", "template": "{text}"}
+    return {
+        "name": "tiny",
+        "models": ["./tiny"],
+        "data": {**files, "train": 24, "validation": 10, "test": 9},
+        "budget": {"trials": 2, "epochs": 3},
+        "training": {"batch_size": 2, "sequence_length": 48},
+        "early_stopping": {"pruner": "none"},
+        "confirmation": None,
+        **changes,
+    }
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -1,6 +1,6 @@
 """Peak memory of loss, entropy and backward pass, against the dense way, which holds the full logits.
 
-    python -m tests.benchmarks.loss_memory [--json loss_memory.json]
+    python -m tests.benchmarks.loss_memory [--json FILE] [--quick]
 
 2,048 tokens, a vocabulary of 152,000 words, width 1,024 (about Qwen3-0.6B), bfloat16. Each side runs in a process of
 its own; its peak is what the process held at most beyond the inputs. The gradient of the output matrix (311 MB) is part
@@ -9,20 +9,17 @@ of both.
 Keys: ours_bytes, dense_bytes, ratio.
 """
 
-import argparse
 import json
 import multiprocessing
 import resource
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tests.scripts import parse, parser_of, write_results
 from trainables.entropy import entropy_of_logits
 from trainables.loss import token_loss
-
-N, V, D = 2048, 152_000, 1024
 
 
 def ours(hidden_ND: Tensor, output_VD: Tensor, label_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +35,10 @@ def dense(hidden_ND: Tensor, output_VD: Tensor, label_N: Tensor) -> tuple[Tensor
     return loss_N, entropy_N
 
 
-def _measured(name: str, result: "multiprocessing.SimpleQueue[tuple[int, float, float]]") -> None:
+def _measured(
+    name: str, shape: tuple[int, int, int], result: "multiprocessing.SimpleQueue[tuple[int, float, float]]"
+) -> None:
+    N, V, D = shape
     torch.manual_seed(0)
     hidden_ND = torch.randn(N, D).bfloat16().requires_grad_()
     output_VD = torch.empty(V, D, dtype=torch.bfloat16)
@@ -58,14 +58,14 @@ def _measured(name: str, result: "multiprocessing.SimpleQueue[tuple[int, float, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    parser = parser_of(__doc__)
+    parser.add_argument("--shape", type=int, nargs=3, default=(2048, 152_000, 1024), metavar=("N", "V", "D"))
+    options = parse(parser, shape=(512, 40_000, 64))
     context = multiprocessing.get_context("spawn")
     found = {}
     for name in ("ours", "dense"):
         queue = context.SimpleQueue()
-        process = context.Process(target=_measured, args=(name, queue))
+        process = context.Process(target=_measured, args=(name, tuple(options.shape), queue))
         process.start()
         found[name] = queue.get()
         process.join()
@@ -77,9 +77,8 @@ def main() -> int:
         "ratio": found["ours"][0] / found["dense"][0],
     }
     print(json.dumps(results, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 0 if results["ratio"] <= 0.1 else 1
+    write_results(options, results)
+    return int(results["ratio"] > 0.1 and not options.quick)
 
 
 if __name__ == "__main__":

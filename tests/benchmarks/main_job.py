@@ -1,11 +1,10 @@
 """Wall time of the main job: the first run, base models included, and the second one.
 
-    python -m tests.benchmarks.main_job [--space spaces/math.yaml] [--json FILE]
+    python -m tests.benchmarks.main_job [--space spaces/math.yaml] [--json FILE] [--quick]
 
 Keys: first_s, second_s (wall time), overhead_first_s, overhead_second_s (median overhead of a trial); all in seconds.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -13,6 +12,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import yaml
+
+from tests import tiny
+from tests.scripts import parse, parser_of, write_results
 
 
 def run(space: Path, folder: Path, output: str) -> tuple[float, float]:
@@ -26,11 +30,13 @@ def run(space: Path, folder: Path, output: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--space", type=Path, default=Path("spaces/math.yaml"))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser)
     with tempfile.TemporaryDirectory() as scratch:
+        if options.quick:
+            options.space = Path(scratch, "tiny.yaml")
+            options.space.write_text(yaml.safe_dump(tiny.space(Path(scratch))))
         first = run(options.space, Path(scratch), "first")
         second = run(options.space, Path(scratch), "second")
     result = {
@@ -40,8 +46,7 @@ def main() -> None:
         "overhead_second_s": second[1],
     }
     print(f"first run {first[0]:.0f} s, second run {second[0]:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
 
 
 if __name__ == "__main__":

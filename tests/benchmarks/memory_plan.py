@@ -1,6 +1,6 @@
 """The planned memory of a run against what one takes: small models at several lengths, on the CPU.
 
-    python -m tests.benchmarks.memory_plan [--json memory_plan.json]
+    python -m tests.benchmarks.memory_plan [--json FILE] [--quick]
 
 The built-in models with one worker, and with two, which share the training with DDP or with FSDP; and with two workers
 one of 29 million parameters ("qwen3"), which weigh more than activations do. Random weights; four rows a micro-batch;
@@ -11,16 +11,14 @@ Keys: runs (model, sequence_length, precision, checkpointing, workers, sharding,
 (the largest deviation, a share of what is measured; the goal is at most 0.2).
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 from transformers import PreTrainedConfig, Qwen3Config
 
 from tests.memory import measured
+from tests.scripts import parse, parser_of, write_results
 from trainables.forward import PRECISIONS
 from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.settings import ModelSettings
@@ -50,13 +48,13 @@ def cases() -> Iterator[tuple[str, PreTrainedConfig, int, int, str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser_of(__doc__))
     runs = []
-    for (model, config, length, workers, sharding), precision, checkpointing in product(
-        cases(), PRECISIONS, (False, True)
-    ):
+    asked = list(product(cases(), PRECISIONS, (False, True)))
+    if options.quick:
+        # One way of sharing after the other.
+        asked = asked[: 4 * len(ALONE + SHARED) : 4]
+    for (model, config, length, workers, sharding), precision, checkpointing in asked:
         how = ModelSettings(gradient_checkpointing=checkpointing, sharding=sharding)
         shape = {"rows": ROWS, "sequence_length": length, "ranks": workers}
         dtype = PRECISIONS[precision]
@@ -82,9 +80,8 @@ def main() -> int:
         )
     worst = max(abs(run["planned_bytes"] / run["measured_bytes"] - 1) for run in runs)
     print(f"largest deviation {worst:.1%}")
-    if options.json:
-        options.json.write_text(json.dumps({"runs": runs, "worst": worst}, indent=1) + "\n")
-    return 0 if worst <= 0.2 else 1
+    write_results(options, {"runs": runs, "worst": worst})
+    return int(worst > 0.2 and not options.quick)
 
 
 if __name__ == "__main__":

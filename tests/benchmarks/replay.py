@@ -1,6 +1,6 @@
 """Regret against tokens, replayed on a table of complete learning curves: this project's search and others.
 
-    python -m tests.benchmarks.replay [--json replay.json] [--picture tests/benchmarks/replay.png]
+    python -m tests.benchmarks.replay [--picture tests/benchmarks/replay.png] [--json FILE] [--quick]
 
 Each searcher spends the tokens of 32 full trials on two slots, 50 times with other seeds. A trial's losses are those of
 the nearest setting in the table, which tests.benchmarks.curves.make measured. Regret is the objective that the chosen
@@ -15,9 +15,8 @@ the median, in nats), wrong_stop_shares, trials (medians, for each searcher), ra
 settings of the table, between the objective so far and that at the end, for each evaluation).
 """
 
-import argparse
 import heapq
-import json
+import io
 import math
 import multiprocessing
 import statistics
@@ -37,8 +36,9 @@ from search.studies.study import objective_value
 from tests.benchmarks.curves.make import space
 from tests.benchmarks.curves.table import Curve, Table
 from tests.benchmarks.searchers import Optuna, Searcher, Stock, ours
+from tests.scripts import parse, parser_of, write_results
 
-SLOTS, FULL_TRIALS = 2, 32
+SLOTS = 2
 STOCK, OURS = "OptunaSearch + ASHA", "this project"
 COLOURS = {"random": "0.6", "TPE": "#edae49", STOCK: "#d1495b", OURS: "#00798c"}
 PRUNERS = ("rungs", "curves")
@@ -106,15 +106,15 @@ def run(searcher: Searcher, table: Table, objective: str, tokens: int) -> Trace:
 def settings(objective: str, seed: int, **early_stopping: Any) -> Space:
     """The table's space as a search without end."""
     changed = space().model_dump() | {"objective": objective, "seed": seed, "confirmation": None}
-    changed["budget"]["trials"] = 100 * FULL_TRIALS
+    changed["budget"]["trials"] = 10_000
     changed["early_stopping"] |= early_stopping
     return Space.model_validate(changed)
 
 
-def search(what: str, model: str, objective: str, seed: int) -> Trace:
-    """One search by a searcher, on a model's table."""
+def search(what: str, model: str, objective: str, trials: int, seed: int) -> Trace:
+    """One search by a searcher, on a model's table, with the tokens of so many full trials."""
     table = Table(model)
-    tokens = FULL_TRIALS * table.full_tokens
+    tokens = trials * table.full_tokens
     own = settings(objective, seed)
     if what in PRUNERS or what == OURS:
         own = own if what == OURS else settings(objective, seed, pruner=what)
@@ -153,8 +153,8 @@ def rank_correlations(table: Table, objective: str) -> list[float]:
     return [float(stats.spearmanr(values, end).statistic) for values in so_far]
 
 
-def draw(panel: Any, traces: dict[str, list[Trace]], title: str, full_tokens: int) -> None:
-    at = np.linspace(1, FULL_TRIALS, 200) * full_tokens
+def draw(panel: Any, traces: dict[str, list[Trace]], title: str, full_tokens: int, trials: int) -> None:
+    at = np.linspace(1, trials, 200) * full_tokens
     for what, colour in COLOURS.items():
         stepped = np.array([_at(trace, at) for trace in traces[what]])
         low, middle, high = np.quantile(stepped, [0.25, 0.5, 0.75], axis=0, method="nearest")
@@ -171,13 +171,13 @@ def _at(trace: Trace, at: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--trials", type=int, default=32, help="full ones, whose tokens a search spends")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--models", nargs="+", default=space().models)
-    options = parser.parse_args()
+    options = parse(parser, trials=4, seeds=1, processes=1, models=space().models[:1])
     results: dict[str, dict[str, Any]] = {}
     drawn: list[tuple[dict[str, list[Trace]], str, int]] = []
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
@@ -185,7 +185,7 @@ def main() -> int:
             for objective in OBJECTIVES:
                 traces = {}
                 for what in (*COLOURS, *PRUNERS):
-                    found = pool.imap(partial(search, what, model, objective), range(options.seeds))
+                    found = pool.imap(partial(search, what, model, objective, options.trials), range(options.seeds))
                     traces[what] = list(track(found, f"{model}, {objective}: {what}", options.seeds))
                 table = Table(model)
                 correlations = {"rank_correlations": rank_correlations(table, objective)}
@@ -197,17 +197,15 @@ def main() -> int:
         for what, regret in result["final_regret"].items():
             wrong = result["wrong_stop_shares"].get(what)
             print(f"  {what:20} regret {regret:.4f}, {result['trials'][what]:.0f} trials, wrong stops {wrong}")
-    if options.json:
-        first = next(iter(results.values()))
-        options.json.write_text(json.dumps(first | {"all": results}, indent=2) + "\n")
-    if options.picture:
+    write_results(options, next(iter(results.values())) | {"all": results})
+    if options.picture or options.quick:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5.2 * len(OBJECTIVES), 3.8 * len(options.models)), layout="constrained")
         for panel, arguments in zip(figure.subplots(len(drawn) // 2, 2, squeeze=False).flat, drawn, strict=True):
-            draw(panel, *arguments)
+            draw(panel, *arguments, options.trials)
         figure.axes[0].legend(frameon=False)
-        figure.savefig(options.picture, dpi=130)
+        figure.savefig(options.picture or io.BytesIO(), dpi=130)
     return 0
 
 

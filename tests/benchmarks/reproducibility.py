@@ -1,6 +1,6 @@
 """Whether a search gives the same numbers again, and with two workers instead of one.
 
-    python -m tests.benchmarks.reproducibility [--json FILE]
+    python -m tests.benchmarks.reproducibility [--json FILE] [--quick]
 
 Runs one small search twice with two slots, then with one slot of two workers that share each global batch.
 
@@ -8,20 +8,17 @@ Keys: equal_runs (the two searches have the same trials, states, settings and lo
 workers_difference (largest difference of a validation loss between one worker and two, nats; the goal is below 1e-4).
 """
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from tests.searches import Searches
+from tests.faults.driver_kills import searches_in
+from tests.scripts import parse, parser_of, write_results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser_of(__doc__))
     with tempfile.TemporaryDirectory() as scratch:
-        searches = Searches(Path(scratch))
+        searches = searches_in(Path(scratch), options)
         searches.run("one")
         searches.run("two")
         # The baseline and trial 1 do not depend on what the study has seen.
@@ -36,8 +33,7 @@ def main() -> None:
         )
     print(f"two runs with one seed: {'equal to the last digit' if equal else 'DIFFERENT'}")
     print(f"two workers against one: validation losses differ by at most {difference:.1e}")
-    if options.json:
-        options.json.write_text(json.dumps({"equal_runs": equal, "workers_difference": difference}, indent=2) + "\n")
+    write_results(options, {"equal_runs": equal, "workers_difference": difference})
 
 
 if __name__ == "__main__":

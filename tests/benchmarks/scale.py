@@ -1,6 +1,6 @@
 """How the cost of a report, and the driver's memory, grow with the trials of a search: this project's and Ray's own.
 
-    python -m tests.benchmarks.scale [--trials 100 1000] [--stock-trials 100 1000] [--slots 32] [--json FILE]
+    python -m tests.benchmarks.scale [--trials 100 1000] [--stock-trials 100 1000] [--slots 32] [--json FILE] [--quick]
 
 A trial trains nothing: it answers at once, 20 times. All else is real: on this project's side Ray Tune, the studies in
 their journal, the record with MLflow (in SQLite) and its outbox, and plain lines in the place of the live table; the
@@ -18,8 +18,6 @@ where CPU and wall seconds went, per report: begin (of a trial, with the sampler
 after it), journal, outbox, mlflow (the delivery, in a thread of its own). Parts lie in one another.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -40,6 +38,7 @@ import psutil
 from search.progress.table import duration_text
 from search.studies.storage import open_journal
 from tests.benchmarks.instant import REPORTS, TOKENS, Instant
+from tests.scripts import parse, parser_of, write_results
 
 MODEL = "builtin/nano"
 GOALS = "goals: growth at most 1.2, at least 50 reports/s, driver under 1.5 GB"
@@ -306,12 +305,11 @@ def growth(measured: Mapping[int, Measured], counts: list[int]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, nargs=2, default=[100, 1000])
     parser.add_argument("--stock-trials", type=int, nargs=2, default=[100, 1000])
     parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, trials=[2, 2], stock_trials=[2, 2], slots=2)
     print(f"{'':14}{'trials':>8}{'reports/s':>11}{'ms/report':>11}{'ms/suggestion':>15}{'driver, MB':>12}", flush=True)
     found: dict[Callable[[int, int, Path], Measured], dict[int, Measured]] = {ours: {}, stock: {}}
     for side, counts in ((ours, {*options.trials, *options.stock_trials}), (stock, set(options.stock_trials))):
@@ -339,8 +337,7 @@ def main() -> None:
     print(f"{most.trials} trials, in ms for each report (CPU, wall):")
     for part, seconds in most.parts.items():
         print(f"  {part:10}{1e3 * seconds['cpu_s']:>8.2f}{1e3 * seconds['wall_s']:>8.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
 
 
 if __name__ == "__main__":

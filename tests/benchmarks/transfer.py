@@ -1,6 +1,6 @@
 """What the best settings of a smaller model buy in the search of a larger one, replayed on measured learning curves.
 
-    python -m tests.benchmarks.transfer [--json FILE]
+    python -m tests.benchmarks.transfer [--json FILE] [--quick]
 
 50 times with other seeds: this project's search of builtin/nano, then that of builtin/micro, with the first one's best
 settings as its first trials and without (cold); each spends the tokens of 16 full trials. See tests.benchmarks.replay.
@@ -10,14 +10,12 @@ the regret that the cold search ends with), ratio (of these), reached (share of 
 there), regret_with, regret_cold (medians at the end, in nats).
 """
 
-import argparse
 import json
 import math
 import statistics
 import sys
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 from rich.progress import track
@@ -26,18 +24,17 @@ from tests.benchmarks.curves.make import space
 from tests.benchmarks.curves.table import Table
 from tests.benchmarks.replay import OBJECTIVES, Trace, run, settings
 from tests.benchmarks.searchers import ours
+from tests.scripts import parse, parser_of, write_results
 
-FULL_TRIALS = 16
 
-
-def searches(objective: str, seed: int) -> tuple[Trace, Trace]:
+def searches(objective: str, trials: int, seed: int) -> tuple[Trace, Trace]:
     """The larger model's search with transfer, and without."""
     small, large = space().models
     own = settings(objective, seed)
     first, second = Table(small), Table(large)
-    budget = FULL_TRIALS * second.full_tokens
+    budget = trials * second.full_tokens
     with ours(first, small, own) as (searcher, studied):
-        run(searcher, first, objective, FULL_TRIALS * first.full_tokens)
+        run(searcher, first, objective, trials * first.full_tokens)
         with ours(second, large, own, studied) as (warm, _), ours(second, large, own) as (cold, _):
             return run(warm, second, objective, budget), run(cold, second, objective, budget)
 
@@ -59,19 +56,18 @@ def compared(found: list[tuple[Trace, Trace]]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser = parser_of(__doc__)
+    parser.add_argument("--trials", type=int, default=16, help="full ones, whose tokens a search spends")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
+    options = parse(parser, seeds=1, processes=1, trials=4)
     results = {}
     with get_context("spawn").Pool(options.processes) as pool:
         for objective in OBJECTIVES:
-            found = pool.imap(partial(searches, objective), range(options.seeds))
+            found = pool.imap(partial(searches, objective, options.trials), range(options.seeds))
             results[objective] = compared(list(track(found, objective, options.seeds)))
             print(objective, json.dumps(results[objective], indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(results["best"] | {"all": results}, indent=2) + "\n")
+    write_results(options, results["best"] | {"all": results})
     return 0
 
 

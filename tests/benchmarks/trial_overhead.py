@@ -1,18 +1,16 @@
 """What a trial costs beside its training: warm slots against the recipe of Ray's documentation.
 
-    python -m tests.benchmarks.trial_overhead [--trials 30] [--recipe-trials 6] [--json FILE]
+    python -m tests.benchmarks.trial_overhead [--trials 30] [--recipe-trials 6] [--json FILE] [--quick]
 
 Both sides run the same small trials of builtin/nano one after the other on one CPU, in one Ray session. A trial's
 overhead is the time from the end of the trial before it to its own first training step. The recipe is a Tune function
 that builds a TorchTrainer with a TuneReportCallback for each trial, with OptunaSearch and ASHA. On this project's side
 every second trial is stopped early; what is left over afterwards is counted.
 
-Keys: ours_s and recipe_s (median overhead of a trial, seconds), ratio (recipe_s / ours_s), leftovers (actors, placement
-groups and worker processes of our side that are still there after its last trial).
+Keys: ours_s and recipe_s (median overhead of a trial, seconds), ratio (recipe_s / ours_s), leftovers (kinds of
+what Ray has here, as processes and placement groups, of which there is more or less after our side's last trial).
 """
 
-import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -22,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import ray
 import torch
 from optuna.trial import TrialState
@@ -32,7 +29,6 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from ray.util.state import list_actors, list_placement_groups
 
 from search.cluster.ray_runtime import set_environment
 from search.interruption import Interruption
@@ -44,6 +40,8 @@ from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate, TrialStudy
+from tests.faults.leftovers import census, changes_since
+from tests.scripts import parse, parser_of, write_results
 from trainables.config.to_settings import splits_of
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
@@ -88,55 +86,34 @@ class Silent:
     def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
 
 
-# Ray's own, one for a cluster, which Ray Train starts with its first run on it and keeps.
-SINGLETON = "_AutoscalingCoordinatorActor"
-
-
-def census() -> dict[str, int]:
-    """Living actors by class, placement groups, and worker processes of this Ray session."""
-    counts: dict[str, int] = {}
-    for actor in list_actors(filters=[("state", "!=", "DEAD")]):
-        counts[f"actor {actor.class_name}"] = counts.get(f"actor {actor.class_name}", 0) + 1
-    groups = list_placement_groups(filters=[("state", "!=", "REMOVED")])
-    if groups:
-        counts["placement groups"] = len(groups)
-    for process in psutil.process_iter(["name", "cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title:
-            counts[f"process {title.strip()}"] = counts.get(f"process {title.strip()}", 0) + 1
-    return {name: count for name, count in counts.items() if SINGLETON not in name}
-
-
-def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepared]:
+def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, list[Any]], Prepared]:
     """Overheads of our trials in seconds, what is left over, and the prepared data."""
     space = small_space(trials)
     study = EverySecondStops(open_journal(folder / "study.journal"), MODEL, space)
     preparing = DataPreparation(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
+    slot = slot_config(preparing)
     before = census()
-    trial_loop = searched(study, space, preparing, Silent(), folder)
+    trial_loop = searched(study, space, slot, Silent(), folder)
     states = [t.state for t in study.study.trials]
     assert states.count(TrialState.PRUNED) == trials // 2, states
-    deadline = time.monotonic() + 20
-    while (left := subtract(census(), before)) and time.monotonic() < deadline:
-        time.sleep(1)
-    return trial_loop.overhead_s, left, prepared
+    return trial_loop.overhead_s, changes_since(before), prepared
 
 
-def searched(
-    study: SearchStudy, space: Space, preparing: DataPreparation, observer: Observer, folder: Path
-) -> TrialLoop:
-    """Runs a study's trials, on one slot with one CPU."""
-    full = preparing.result(MODEL).train_tokens * space.budget.epochs
-    trial_loop = TrialLoop([study], 1, lambda _: full, observer, Interruption())
+def slot_config(preparing: DataPreparation) -> SlotConfig:
+    """Of a slot with one CPU, when its data is prepared and its stop signal is there."""
+    preparing.result(MODEL)
     stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
-    slot = SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), stop_signal)
+    ray.get(stop_signal.stopped.remote())
+    return SlotConfig(1, 1, 0, "pack", preparing.prepared, ModelSettings(), default_root(), stop_signal)
+
+
+def searched(study: SearchStudy, space: Space, slot: SlotConfig, observer: Observer, folder: Path) -> TrialLoop:
+    """Runs a study's trials, on one slot."""
+    full = ray.get(slot.prepared[MODEL]).train_tokens * space.budget.epochs
+    trial_loop = TrialLoop([study], 1, lambda _: full, observer, Interruption())
     run_trials(trial_loop, slot, 1, folder / "ray", folder / "checkpoints", folder / "models")
     return trial_loop
-
-
-def subtract(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    return {name: n - before.get(name, 0) for name, n in after.items() if n > before.get(name, 0)}
 
 
 def train_one(config: dict[str, Any]) -> None:
@@ -195,14 +172,13 @@ def recipe(trials: int, prepared: Prepared, folder: Path) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--recipe-trials", type=int, default=6)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, trials=2, recipe_trials=2)
     set_environment()
     # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
-    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         with tempfile.TemporaryDirectory() as scratch:
             ours_s, left, prepared = ours(options.trials, Path(scratch))
@@ -214,14 +190,13 @@ def main() -> None:
         "ours_s": statistics.median(ours_s),
         "recipe_s": statistics.median(recipe_s),
         "ratio": statistics.median(recipe_s) / statistics.median(ours_s),
-        "leftovers": sum(left.values()),
+        "leftovers": len(left),
     }
     print(f"{'':20}{'trials':>8}{'median overhead, s':>22}")
     print(f"{'warm slots':20}{options.trials:>8}{result['ours_s']:>22.3f}")
     print(f"{'recipe':20}{options.recipe_trials:>8}{result['recipe_s']:>22.3f}")
     print(f"ratio {result['ratio']:.1f}; left over: {left or 'nothing'}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
 
 
 if __name__ == "__main__":

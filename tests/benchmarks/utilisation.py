@@ -1,6 +1,6 @@
 """The share of a slot's time in which it trains or evaluates, with trials of about 5, 20 and 60 seconds.
 
-    python -m tests.benchmarks.utilisation [--seconds 5 20 60] [--trials 4] [--json FILE]
+    python -m tests.benchmarks.utilisation [--seconds 5 20 60] [--trials 4] [--json FILE] [--quick]
 
 One slot with one CPU trains builtin/nano for eight epochs, with an evaluation and a checkpoint after each, on as many
 documents as take about so long. The slot's time is counted from the end of its first trial, which starts the slot, to
@@ -13,8 +13,6 @@ trial: checkpoints, between_trials (from the end of a trial to the first step of
 evaluation's answer on its way to the driver, and the next order back); and trial_s, a trial's time.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -29,12 +27,11 @@ from search.scheduling.preparation import DataPreparation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate, TrialStudy
-from tests.benchmarks.trial_overhead import MODEL, searched, small_space
+from tests.benchmarks.trial_overhead import MODEL, searched, slot_config, small_space
+from tests.scripts import parse, parser_of, write_results
 from trainables.config.to_settings import splits_of
 
 EPOCHS, BATCH = 8, 8
-# Documents of the run that tells how many take how long.
-_FIRST = 64
 GOALS = {5: 0.90, 20: 0.95, 60: 0.98}
 
 
@@ -74,7 +71,8 @@ def used(documents: int, trials: int, folder: Path) -> dict[str, float]:
     space = small_space(trials, documents, EPOCHS, BATCH)
     study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space)
     clocked = Clocked()
-    trial_loop = searched(study, space, DataPreparation(space, splits_of(space), [MODEL]), clocked, folder)
+    slot = slot_config(DataPreparation(space, splits_of(space), [MODEL]))
+    trial_loop = searched(study, space, slot, clocked, folder)
     count, wall = trials - 1, clocked.ended[-1] - clocked.ended[0]
     between = sum(trial_loop.overhead_s)
     whole = {
@@ -88,19 +86,19 @@ def used(documents: int, trials: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--seconds", type=int, nargs="+", default=list(GOALS))
     parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser.add_argument("--first", type=int, default=64, help="documents of the run that tells how long one takes")
+    options = parse(parser, seconds=[1], trials=2, first=BATCH)
     set_environment()
     # As in tests.benchmarks.trial_overhead: the bookkeeping has a CPU of its own.
-    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     result: dict[str, Any] = {"lost": {}, "trial_s": {}}
     print(f"{'seconds':>8}{'documents':>11}{'trial, s':>10}{'share, %':>10}{'goal, %':>9}  lost, s for each trial")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            document_s = used(_FIRST, 2, Path(scratch, "first"))["advance_s"] / _FIRST
+            document_s = used(options.first, 2, Path(scratch, "first"))["advance_s"] / options.first
             for seconds in options.seconds:
                 documents = max(BATCH, round(seconds / document_s))
                 found = used(documents, options.trials, Path(scratch, str(seconds)))
@@ -112,8 +110,7 @@ def main() -> None:
                 print(f"{seconds:>8}{documents:>11}{trial_s:>10.1f}{100 * share:>10.1f}{goal:>9}  {lost}", flush=True)
     finally:
         ray.shutdown()
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
 
 
 if __name__ == "__main__":

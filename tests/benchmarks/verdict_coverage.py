@@ -1,6 +1,6 @@
 """How often the verdict is wrong, and how often it finds a difference that is there, on resampled test losses.
 
-    python -m tests.benchmarks.verdict_coverage [--json FILE]
+    python -m tests.benchmarks.verdict_coverage [--json FILE] [--quick]
 
 tests/benchmarks/curves/seeds.parquet has the losses of three settings with 24 seeds each, by document. A try takes one
 setting for all sides, and draws n seeds for the baseline and n for each of two candidates, no seed twice, and documents
@@ -15,10 +15,8 @@ GSM8K: LOG.md, "The rebound on a real model"; the goal is at least 0.8), seeds_f
 difference between this table's own baseline and its best setting, in nats; null if 8 seeds are not enough).
 """
 
-import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,14 @@ from rich.progress import track
 
 from search.studies.bootstrap import Verdict, difference
 from tests.benchmarks.curves.make import SEEDS
+from tests.scripts import parse, parser_of, write_results
 
 Array = NDArray[np.float64]
 
-TRIES, DOCUMENTS, DEFAULT_SEEDS = 1000, 20, 3
+DOCUMENTS, DEFAULT_SEEDS = 20, 3
 REAL_DIFFERENCE = 0.6  # nats
 _CANDIDATES = 2
 _SEEDS = (2, 3, 4, 5, 6, 7, 8)
-_TRIES_FOR_SEEDS = 400
 
 
 class Population:
@@ -71,17 +69,18 @@ def called(population: Population, settings: list[int], shift: float, seeds: int
     return found / tries
 
 
-def seeds_for_80(population: Population, settings: list[int], shift: float) -> int | None:
+def seeds_for_80(population: Population, settings: list[int], shift: float, tries: int) -> int | None:
     for seeds in _SEEDS:
-        if called(population, settings, shift, seeds, _TRIES_FOR_SEEDS, f"{shift:.3f} nats, {seeds} seeds") >= 0.8:
+        if called(population, settings, shift, seeds, tries, f"{shift:.3f} nats, {seeds} seeds") >= 0.8:
             return seeds
     return None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser = parser_of(__doc__)
+    parser.add_argument("--tries", type=int, default=1000)
+    options = parse(parser, tries=10)
+    tries, for_seeds = options.tries, 2 * options.tries // 5
     cases: dict[str, Any] = {}
     for point in ("best", "final"):
         population = Population(point)
@@ -89,22 +88,21 @@ def main() -> int:
         best = min(settings, key=population.mean)
         own = population.mean(0) - population.mean(best)
         cases[point] = {
-            "false_positive_rate": called(population, settings, 0.0, DEFAULT_SEEDS, TRIES, f"{point}, equal"),
+            "false_positive_rate": called(population, settings, 0.0, DEFAULT_SEEDS, tries, f"{point}, equal"),
             "difference": own,
-            "power": called(population, settings, own, DEFAULT_SEEDS, TRIES, f"{point}, {own:.3f} nats"),
-            "seeds_for_80": seeds_for_80(population, settings, own) if own > 0 else None,
+            "power": called(population, settings, own, DEFAULT_SEEDS, tries, f"{point}, {own:.3f} nats"),
+            "seeds_for_80": seeds_for_80(population, settings, own, for_seeds) if own > 0 else None,
         }
     final = Population("final")
     settings = sorted(final.loss_SK)
     result = {
         "false_positive_rate": max(case["false_positive_rate"] for case in cases.values()),
-        "power": called(final, settings, REAL_DIFFERENCE, DEFAULT_SEEDS, TRIES, f"final, {REAL_DIFFERENCE} nats"),
-        "seeds_for_80": seeds_for_80(final, settings, REAL_DIFFERENCE),
+        "power": called(final, settings, REAL_DIFFERENCE, DEFAULT_SEEDS, tries, f"final, {REAL_DIFFERENCE} nats"),
+        "seeds_for_80": seeds_for_80(final, settings, REAL_DIFFERENCE, for_seeds),
         "cases": cases,
     }
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
     return 0
 
 

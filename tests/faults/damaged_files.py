@@ -1,6 +1,6 @@
 """What happens with damaged files of the cache and of checkpoints: found by their hashes, made again or refused.
 
-    python -m tests.faults.damaged_files [--files 50] [--seed 0] [--json FILE]
+    python -m tests.faults.damaged_files [--files 50] [--seed 0] [--json FILE] [--quick]
 
 A tiny model's data is prepared, and a run of it saved. Then in turn a file of a cache entry or of the checkpoint has a
 byte changed, is cut short, emptied, appended to or swapped with another, the manifest is altered, or a file is added. A
@@ -9,10 +9,10 @@ damaged cache entry must be made again as it was; a damaged checkpoint must be r
 Keys: tried, used (damaged files that were read as if they were whole), kinds (tried, by damage).
 """
 
-import argparse
 import json
 import random
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import tiny
+from tests.scripts import parse, parser_of, write_results
 from trainables.preparation.prepare import Prepared
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.run import Run
@@ -144,17 +145,16 @@ def measure(files: int, seed: int) -> dict[str, Any]:
     return {"tried": sum(kinds.values()), "used": used, "kinds": dict(kinds)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = parser_of(__doc__)
     parser.add_argument("--files", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, files=2 * len(DAMAGES))
     result = measure(options.files, options.seed)
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
+    return int(result["used"] > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """What is said about damaged spaces: one line that names the place, exit code 2, never a traceback.
 
-    python -m tests.faults.damaged_spaces [--files 300] [--seed 0] [--json FILE]
+    python -m tests.faults.damaged_spaces [--files 300] [--seed 0] [--json FILE] [--quick]
 
 Each space of spaces/ is damaged, with a seed, in turn by dropping, renaming, retyping, nesting and moving what stands
 in it, by truncation, and by raw bytes, until so many files are invalid. Each goes through `python -m search.run FILE
@@ -12,7 +12,6 @@ Keys: tried (invalid files), tracebacks (of them, and of valid ones), wrong_exit
 (two minutes, or more than 8 GiB), valid (files that are valid all the same), kinds (invalid files by damage).
 """
 
-import argparse
 import contextlib
 import functools
 import io
@@ -35,6 +34,7 @@ from typing import Any
 import yaml
 
 from tests import ROOT
+from tests.scripts import parse, parser_of, write_results
 
 SPACES = sorted((ROOT / "spaces").glob("*.yaml"))
 TIMEOUT_S, MEMORY = 120.0, 8 * 2**30
@@ -235,17 +235,16 @@ def measure(files: int, seed: int) -> dict[str, Any]:
     return {**{name: counts[name] for name in names}, "kinds": dict(kinds)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = parser_of(__doc__)
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, files=len(KINDS))
     result = measure(options.files, options.seed)
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
+    return int(any(result[name] for name in ("tracebacks", "wrong_exit", "unplaced", "hangs")))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

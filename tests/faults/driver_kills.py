@@ -1,6 +1,6 @@
 """Searches whose driver is killed at random moments, and that are resumed: nothing lost, nothing done twice.
 
-    python -m tests.faults.driver_kills [--searches 20] [--seed 0] [--json FILE]
+    python -m tests.faults.driver_kills [--searches 20] [--seed 0] [--json FILE] [--quick]
 
 A small search runs to its end; then others with the same space, each killed with SIGKILL at a random moment of the time
 that the first one took (the first of them three times in a row), and resumed until it ends. One that ended before its
@@ -24,10 +24,18 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from tests.searches import Searches
+from tests.scripts import parse, parser_of, write_results
+from tests.searches import SPACE, Searches
+from trainables.storage.cache import default_root
 
 STUDIES = ("builtin/nano", "builtin/nano/confirmation")
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
+_SMALLEST = SPACE | {"budget": {"trials": 2, "epochs": 4}, "early_stopping": {"pruner": "none", "patience": 4}}
+
+
+def searches_in(folder: Path, options: argparse.Namespace) -> Searches:
+    """Searches whose base model is the one in the cache of this machine; with --quick as small as can be."""
+    return Searches(folder, _SMALLEST if options.quick else SPACE, default_root())
 
 
 def tables(searches: Searches, output: str) -> list[list[Any]]:
@@ -91,25 +99,25 @@ def metrics(searches: Searches, outputs: list[str]) -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--searches", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, searches=1)
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        searches = Searches(Path(folder))
-        # Prepares the data, so that what follows takes its usual time.
-        searches.run("first")
-        began = time.monotonic()
-        searches.run("whole")
-        took, whole = time.monotonic() - began, tables(searches, "whole")
-        assert tables(searches, "first") == whole
+        searches = searches_in(Path(folder), options)
+        # The first prepares the data, so that what follows takes its usual time.
+        for output in ("whole",) if options.quick else ("first", "whole"):
+            began = time.monotonic()
+            searches.run(output)
+            took = time.monotonic() - began
+        whole = tables(searches, "whole")
+        assert options.quick or tables(searches, "first") == whole
         kills = thrown_away = lost = again = same = 0
         outputs: list[str] = []
         while len(outputs) < options.searches:
             output = f"killed-{len(outputs)}-{thrown_away}"
-            for _ in range(3 if not outputs else 1):
+            for _ in range(in_a_row := 1 if outputs or options.quick else 3):
                 before = ended(searches, output)
                 if not (was_killed := killed(searches, output, draw.uniform(0, took))):
                     break
@@ -119,7 +127,7 @@ def main() -> int:
                 thrown_away += 1
                 continue
             outputs.append(output)
-            kills += 3 if len(outputs) == 1 else 1
+            kills += in_a_row
             searches.run(output, *(["--resume"] if (searches.folder / output / "resolved.yaml").exists() else []))
             final = ended(searches, output)
             lost += sum(final.get(key) != row for key, row in after.items())
@@ -130,8 +138,7 @@ def main() -> int:
         result |= {"same_table": same / len(outputs)}
         result |= metrics(searches, outputs)
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
     wrong = lost or again or result["duplicate_metrics"] or result["missing_metrics"] or same < len(outputs)
     return int(bool(wrong))
 

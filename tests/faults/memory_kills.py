@@ -1,6 +1,6 @@
 """A node that runs short of memory: what Ray's memory monitor ends goes on, and no trial is lost.
 
-    python -m tests.faults.memory_kills [--times 6] [--json FILE]
+    python -m tests.faults.memory_kills [--times 6] [--json FILE] [--quick]
 
 A small search runs to its end; then it runs again and again with Ray's memory monitor set to a few gigabytes more than
 what is in use, and about every 25 seconds another process takes the rest, in turn 0.1 and 2 GB more than that. 6 times
@@ -12,7 +12,6 @@ another state, other parameters or other losses than without: a trial whose work
 micro-batches, which changes a loss by less than 1e-4 nats).
 """
 
-import argparse
 import json
 import math
 import os
@@ -26,7 +25,8 @@ from typing import Any
 
 import psutil
 
-from tests.faults.driver_kills import tables
+from tests.faults.driver_kills import searches_in, tables
+from tests.scripts import parse, parser_of, write_results
 from tests.searches import Searches, ray_processes
 
 _GB = 1e9
@@ -66,7 +66,8 @@ def run_short(searches: Searches, output: str, limit: float, times: int, done: l
             break
         done.append(len(before - _ours(process)))
         print(f"{output}: {done[-1]} processes ended", flush=True)
-        time.sleep(_PAUSE_S)
+        if len(done) < times:
+            time.sleep(_PAUSE_S)
     _, err = process.communicate()
     assert process.returncode == 0, err
 
@@ -88,17 +89,16 @@ def _differ(ours: Any, theirs: Any) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--times", type=int, default=6)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, times=1)
     memory = psutil.virtual_memory()
     limit = memory.total - memory.available + _ROOM
     os.environ |= {"RAY_memory_usage_threshold": str(limit / memory.total)}
     done: list[int] = []
     number = halved = failed = changed = 0
     with tempfile.TemporaryDirectory() as folder:
-        searches = Searches(Path(folder))
+        searches = searches_in(Path(folder), options)
         searches.run("whole", "--set", _RESTARTS)
         whole = tables(searches, "whole")
         while len(done) < options.times:
@@ -115,8 +115,7 @@ def main() -> int:
     result = {"times": len(done), "gone": sum(done), "searches": number}
     result |= {"halved": halved, "failed": failed, "changed": changed}
     print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
     return int(failed + changed > 0)
 
 

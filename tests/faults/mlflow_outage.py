@@ -1,7 +1,6 @@
 """What a search loses, and how long it waits, while its MLflow server is away.
 
-    python -m tests.faults.mlflow_outage [--outages 4] [--seconds 30] [--lock 20] [--trials 240] [--ready] [--json FILE]
-    python -m tests.faults.mlflow_outage --outages 1 --seconds 5 --lock 5 --trials 15        a short variant
+    python -m tests.faults.mlflow_outage [--outages 4] [--seconds 30] [--lock 20] [--trials 240] [--ready] [--quick]
 
 Two searches of the same trials record on an MLflow server of their own, which keeps its runs in SQLite. The first is
 left alone. In the second the server is killed (SIGKILL, with its workers) and started again, some seconds later, a few
@@ -18,8 +17,8 @@ trial: the start of Ray and the wait for MLflow at the end are not training).
 """
 
 import argparse
-import json
 import sqlite3
+import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -29,11 +28,11 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from tests.scripts import parse, parser_of, write_results
 from tests.searches import SPACE, Searches
 from tests.servers import Door, Server
+from trainables.storage.cache import default_root
 
-# Seconds between two faults, in which the server takes what has been recorded.
-PAUSE = 10.0
 # Keys of an evaluation's line in events.jsonl that are not metrics.
 NOT_METRICS = {"time", "event", "model", "study", "stage", "trial", "tokens", "full_tokens"}
 # What a trial's run has at step 0.
@@ -65,7 +64,7 @@ def disturb(
         else:
             locked(server.database, options.lock)
         times.append((began, time.time()))
-        time.sleep(PAUSE)
+        time.sleep(options.pause)
     return times
 
 
@@ -103,18 +102,19 @@ def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]
     return (wanted - found).total(), (found - wanted).total() + len(runs) - len(trials) - 1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = parser_of(__doc__)
     parser.add_argument("--outages", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each outage lasts")
     parser.add_argument("--lock", type=float, default=20.0, help="seconds that the database is locked")
+    parser.add_argument("--pause", type=float, default=10.0, help="between two faults, for the server to take all")
     parser.add_argument("--trials", type=int, default=240, help="so many that the search outlasts its faults")
     parser.add_argument("--ready", action="store_true", help="servers that come back have been started before")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parse(parser, outages=1, seconds=1.0, lock=1.0, pause=1.0, trials=10, ready=True)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        searches = Searches(folder, SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None})
+        content = SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None}
+        searches = Searches(folder, content, default_root())
         door = Door()
         stack.callback(door.close)
 
@@ -134,12 +134,13 @@ def main() -> None:
         searches.run("undisturbed", *arguments, "--set=tracking.experiment=undisturbed", seconds=1800)
         undisturbed_s = training_s(searches, "undisturbed")
         print(f"undisturbed: {undisturbed_s:.1f} s", flush=True)
-        faults_s = options.outages * (options.seconds + PAUSE) + options.lock
-        assert undisturbed_s > faults_s, f"a search of {undisturbed_s:.0f} s is too short: give it more --trials"
+        faults_s = options.outages * (options.seconds + options.pause) + options.lock
+        enough = options.quick or undisturbed_s > faults_s
+        assert enough, f"a search of {undisturbed_s:.0f} s is too short: give it more --trials"
         process = searches.start("disturbed", *arguments, "--set=tracking.experiment=disturbed")
         searches.wait_for_evaluations("disturbed", 3, process)
         times = disturb(door, server, waiting.popleft if options.ready else another, options)
-        assert process.poll() is None, "the search was over before the faults: give it more --trials"
+        assert options.quick or process.poll() is None, "the search was over before the faults: give it more --trials"
         out, err = process.communicate(timeout=1800)
         assert process.returncode == 0, f"{out}\n{err}"
         disturbed_s = training_s(searches, "disturbed")
@@ -151,9 +152,9 @@ def main() -> None:
     result = {"lost": lost, "duplicated": duplicated, "wall_ratio": disturbed_s / undisturbed_s}
     print(f"disturbed: {disturbed_s:.1f} s, {len(told) / disturbed_s:.2f} evaluations a second")
     print(f"lost {lost}, duplicated {duplicated}, wall ratio {result['wall_ratio']:.3f}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(options, result)
+    return int(lost + duplicated > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,12 +13,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture(scope="session")
-def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
-    """A folder for searches, with one cache."""
-    return Searches(tmp_path_factory.mktemp("searches"))
-
-
-@pytest.fixture(scope="session")
 def whole(searches: Searches) -> tuple[str, str]:
     """The output of an uninterrupted search in `whole`."""
     return searches.run("whole", "--set", "tracking.register_as=tiny")

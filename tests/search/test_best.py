@@ -17,7 +17,7 @@ MODELS: dict[str, tuple[str | None, float]] = {
 }
 
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.clusters import Cluster
 from tests.searches import SPACE, Searches, workers_and_slots
 from tests.stores import ObjectStore
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.cluster
 
 # A trial lies on two nodes.
 SPREAD = SPACE | {

@@ -10,7 +10,7 @@ import pytest
 from tests.searches import Searches
 from tests.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.faults
 
 TIMEOUT_MS = 60_000
 

@@ -14,6 +14,7 @@ from tests.search.commands import SMALL, refused
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
+@pytest.mark.faults
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     before = sorted(Path.cwd().rglob("*"))
@@ -46,7 +47,7 @@ def tokens(line: str) -> int:
     return int(re.findall(r"([\d,]+) tokens, ", line)[0].replace(",", ""))
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + ARMS)
     plan = planned(capsys)
@@ -65,7 +66,7 @@ def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) 
     assert "confirm" not in planned(capsys, "confirmation=null")
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + ARMS)
     trial = tokens(planned(capsys, "confirmation=null")["a"])
@@ -82,7 +83,7 @@ def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixtur
         assert 3 <= int(found[1]) <= 60
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert planned(capsys)["confirm"].startswith("9 runs; ")
@@ -90,7 +91,7 @@ def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys
     assert planned(capsys, rate)["confirm"].startswith("12 runs; ")
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     trial = tokens(planned(capsys)["a"])
@@ -102,7 +103,7 @@ def test_a_plan_with_fewer_trials_than_samples(capsys: pytest.CaptureFixture[str
 SPACES = ROOT / "spaces"
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("domain", ["math", "code", "general"])
 def test_the_domains_on_built_in_models_are_planned_as_they_stand(
     domain: str, capsys: pytest.CaptureFixture[str]
@@ -114,7 +115,7 @@ def test_the_domains_on_built_in_models_are_planned_as_they_stand(
     assert err == ""
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("domain", ["math", "code", "general"])
 def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_network(
     domain: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -136,7 +137,7 @@ def test_the_papers_models_are_planned_for_gpus_that_are_elsewhere_without_netwo
     assert "at 40% of 989 TFLOP/s" in plan
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL + "resources: {slots: 1, gpus_per_worker: 1}\n")
     hours = {}
@@ -153,6 +154,7 @@ def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]
     assert hours["fp32"] / hours["bf16"] == pytest.approx(989 / 67, rel=0.02)
 
 
+@pytest.mark.faults
 def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
     assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])

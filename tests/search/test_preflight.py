@@ -73,7 +73,7 @@ def test_a_worker_is_on_one_node(nodes: list[tuple[int, int]], resources: str, e
         grow_cluster(space, ClusterResources(there, nodes=each))
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

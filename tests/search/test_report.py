@@ -16,8 +16,6 @@ from search.space import Space, to_store
 from search.studies.study import STATES
 from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
-pytestmark = pytest.mark.integration
-
 
 def search_in(folder: Path, asked: Space, finished: bool = True) -> ModelResult:
     """A search of made-up losses, in `folder` as the search itself would leave it."""
@@ -57,6 +55,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_the_verdict_comes_first(written: Path) -> None:
     text = written.read_text()
     body = text[text.index("<main>") :]
@@ -67,12 +66,14 @@ def test_the_verdict_comes_first(written: Path) -> None:
     assert [title for title in titles if f"<h3>{title}</h3>" not in body] == []
 
 
+@pytest.mark.integration
 def test_a_search_that_has_not_finished_is_marked(written: Path) -> None:
     body = written.read_text().split("<main>")[1]
     assert body.count("This search has not finished.") == 1
     assert body.index("This search has not finished.") < body.index("two, in detail")
 
 
+@pytest.mark.integration
 def test_it_is_small_and_needs_no_network(written: Path) -> None:
     text = written.read_text()
     assert len(text.encode()) < 6_000_000
@@ -80,6 +81,7 @@ def test_it_is_small_and_needs_no_network(written: Path) -> None:
     assert not re.search(r"""(src|href)=["']""", own)
 
 
+@pytest.mark.faults
 def test_the_folder_is_not_changed(tmp_path: Path) -> None:
     search_in(tmp_path / "one", space(), finished=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
@@ -87,6 +89,7 @@ def test_the_folder_is_not_changed(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
 
 
+@pytest.mark.faults
 def test_words_of_others_are_text(tmp_path: Path) -> None:
     search_in(tmp_path / "one", space())
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
@@ -98,6 +101,7 @@ def test_words_of_others_are_text(tmp_path: Path) -> None:
     assert "<script>alert" not in text
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -115,6 +119,7 @@ def test_what_cannot_be_reported_is_told_in_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_every_plot(written: Path, browser: Any, tmp_path: Path, scheme: str, width: int) -> None:

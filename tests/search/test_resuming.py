@@ -22,7 +22,7 @@ def test_an_output_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str
     assert "--resume" in refused(capsys, ["space.yaml"])
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_search_that_began_meanwhile_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
 

@@ -19,9 +19,8 @@ from search.studies.pruners import LOSING, PLATEAU, is_known
 from tests.searches import Searches
 from trainables.finetune import main as finetune
 
-pytestmark = pytest.mark.integration
 
-
+@pytest.mark.integration
 def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str]) -> None:
     study = searches.study("whole")
     assert len(study.trials) == 6
@@ -38,6 +37,7 @@ def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str])
             assert trial.value == min(trial.intermediate_values.values())
 
 
+@pytest.mark.integration
 def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) -> None:
     states = {"COMPLETE": "complete", "PRUNED": "pruned"}
     summary, study = searches.summary("whole"), searches.study("whole")
@@ -60,6 +60,7 @@ def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) ->
         assert len(model[hash_name]) == 64
 
 
+@pytest.mark.integration
 def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whole: tuple[str, str]) -> None:
     from mlflow import MlflowClient
 
@@ -104,6 +105,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     assert confirmation["verdict"] in parent.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.integration
 def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[str, str]) -> None:
     import mlflow
     from mlflow import MlflowClient
@@ -125,6 +127,7 @@ def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[st
     assert loaded("Anna has 2 apples.", max_new_tokens=2)[0]["generated_text"].startswith("Anna has 2 apples.")
 
 
+@pytest.mark.integration
 def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) -> None:
     out, _ = whole
     assert not any(ord(c) < 32 and c != "\n" for c in out)
@@ -139,6 +142,7 @@ def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) 
     assert (ended.count("search"), ended.count("confirmation")) == (6, 4)
 
 
+@pytest.mark.integration
 def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them(
     searches: Searches, whole: tuple[str, str]
 ) -> None:
@@ -157,6 +161,7 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
     assert confirmation["verdict"] in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
 
 
+@pytest.mark.integration
 def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_larger_budget(
     searches: Searches, whole: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +209,7 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
 
 
+@pytest.mark.faults
 def test_a_search_that_is_interrupted_while_it_prepares_ends_as_soon(tmp_path: Path) -> None:
     searches = Searches(tmp_path)
     process = searches.start("early")
@@ -223,6 +229,7 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@pytest.mark.integration
 def test_the_best_schedule_trains_a_model_as_its_trial_did(
     searches: Searches, whole: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +250,7 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
     assert main([str(schedule), "--dry-run"]) == 0
 
 
+@pytest.mark.faults
 def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_workers_and_behind_a_url(
     searches: Searches, monkeypatch: pytest.MonkeyPatch
 ) -> None:

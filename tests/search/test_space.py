@@ -314,7 +314,7 @@ RETYPED: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_damaged_key_is_told(write: Any) -> None:
     whole = MATH.read_text()
     outcomes = set()

@@ -109,7 +109,7 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"finished; see {tmp_path}/report.html\n" in out
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
     events = Written(tmp_path)

@@ -1,6 +1,5 @@
 """A search whose models get different counts of workers and slots, as models of different sizes do on GPUs."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from tests import tiny
 from tests.searches import Searches, workers_and_slots
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.cluster
 
 # Stands in for GPUs on which the second model fits only with two workers.
 DRIVER = """
@@ -23,29 +22,8 @@ sys.exit(main())
 
 @pytest.fixture
 def searches(tmp_path: Path) -> Searches:
-    for name in ("tiny", "other"):
-        tiny.save(name, tmp_path / name)
-    splits = tiny.splits()
-    documents = [*splits.train, *splits.validation, *splits.test]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": d.text}) + "\n" for d in documents))
-    content = {
-        "name": "uneven",
-        "models": ["./tiny", "./other"],
-        "data": {
-            "source": "files",
-            "path": "data.jsonl",
-            "template": "{text}",
-            "train": 24,
-            "validation": 10,
-            "test": 9,
-        },
-        "budget": {"trials": 3, "epochs": 4},
-        "training": {"batch_size": 2, "sequence_length": 48},
-        "early_stopping": {"pruner": "none"},
-        "confirmation": None,
-        "resources": {"workers": "auto", "slots": "auto"},
-    }
-    return Searches(tmp_path, content)
+    changes = {"budget": {"trials": 3, "epochs": 4}, "resources": {"workers": "auto", "slots": "auto"}}
+    return Searches(tmp_path, tiny.space(tmp_path, models=["./tiny", "./other"], **changes))
 
 
 def test_slots_are_started_anew_for_a_model_that_needs_others_also_after_an_interruption(searches: Searches) -> None:

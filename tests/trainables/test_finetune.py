@@ -106,6 +106,7 @@ def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.Cap
     assert model.config.vocab_size >= len(tokenizer)
 
 
+@pytest.mark.faults
 def test_adapters_are_merged_into_the_weights() -> None:
     assert main(["tiny.yaml", "--set", "training.lora={rank: 4, alpha: 8}"]) == 0
     model = AutoModelForCausalLM.from_pretrained("finetuned/tiny/model")
@@ -123,7 +124,7 @@ def test_general_documents_are_measured(capsys: pytest.CaptureFixture[str]) -> N
     assert ", general " in capsys.readouterr().out
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tiny.yaml", "--output", "whole"]) == 0
     advance = Run.advance
@@ -145,7 +146,7 @@ def test_an_interrupted_run_goes_on_where_it_was(capsys: pytest.CaptureFixture[s
     assert all(map(torch.equal, ours.parameters(), whole.parameters()))
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_run_interrupted_before_its_first_evaluation_goes_on() -> None:
     assert main(["tiny.yaml", "--output", "whole"]) == 0
     with mock.patch.object(Run, "progress", property(mock.Mock(side_effect=KeyboardInterrupt))):
@@ -156,7 +157,7 @@ def test_a_run_interrupted_before_its_first_evaluation_goes_on() -> None:
     assert main(["tiny.yaml", "--output", "half", "--resume"]) == 2, "it has ended"
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_run_killed_before_it_wrote_down_its_last_evaluation_writes_it_when_it_goes_on() -> None:
     record = finetune._record
     turns = iter([record, record, record, mock.Mock(side_effect=KeyboardInterrupt)])
@@ -231,7 +232,7 @@ def test_a_diverged_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a lower training.learning_rate may help" in capsys.readouterr().out
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_ray_is_not_needed() -> None:
     check = "import sys, trainables.finetune, trainables.training.run; "
     check += "sys.exit('ray' in sys.modules or 'mlflow' in sys.modules)"

@@ -11,13 +11,13 @@ from trainables import liger
 
 PARITY = """\
 import torch
-from trainables import fused
-for dtype, tolerance in fused.TOLERANCE.items():
+from trainables import liger
+for dtype, tolerance in liger.TOLERANCE.items():
     for label_smoothing in (0.0, 0.1):
-        error = fused.parity(torch.device("cpu"), dtype, label_smoothing)
+        error = liger.parity(torch.device("cpu"), dtype, label_smoothing)
         assert error <= tolerance, (dtype, label_smoothing, error)
 hidden_ND, output_VD = torch.eye(4), 3 * torch.eye(4)
-loss_N, correct_N = fused.fused_loss(hidden_ND, output_VD, torch.tensor([0, 2, -100, 3]), 0.0)
+loss_N, correct_N = liger.fused_loss(hidden_ND, output_VD, torch.tensor([0, 2, -100, 3]), 0.0)
 assert correct_N.tolist() == [True, False, False, True]
 assert loss_N[2] == 0
 """
@@ -27,7 +27,7 @@ def test_nothing_is_fused_on_a_cpu() -> None:
     assert not liger.usable(torch.zeros(1, 1))
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_the_kernels_agree_in_the_interpreter() -> None:
     pytest.importorskip("liger_kernel", reason='pip install -e ".[cuda]"')
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,6 +1,6 @@
 """Measures the tables beside this file: complete learning curves of random settings, and test losses of many seeds.
 
-    python -m tests.benchmarks.curves.make [--models builtin/nano] [--settings 256] [--seeds 24]
+    python -m tests.benchmarks.curves.make [--models builtin/nano] [--settings 256] [--seeds 24] [--quick]
 
 Each setting is drawn by Optuna's RandomSampler from space.yaml and trained to its end, never stopped; setting 0 is the
 baseline without dropout, at the middle learning rate. What a file holds already is not measured again. On two cores
@@ -12,10 +12,10 @@ seeds.parquet: of the first model's baseline and best settings, model, setting, 
 each document of the test split the summed high-entropy loss in nats and the number of its high-entropy tokens.
 """
 
-import argparse
 import json
 import multiprocessing
 import sys
+import tempfile
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 import torch
 from rich.progress import track
 
-from search.space import Space, load
+from search.space import Budget, Space, load
 from search.studies.arm_spaces import arms_of, middle_settings, suggest_settings
+from tests.scripts import parse, parser_of
 from trainables.config.to_settings import fixed, preparation_of, settings_of, splits_of
 from trainables.preparation.prepare import Prepared, prepare
 from trainables.settings import Settings
@@ -92,9 +93,9 @@ def _tested(job: tuple[int, Settings]) -> list[dict[str, Any]]:
     ]
 
 
-def measured_curves(what: Space, models: list[str], count: int, processes: int) -> list[dict[str, Any]]:
+def measured_curves(what: Space, models: list[str], count: int, processes: int, path: Path) -> list[dict[str, Any]]:
     """The rows of curves.parquet, after measuring those of the models' settings that it does not have."""
-    rows: list[dict[str, Any]] = pq.read_table(CURVES).to_pylist() if CURVES.exists() else []
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
     params = drawn(what, count)
     for model in models:
         held = {row["setting"] for row in rows if row["model"] == model}
@@ -104,11 +105,11 @@ def measured_curves(what: Space, models: list[str], count: int, processes: int) 
         with _pool(what, model, processes) as pool:
             for row in track(pool.imap(_curve, jobs), model, len(jobs)):
                 rows.append({"model": model, "params": json.dumps(params[row["setting"]]), **row})
-        pq.write_table(pa.Table.from_pylist(rows), CURVES, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
     return rows
 
 
-def measure_seeds(what: Space, rows: list[dict[str, Any]], seeds: int, processes: int) -> None:
+def measure_seeds(what: Space, rows: list[dict[str, Any]], seeds: int, processes: int, path: Path) -> None:
     """Writes seeds.parquet: the baseline, and the settings of least loss at its best and at its end."""
     model = what.models[0]
     own = {row["setting"]: row for row in rows if row["model"] == model}
@@ -122,7 +123,7 @@ def measure_seeds(what: Space, rows: list[dict[str, Any]], seeds: int, processes
     with _pool(what, model, processes) as pool:
         tested = list(track(pool.imap(_tested, jobs), f"seeds of the settings 0 and {best}", len(jobs)))
     table = [{"model": model, **row} for rows in tested for row in rows]
-    pq.write_table(pa.Table.from_pylist(table), SEEDS, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(table), path, compression="zstd")
 
 
 def _pool(what: Space, model: str, processes: int) -> Pool:
@@ -131,16 +132,22 @@ def _pool(what: Space, model: str, processes: int) -> Pool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", default=space().models)
     parser.add_argument("--settings", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the tables lie")
+    options = parse(parser, settings=2, seeds=1, processes=1)
     what = space()
-    rows = measured_curves(what, options.models, options.settings, options.processes)
-    if not SEEDS.exists():
-        measure_seeds(what, rows, options.seeds, options.processes)
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.quick:
+            what = what.model_copy(update={"models": what.models[:1], "budget": Budget(epochs=1)})
+            options.models, options.folder = what.models, Path(scratch)
+        curves, tested = (options.folder / path.name for path in (CURVES, SEEDS))
+        rows = measured_curves(what, options.models, options.settings, options.processes, curves)
+        if not tested.exists():
+            measure_seeds(what, rows, options.seeds, options.processes, tested)
     return 0
 
 

@@ -119,7 +119,7 @@ def test_the_gpus_of_a_node_are_those_that_torch_can_use(monkeypatch: pytest.Mon
     assert probe_function()((), (), [], True)[3] == [("NVIDIA L4", 23.6e9)] * 2
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_node_without_this_project_can_report(tmp_path: Path) -> None:
     (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(probe_function()))
     command = [sys.executable, "-c", BARE, str(tmp_path / "look.pickle")]

@@ -73,7 +73,7 @@ def test_what_has_nothing_to_show_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.png")) == written
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_both_figures_are_written_whole(tmp_path: Path) -> None:
     asked = space(models=["builtin/nano", "builtin/micro"], arms=ARMS, **NEVER_STOPPED)
     written = write_figures(tmp_path, asked, [fed(tmp_path, asked, model) for model in asked.models])

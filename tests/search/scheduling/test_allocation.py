@@ -44,7 +44,7 @@ def on_gpus(space: Space, model: str, count: int) -> Allocation:
 SMALL, LARGE = "hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
     small, large = on_gpus(space(), SMALL, 8), on_gpus(space(), LARGE, 8)
     assert small == Allocation(1, 8)
@@ -57,6 +57,7 @@ def test_a_larger_model_has_more_workers_and_fewer_slots() -> None:
         ) is fits
 
 
+@pytest.mark.faults
 def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> None:
     assert on_gpus(space(slots=3), SMALL, 8) == Allocation(1, 3)
     assert on_gpus(space(slots=3), LARGE, 8).slots == 2
@@ -119,7 +120,7 @@ def test_workers_are_counted_as_they_fit_on_the_nodes() -> None:
     assert allocate(space(), SMALL, cluster) == Allocation(1, 5)
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_what_never_fits_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError) as refused:
         on_gpus(space(), LARGE, 1)
@@ -132,7 +133,7 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
         on_gpus(space(batch_size=2), LARGE, 8)
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_model_that_one_gpu_cannot_load_is_refused_with_the_numbers() -> None:
     # Shared out to four workers its training would fit.
     adapted, small = space(lora={"rank": 4, "alpha": 8}), GPUS["L4"]
@@ -162,7 +163,7 @@ def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers(
         on_gpus(alone, LARGE, 8)
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("workers", ["auto", 4])
 def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | str) -> None:
     asked = space(workers).model_copy(update={"evaluation": Evaluation(exact_match=2)})

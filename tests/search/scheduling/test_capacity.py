@@ -147,7 +147,7 @@ with join_or_start_ray(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.integration
+@pytest.mark.cluster
 def test_an_autoscaler_brings_the_nodes_of_a_cluster_that_begins_without_any(tmp_path: Path) -> None:
     cluster = Cluster(scales=True)
     try:

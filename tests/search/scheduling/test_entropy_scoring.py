@@ -13,7 +13,7 @@ from tests import tiny
 from trainables.data.packing import Packed
 from trainables.preparation.scoring import score_folder
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.scheduling.placement_groups import OrphanedGroups, find_orphaned_groups
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.faults
 
 
 @ray.remote(num_cpus=0)

@@ -84,7 +84,7 @@ def test_with_documents_that_agree_it_is_students_interval_over_seeds() -> None:
     assert [found.low, found.high] == pytest.approx([expected.low, expected.high], rel=0.05)
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_false_verdict_is_as_rare_as_the_confidence_says() -> None:
     generator, tries, seeds, documents = np.random.default_rng(0), 300, 3, 20
     wrong = 0

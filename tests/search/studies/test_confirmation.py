@@ -169,7 +169,7 @@ def test_seeds_are_fresh_and_nothing_else_differs(tmp_path: Path) -> None:
     assert confirmation.ended
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_an_interrupted_confirmation_goes_on_under_the_same_numbers(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     _, uninterrupted = searched(tmp_path / "whole")
@@ -299,7 +299,7 @@ def test_one_general_document_is_no_measure(tmp_path: Path) -> None:
     assert found.losses["final"]["general_loss"] == pytest.approx(2.852)
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_the_verdict_allows_for_the_choice_among_all_settings(tmp_path: Path) -> None:
     arms = [{"name": "none", "schedule": None}, *({"name": name} for name in "abcd")]
     _, confirmation = searched(tmp_path, arms=arms, confirmation={"best": 1, "seeds": 3})

@@ -47,7 +47,7 @@ def trials(size: ModelResult) -> list[Any]:
     return [(t.number, t.state, t.params, t.value, t.intermediate_values, t.user_attrs) for t in found]
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_search_is_the_same_as_in_a_journal(tmp_path: Path) -> None:
     asked = space(budget={"trials": 3, "epochs": 8}, confirmation={"best": 1, "seeds": 2})
     in_journal, in_database = fed(tmp_path, asked), fed(database(tmp_path), asked)
@@ -73,7 +73,7 @@ def test_searches_share_a_database_under_their_names(tmp_path: Path) -> None:
 _WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values")
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path) -> None:
     def trial_loop(name: str) -> tuple[TrialLoop, SearchStudy]:
         study = SearchStudy(database(tmp_path, name), MODEL, small(budget={"trials": 3, "epochs": 8}))

@@ -13,9 +13,9 @@ from search.studies.storage import open_journal
 from tests.studies import FULL_TOKENS, MODEL, ask, fail, run, space
 
 # Fitting Gaussian processes takes a second a test.
-SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.integration), "random", "qmc"]
+SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.faults), "random", "qmc"]
 # Those that learn, and trials in which it shows.
-LEARNING = [("tpe", 60), pytest.param("gp", 11, marks=pytest.mark.integration)]
+LEARNING = [("tpe", 60), pytest.param("gp", 11, marks=pytest.mark.faults)]
 SHAPES = [{"shape": "linear"}, {"shape": "step"}]
 
 Define = Callable[[optuna.Trial], object]

@@ -17,7 +17,7 @@ from search.tracking import Tracker
 from tests.search.tracking.memory import EXPECTED, Client, a_search, tracker, wait_for_error
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_real_database(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,7 @@ class Failing(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 @pytest.mark.parametrize("status", [404, 429, 500, 503])
 def test_a_server_that_fails_or_is_slow_holds_nothing_up_and_refuses_nothing(tmp_path: Path, status: int) -> None:
     handler = type("Handler", (Failing,), {"status": status})
@@ -138,7 +138,7 @@ class Lossy(MlflowClient):  # type: ignore[misc]
         self._lose("set_terminated")
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_lost_answers_make_nothing_twice_in_a_real_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     written = Tracker(uri, "e", tmp_path / "mlflow.outbox", Lossy)

@@ -77,11 +77,11 @@ WRITER = """
 import sys
 from pathlib import Path
 from search.tracking.outbox import Outbox
-from search.tracking.records import End, Record, Start
+from search.tracking.entries import End, Entry, Start
 
 outbox = Outbox(Path(sys.argv[1]))
 for number in range(10**6):
-    outbox.put(Record(str(number), Start("", 0)), Record(str(number), End("FINISHED", 0)))
+    outbox.put(Entry(str(number), Start("", 0)), Entry(str(number), End("FINISHED", 0)))
     print(number, flush=True)
 """
 

@@ -201,7 +201,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 RETYPED: list[Any] = [None, True, -1, 0, 3, 0.5, "x", "1e-4", "", [], [1], {}, {"a": 1}, {"low": 1, "high": 2}, [[]]]
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_damaged_key_is_told(write: Any) -> None:
     outcomes = set()
     for number, place in enumerate(_places(yaml.safe_load(WHOLE))):

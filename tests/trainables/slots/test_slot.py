@@ -29,7 +29,7 @@ from trainables.slots.worker import StorageError, serve
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.faults
 
 MODEL, EPOCHS = "tiny", 3
 HANG_S = 10.0

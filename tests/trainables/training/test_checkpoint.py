@@ -115,7 +115,7 @@ def _two_ranks(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.integration
+@pytest.mark.cluster
 def test_each_rank_reads_its_share_of_the_files_and_all_refuse_together(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_two_ranks, (tmp_path,), nprocs=2)
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))

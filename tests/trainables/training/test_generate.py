@@ -51,6 +51,7 @@ def questions(cache: Path) -> WarmModel:
     return WarmModel(tiny.prepared(cache, splits=replace(splits, validation=asked)), tiny.CPU)
 
 
+@pytest.mark.faults
 def test_the_share_of_right_answers_equals_a_slow_count(cache: Path) -> None:
     warm = questions(cache)
     tokenizer = load_tokenizer(warm.prepared.folder)

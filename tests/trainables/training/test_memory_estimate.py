@@ -40,6 +40,7 @@ HOWS = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("model", "built", "precision"),
     [
@@ -58,7 +59,7 @@ def test_the_plan_is_near_what_a_run_takes(model: str, built: str, precision: st
     assert planned.total == pytest.approx(measured(config, how, 2, 128, precision, keep_best=True), rel=0.2)
 
 
-@pytest.mark.integration
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("sharding", "built", "precision"), [("ddp", "whole", "bf16"), ("fsdp", "checkpointed", "fp32")]
 )
@@ -78,6 +79,7 @@ def test_the_arithmetic_of_a_forward_pass_is_near_what_torch_counts(length: int)
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
+@pytest.mark.faults
 def test_micro_batches_keep_their_gradients() -> None:
     planned = memory_of(
         QWEN, HOWS["whole"], rows=2, sequence_length=128, precision=torch.float32, accumulation=2, device="cpu"
@@ -108,6 +110,7 @@ def test_fsdp_shares_the_state_and_ddp_does_not() -> None:
     assert shared.communication > 0
 
 
+@pytest.mark.faults
 def test_smaller_micro_batches_take_no_more_memory_with_fsdp() -> None:
     one, two = _shared("fsdp", 4, rows=8), _shared("fsdp", 4, rows=4, accumulation=2)
     assert two.total <= one.total
@@ -124,6 +127,7 @@ def test_the_state_of_a_run() -> None:
     assert not fits_whole(10, 10, device_bytes=399, ranks=2)
 
 
+@pytest.mark.faults
 def test_a_plan_needs_no_memory_for_a_model_of_eight_billion_parameters(tmp_path: Path) -> None:
     config = config_of("hub:Qwen/Qwen3-8B", tmp_path)
     how = ModelSettings(gradient_checkpointing=True)

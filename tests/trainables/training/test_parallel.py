@@ -22,7 +22,7 @@ from trainables.settings import Lora, ModelSettings
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.cluster
 
 REFRESHED = {"entrodrop": tiny.entrodrop(Linear()), "accumulation": 2, "epochs": 3}
 NOISY = {"hidden_dropout": 0.1, "neftune_alpha": 5.0, "lr_schedule": "wsd", "evaluations_per_epoch": 2, "epochs": 2}

@@ -225,7 +225,7 @@ def test_entropies_are_computed_anew_from_the_model_in_training(warm: WarmModel)
 
 
 @pytest.mark.parametrize("how", [{"quantile": 0.3}, {"nats": 3.0}], ids=["quantile", "nats"])
-@pytest.mark.integration
+@pytest.mark.faults
 def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]) -> None:
     def run(tokens: str, mask_ratio: float = 0.5) -> Run:
         entrodrop = EntroDrop(mask_ratio, Constant(), **how, tokens=tokens)
@@ -307,7 +307,7 @@ def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepare
         Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_compiled_model_survives_the_next_trial(prepared: Prepared) -> None:
     plain, _ = trained(WarmModel(prepared, tiny.CPU), entrodrop=tiny.entrodrop(), epochs=2)
     compiled = WarmModel(prepared, tiny.CPU, ModelSettings(compile=True))
@@ -320,7 +320,7 @@ def test_a_compiled_model_survives_the_next_trial(prepared: Prepared) -> None:
     assert counters["unique_graphs"] == before, "compiled again"
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_a_compiled_model_has_the_noise_of_each_run(prepared: Prepared) -> None:
     # Without code generation, which takes minutes; what is traced, and when it is traced again, is the same.
     with mock.patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
