@@ -31,6 +31,9 @@ SPACE = {
 }
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
 class Searches:
     """Runs searches in one folder, with one cache.
 
@@ -50,21 +53,27 @@ class Searches:
         space: Path | None = None,
         address: str | None = None,
         program: Sequence[str] = ("-m", "search.run"),
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Args:
-        address: of a Ray cluster to join.
-        program: what Python runs.
+        """Starts a search, which `end_searches` ends if nothing else has.
+
+        Args:
+            address: of a Ray cluster to join.
+            program: what Python runs.
+            environment: that it has besides that of the tests.
         """
         command = [sys.executable, *program, str(space or self.space), "--output", output, *arguments]
-        environment = os.environ | {"ENTRODROP_CACHE": str(self.cache), "COLUMNS": "120"}
-        environment.pop("RAY_ADDRESS", None)
+        variables = os.environ | {"ENTRODROP_CACHE": str(self.cache), "COLUMNS": "120"} | dict(environment or {})
+        variables.pop("RAY_ADDRESS", None)
         if address is not None:
-            environment["RAY_ADDRESS"] = address
+            variables["RAY_ADDRESS"] = address
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=pipe, stderr=pipe, text=True)
+        _started.append(process)
+        return process
 
     def run(
-        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 300
+        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 900
     ) -> tuple[str, str]:
         """Runs a search to its end, and asserts that neither a process nor a folder of Ray's is left of it."""
         processes, folders = _of_ray()
@@ -72,14 +81,14 @@ class Searches:
         out, err = process.communicate(timeout=seconds)
         assert process.returncode == code, f"{out}\n{err}"
         later, still = _of_ray()
-        _, left = psutil.wait_procs(later - processes, timeout=10)
+        _, left = psutil.wait_procs(later - processes, timeout=60)
         assert (left, still - folders) == ([], set())
         return out, err
 
     def wait_for_evaluations(self, output: str, count: int, process: subprocess.Popen[str]) -> None:
         """Waits until the search has reported `count` evaluations."""
         events = self.folder / output / "events.jsonl"
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not (events.exists() and events.read_text().count('"evaluation"') >= count):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the search reported nothing"
@@ -112,6 +121,22 @@ class Searches:
     def summary(self, output: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.folder / output / "summary.json").read_text())
         return summary
+
+
+def end_searches() -> None:
+    """Kills the searches that still run, with all that they have started."""
+    while _started:
+        end_process(_started.pop())
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """Kills a process, if it still runs, with all that it has started."""
+    if process.poll() is None:
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            # It may end just now.
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.communicate()
 
 
 def _of_ray() -> tuple[set[psutil.Process], set[Path]]:

@@ -54,10 +54,14 @@ def set_environment() -> None:
 
 def ray_environment() -> dict[str, str]:
     """Environment variables that Ray reads, some of them when it is imported."""
-    # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
-    alone = {} if os.environ.get("RAY_ADDRESS") else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    alone = {
+        # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # By default 15: any other process that computes would starve the workers.
+        "RAY_worker_niceness": "0",
+    }
     return {
-        **alone,
+        **({} if os.environ.get("RAY_ADDRESS") else alone),
         # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         # The old output engine is silent at verbosity 0; the new one prints a banner.
