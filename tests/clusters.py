@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from search.cluster.ray_runtime import join_or_start_ray, ray_environment
-from tests import ROOT
+from tests import DEADLINE_S, ROOT
 from tests.networks import INTERFACE, Network
 from tests.searches import end_process
 from tests.servers import free_ports
@@ -219,7 +219,7 @@ class Cluster:
         shutil.rmtree(self.folder)
 
     def _ray(self, *arguments: str) -> None:
-        subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=300)
+        subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=DEADLINE_S)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from tests import ROOT
+from tests import DEADLINE_S, ROOT
 from trainables import parallel
 from trainables.preparation.prepare import Prepared, prepare
 from trainables.slots.slot import Slot as SearchSlot
@@ -33,8 +33,6 @@ PROGRAM = (
     "from search.cluster.ray_runtime import set_environment; set_environment(); from tests.holds import run; run()",
 )
 PREPARATION = "preparation"
-# Seconds; nothing is held, or waited for, any longer.
-_LONGEST = 600.0
 _FOLDER = "TEST_HOLDS"
 
 
@@ -65,7 +63,7 @@ class Holds:
 
     def wait(self, process: subprocess.Popen[str], workers: int = 1) -> None:
         """Waits until the search, or the job that follows it, is held at all points, with so many workers at each."""
-        deadline = time.monotonic() + _LONGEST
+        deadline = time.monotonic() + DEADLINE_S
         reached = [Path(f"{_path(self._folder, point)}.{rank}") for point in self._points for rank in range(workers)]
         while missing := [path.name for path in reached if not path.exists()]:
             assert process.poll() is None, f"ended before {missing}: {process.communicate()}"
@@ -78,7 +76,7 @@ def _path(folder: Path, point: str) -> Path:
 
 
 def _wait(path: Path, stepped: Callable[[], object] = lambda: None) -> None:
-    deadline = time.monotonic() + _LONGEST
+    deadline = time.monotonic() + DEADLINE_S
     # All ranks leave together, as each step is one of all.
     while parallel.sum_over_ranks(torch.tensor(float(path.exists()))):
         Path(f"{path}.{parallel.rank()}").touch()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,8 +15,10 @@ import psutil
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
+from search.cluster.ray_runtime import ray_folder
 from search.tracking.entries import SEARCH
 from search.tracking.outbox import Outbox
+from tests import DEADLINE_S
 
 SPACE = {
     "name": "tiny",
@@ -73,22 +74,27 @@ class Searches:
         return process
 
     def run(
-        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 900
+        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = DEADLINE_S
     ) -> tuple[str, str]:
         """Runs a search to its end, and asserts that neither a process nor a folder of Ray's is left of it."""
-        processes, folders = _of_ray()
         process = self.start(output, *arguments, space=space)
         out, err = process.communicate(timeout=seconds)
         assert process.returncode == code, f"{out}\n{err}"
-        later, still = _of_ray()
-        _, left = psutil.wait_procs(later - processes, timeout=60)
-        assert (left, still - folders) == ([], set())
+        _, left = psutil.wait_procs(filter(self._is_ours, ray_processes(psutil.process_iter())), timeout=120)
+        assert left == []
+        assert not ray_folder(self.folder / output).exists()
         return out, err
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether one of these searches has started it: others may run on this machine."""
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            return process.environ().get("ENTRODROP_CACHE") == str(self.cache)
+        return False
 
     def wait_for_evaluations(self, output: str, count: int, process: subprocess.Popen[str]) -> None:
         """Waits until the search has reported `count` evaluations."""
         events = self.folder / output / "events.jsonl"
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + DEADLINE_S
         while not (events.exists() and events.read_text().count('"evaluation"') >= count):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the search reported nothing"
@@ -136,12 +142,10 @@ def end_process(process: subprocess.Popen[str]) -> None:
             # It may end just now.
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-    process.communicate()
-
-
-def _of_ray() -> tuple[set[psutil.Process], set[Path]]:
-    """Ray's processes on this machine, and the folders that searches have made for it."""
-    return ray_processes(psutil.process_iter()), set(Path(tempfile.gettempdir()).glob("ray-*"))
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def ray_processes(among: Iterable[psutil.Process]) -> set[psutil.Process]:

@@ -93,11 +93,16 @@ def _join(address: str) -> None:
         ) from None
 
 
-def _temporary(output: Path) -> Path:
-    """A new folder for Ray's own files, in the place of one that a killed search of `output` left."""
+def ray_folder(output: Path) -> Path:
+    """Where Ray keeps its own files during a search of `output`."""
     name = hashlib.blake2b(str(output.absolute()).encode(), digest_size=6).hexdigest()
     # Short: Ray's sockets are in it, and the path of a socket has at most 107 bytes.
-    folder = Path(tempfile.gettempdir()) / f"ray-{name}"
+    return Path(tempfile.gettempdir()) / f"ray-{name}"
+
+
+def _temporary(output: Path) -> Path:
+    """A new folder for Ray's own files, in the place of one that a killed search of `output` left."""
+    folder = ray_folder(output)
     if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
         shutil.rmtree(folder, ignore_errors=True)
     try:

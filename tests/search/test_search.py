@@ -15,6 +15,7 @@ from search.arms import BASELINE
 from search.run import main
 from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING, PLATEAU, is_known
+from tests import DEADLINE_S
 from tests.holds import PREPARATION, PROGRAM, Holds
 from tests.searches import Searches
 from trainables.finetune import main as finetune
@@ -172,12 +173,12 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     assert capsys.readouterr().out.endswith("running\n")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130, err
     assert "--resume" in err
     assert "once more ends the search at once" in out
     assert "Traceback" not in err
-    _, left = psutil.wait_procs(children, timeout=60)
+    _, left = psutil.wait_procs(children, timeout=120)
     assert left == []
     assert status.main([str(output)]) == 0
     assert capsys.readouterr().out.endswith(err.rpartition("interrupted; ")[2])
@@ -213,7 +214,7 @@ def test_a_search_that_is_interrupted_while_it_prepares_ends_before_the_data_is_
     process = searches.start("early", program=PROGRAM, environment=holds.environment)
     holds.wait(process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert "interrupted; go on with: python -m search.run" in err
 

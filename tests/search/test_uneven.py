@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests import DEADLINE_S, tiny
 from tests.holds import Holds
 from tests.searches import Searches, workers_and_slots
 
@@ -60,11 +60,11 @@ def test_slots_are_started_anew_for_a_model_that_needs_others_also_after_an_inte
     workers, slots = workers_and_slots(process.pid)
     assert (len(workers), len(slots)) == (2, 1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130, err
     holds.release()
     process = searches.start("uneven", "--resume", program=driver, environment=holds.environment)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, f"{out}\n{err}"
     assert "other: 1 trial at a time, each on 2 workers" in out
     for model in ("tiny", "other"):

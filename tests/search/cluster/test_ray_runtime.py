@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import DEADLINE_S
+
 pytestmark = pytest.mark.integration
 
 SCRIPT = """
@@ -42,7 +44,7 @@ def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         environment.pop(name, None)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     listens = {line.partition(" ")[2] for line in lines if line.startswith("listens")}

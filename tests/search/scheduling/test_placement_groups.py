@@ -8,6 +8,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
 from search.scheduling.placement_groups import OrphanedGroups, find_orphaned_groups
+from tests import DEADLINE_S
 from tests.clusters import ray_of_a_search
 
 pytestmark = pytest.mark.integration
@@ -29,7 +30,7 @@ def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path) -> None:
         orphans = OrphanedGroups()
         assert find_orphaned_groups() == []
         ray.kill(dead)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + DEADLINE_S
         while not find_orphaned_groups():
             assert time.monotonic() < deadline
             time.sleep(0.1)
