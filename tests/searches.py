@@ -20,12 +20,14 @@ from search.tracking.entries import SEARCH
 from search.tracking.outbox import Outbox
 from tests import DEADLINE_S
 
+# With SHORT_TRIALS in the environment a trial has a tenth of its tokens: no test may depend on how long one takes.
+_TRAINING = {"batch_size": 2, "sequence_length": 8 if os.environ.get("SHORT_TRIALS") else 512}
 SPACE = {
     "name": "tiny",
     "models": ["builtin/nano"],
     "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
     "budget": {"trials": 6, "epochs": 6},
-    "training": {"batch_size": 2},
+    "training": _TRAINING,
     "early_stopping": {"pruner": "rungs", "patience": 3, "first_rung": 0.4},
     "sampler": {"startup_trials": 2},
     "confirmation": {"best": 1, "seeds": 2},

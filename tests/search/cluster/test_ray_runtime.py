@@ -1,8 +1,10 @@
 """Ray as a search starts it, in a process of its own: what it opens to others, and what it leaves behind."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,20 @@ print("left", len(left), "of", len(processes))
 """
 
 
-def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path: Path) -> None:
-    temporary = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
-    temporary.mkdir()
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    # Short, as Ray's sockets are in it.
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_ray_listens_on_loopback_only_with_its_token_starves_no_worker_and_leaves_nothing(
+    tmp_path: Path, temporary: Path
+) -> None:
     environment = os.environ | {"TMPDIR": str(temporary)}
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         environment.pop(name, None)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -55,4 +66,3 @@ def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path
     assert "niceness 0" in lines
     assert any(line.startswith("left 0 of ") and line != "left 0 of 0" for line in lines), lines
     assert list(temporary.iterdir()) == []
-    temporary.rmdir()
