@@ -89,7 +89,7 @@ def submit(
     common = {
         "ENTRODROP_CACHE": str(searches.cache),
         "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
-        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(int(DEADLINE_S)),
     }
     if holds is not None:
         common |= holds.environment

@@ -18,7 +18,7 @@ from search.cluster.ray_runtime import set_environment
 set_environment()
 from search.scheduling import allocation
 allocation.allocate = lambda space, model, *there: allocation.Allocation(*((2, 1) if "other" in model else (1, 2)))
-from tests.holds import run
+from tests.held_search import run
 run()
 """
 
