@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.searches import end_process
 from tests.servers import free_ports
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_DEADLINE, _DEADLINE_MS = f"{DEADLINE_S:.0f}", f"{1000 * DEADLINE_S:.0f}"
+_TOO_LATE = "The current node timed out during startup"
 _SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 
 
@@ -53,10 +56,17 @@ class Cluster:
             "RAY_worker_niceness": "0",
             # Otherwise a node with one CPU starts one process after the other.
             "RAY_worker_maximum_startup_concurrency": "8",
-            # A node that is gone is missed within seconds.
+            # A node that is gone is missed within seconds; one that is slow is not gone.
             "RAY_health_check_initial_delay_ms": "0",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
+            "RAY_health_check_timeout_ms": _DEADLINE_MS,
+            # On a machine that is busy its processes take longer to start than Ray waits for them.
+            "RAY_gcs_server_port_wait_time_s": _DEADLINE,
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": _DEADLINE,
+            "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": _DEADLINE,
+            "RAY_agent_register_timeout_ms": _DEADLINE_MS,
+            "RAY_worker_register_timeout_seconds": _DEADLINE,
         }
         self._own = own
         self._nodes: list[subprocess.Popen[str]] = []
@@ -128,20 +138,27 @@ class Cluster:
             "--dashboard-agent-listen-port=0",
             "--object-store-memory=200000000",
         )
-        node = subprocess.Popen(
-            [*within, *_RAY, "start", "--block", *common, *arguments],
-            env=self.environment | dict(environment or {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._nodes.append(node)
-        assert node.stdout is not None
-        for line in node.stdout:
-            if "Ray runtime started" in line:
-                return node
-        raise RuntimeError(f"no node with {arguments}")
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            node = subprocess.Popen(
+                [*within, *_RAY, "start", "--block", *common, *arguments],
+                env=self.environment | dict(environment or {}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            self._nodes.append(node)
+            assert node.stdout is not None
+            lines = []
+            for line in node.stdout:
+                lines.append(line)
+                if "Ray runtime started" in line:
+                    return node
+            self.kill(node)
+            # Ray gives a node half a minute to start, which no variable changes.
+            if _TOO_LATE not in "".join(lines) or time.monotonic() > deadline:
+                raise RuntimeError(f"no node with {arguments}: {''.join(lines)}")
 
     def take_away(self, node: subprocess.Popen[str]) -> None:
         """Ends a node as an autoscaler does that loses a spot instance: it says so before."""
