@@ -24,3 +24,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("unit", "integration", "faults", "cluster")
+
+# Seconds that a test waits for what must come: many, as a machine may be slow or busy, and nothing may depend on it.
+DEADLINE_S = 1800.0

@@ -6,18 +6,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
+from unittest import mock
 
 import psutil
 import yaml
 
-from tests import ROOT
+from search.cluster.ray_runtime import join_or_start_ray, ray_environment
+from tests import DEADLINE_S, ROOT
 from tests.networks import INTERFACE, Network
+from tests.searches import end_process
 from tests.servers import free_ports
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_DEADLINE, _DEADLINE_MS = f"{DEADLINE_S:.0f}", f"{1000 * DEADLINE_S:.0f}"
+_TOO_LATE = "The current node timed out during startup"
 _SCALING = ROOT / "tests" / "assets" / "autoscaler.yaml"
 
 
@@ -45,15 +52,25 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # As of the Ray that a search starts itself.
+            "RAY_worker_niceness": "0",
             # Otherwise a node with one CPU starts one process after the other.
             "RAY_worker_maximum_startup_concurrency": "8",
-            # A node that is gone is missed within seconds.
+            # A node that is gone is missed within seconds; one that is slow is not gone.
             "RAY_health_check_initial_delay_ms": "0",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
+            "RAY_health_check_timeout_ms": _DEADLINE_MS,
+            # On a machine that is busy its processes take longer to start than Ray waits for them.
+            "RAY_gcs_server_port_wait_time_s": _DEADLINE,
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": _DEADLINE,
+            "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": _DEADLINE,
+            "RAY_agent_register_timeout_ms": _DEADLINE_MS,
+            "RAY_worker_register_timeout_seconds": _DEADLINE,
         }
         self._own = own
         self._nodes: list[subprocess.Popen[str]] = []
+        self._jobs: list[subprocess.Popen[str]] = []
         self._started = 0
         # The autoscaler starts its nodes by itself, in no other network than its own.
         self._network = Network() if not scales and Network.possible() else None
@@ -77,7 +94,17 @@ class Cluster:
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
                 "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             }
-        self._start_head()
+        try:
+            self._start_head()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start_head(self) -> None:
         self._head_folder = self.folder / str(self._started)
@@ -111,20 +138,27 @@ class Cluster:
             "--dashboard-agent-listen-port=0",
             "--object-store-memory=200000000",
         )
-        node = subprocess.Popen(
-            [*within, *_RAY, "start", "--block", *common, *arguments],
-            env=self.environment | dict(environment or {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._nodes.append(node)
-        assert node.stdout is not None
-        for line in node.stdout:
-            if "Ray runtime started" in line:
-                return node
-        raise RuntimeError(f"no node with {arguments}")
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            node = subprocess.Popen(
+                [*within, *_RAY, "start", "--block", *common, *arguments],
+                env=self.environment | dict(environment or {}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            self._nodes.append(node)
+            assert node.stdout is not None
+            lines = []
+            for line in node.stdout:
+                lines.append(line)
+                if "Ray runtime started" in line:
+                    return node
+            self.kill(node)
+            # Ray gives a node half a minute to start, which no variable changes.
+            if _TOO_LATE not in "".join(lines) or time.monotonic() > deadline:
+                raise RuntimeError(f"no node with {arguments}: {''.join(lines)}")
 
     def take_away(self, node: subprocess.Popen[str]) -> None:
         """Ends a node as an autoscaler does that loses a spot instance: it says so before."""
@@ -145,22 +179,36 @@ class Cluster:
 
     def lose(self) -> None:
         """Ends all of it at once, with its jobs; then another head is there."""
-        for node in self._nodes.copy():
-            self.kill(node)
+        self._end()
         self._start_head()
+
+    def clear(self) -> None:
+        """Ends all nodes but the head, which another one follows if a job is still running on it."""
+        if any(job.poll() is None for job in self._jobs):
+            self.lose()
+        for node in self._nodes[1:]:
+            self.kill(node)
+
+    def _end(self) -> None:
+        for node in reversed(self._nodes.copy()):
+            self.kill(node)
+        while self._jobs:
+            end_process(self._jobs.pop())
 
     def submit(self, name: str, environment: Mapping[str, str], *command: str) -> subprocess.Popen[str]:
         """Submits a command as the job `name`, with this project as the working folder, and follows its log."""
         runtime = self.folder / f"{name}.yaml"
         runtime.write_text(yaml.safe_dump({"env_vars": dict(environment)}))
         job = f"--submission-id={name}", f"--working-dir={ROOT}", f"--runtime-env={runtime}"
-        return subprocess.Popen(
+        follower = subprocess.Popen(
             [*_RAY, "job", "submit", f"--address={self._dashboard}", *job, "--", *command],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._jobs.append(follower)
+        return follower
 
     def log(self, name: str) -> str:
         """What the job has printed."""
@@ -176,17 +224,25 @@ class Cluster:
             # It may end just now.
             with suppress(psutil.NoSuchProcess):
                 # A shell has the command as one word.
-                if {"search.run", output} <= set(process.cmdline()):
+                if output in process.cmdline():
                     process.kill()
                     return
         raise RuntimeError(f"no search writes {output}")
 
     def close(self) -> None:
-        for node in reversed(self._nodes.copy()):
-            self.kill(node)
+        self._end()
         if self._network is not None:
             self._network.close()
         shutil.rmtree(self.folder)
 
     def _ray(self, *arguments: str) -> None:
-        subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=60)
+        subprocess.run([*_RAY, *arguments], env=self.environment, check=True, capture_output=True, timeout=DEADLINE_S)
+
+
+@contextmanager
+def ray_of_a_search(folder: Path, cpus: int = 2) -> Iterator[None]:
+    """Ray as a search with its output in `folder` starts it, in this process, whether or not there are as many CPUs."""
+    environment = {name: value for name, value in ray_environment().items() if name not in os.environ}
+    counted = mock.patch("search.cluster.ray_runtime.count_local_cpus", return_value=cpus)
+    with counted, mock.patch.dict(os.environ, environment), join_or_start_ray(folder):
+        yield

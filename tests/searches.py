@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,19 +15,26 @@ import psutil
 import yaml
 from optuna.storages.journal import JournalFileBackend
 
+from search.cluster.ray_runtime import ray_folder
 from search.tracking.entries import SEARCH
 from search.tracking.outbox import Outbox
+from tests import DEADLINE_S
 
+# With SHORT_TRIALS in the environment a trial has a tenth of its tokens: no test may depend on how long one takes.
+_TRAINING = {"batch_size": 2, "sequence_length": 8 if os.environ.get("SHORT_TRIALS") else 512}
 SPACE = {
     "name": "tiny",
     "models": ["builtin/nano"],
     "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
     "budget": {"trials": 6, "epochs": 6},
-    "training": {"batch_size": 2},
+    "training": _TRAINING,
     "early_stopping": {"pruner": "rungs", "patience": 3, "first_rung": 0.4},
     "sampler": {"startup_trials": 2},
     "confirmation": {"best": 1, "seeds": 2},
 }
+
+
+_started: list[subprocess.Popen[str]] = []
 
 
 class Searches:
@@ -50,36 +56,47 @@ class Searches:
         space: Path | None = None,
         address: str | None = None,
         program: Sequence[str] = ("-m", "search.run"),
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Args:
-        address: of a Ray cluster to join.
-        program: what Python runs.
+        """Starts a search, which `end_searches` ends if nothing else has.
+
+        Args:
+            address: of a Ray cluster to join.
+            program: what Python runs.
+            environment: that it has besides that of the tests.
         """
         command = [sys.executable, *program, str(space or self.space), "--output", output, *arguments]
-        environment = os.environ | {"ENTRODROP_CACHE": str(self.cache), "COLUMNS": "120"}
-        environment.pop("RAY_ADDRESS", None)
+        variables = os.environ | {"ENTRODROP_CACHE": str(self.cache), "COLUMNS": "120"} | dict(environment or {})
+        variables.pop("RAY_ADDRESS", None)
         if address is not None:
-            environment["RAY_ADDRESS"] = address
+            variables["RAY_ADDRESS"] = address
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=pipe, stderr=pipe, text=True)
+        _started.append(process)
+        return process
 
     def run(
-        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = 300
+        self, output: str, *arguments: str, space: Path | None = None, code: int = 0, seconds: float = DEADLINE_S
     ) -> tuple[str, str]:
         """Runs a search to its end, and asserts that neither a process nor a folder of Ray's is left of it."""
-        processes, folders = _of_ray()
         process = self.start(output, *arguments, space=space)
         out, err = process.communicate(timeout=seconds)
         assert process.returncode == code, f"{out}\n{err}"
-        later, still = _of_ray()
-        _, left = psutil.wait_procs(later - processes, timeout=10)
-        assert (left, still - folders) == ([], set())
+        _, left = psutil.wait_procs(filter(self._is_ours, ray_processes(psutil.process_iter())), timeout=120)
+        assert left == []
+        assert not ray_folder(self.folder / output).exists()
         return out, err
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether one of these searches has started it: others may run on this machine."""
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            return process.environ().get("ENTRODROP_CACHE") == str(self.cache)
+        return False
 
     def wait_for_evaluations(self, output: str, count: int, process: subprocess.Popen[str]) -> None:
         """Waits until the search has reported `count` evaluations."""
         events = self.folder / output / "events.jsonl"
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + DEADLINE_S
         while not (events.exists() and events.read_text().count('"evaluation"') >= count):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the search reported nothing"
@@ -114,9 +131,23 @@ class Searches:
         return summary
 
 
-def _of_ray() -> tuple[set[psutil.Process], set[Path]]:
-    """Ray's processes on this machine, and the folders that searches have made for it."""
-    return ray_processes(psutil.process_iter()), set(Path(tempfile.gettempdir()).glob("ray-*"))
+def end_searches() -> None:
+    """Kills the searches that still run, with all that they have started."""
+    while _started:
+        end_process(_started.pop())
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """Kills a process, if it still runs, with all that it has started."""
+    if process.poll() is None:
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            # It may end just now.
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def ray_processes(among: Iterable[psutil.Process]) -> set[psutil.Process]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from tests import DEADLINE_S
+
 
 class Server:
     """An MLflow server on this machine, in processes of its own, which keeps its runs in SQLite."""
@@ -35,11 +37,15 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts]
         with (self._folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            assert time.monotonic() < deadline, "the MLflow server did not start"
-            time.sleep(0.2)
+        deadline = time.monotonic() + DEADLINE_S
+        try:
+            while not self._answers():
+                assert self._process.poll() is None, (self._folder / "server.log").read_text()
+                assert time.monotonic() < deadline, "the MLflow server did not start"
+                time.sleep(0.2)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """Kills it and its workers, if it runs."""

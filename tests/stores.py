@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+from tests import DEADLINE_S
 from tests.servers import free_ports
 
 _BUCKET = "bucket"
@@ -41,7 +42,14 @@ class ObjectStore:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
-        deadline = time.monotonic() + 60
+        try:
+            self._make_bucket()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_bucket(self) -> None:
+        deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
                 self.files.mkdir(_BUCKET)

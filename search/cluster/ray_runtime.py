@@ -54,10 +54,14 @@ def set_environment() -> None:
 
 def ray_environment() -> dict[str, str]:
     """Environment variables that Ray reads, some of them when it is imported."""
-    # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
-    alone = {} if os.environ.get("RAY_ADDRESS") else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    alone = {
+        # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # By default 15: any other process that computes would starve the workers.
+        "RAY_worker_niceness": "0",
+    }
     return {
-        **alone,
+        **({} if os.environ.get("RAY_ADDRESS") else alone),
         # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         # The old output engine is silent at verbosity 0; the new one prints a banner.
@@ -89,11 +93,16 @@ def _join(address: str) -> None:
         ) from None
 
 
-def _temporary(output: Path) -> Path:
-    """A new folder for Ray's own files, in the place of one that a killed search of `output` left."""
+def ray_folder(output: Path) -> Path:
+    """Where Ray keeps its own files during a search of `output`."""
     name = hashlib.blake2b(str(output.absolute()).encode(), digest_size=6).hexdigest()
     # Short: Ray's sockets are in it, and the path of a socket has at most 107 bytes.
-    folder = Path(tempfile.gettempdir()) / f"ray-{name}"
+    return Path(tempfile.gettempdir()) / f"ray-{name}"
+
+
+def _temporary(output: Path) -> Path:
+    """A new folder for Ray's own files, in the place of one that a killed search of `output` left."""
+    folder = ray_folder(output)
     if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
         shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.searches import Searches
+from tests.holds import Holds
+from tests.searches import Searches, end_searches
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -16,6 +17,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def whole(searches: Searches) -> tuple[str, str]:
     """The output of an uninterrupted search in `whole`."""
     return searches.run("whole", "--set", "tracking.register_as=tiny")
+
+
+@pytest.fixture(autouse=True)
+def _end_searches() -> Iterator[None]:
+    yield
+    end_searches()
+
+
+@pytest.fixture
+def holds(tmp_path: Path) -> Iterator[Holds]:
+    holds = Holds(tmp_path / "holds")
+    yield holds
+    holds.release()
 
 
 @pytest.fixture

@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from search.output.folder import EVENTS
+from tests import DEADLINE_S
 from tests.clusters import Cluster
-from tests.searches import SPACE, Searches, workers_and_slots
+from tests.holds import PROGRAM, Holds
+from tests.searches import SPACE, Searches, end_process, workers_and_slots
 from tests.stores import ObjectStore
 
 pytestmark = pytest.mark.cluster
@@ -29,11 +31,37 @@ SPREAD = SPACE | {
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs."""
-    started = Cluster()
-    yield started
-    started.close()
+def head() -> Iterator[Cluster]:
+    """Without CPUs."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """A head without CPUs, which has no other node and no job."""
+    yield head
+    head.clear()
+
+
+@pytest.fixture
+def scaling() -> Iterator[Cluster]:
+    with Cluster(scales=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def apart(searches: Searches) -> Iterator[Cluster]:
+    """A cluster whose nodes do not see the searches' folder."""
+    with Cluster(own=searches.folder) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def store(apart: Cluster) -> Iterator[ObjectStore]:
+    store = ObjectStore(apart.host)
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -48,6 +76,7 @@ def submit(
     *arguments: str,
     output: str | None = None,
     job: str | None = None,
+    holds: Holds | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """Submits a search.
@@ -55,80 +84,92 @@ def submit(
     Args:
         output: a folder or a URL; None: a folder of this name among the searches.
         job: name of the job; None: that of the search.
+        holds: where it is held.
     """
     common = {
         "ENTRODROP_CACHE": str(searches.cache),
         "MLFLOW_TRACKING_URI": f"sqlite:///{searches.folder}/mlflow.db",
-        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(int(DEADLINE_S)),
     }
-    run = [sys.executable, "-m", "search.run", str(searches.space), "--output", output or f"{searches.folder}/{name}"]
+    if holds is not None:
+        common |= holds.environment
+    program = ("-m", "search.run") if holds is None else PROGRAM
+    run = [sys.executable, *program, str(searches.space), "--output", output or f"{searches.folder}/{name}"]
     return cluster.submit(job or name, common | dict(environment or {}), *run, *arguments)
 
 
 def test_a_killed_slot_and_lost_nodes_cost_no_trial(
-    searches: Searches, whole: tuple[str, str], cluster: Cluster
+    searches: Searches, whole: tuple[str, str], cluster: Cluster, holds: Holds
 ) -> None:
     spot, doomed = cluster.add_node(), cluster.add_node()
-    job = submit(cluster, searches, "nodes", "--set", "faults.restarts=1", "--set", "faults.shrink_minutes=10")
-    searches.wait_for_evaluations("nodes", 3, job)
+    # Both slots are held each time, so that both nodes have one.
+    holds.hold("builtin-nano/0@2", "builtin-nano/1@2")
+    restarts = "--set", "faults.restarts=1", "--set", "faults.shrink_minutes=10"
+    job = submit(cluster, searches, "nodes", *restarts, holds=holds)
+    holds.wait(job)
     workers, slots = workers_and_slots(os.getpid())
     assert len(workers) == len(slots) == 2
     slots[0].kill()
+    holds.hold("builtin-nano/0@3", "builtin-nano/1@3")
+    holds.wait(job)
     # No fault of the trial, which could not afford another one.
-    searches.wait_for_evaluations("nodes", 5, job)
     cluster.take_away(spot)
-    left = cluster.add_node()
-    searches.wait_for_evaluations("nodes", 17, job)
+    cluster.add_node()
+    holds.hold("builtin-nano-confirmation/0@2", "builtin-nano-confirmation/1@2")
+    holds.wait(job)
     cluster.kill(doomed)
-    right = cluster.add_node()
-    out, _ = job.communicate(timeout=300)
+    cluster.add_node()
+    holds.release()
+    out, _ = job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 0, out
     for study in ("builtin/nano", "builtin/nano/confirmation"):
         assert searches.table("nodes", study) == searches.table("whole", study)
     log = cluster.log("nodes")
     assert f"results: {searches.folder}/nodes/ (" in log
     assert all(character.isprintable() or character in "\n\t" for character in log)
-    cluster.kill(left)
-    cluster.kill(right)
 
 
 def test_a_stopped_and_a_killed_job_go_on_and_a_trial_on_two_nodes_survives_one(
-    spread: Searches, cluster: Cluster
+    spread: Searches, cluster: Cluster, holds: Holds
 ) -> None:
     nodes = [cluster.add_node(), cluster.add_node()]
-    job = submit(cluster, spread, "spread")
-    spread.wait_for_evaluations("spread", 2, job)
+    holds.hold("builtin-nano/0@2")
+    job = submit(cluster, spread, "spread", holds=holds)
+    holds.wait(job, workers=2)
     assert [len(workers_and_slots(node.pid)[0]) for node in nodes] == [1, 1]
     cluster.stop("spread")
-    job.communicate(timeout=60)
+    job.communicate(timeout=DEADLINE_S)
     assert "interrupted; go on with: python -m search.run" in cluster.log("spread")
-    job = submit(cluster, spread, "spread", "--resume", job="killed")
-    spread.wait_for_evaluations("spread", 8, job)
+    holds.hold("builtin-nano/1@2")
+    job = submit(cluster, spread, "spread", "--resume", job="killed", holds=holds)
+    holds.wait(job, workers=2)
     cluster.kill_driver(f"{spread.folder}/spread")
-    job.communicate(timeout=60)
+    job.communicate(timeout=DEADLINE_S)
     assert job.returncode != 0
-    job = submit(cluster, spread, "spread", "--resume", job="resumed")
-    spread.wait_for_evaluations("spread", 14, job)
-    cluster.kill(nodes.pop())
-    nodes.append(cluster.add_node())
-    out, _ = job.communicate(timeout=300)
+    holds.hold("builtin-nano/2@2")
+    job = submit(cluster, spread, "spread", "--resume", job="resumed", holds=holds)
+    holds.wait(job, workers=2)
+    cluster.kill(nodes[0])
+    cluster.add_node()
+    holds.release()
+    out, _ = job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 0, out
     assert [(number, state) for number, state, *_ in spread.table("spread")] == [
         (number, "COMPLETE") for number in range(4)
     ]
     assert all(len(losses) == 6 for *_, losses in spread.table("spread"))
-    for node in nodes:
-        cluster.kill(node)
 
 
-def test_a_node_that_does_not_come_back_costs_a_slot(spread: Searches, cluster: Cluster) -> None:
+def test_a_node_that_does_not_come_back_costs_a_slot(spread: Searches, cluster: Cluster, holds: Holds) -> None:
     alone = "--set", "resources={slots: 2, workers: 1}"
-    nodes = [cluster.add_node(), cluster.add_node()]
-    job = submit(cluster, spread, "fewer", *alone, "--set", "faults.shrink_minutes=0.05")
-    spread.wait_for_evaluations("fewer", 3, job)
-    cluster.kill(nodes[1])
-    out, _ = job.communicate(timeout=300)
-    cluster.kill(nodes[0])
+    cluster.add_node()
+    lost = cluster.add_node()
+    holds.hold("builtin-nano/0@2", "builtin-nano/1@2")
+    job = submit(cluster, spread, "fewer", *alone, "--set", "faults.shrink_minutes=0.05", holds=holds)
+    holds.wait(job)
+    cluster.kill(lost)
+    holds.release()
+    out, _ = job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 0, out
     assert [state for _, state, *_ in spread.table("fewer")] == ["COMPLETE"] * 4
     assert all(len(losses) == 6 for *_, losses in spread.table("fewer"))
@@ -136,27 +177,24 @@ def test_a_node_that_does_not_come_back_costs_a_slot(spread: Searches, cluster: 
 
 
 def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
-    searches: Searches, whole: tuple[str, str]
+    searches: Searches, whole: tuple[str, str], scaling: Cluster, holds: Holds
 ) -> None:
-    # It must not end before the second node is there.
     small = ["budget.trials=6", "budget.epochs=6", "early_stopping.pruner=none", "confirmation=null"]
     given = [f"--set={each}" for each in (*small, "resources.autoscaler={cpus: 2}")]
-    cluster = Cluster(scales=True)
-    try:
-        job = submit(cluster, searches, "grown", *given)
-        out, _ = job.communicate(timeout=300)
-    finally:
-        cluster.close()
+    holds.hold("builtin-nano/0@1", "builtin-nano/1@1")
+    job = submit(scaling, searches, "grown", *given, holds=holds)
+    # It begins with one slot: the second trial waits for the second node.
+    holds.wait(job)
+    holds.release()
+    out, _ = job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 0, out
     assert [state for _, state, *_ in searches.table("grown")] == ["COMPLETE"] * 6
     assert max(event["slots"] for event in searches.events("grown", "slots_changed")) == 2, out
 
 
 def test_nodes_that_share_nothing_but_an_object_store_and_another_cluster_goes_on(
-    searches: Searches, whole: tuple[str, str]
+    searches: Searches, whole: tuple[str, str], apart: Cluster, store: ObjectStore, holds: Holds
 ) -> None:
-    cluster = Cluster(own=searches.folder)
-    store = ObjectStore(cluster.host)
     url = f"{store.url}/stored"
     # The base model alone, as pretraining takes its time.
     fresh = searches.folder / "fresh"
@@ -164,44 +202,39 @@ def test_nodes_that_share_nothing_but_an_object_store_and_another_cluster_goes_o
 
     def submitted(job: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
         environment = store.environment | {"ENTRODROP_CACHE": str(cache)}
-        register = "--set", "tracking.register_as=stored"
-        return submit(cluster, searches, job, *register, *arguments, output=url, environment=environment)
+        given = "--set", "tracking.register_as=stored", *arguments
+        return submit(apart, searches, job, *given, output=url, holds=holds, environment=environment)
 
-    def wait_for_evaluations(count: int, job: subprocess.Popen[str]) -> None:
-        events, deadline = f"{url}/{EVENTS}", time.monotonic() + 200
-        while not store.files.exists(events) or store.files.cat(events).count(b'"evaluation"') < count:
+    def wait_until(reached: Callable[[], bool], job: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not reached():
             assert job.poll() is None, job.communicate()
-            assert time.monotonic() < deadline, "the search reported nothing"
-            time.sleep(0.5)
-
-    def wait_for_copies(nodes: Sequence[subprocess.Popen[str]]) -> None:
-        """Of base weights, tokens, entropies and the evaluation set, for each node; one may be slower."""
-        folders = [Path(f"/proc/{node.pid}/root{searches.cache}/copies") for node in nodes]
-        deadline = time.monotonic() + 100
-        while [len(list(folder.glob("*/manifest.json"))) for folder in folders] != [4, 4]:
-            assert time.monotonic() < deadline, [sorted(folder.glob("*")) for folder in folders]
+            assert time.monotonic() < deadline
             time.sleep(0.2)
 
-    try:
-        nodes = [cluster.add_node(), cluster.add_node()]
-        job = submitted("lost", searches.cache)
-        wait_for_evaluations(6, job)
-        if cluster.has_disks:
-            wait_for_copies(nodes)
-        told = cluster.log("lost")
-        cluster.lose()
-        job.kill()
-        job.communicate()
-        cluster.add_node()
-        cluster.add_node()
-        job = submitted("resumed", fresh, "--resume")
-        out, _ = job.communicate(timeout=300)
-        assert job.returncode == 0, out
-        told += cluster.log("resumed")
-        store.files.get(url, str(searches.folder / "stored"), recursive=True)
-    finally:
-        cluster.close()
-        store.close()
+    def evaluations_are_stored() -> bool:
+        events = f"{url}/{EVENTS}"
+        return store.files.exists(events) and store.files.cat(events).count(b'"evaluation"') >= 4
+
+    nodes = [apart.add_node(), apart.add_node()]
+    holds.hold("builtin-nano/0@3", "builtin-nano/1@3")
+    job = submitted("lost", searches.cache)
+    holds.wait(job)
+    wait_until(evaluations_are_stored, job)
+    if apart.has_disks:
+        # Of base weights, tokens, entropies and the evaluation set.
+        copies = [Path(f"/proc/{node.pid}/root{searches.cache}/copies") for node in nodes]
+        assert [len(list(folder.glob("*/manifest.json"))) for folder in copies] == [4, 4]
+    told = apart.log("lost")
+    apart.lose()
+    holds.release()
+    apart.add_node()
+    apart.add_node()
+    job = submitted("resumed", fresh, "--resume")
+    out, _ = job.communicate(timeout=DEADLINE_S)
+    assert job.returncode == 0, out
+    told += apart.log("resumed")
+    store.files.get(url, str(searches.folder / "stored"), recursive=True)
     for study in ("builtin/nano", "builtin/nano/confirmation"):
         assert searches.table("stored", study) == searches.table("whole", study)
     assert not (searches.folder / "stored" / "checkpoints").exists()
@@ -237,24 +270,29 @@ def told(line):
     print(line, file=sys.stderr)
 with join_or_start_ray(Path(sys.argv[1])), check_nodes([], refused, told, ended.is_set):
     print("checked", flush=True)
-    ended.wait(120)
+    ended.wait(1800)
 """
 
 
-def test_a_node_that_joins_with_other_packages_is_told(
-    tmp_path: Path, cluster: Cluster, other_packages: dict[str, str]
-) -> None:
-    watching = [sys.executable, "-c", WATCH, str(tmp_path)]
+@pytest.fixture
+def watching(tmp_path: Path, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", WATCH, str(tmp_path)]
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
-    with subprocess.Popen(watching, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "checked\n"
-        good, other = cluster.add_node(), cluster.add_node(other_packages)
-        line = process.stdout.readline()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    yield process
+    end_process(process)
+
+
+def test_a_node_that_joins_with_other_packages_is_told(
+    watching: subprocess.Popen[str], cluster: Cluster, other_packages: dict[str, str]
+) -> None:
+    assert watching.stdout is not None
+    assert watching.stdout.readline() == "checked\n"
+    cluster.add_node()
+    cluster.add_node(other_packages)
+    line = watching.stdout.readline()
     assert re.match(r"node [0-9.]+: given transformers 0\.0\.1; allowed: transformers ", line)
-    assert process.returncode == 0
-    cluster.kill(good)
-    cluster.kill(other)
+    assert watching.wait(DEADLINE_S) == 0
 
 
 def test_a_node_with_other_packages_is_told_before_the_first_trial(
@@ -263,7 +301,7 @@ def test_a_node_with_other_packages_is_told_before_the_first_trial(
     cluster.add_node(other_packages)
     searches = Searches(tmp_path, SPREAD)
     job = submit(cluster, searches, "refused", "--set", "resources.workers=1")
-    job.communicate(timeout=120)
+    job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 1
     line = cluster.log("refused").strip().splitlines()[-1]
     assert line.startswith("node ")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from search.interruption import Interruption
+from tests import DEADLINE_S
 
 SCRIPT = """
 import time
@@ -37,7 +38,7 @@ def started(gives_up: bool, begins: str = "") -> subprocess.Popen[str]:
 def test_the_first_signal_lets_the_search_end(number: signal.Signals) -> None:
     process = started(gives_up=True)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert "once more ends the search at once" in out
     assert "ended well" in out
     assert process.returncode == 0
@@ -65,7 +66,7 @@ def test_the_second_signal_ends_whatever_hangs() -> None:
     assert process.stdout is not None
     assert "once more" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (130, "go on with: it\n")
 
 
@@ -81,7 +82,7 @@ def test_the_second_signal_ends_what_the_process_has_started_and_its_folder(tmp_
     process.send_signal(signal.SIGINT)
     assert "once more" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    started_by_it.wait(timeout=20)
-    process.communicate(timeout=20)
+    started_by_it.wait(timeout=DEADLINE_S)
+    process.communicate(timeout=DEADLINE_S)
     assert not temporary.exists()
-    process.communicate(timeout=20)
+    process.communicate(timeout=DEADLINE_S)

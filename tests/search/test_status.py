@@ -11,13 +11,14 @@ import termios
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyte
 import pytest
 
 from search import status
 from search.output.folder import lock_output
+from tests import DEADLINE_S
 from tests.search.progress.test_console import CURRICULUM, Told
 
 ENDED_UNBEGUN = {
@@ -114,8 +115,8 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
     events = Written(tmp_path)
     one_ended_and_one_running(told := begun(events))
-    with lock_output(tmp_path):
-        terminal = Terminal([sys.executable, "-m", "search.status", str(tmp_path), "--watch"], width)
+    watch = [sys.executable, "-m", "search.status", str(tmp_path), "--watch"]
+    with lock_output(tmp_path), Terminal(watch, width) as terminal:
         terminal.wait_for("25%")
         told.evaluated(1, 2000, 5.9, seconds=9.0, tokens_per_s=100.0)
         terminal.wait_for("50%")
@@ -126,7 +127,7 @@ def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
         assert [line.split()[:1] for line in terminal.lines] == [line.split()[:1] for line in table]
         events.search("search_ended", status="FINISHED")
         terminal.wait_for("finished")
-        assert terminal.process.wait(timeout=30) == 0
+        assert terminal.process.wait(timeout=DEADLINE_S) == 0
     assert sum("builtin/nano:" in line for line in terminal.lines) == 1
     # Neither the screen nor a line is cleared before it is written anew but by the table itself.
     assert b"\x1b[2J" not in terminal.output
@@ -150,6 +151,13 @@ class Terminal:
         self._lock = threading.Lock()
         threading.Thread(target=self._read, args=(here,), daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def _read(self, here: int) -> None:
         while True:
             try:
@@ -166,7 +174,7 @@ class Terminal:
             return [line.rstrip() for line in self._screen.display if line.strip()]
 
     def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE_S
         while not any(text in line for line in self.lines):
             assert time.monotonic() < deadline, "\n".join(self.lines)
             time.sleep(0.05)

@@ -1,21 +1,25 @@
 """Ray as a search starts it, in a process of its own: what it opens to others, and what it leaves behind."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import DEADLINE_S
 
 pytestmark = pytest.mark.faults
 
 SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
-from search.cluster import joined, set_environment
+from search.cluster.ray_runtime import join_or_start_ray, set_environment
 set_environment()
 import psutil
-with joined(Path(sys.argv[1])):
+with join_or_start_ray(Path(sys.argv[1])):
     processes = psutil.Process().children(recursive=True)
     for process in [psutil.Process(), *processes]:
         for connection in process.net_connections(kind="inet"):
@@ -29,19 +33,29 @@ with joined(Path(sys.argv[1])):
     print("stranger", done.returncode, "AuthenticationError" in done.stderr)
     folders = [path for path in Path(sys.argv[2]).iterdir()]
     print("folders", len(folders))
-gone, left = psutil.wait_procs(processes, timeout=10)
+    print("niceness", ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0))
+gone, left = psutil.wait_procs(processes, timeout=60)
 print("left", len(left), "of", len(processes))
 """
 
 
-def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path: Path) -> None:
-    temporary = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
-    temporary.mkdir()
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    # Short, as Ray's sockets are in it.
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"t{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_ray_listens_on_loopback_only_with_its_token_starves_no_worker_and_leaves_nothing(
+    tmp_path: Path, temporary: Path
+) -> None:
     environment = os.environ | {"TMPDIR": str(temporary)}
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         environment.pop(name, None)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     listens = {line.partition(" ")[2] for line in lines if line.startswith("listens")}
@@ -49,6 +63,6 @@ def test_ray_listens_on_loopback_only_with_its_token_and_leaves_nothing(tmp_path
     assert listens
     assert "stranger 1 True" in lines
     assert "folders 1" in lines
+    assert "niceness 0" in lines
     assert any(line.startswith("left 0 of ") and line != "left 0 of 0" for line in lines), lines
     assert list(temporary.iterdir()) == []
-    temporary.rmdir()

@@ -8,6 +8,7 @@ import pytest
 
 from search.hardware import count_served
 from search.scheduling.capacity import SlotCapacity, SlotResources, count_slots
+from tests import DEADLINE_S
 from tests.clusters import Cluster
 
 NODES = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 2.0}, {"memory": 8.0}]
@@ -138,22 +139,20 @@ class Slot:
 
 with join_or_start_ray(Path(sys.argv[1])):
     print("CPUs", ray.cluster_resources().get("CPU", 0))
-    capacity, slots, ends = SlotCapacity(2, SlotResources(1, 1, 0), 60.0), [], time.monotonic() + 90
+    deadline_s = float(sys.argv[2])
+    capacity, slots, ends = SlotCapacity(2, SlotResources(1, 1, 0), 60.0), [], time.monotonic() + deadline_s
     while len(slots) < 2 and time.monotonic() < ends:
         slots += [Slot.remote() for _ in range(capacity.slots() - len(slots))]
         time.sleep(1)
-    print("placed", ray.get([slot.placed.remote() for slot in slots], timeout=60))
+    print("placed", ray.get([slot.placed.remote() for slot in slots], timeout=deadline_s))
     capacity.close()
 """
 
 
 @pytest.mark.cluster
 def test_an_autoscaler_brings_the_nodes_of_a_cluster_that_begins_without_any(tmp_path: Path) -> None:
-    cluster = Cluster(scales=True)
-    try:
+    with Cluster(scales=True) as cluster:
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    finally:
-        cluster.close()
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(DEADLINE_S)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * DEADLINE_S)
     assert done.stdout.splitlines() == ["CPUs 0", "placed [True, True]"], done.stderr

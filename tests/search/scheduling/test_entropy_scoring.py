@@ -5,25 +5,24 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import ray
 import torch
 
 from search.scheduling import entropy_scoring
 from tests import tiny
+from tests.clusters import ray_of_a_search
 from trainables.data.packing import Packed
 from trainables.preparation.scoring import score_folder
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+@pytest.fixture
+def _ray(tmp_path: Path) -> Iterator[None]:
+    with ray_of_a_search(tmp_path / "output"):
+        yield
 
 
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("_ray")
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
     train = tiny.prepared(tmp_path, layout="padded").packed("train")
     packed = Packed.concatenated([train] * 7)

@@ -7,8 +7,9 @@ import pytest
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
-from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.scheduling.placement_groups import OrphanedGroups, find_orphaned_groups
+from tests import DEADLINE_S
+from tests.clusters import ray_of_a_search
 
 pytestmark = pytest.mark.faults
 
@@ -21,17 +22,15 @@ class Maker:
         return group
 
 
-def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ray_environment().items():
-        monkeypatch.setenv(name, value)
-    with join_or_start_ray(tmp_path):
+def test_only_what_a_dead_actor_reserved_is_given_back(tmp_path: Path) -> None:
+    with ray_of_a_search(tmp_path):
         dead, living = Maker.remote(), Maker.remote()  # type: ignore[attr-defined]
         left, kept = ray.get([dead.make.remote(), living.make.remote()])
         ours = placement_group([{"CPU": 0.1}])
         orphans = OrphanedGroups()
         assert find_orphaned_groups() == []
         ray.kill(dead)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE_S
         while not find_orphaned_groups():
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from search.tracking import Tracker
+from tests import DEADLINE_S
 
 
 class RefusedError(Exception):
@@ -182,7 +183,7 @@ EXPECTED = [(100, 6.0), (200, 5.0), (300, 4.0)]
 
 
 def wait_for_error(written: Tracker) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_S
     while not written.last_error:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -3,9 +3,11 @@
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ import pytest
 import ray
 import torch
 
-from search.cluster.ray_runtime import join_or_start_ray, ray_environment
-from tests import tiny
+from tests import DEADLINE_S, tiny
+from tests.clusters import ray_of_a_search
 from tests.starved import StarvedGroup
 from trainables.parallel import rank, size
 from trainables.preparation.prepare import Prepared
@@ -32,9 +34,9 @@ from trainables.training.warm_model import WarmModel
 pytestmark = pytest.mark.faults
 
 MODEL, EPOCHS = "tiny", 3
-HANG_S = 10.0
+HANG_S = 3.0
 # The seed of a run says what becomes of it, if nothing else in its second epoch.
-WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, TAKES_TOO_MUCH, HANGS, DIES_ONCE, DIES, NO_SPACE, SLOW = range(10)
+WELL, RAISES, SHORT_OF_MEMORY, NEVER_ENOUGH_MEMORY, TAKES_TOO_MUCH, HANGS, DIES_ONCE, DIES, NO_SPACE, WAITS = range(10)
 
 
 def faulty(marks: Path, starved: StarvedGroup | None, config: dict[str, Any]) -> None:
@@ -58,8 +60,8 @@ def faulty(marks: Path, starved: StarvedGroup | None, config: dict[str, Any]) ->
             if seed == DIES or (seed == DIES_ONCE and not mark.exists()):
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        if seed == SLOW:
-            return advance(run, lambda: (stepped(), time.sleep(1)))
+        if seed == WAITS and run.history:
+            return advance(run, lambda: _wait_for_interruption(stepped, mark))
         return advance(run, stepped)
 
     def saving(run: Run, folder: Path) -> None:
@@ -71,6 +73,15 @@ def faulty(marks: Path, starved: StarvedGroup | None, config: dict[str, Any]) ->
         serve(config)
 
 
+def _wait_for_interruption(stepped: Callable[[], object], mark: Path) -> None:
+    mark.touch()
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        stepped()
+        time.sleep(0.05)
+    raise TimeoutError("nobody interrupts")
+
+
 @pytest.fixture(scope="module")
 def data(cluster: None, prepared: Prepared) -> Any:
     return ray.put(prepared)
@@ -78,10 +89,8 @@ def data(cluster: None, prepared: Prepared) -> Any:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    environment = {name: value for name, value in ray_environment().items() if name not in os.environ}
-    # Both slots hold their CPUs, whether or not there are as many.
-    cpus = mock.patch("search.cluster.ray_runtime.local_cpus", return_value=4)
-    with cpus, mock.patch.dict(os.environ, environment), join_or_start_ray(tmp_path_factory.mktemp("output")):
+    # Both slots hold their CPUs.
+    with ray_of_a_search(tmp_path_factory.mktemp("output"), cpus=4):
         yield
 
 
@@ -118,10 +127,12 @@ def opened(data: Any, workers: int, folder: Path, cpus: int = 1, starved: Starve
     with mock.patch("trainables.slots.worker_group._serve", partial(faulty, folder, starved)):
         slot.setup(
             trial(folder, WELL),
-            SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, stop_signal, 1, HANG_S),
+            SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, stop_signal, 1, DEADLINE_S),
         )
-        yield slot
-    slot.cleanup()
+        try:
+            yield slot
+        finally:
+            slot.cleanup()
 
 
 def trial(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
@@ -170,7 +181,8 @@ def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: War
     ray.get(stop_signal.shrink.remote(1, 1))
     ray.kill(stop_signal, no_restart=False)
     assert goes_on(slot, tmp_path, warm)
-    for _ in range(60):
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
         # Ray may still be starting it.
         with suppress(*ACTOR_DIED):
             ray.get(stop_signal.shrink.remote(1, 1))
@@ -255,9 +267,10 @@ def test_out_of_memory_twice_fails_the_trial(slot: Slot, tmp_path: Path, warm: W
 
 def test_a_hang_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     began = time.monotonic()
-    *_, last = train(slot, tmp_path, HANGS)
+    with mock.patch.object(slot, "_slot", replace(slot._slot, hang_s=HANG_S)):
+        *_, last = train(slot, tmp_path, HANGS)
     assert last["failure"] == Failure.HANG
-    assert HANG_S < time.monotonic() - began < HANG_S + 60
+    assert time.monotonic() - began > HANG_S
     assert goes_on(slot, tmp_path, warm)
 
 
@@ -299,16 +312,26 @@ def test_an_interrupted_trial_saves_its_state_between_evaluations(slot: Slot, tm
     _interrupted(slot, tmp_path, warm)
 
 
-def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
-    slot.reset_config(trial(tmp_path, SLOW))
-    slot.step()
-    # Each step takes a second, and an epoch has six.
+def _interrupt(slot: Slot) -> None:
+    """Interrupts the trial that waits for it, when the mailbox knows that it is training."""
+    mark, deadline = Path(slot._logdir).parent / str(WAITS), time.monotonic() + DEADLINE_S
+    while not mark.exists() or ray.get(slot._mailbox.health.remote()).silent_s is None:
+        assert time.monotonic() < deadline, "nothing to interrupt"
+        time.sleep(0.1)
     slot._slot.stop_signal.stop.remote()
+
+
+def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    slot.reset_config(trial(tmp_path, WAITS))
+    slot.step()
+    interrupting = threading.Thread(target=_interrupt, args=(slot,), daemon=True)
+    interrupting.start()
     assert slot.step()["interrupted"]
-    run = Run(warm, tiny.settings(seed=SLOW, epochs=EPOCHS))
-    run.restore(tmp_path / f"run-{SLOW}")
+    interrupting.join()
+    run = Run(warm, tiny.settings(seed=WAITS, epochs=EPOCHS))
+    run.restore(tmp_path / f"run-{WAITS}")
     assert len(run.history) == 1
     assert run.progress > 1 / EPOCHS
     while not run.finished:
         run.advance()
-    assert expected(warm, SLOW) == pytest.approx([metrics["high_entropy_loss"] for metrics in run.history], rel=1e-5)
+    assert expected(warm, WAITS) == pytest.approx([metrics["high_entropy_loss"] for metrics in run.history], rel=1e-5)
