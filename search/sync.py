@@ -25,7 +25,7 @@ from search.output.folder import OUTBOX, RESOLVED, check_search_folder, lock_out
 from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking import Tracker
-from trainables.config.command_line import exit_code
+from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sync_command(output: str) -> str:
     """The command that delivers what the search in `output` has left."""
-    return shlex.join(["python", "-m", "search.sync", output])
+    return f"{invocation('search.sync')} {shlex.quote(output)}"
 
 
 def undelivered(tracker: Tracker) -> str:
@@ -47,7 +47,7 @@ def undelivered(tracker: Tracker) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.sync",
+        prog=invocation("search.sync"),
         description="Delivers to MLflow what a search recorded while MLflow was away.",
     )
     parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")

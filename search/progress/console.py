@@ -11,6 +11,7 @@ from rich.text import Text
 
 from search.progress.state import RunningTrial, SearchProgress
 from search.progress.table import ProgressTable, duration_text, loss_text
+from search.studies.study import describe_reason
 
 # Seconds between two plain lines about one trial.
 _LINE_INTERVAL = 5.0
@@ -83,7 +84,7 @@ class ProgressConsole:
 
     def _end(self, trial: RunningTrial, values: Mapping[str, Any]) -> str:
         study = self.state.studies[trial.study]
-        why = f" ({values['reason']})" if values["reason"] else ""
+        why = f" ({describe_reason(values['reason'])})" if values["reason"] else ""
         loss = f"high-entropy loss {loss_text(values['objective'])} (best {loss_text(study.best)})"
         return (
             f"{values['state']}{why}, {loss}; "

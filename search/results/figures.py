@@ -16,7 +16,7 @@ from search.results.model_result import ModelResult
 from search.results.stopping_audit import audit_stopping
 from search.space import Space
 from search.studies.bootstrap import Verdict
-from search.studies.confirmation import point_of
+from search.studies.comparison import point_of
 from search.studies.search_study import SearchStudy
 from trainables.storage.files import replace_atomic
 
@@ -107,7 +107,7 @@ def draw_verdict(sizes: Sequence[ModelResult], space: Space) -> Figure | None:
     )
     present = {found.verdict for arms in compared.values() for found in arms.values()}
     shapes = [
-        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.value)
+        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.words)
         for verdict, (colour, marker) in VERDICTS.items()
         if verdict in present
     ]

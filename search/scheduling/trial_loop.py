@@ -16,7 +16,10 @@ from search.interruption import Interruption
 from search.scheduling.report_order import ReportOrder
 from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
+from trainables.slots.mailbox import Failure
 
+# Why a trial fails that has lost its slot too often; see study.py.
+SLOT_LOST = "slot_lost"
 # Characters of an error that are told while the trials save their state; all of it is told in the end.
 _LONGEST_REASON = 300
 
@@ -197,7 +200,7 @@ class TrialLoop:
             self._end(running, TrialState.FAIL, result["failure"], result["detail"])
             return False
         if not all(math.isfinite(result[name]) for name in study.objectives):
-            self._end(running, TrialState.FAIL, "nan", f"{' or '.join(study.objectives)} is not finite")
+            self._end(running, TrialState.FAIL, Failure.NAN, f"{' or '.join(study.objectives)} is not finite")
             return False
         if int(result["tokens"]) > study.tokens(candidate.number):
             metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
@@ -235,7 +238,7 @@ class TrialLoop:
         study, number = running.study, running.candidate.number
         losses = self._losses[study.name, number] = self._losses.get((study.name, number), 0) + counts
         if losses > self._restarts:
-            self._end(running, TrialState.FAIL, "slot lost", detail)
+            self._end(running, TrialState.FAIL, SLOT_LOST, detail)
         else:
             study.put_back(number)
             self._leave(running)

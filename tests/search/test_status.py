@@ -102,7 +102,7 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
     for trial in (1, 2, 3):
         told.started(trial, 4, CURRICULUM)
         told.evaluated(trial, 4000, 6.0)
-        told.ended(trial, "pruned", "will not win", 6.0)
+        told.ended(trial, "pruned", "losing", 6.0)
     events.search("search_ended", status="FINISHED")
     out = told_of(tmp_path, capsys)
     assert "4 of 4 trials (1 complete, 3 pruned)" in out

@@ -15,6 +15,8 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.plots import Plot
+from search.studies.bootstrap import Verdict
+from search.studies.study import describe_reason
 from trainables.storage.files import write_atomic
 
 
@@ -23,7 +25,8 @@ class _Section:
     """What the page tells of one model size."""
 
     model: str
-    verdict: str
+    verdict: Verdict | None
+    verdict_words: str
     words: str
     cost: str
     failures: list[tuple[str, str]]
@@ -80,7 +83,8 @@ def _section(search: LoadedSearch, size: ModelResult) -> _Section:
     schedule = search.folder / f"best_schedule.{size.searched.slug}.yaml"
     return _Section(
         size.model,
-        verdict.value if verdict is not None else "not confirmed",
+        verdict,
+        verdict.words if verdict is not None else "not confirmed",
         words[0].upper() + words[1:],
         describe_costs(entry),
         _failures(entry),
@@ -92,8 +96,8 @@ def _section(search: LoadedSearch, size: ModelResult) -> _Section:
 def _failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
     confirming = entry.get("confirmation", {}).get("failures", {})
     return [
-        *((f"trial {number}", reason) for number, reason in entry["failures"].items()),
-        *((f"confirmation, run {number}", reason) for number, reason in confirming.items()),
+        *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
+        *((f"confirmation, run {number}", describe_reason(reason)) for number, reason in confirming.items()),
     ]
 
 

@@ -52,7 +52,7 @@ def three_trials(view: ProgressConsole | SearchProgress, clock: Clock) -> None:
             clock.now += 10
             told.evaluated(trial, 1000 * k, 6.2 - 0.1 * k, seconds=8.0, tokens_per_s=125.0)
         if state is not None:
-            told.ended(trial, state, "will not win" if state == "pruned" else None, 5.8)
+            told.ended(trial, state, "losing" if state == "pruned" else None, 5.8)
 
 
 def test_plain_lines_without_a_terminal() -> None:

@@ -17,6 +17,7 @@ from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import _StudyScheduler
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import TrialStudy
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
@@ -30,7 +31,7 @@ def trial_loop(
     folder: Path, slots: int = 1, observer: Any = None, interruption: Interruption | None = None
 ) -> tuple[TrialLoop, SearchStudy]:
     folder.mkdir(exist_ok=True)
-    study = SearchStudy(folder / "study.journal", MODEL, space())
+    study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space())
     interruption = interruption or Interruption()
     return TrialLoop([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
@@ -126,9 +127,9 @@ def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     assert opened.begin("a") is not None
     trial = mock.Mock(trial_id="a")
-    opened.report(trial, result(failure="out of memory", detail="CUDA out of memory"))
+    opened.report(trial, result(failure="out_of_memory", detail="CUDA out of memory"))
     assert opened.decisions() == [(trial, False)]
-    assert study.study.trials[0].user_attrs["reason"] == "out of memory"
+    assert study.study.trials[0].user_attrs["reason"] == "out_of_memory"
     assert not opened.finished
     assert opened.begin("b") is not None
 
@@ -222,7 +223,7 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
     assert observer.trial_report.call_count == 2
     assert study.losses(0) == [5.0] * 2
     opened.lost("f", "killed", counts=True)
-    assert study.study.trials[0].user_attrs["reason"] == "slot lost"
+    assert study.study.trials[0].user_attrs["reason"] == "slot_lost"
     candidate = opened.begin("g")
     assert candidate is not None
     assert candidate.number == 1
