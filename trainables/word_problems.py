@@ -1,0 +1,346 @@
+"""Grade-school word problems with worked solutions, in the style of GSM8K (Cobbe et al., 2021).
+
+    python -m trainables.word_problems --seed 0 --count 5
+
+A problem is composed of steps (trainables/word_problem_steps.py) within a scene (trainables/word_problem_scenes.py):
+there are thousands of structures, and each is worded in many ways.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+
+from trainables import english
+from trainables.word_problem_scenes import MEN, NEXT_DAY, SCENES, WOMEN, Scene
+from trainables.word_problem_steps import STEPS, Dice, Now, Numbers, Step, UnfitError, Value
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A word problem.
+
+    Attributes:
+        solution: sentences, each on a line of its own; the last line is "#### " and the answer.
+        structure: the scene and the kinds of the steps. Problems of one structure differ in words and numbers only.
+    """
+
+    question: str
+    solution: str
+    answer: str
+    structure: str
+
+
+def problem(seed: int, index: int) -> Problem:
+    """A pure function of its arguments, the same on every machine."""
+    dice = Dice(f"word problem {seed} {index}")
+    while True:
+        try:
+            return _Story(dice, _plan(dice)).told()
+        except UnfitError:
+            continue
+
+
+def generate(seed: int) -> Iterator[Problem]:
+    """problem(seed, 0), problem(seed, 1) and so on, without end."""
+    return (problem(seed, index) for index in count())
+
+
+@dataclass(frozen=True)
+class _Person:
+    name: str
+    pronouns: tuple[str, str, str, str]
+    many: bool = False
+
+
+_SHE, _HE, _THEY = ("she", "her", "her", "herself"), ("he", "him", "his", "himself"), ("they", "them", "their", "themselves")
+
+
+@dataclass
+class _Placed:
+    """A step in its place: with its numbers, and who it is about."""
+
+    step: Step
+    numbers: Numbers
+    subject: _Person
+    left: bool  # whether it goes on from what is left of something
+
+
+@dataclass
+class _Plan:
+    scene: Scene
+    hero: _Person
+    friend: _Person
+    pair: _Person
+    placed: list[_Placed]
+    structure: str
+
+
+# Computations in a problem.
+_FEWEST, _MOST = 2, 6
+_LARGEST = {"money": 1_000_000, "bill": 1_000_000}
+_BY_TYPE: dict[str, list[Step]] = {}
+for _step in STEPS:
+    for _type in _step.takes.split():
+        _BY_TYPE.setdefault(_type, []).append(_step)
+
+
+def _plan(dice: Dice) -> _Plan:
+    """Chooses the people and the steps, with their numbers.
+
+    Raises:
+        UnfitError: the steps lead nowhere.
+    """
+    scene = dice.choice(SCENES)
+    hero, friend = _people(dice)
+    pair = _Person(f"{hero.name} and {friend.name}", _THEY, many=True)
+    wanted = dice.choice((2, 2, 3, 3, 3, 4, 4, 5, 6))
+    placed: list[_Placed] = []
+    kinds: list[str] = []
+    current, now, subject, done = scene.start, Now(0, scene), hero, 0
+    while done < wanted:
+        options = [step for step in _BY_TYPE.get(current, ()) if _may_follow(step, placed)]
+        if not options:
+            break
+        step = dice.choices(options, [option.weight for option in options])[0]
+        kind = step.kind
+        if step.branch:
+            own = dice.choice([option for option in _BY_TYPE[scene.start] if option.gives == "@"])
+            numbers = own.draw(dice, Now(0, scene))
+            placed.append(_Placed(own, numbers, friend, left=False))
+            now, done, kind = Now(now.number, scene, int(numbers["r"])), done + len(own.work), f"{kind} ({own.kind})"
+        left = bool(placed) and bool(re.search(r"\bleft\b", " ".join(placed[-1].step.work)))
+        numbers = {"n": now.number, **step.draw(dice, now)}
+        placed.append(_Placed(step, numbers, subject, left))
+        kinds.append(kind)
+        done += len(step.work)
+        current = {"@": scene.gives, "=": current}.get(step.gives, step.gives)
+        now = Now(int(numbers["r"]), scene)
+        if now.number > _LARGEST.get(current, 5000):
+            raise UnfitError
+        subject = pair if step.role == "pair" else subject
+    if not _FEWEST <= done <= _MOST or not placed[-1].step.ask:
+        raise UnfitError
+    return _Plan(scene, hero, friend, pair, placed, f"{scene.name}: {' > '.join(kinds)}")
+
+
+def _people(dice: Dice) -> tuple[_Person, _Person]:
+    one, two = (dice.choice(((WOMEN, _SHE), (MEN, _HE))) for _ in range(2))
+    hero = _Person(dice.choice(one[0]), one[1])
+    return hero, _Person(dice.choice([name for name in two[0] if name != hero.name]), two[1])
+
+
+def _may_follow(step: Step, placed: list[_Placed]) -> bool:
+    before = [one.step for one in placed]
+    return not (
+        step in before
+        or (step.role and any(one.role for one in before))
+        or ("{day1}" in step.tell and any("{day1}" in one.tell for one in before))
+    )
+
+
+_ALTERNATIVES = re.compile(r"<([^<>]*)>")
+_SLOT = re.compile(r"\{(\$?\w+)(?: (\w+))?\}")
+_VERB = re.compile(r"\[(\w+)([+-]?)\]")
+_EVENT = re.compile(r"\{she\} \[(?!have|need|want|be|earn|HOLD)")
+_MONEY_FIELD = re.compile(r"\$(?=[\d.]+ [-+*/=] )")
+# Other things that start with a pronoun of the hero's are not told about the friend.
+_NUMBERS_IN_WORDS = 0.35
+
+
+@dataclass
+class _Story:
+    """Tells a plan."""
+
+    dice: Dice
+    plan: _Plan
+    words: dict[str, str] = field(default_factory=dict)
+    mentioned: set[str] = field(default_factory=set)
+    solving: bool = False
+
+    def told(self) -> Problem:
+        dice, placed = self.dice, self.plan.placed
+        self.past = dice.random() < 0.5
+        self.numbers_in_words = dice.random() < _NUMBERS_IN_WORDS
+        last = placed[-1]
+        question = self._question()
+        self.solving, self.mentioned = True, set()
+        solution = self._solution()
+        amount = last.numbers["r"]
+        answer = self._money(int(amount)) if "{$r}" in last.step.work[-1] else str(amount)
+        return Problem(question, f"{solution}\n#### {answer}", answer, self.plan.structure)
+
+    def _question(self) -> str:
+        dice, placed = self.dice, self.plan.placed
+        facts: list[tuple[str, _Placed]] = []
+        early: list[tuple[str, _Placed]] = []
+        for one in placed:
+            if one.step.tell:
+                template = self._choose(one.step.tell)
+                free = template.startswith("^")
+                (early if free and dice.random() < 0.4 else facts).append((template.lstrip("^"), one))
+            if one.step.role == "pair" and one is not placed[-1] and "{items}" in one.step.ask:
+                facts.append((self._choose("{she} [put] their {items} together|{she} [combine] their {items}"), one))
+        if dice.random() < 0.55 or early:
+            facts.insert(0, (self._choose(self._word("opening")), placed[0]))
+        facts[1:1] = early
+        if dice.random() < 0.12:
+            facts.insert(dice.between(1, len(facts)), (self._choose("{aside}"), placed[0]))
+        sentences: list[str] = []
+        event_before = ""
+        last_told = placed[-1].step.tell and facts[-1][1] is placed[-1] and len(facts) > 1 and dice.random() < 0.35
+        for number, (template, one) in enumerate(facts):
+            if one.step.role == "pair" and "their" in template:
+                one = _Placed(one.step, one.numbers, self.plan.pair, one.left)
+            ends = number == len(facts) - 1
+            event = one.subject.name if _EVENT.match(template) and ". " not in template and number else ""
+            if ends and last_told and ". " not in template and "If" not in template:
+                text = self._say(template, one)
+                ask = self._say(placed[-1].step.ask, one)
+                sentences.append(f"if {text}, {ask}")
+                return _paragraph(sentences)
+            if event and event == event_before and " and " not in sentences[-1] and dice.random() < 0.35:
+                rest = self._say(template.removeprefix("{she} "), one)
+                sentences[-1] += dice.choice((" and ", " and then ", ", and then ")) + rest
+                event_before = ""
+                continue
+            text = self._say(template, one)
+            if event and event_before and dice.random() < 0.35:
+                text = dice.choice(("then ", "after that, ", "later, ", "next, ", "then, ")) + text
+            sentences.append(text)
+            event_before = one.subject.name if _EVENT.match(template) and ". " not in template else ""
+        sentences.append(self._say(placed[-1].step.ask, placed[-1]))
+        return _paragraph(sentences)
+
+    def _solution(self) -> str:
+        dice = self.dice
+        sign = dice.choice(("*", "*", "x"))
+        spaces, dollars = dice.random() < 0.75, dice.random() < 0.5
+        lines: list[str] = []
+        every = [(sentence, one) for one in self.plan.placed for sentence in one.step.work]
+        for number, (sentence, one) in enumerate(every):
+            template = self._choose(sentence)
+            text = self._say(template, one)
+            if number and template.startswith(("{she} ", "there ", "the ")) and dice.random() < 0.35:
+                final = ("in total, ", "therefore, ", "thus, ", "so ", "so, ") if number == len(every) - 1 else ()
+                text = dice.choice(("so ", "then ", "this means ", "that means ", "so, ", *final)) + text
+            text = text if dollars else _MONEY_FIELD.sub("", text)
+            text = text.replace(" * ", f" {sign} ")
+            if not spaces:
+                text = re.sub(r"(?<=\d) ([-+*/x=]) (?=[\d$])", r"\1", text)
+            lines.append(_sentence(text))
+        return "\n".join(lines)
+
+    def _choose(self, template: str) -> str:
+        """Settles the alternatives."""
+        template = f"<{template}>"
+        while "<" in template:
+            template = _ALTERNATIVES.sub(lambda match: self.dice.choice(match[1].split("|")).strip(" "), template)
+        return template
+
+    def _say(self, template: str, one: _Placed) -> str:
+        text = self._choose(template)
+        while "{" in text:
+            text = self._choose(_SLOT.sub(lambda match: self._slot(match[1], match[2], one), text))
+        return _VERB.sub(lambda match: self._verb(match[1], match[2], one.subject.many), text)
+
+    def _verb(self, word: str, number: str, many: bool) -> str:
+        phrase = self._word(word.lower()) if word.isupper() else word
+        return english.verb(phrase, {"+": True, "-": False}.get(number, many), self.past)
+
+    def _slot(self, name: str, noun: str | None, one: _Placed) -> str:
+        if name == "an":
+            return english.with_article(self._noun(str(noun), one.numbers))
+        if name.removeprefix("$") in one.numbers or name == "z":
+            value = one.numbers.get(name.removeprefix("$"), 0) if name != "z" else self.dice.between(2, 12)
+            return self._value(value, name[0] == "$", noun and self._noun(noun, one.numbers))
+        people: dict[str, Callable[[], str]] = {
+            "she": lambda: self._person(one.subject, 0),
+            "him": lambda: self._person(one.subject, 1),
+            "his": lambda: self._person(one.subject, 2),
+            "himself": lambda: one.subject.pronouns[3],
+            "name": lambda: self._person(one.subject, None),
+            "other": lambda: self._person(self.plan.friend, None),
+            "kin": lambda: self._person(self.plan.friend, None),
+            "they": lambda: "they",
+        }
+        if name.lower() in people:
+            return people[name.lower()]()
+        if name == "all":
+            return "<the rest|the remaining {items}|the rest of the {items}>" if one.left else "<the {items}|all the {items}|all of the {items}>"
+        if name == "day2":
+            return NEXT_DAY[self._word("day1")]
+        if name.isupper():
+            return self._word(name.lower())
+        return self._noun(name, one.numbers)
+
+    def _noun(self, name: str, numbers: Numbers) -> str:
+        """A word of the step or of the scene; with an s behind its name, the plural."""
+        if name in numbers:
+            return str(numbers[name])
+        if name in self.plan.scene.words:
+            return self._word(name)
+        if name.endswith("s") and (name[:-1] in numbers or name[:-1] in self.plan.scene.words):
+            return english.plural(self._noun(name[:-1], numbers))
+        return name
+
+    def _word(self, name: str) -> str:
+        """A word of the scene; the choice stays."""
+        if name not in self.words:
+            self.words[name] = self.dice.choice(self.plan.scene.words[name].split(" | "))
+        return self.words[name]
+
+    def _value(self, value: Value, money: bool, noun: str | None) -> str:
+        if isinstance(value, str):
+            return value
+        if money:
+            return f"${self._money(value)}"
+        shown = english.in_words(value) if self.numbers_in_words and not self.solving and value > 1 else str(value)
+        if value == 1 and noun and not self.solving:
+            shown = "one"
+        return english.counted(shown, noun) if noun else shown
+
+    @staticmethod
+    def _money(cents: int) -> str:
+        return f"{cents // 100}" if cents % 100 == 0 else f"{cents // 100}.{cents % 100:02}"
+
+    def _person(self, person: _Person, case: int | None) -> str:
+        plan = self.plan
+        first = person.name not in self.mentioned and not person.many
+        self.mentioned.add(person.name)
+        name = person.name
+        if first and person is plan.friend and not self.solving and plan.hero.name in self.mentioned:
+            relation = self._word("sister" if person.pronouns == _SHE else "brother")
+            name = relation.replace("{his}", plan.hero.pronouns[2]) + f" {name}"
+        both = {plan.hero.name, plan.friend.name} <= self.mentioned
+        unclear = both and plan.hero.pronouns == plan.friend.pronouns and not person.many
+        if case in (1, 2) and not first:
+            return person.pronouns[case]
+        if case is None or first or (unclear and case == 0) or self.dice.random() < (0.3 if self.solving else 0.12):
+            return f"{name}'s" if case == 2 else name
+        return person.pronouns[case]
+
+
+def _sentence(text: str) -> str:
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r" (?=[.,?])", "", text)
+    text = re.sub(r"(?:^|(?<=[.?] ))[a-z]", lambda match: match[0].upper(), text)
+    return text if text.endswith("?") else text + "."
+
+
+def _paragraph(sentences: list[str]) -> str:
+    return " ".join(map(_sentence, sentences))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=5)
+    arguments = parser.parse_args()
+    for one in islice(generate(arguments.seed), arguments.count):
+        print(one.question, one.solution, f"({one.structure})", sep="\n", end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
