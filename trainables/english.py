@@ -2,11 +2,11 @@
 
 _PLURALS = {"person": "people", "child": "children", "foot": "feet", "loaf": "loaves", "shelf": "shelves"}
 _PAST = {
-    "be": "was", "bring": "brought", "buy": "bought", "catch": "caught", "come": "came", "cost": "cost", "cut": "cut",
+    "babysit": "babysat", "be": "was", "break": "broke", "bring": "brought", "buy": "bought", "catch": "caught", "come": "came", "cost": "cost", "cut": "cut",
     "do": "did", "draw": "drew", "drive": "drove", "eat": "ate", "feed": "fed", "find": "found", 
     "get": "got", "give": "gave", "go": "went", "grow": "grew", "have": "had", "hold": "held", "keep": "kept",
-    "leave": "left", "make": "made", "need": "needed", "pay": "paid", "put": "put", "read": "read", "ride": "rode",
-    "run": "ran", "see": "saw", "sell": "sold", "spend": "spent", "swim": "swam", "take": "took", "throw": "threw",
+    "leave": "left", "lose": "lost", "make": "made", "need": "needed", "pay": "paid", "put": "put", "read": "read", "ride": "rode",
+    "run": "ran", "see": "saw", "sell": "sold", "set": "set", "spend": "spent", "split": "split", "swim": "swam", "take": "took", "throw": "threw",
     "weigh": "weighed", "win": "won", "write": "wrote",
 }  # fmt: skip
 _THIRD_PERSON = {"be": "is", "have": "has", "do": "does", "go": "goes"}
@@ -29,9 +29,9 @@ def plural(noun: str) -> str:
     return f"{before} {word}{of}{rest}".strip()
 
 
-def counted(number: int | str, noun: str) -> str:
-    """As in "1 apple", "two apples"."""
-    return f"{number} {noun if number in (1, 'one') else plural(noun)}"
+def counted(number: int, noun: str, shown: str | None = None) -> str:
+    """As in "1 apple", "2 apples", and "two apples" if the number is shown as "two"."""
+    return f"{shown or number} {noun if number == 1 else plural(noun)}"
 
 
 def verb(phrase: str, many: bool, past: bool) -> str:

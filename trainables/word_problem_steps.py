@@ -47,6 +47,14 @@ class Dice(Random):
         return self.one(d for d in range(low, min(high, number // 2) + 1) if number % d == 0)
 
 
+    def around(self, dollars: int) -> int:
+        """A price in cents: whole dollars where these are many, and at times a multiple of 25 cents."""
+        low, high = 70 * dollars, 140 * dollars
+        if high - low >= 200 and self.random() < 0.8:
+            return self.between(-(-low // 100) * 100, high, 100)
+        return self.between(-(-low // 25) * 25, high, 25)
+
+
 @dataclass(frozen=True)
 class Now:
     """What a step goes on from: the current number, in cents if it is money."""
@@ -64,6 +72,10 @@ class Now:
 
     def dollars(self, d: Dice, low: int, high: int) -> int:
         return 100 * d.between(low, high)
+
+    def box_price(self, d: Dice) -> int:
+        low, high = self.scene.price
+        return self.dollars(d, max(1, 3 * low // 100), max(3, min(60, 6 * high // 100)))
 
     def less(self, c: int, **others: Value) -> Numbers:
         """What is left without c."""
@@ -84,6 +96,7 @@ class Step:
         work: the solution's sentences.
         role: "other" if a second person comes in, "pair" if the two go on together.
         branch: whether the second person's quantity comes from a first step of their own.
+        after_not: kinds that it does not follow.
         weight: how often it is drawn.
     """
 
@@ -96,6 +109,7 @@ class Step:
     ask: str = ""
     role: str = ""
     branch: bool = False
+    after_not: tuple[str, ...] = ()
     weight: float = 1.0
 
 
@@ -185,11 +199,11 @@ def _sold_in_two_ways(d: Dice, now: Now) -> Numbers:
 
 def _bought(d: Dice, now: Now, *counts: int) -> Numbers:
     """Things of the scene with their prices: x, y and z, counts a, b and c, prices p, q and s, costs e, f and g."""
-    things = dict(zip("xyz", d.sample(now.scene.words["things"].split(" | "), len(counts)), strict=False))
-    prices = [now.price(d) for _ in counts]
+    chosen = [thing.split(":") for thing in d.sample(now.scene.words["things"].split(" | "), len(counts))]
+    prices = [d.around(int(dollars)) for _, dollars in chosen]
     costs = [count * price for count, price in zip(counts, prices, strict=True)]
-    numbers: Numbers = {**things, "r": sum(costs)}
-    for names, values in (("abc", counts), ("pqs", prices), ("efg", costs)):
+    numbers: Numbers = {"r": sum(costs)}
+    for names, values in (("xyz", [thing for thing, _ in chosen]), ("abc", counts), ("pqs", prices), ("efg", costs)):
         numbers |= dict(zip(names, values, strict=False))
     return numbers
 
@@ -212,9 +226,14 @@ def _overtime(a: int, k: int, b: int, c: int) -> Numbers:
     return {"a": a, "k": k, "b": b, "c": c, "e": b * a, "f": a + k, "g": c * (a + k), "r": b * a + c * (a + k)}
 
 
-def _dearer(bought: Numbers, k: int) -> Numbers:
-    q = k * int(bought["p"])
-    return {**bought, "k": k, "q": q, "r": int(bought["e"]) + q}
+def _dearer(d: Dice, now: Now) -> Numbers:
+    """Some things, and one of another kind that costs k times as much."""
+    numbers = _bought(d, now, d.between(2, 6), 1)
+    p = int(numbers["p"])
+    k = round(int(numbers["q"]) / p)
+    if not 2 <= k <= 5:
+        raise UnfitError
+    return {**numbers, "k": k, "q": k * p, "r": int(numbers["e"]) + k * p}
 
 
 def _exercises(d: Dice, now: Now, a: int, b: int) -> Numbers:
@@ -241,12 +260,17 @@ def _packed(now: Now, k: int) -> Numbers:
 
 def _equally(d: Dice, n: int, unit: int = 1) -> Numbers:
     """Among someone and k others; to each a multiple of the unit."""
-    k = d.one(k for k in range(1, 6) if n % ((k + 1) * unit) == 0)
+    k = d.one(k for k in range(2, 6) if n % ((k + 1) * unit) == 0)
     return {"k": k, "m": k + 1, "r": n // (k + 1)}
 
 
 def _goal(n: int, g: int) -> Numbers:
     return {"g": g, "r": g - n}
+
+
+def _boys_and_girls(d: Dice, numbers: Numbers) -> Numbers:
+    x, y = d.sample(("boys", "girls"), 2)
+    return {**numbers, "x": x, "y": y}
 
 
 def _chosen(share: Numbers) -> Numbers:
@@ -272,6 +296,11 @@ def _time_left(n: int, k: int) -> Numbers:
 def _buys(d: Dice, now: Now) -> Numbers:
     a, p = d.between(2, 6), now.dollars(d, 3, 25)
     return now.less(a * p, a=a, p=p)
+
+
+def _hours(d: Dice, n: int) -> Numbers:
+    k = d.one(k for k in range(20, 75, 5) if n % k == 0 and n > k)
+    return {"k": k, "r": n // k}
 
 
 def _weekly(d: Dice, n: int) -> Numbers:
@@ -338,7 +367,7 @@ _START = (
         "|{she} [GET] {k} {more} {items} {day2} than {day1}. {she} [GET] {a item} {day1}",
         work=(
             "{day2}, {she} [GET] {calc} = {c item}|{she} [GET] {calc} = {c item} {day2}",
-            "<together|altogether|in total>, {she} [GET] {a} + {c} = {r item}|that [make-] a total of {a} + {c} = {r item}",
+            "<altogether|in total|in all>, {she} [GET] {a} + {c} = {r item}|that [make-] a total of {a} + {c} = {r item}",
         ),
         ask="how many {items} [do] {she} {GET} <{day1} and {day2}|in total|altogether>?",
     ),
@@ -354,7 +383,7 @@ _START = (
     Step(
         "three days", "effort", "average",
         lambda d, now: _average(d.between(4, 40), d.between(4, 40), d.between(4, 40)),
-        tell="{she} [GET] {a item} <in|on> the first {session}, {b} <in|on> the second and {c} <in|on> the third",
+        tell="{she} [GET] {a item} {on} the first {session}, {b} {on} the second and {c} {on} the third",
         work=(
             "{she} [GET] {a} + {b} + {c} = {t item} <in total|altogether|in all>",
             "<the average [be-]|that [be-] an average of> {t} / 3 = {r item} <per|a> {session}",
@@ -363,13 +392,13 @@ _START = (
     ),
     # Wages.
     Step(
-        "hourly", "wages", "money", lambda d, now: _product(now.price(d), d.between(3, 40)),
+        "hourly", "wages", "income", lambda d, now: _product(now.price(d), d.between(3, 40)),
         tell="{she} [earn] {$a} <an|per> hour and [work] {b hour} <one week|in a week|>|^{she} [get] {$a} for <each|every> hour of work. {she} [work] for {b hour}",
         work=("{she} [earn] {b} * {$a} = {$r}|for {b hour} of work, {she} [earn] {$a} * {b} = {$r}",),
         ask="how much <money|> [do] {she} earn?",
     ),
     Step(
-        "hours and days", "wages", "money", lambda d, now: _three(d.between(2, 9), d.between(2, 6), now.price(d)),
+        "hours and days", "wages", "income", lambda d, now: _three(d.between(2, 9), d.between(2, 6), now.price(d)),
         tell="{she} [earn] {$c} <an|per> hour. {she} [work] {a hour} a day for {b day}|{she} [work] {a hour} a day, {b} days <a|per> week, and [get] {$c} <an|per> hour",
         work=(
             "{she} [work] {a} * {b} = {e hour}|in {b day}, {she} [work] {a} * {b} = {e hour}",
@@ -378,13 +407,13 @@ _START = (
         ask="how much <money|> [do] {she} earn in {b day}?",
     ),
     Step(
-        "by the piece", "wages", "money", lambda d, now: _product(now.price(d), d.between(3, 15)),
+        "by the piece", "wages", "income", lambda d, now: _product(now.price(d), d.between(3, 15)),
         tell="{she} [earn] {$a} for <each|every> {item}, and {day1} {she} [GET] {b item}|{she} [GET] {b item} {day1} and [get] {$a} for each <of them|{item}>",
         work=("{she} [earn] {b} * {$a} = {$r} <{day1}|>",),
         ask="how much <money|> [do] {she} earn {day1}?",
     ),
     Step(
-        "overtime", "wages", "money", lambda d, now: _overtime(now.price(d) // 100 * 100, now.dollars(d, 1, 8), d.between(5, 40, 5), d.between(2, 8)),
+        "overtime", "wages", "income", lambda d, now: _overtime(now.price(d) // 100 * 100, now.dollars(d, 1, 8), d.between(5, 40, 5), d.between(2, 8)),
         tell="{she} [earn] {$a} an hour on weekdays and {$k} more <an|per> hour on <weekends|Sundays>. <in one|one> week, {she} [work] {b hour} on weekdays and {c hour} on the weekend",
         work=(
             "on weekdays, {she} [earn] {b} * {$a} = {$e}",
@@ -417,7 +446,7 @@ _START = (
         ask="how much <money|> [do] {she} spend <in total|altogether|>?|what [be-] the total cost?",
     ),
     Step(
-        "dearer thing", "shopping", "bill", lambda d, now: _dearer(_bought(d, now, d.between(2, 6), 1), d.between(2, 4)),
+        "dearer thing", "shopping", "bill", lambda d, now: _dearer(d, now),
         tell="{an y} [cost-] {k} times as much as {an x}, and {an x} [cost-] {$p}. {she} [buy] {a x} and one {y}|{she} [buy] {a x} for {$p} each, and {an y} that [cost-] {k} times as much as {an x}",
         work=(
             "the {xs} [cost+] {a} * {$p} = {$e}|{a x} [cost+] {a} * {$p} = {$e}",
@@ -461,7 +490,7 @@ _START = (
         ask="how <many miles|far> [do] {she} drive <in total|altogether>?",
     ),
     Step(
-        "there and back", "driving", "miles", lambda d, now: _three(2, d.between(8, 60), d.between(3, 10)),
+        "there and back", "driving", "round-miles", lambda d, now: _three(2, d.between(8, 60), d.between(3, 10)),
         tell="{she} [drive] {b mile} to <a customer|work|town> and {b mile} back, and [do] this {c} times|the trip to <town|the city> [be-] {b mile} each way. {she} [make] the round trip {c} times",
         work=(
             "<each|one> round trip [be-] {a} * {b} = {e mile}|there and back, that [be-] {b} + {b} = {e mile}",
@@ -477,9 +506,9 @@ _START = (
         ask="how many {crowds} [be+] there <in all|in total|altogether>?",
     ),
     Step(
-        "boys and girls", "people", "people", lambda d, now: _with_times(d, d.between(10, 60)),
-        tell="there [be+] {a} <boys and {times} as many girls|girls and {times} as many boys>",
-        work=("there [be+] {calc} = {c} of the others", "<in total|altogether>, there [be+] {a} + {c} = {r crowd}"),
+        "boys and girls", "people", "people", lambda d, now: _boys_and_girls(d, _with_times(d, d.between(10, 60))),
+        tell="there [be+] {a} {x} and {times} as many {y}",
+        work=("there [be+] {calc} = {c} {y}", "<in total|altogether>, there [be+] {a} + {c} = {r crowd}|{a} + {c} = {r crowd} [be+] there"),
         ask="how many {crowds} [be+] there <in all|in total|altogether>?",
     ),
     Step(
@@ -591,14 +620,14 @@ _THINGS = (
         ask="how many {items} [do] {she} have left <after that|after {b day}>?",
     ),
     Step(
-        "packs", "goods things", "boxes", lambda d, now: {"k": (k := d.divisor(now.number, 2, 15)), "r": now.number // k},
+        "packs", "goods things", "=-boxes", lambda d, now: {"k": (k := d.divisor(now.number, 2, 15)), "r": now.number // k},
         tell="{she} [put] {all} <into|in> {boxes} of {k}|{she} [pack] {all} <into|in> {boxes}, with {k item} in each {box}",
         work=("{she} [need] {n} / {k} = {r box}|{she} [fill] {n} / {k} = {r box}|there [be+] {n} / {k} = {r box}",),
         ask="how many {boxes} [do] {she} <need|fill>?|how many {boxes} [be+] there?", weight=2.5,
     ),
     Step(
         "packs full boxes", "goods things", "rest", lambda d, now: _packed(now, d.between(5, 15)),
-        tell="{she} [put] {all} <into|in> {boxes} of {k} and [keep] <what is left over|the rest>|{she} [fill] as many {boxes} as possible with {k item} each",
+        tell="{she} [put] {all} <into|in> {boxes} of {k} and [keep] <what [be-] left over|the rest>|{she} [fill] as many {boxes} as possible with {k item} each",
         work=("{she} [fill] {q box}, which [hold+] {q} * {k} = {c item}|{q box} of {k} [hold+] {q} * {k} = {c item}", "{n} - {c} = {r item} [be+] left over|{she} [have] {n} - {c} = {r item} left over"),
         ask="how many {items} [be+] left over?", weight=0.5,
     ),
@@ -609,13 +638,13 @@ _THINGS = (
         ask="how many {items} [do-] each <person|of them> get?", weight=0.7,
     ),
     Step(
-        "sells each", "goods", "money", lambda d, now: _product(now.number, now.price(d)),
+        "sells each", "goods", "income", lambda d, now: _product(now.number, now.price(d)),
         tell="{she} [sell] {all} for {$b} each|^{an item} [sell-] for {$b}. {she} [sell] {all}",
         work=("{she} [make] {n} * {$b} = {$r}|{she} [earn] {$b} * {n} = {$r} <from|by selling> the {items}|{n item} at {$b} each [bring+] in {n} * {$b} = {$r}",),
         ask="how much <money|> [do] {she} <make|earn>?|how much money [do] {she} make from selling the {items}?", weight=2.5,
     ),
     Step(
-        "sells at two prices", "goods", "money", _sold_in_two_ways,
+        "sells at two prices", "goods", "income", _sold_in_two_ways,
         tell="{she} [sell] {part} of {all} for {$p} each and the <rest|others> for {$q} each",
         work=(
             "{she} [sell] {calc} = {c item} for {$p} each", "for these, {she} [get] {c} * {$p} = {$first}|these [bring+] in {c} * {$p} = {$first}",
@@ -630,19 +659,19 @@ _THINGS = (
         ask="how many minutes [do-] it take {him} to {handling} <the {items}|all of them>?", weight=0.7,
     ),
     Step(
-        "keeps boxes", "boxes", "=", lambda d, now: now.less(d.between(1, max(1, now.number // 3))),
+        "keeps boxes", "goods-boxes things-boxes", "=", lambda d, now: now.less(d.between(1, max(1, now.number // 3))),
         tell="{she} [keep] {c} of the {boxes}|{she} [give] {c} of the {boxes} to {giver}",
         work=("{she} [have] {n} - {c} = {r box} left|<this|that> [leave-] {n} - {c} = {r box}",),
         ask="how many {boxes} [do] {she} have left?",
     ),
     Step(
-        "pays for boxes", "boxes", "bill", lambda d, now: _product(now.number, d.between(50, 400, 50)),
+        "pays for boxes", "goods-boxes things-boxes", "bill", lambda d, now: _product(now.number, d.between(50, 400, 50)),
         tell="<each|every> empty {box} [cost-] {$b}|{she} [pay] {$b} for each <empty|> {box}",
         work=("the {boxes} [cost+] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for the {boxes}",),
-        ask="how much [do] {she} pay for the {boxes}?", weight=0.5,
+        ask="how much [do] {she} pay for the {boxes}?", after_not=("keeps boxes",), weight=0.5,
     ),
     Step(
-        "sells boxes", "boxes", "money", lambda d, now: _product(now.number, d.between(2, 15) * 100),
+        "sells boxes", "goods-boxes", "income", lambda d, now: _product(now.number, now.box_price(d)),
         tell="{she} [sell] <each|every> {box} for {$b}|^{she} [sell] the {items} for {$b} a {box}",
         work=("{she} [make] {n} * {$b} = {$r}|{she} [earn] {$b} * {n} = {$r} from the {boxes}|{n box} at {$b} each [bring+] in {n} * {$b} = {$r}",),
         ask="how much <money|> [do] {she} <make|earn>?|how much money [do] {she} make from selling the {boxes}?", weight=2.5,
@@ -693,10 +722,10 @@ _PEOPLE = (
         ask="how many {items} [do] {she} have to {GET} in each {session} <to reach {his} goal|>?",
     ),
     Step(
-        "every week", "score", "=", lambda d, now: _product(now.number, d.between(2, 8)),
+        "every week of effort", "score", "=", lambda d, now: _product(now.number, d.between(2, 8)),
         tell="{she} [do] <this|the same> every week for {b week}",
         work=("in {b week}, {she} [GET] {n} * {b} = {r item}|{she} [GET] {n} * {b} = {r item} <in|over> the {b week}",),
-        ask="how many {items} [do] {she} {GET} <in|over> {b week}?",
+        ask="how many {items} [do] {she} {GET} <in|over> {b week}?", after_not=("rate",),
     ),
     Step(
         "some leave", "people", "=", lambda d, now: now.less(d.between(3, max(3, now.number // 3))),
@@ -712,8 +741,8 @@ _PEOPLE = (
     ),
     Step(
         "percent of the people", "people", "=", lambda d, now: _left(now, _percent(d, now.number, 10, 20, 25, 30, 40, 50, 60)),
-        tell="{q}% of the {crowds} [be+] <absent|at another event>|{q}% of them [go+] home early",
-        work=("{calc} = {c crowd} [be+] missing|{q}% of {n} [be-] {calc} = {c}", "<this|that> [leave-] {n} - {c} = {r crowd}|there [be+] {n} - {c} = {r crowd} left"),
+        tell="{q}% of <the {crowds}|them> [leave+] <early|before lunch>|{q}% of them [go+] home early",
+        work=("{calc} = {c crowd} [leave+]|{q}% of {n} [be-] {calc} = {c}", "<this|that> [leave-] {n} - {c} = {r crowd}|there [be+] {n} - {c} = {r crowd} left"),
         ask="how many {crowds} [be+] left?",
     ),
     Step(
@@ -735,7 +764,7 @@ _PEOPLE = (
         ask="how much [do-] <it cost to rent the {cars}|the {cars} cost>?",
     ),
     Step(
-        "tickets", "people", "money", lambda d, now: _product(now.number, d.between(2, 15) * 100),
+        "tickets", "people", "income", lambda d, now: _product(now.number, d.between(2, 15) * 100),
         tell="<each|every> {crowd} [pay-] {$b} for a ticket <to the {event}|>|^a ticket <to the {event}|> [cost-] {$b}",
         work=("the tickets [bring+] in {n} * {$b} = {$r}|they [pay+] {$b} * {n} = {$r}",),
         ask="how much money [do] {she} collect <for the tickets|in total>?",
@@ -747,10 +776,10 @@ _PEOPLE = (
         ask="how many {xs} [do] {she} need?", weight=1.5,
     ),
     Step(
-        "packs of supplies", "supplies", "boxes", lambda d, now: {"k": (k := d.divisor(now.number, 4, 25)), "r": now.number // k},
-        tell="they [come+] in boxes of {k}",
-        work=("{she} [have] to buy {n} / {k} = {r box}|that [be-] {n} / {k} = {r box}",),
-        ask="how many boxes [do] {she} <need|have to buy>?",
+        "packs of supplies", "supplies", "packs", lambda d, now: {"k": (k := d.divisor(now.number, 4, 25)), "r": now.number // k},
+        tell="they [come+] in packs of {k}|the {xs} [come+] in packs of {k}",
+        work=("{she} [have] to buy {n} / {k} = {r pack}|that [be-] {n} / {k} = {r pack}",),
+        ask="how many packs [do] {she} <need|have to buy>?",
     ),
 )
 
@@ -798,22 +827,28 @@ _MEASURES = (
         ask="how <many miles|far> [do] {she} drive in total?",
     ),
     Step(
-        "rest of the way", "miles", "=", lambda d, now: _goal(now.number, d.between(now.number + 20, now.number + 300, 10)),
+        "rest of the way", "miles", "rest-miles", lambda d, now: _goal(now.number, d.between(now.number + 20, now.number + 300, 10)),
         tell="the whole <trip|way> [be-] {g mile} long|^{she} [have] to drive {g mile} in all",
         work=("{she} still [have] {g} - {n} = {r mile} to go|{g} - {n} = {r mile} [be+] left",),
         ask="how many miles [be+] left?|how many miles [do] {she} still have to drive?",
     ),
     Step(
-        "time for the way", "miles", "end", lambda d, now: {"k": (k := d.one(k for k in range(20, 75, 5) if now.number % k == 0 and now.number > k)), "r": now.number // k},
-        tell="{she} [drive] <that distance|these miles> at {k} miles per hour",
-        work=("<this|that> [take-] {him} {n} / {k} = {r hour}|{she} [need] {n} / {k} = {r hour} for it",),
-        ask="how many hours [do-] that take?", weight=0.5,
+        "way back", "miles", "end", lambda d, now: _hours(d, now.number),
+        tell="<on the way back|on the way home>, {she} [drive] at {k} miles per hour",
+        work=("the way back [take-] {him} {n} / {k} = {r hour}|{she} [need] {n} / {k} = {r hour} for the way back",),
+        ask="how many hours [do-] the way back take?", weight=0.5,
     ),
     Step(
-        "gas", "miles", "gallons", lambda d, now: {"k": (k := d.one(k for k in range(10, 45) if now.number % k == 0 and now.number > k)), "r": now.number // k},
+        "hours for the rest", "rest-miles", "end", lambda d, now: _hours(d, now.number),
+        tell="{she} [drive] the rest of the way at {k} miles per hour",
+        work=("<this|that> [take-] {him} {n} / {k} = {r hour}|{she} [need] {n} / {k} = {r hour} for it",),
+        ask="how many hours [do-] that take?|how many more hours [do] {she} drive?",
+    ),
+    Step(
+        "gas", "miles rest-miles round-miles", "gallons", lambda d, now: {"k": (k := d.one(k for k in range(10, 45) if now.number % k == 0 and now.number > k)), "r": now.number // k},
         tell="{his} {vehicle} [go-] {k mile} on one gallon of gas|^{his} {vehicle} [use-] one gallon of gas for every {k mile}",
         work=("{she} [need] {n} / {k} = {r gallon} <of gas|> for {n mile}|the {vehicle} [use-] {n} / {k} = {r gallon} of gas",),
-        ask="how many gallons of gas [do] {she} need for {n mile}?", weight=2.0,
+        ask="how many gallons of gas [do] {she} need <in all|>?|how much gas [do] {she} need, in gallons?", weight=2.0,
     ),
     Step(
         "price of gas", "gallons", "bill", lambda d, now: _product(now.number, d.between(200, 500, 25)),
@@ -852,7 +887,7 @@ _MEASURES = (
         ask="how many hours [be-] that?|how many hours [do-] <that|it> take {him}?", weight=4.0,
     ),
     Step(
-        "time left", "minutes", "end", lambda d, now: _time_left(now.number, d.between(now.number // 60 + 1, now.number // 60 + 3)),
+        "time left", "minutes", "end", lambda d, now: _time_left(now.number, d.between(max(2, now.number // 60 + 1), now.number // 60 + 3)),
         tell="{she} [have] {k hour} <for this|of free time>",
         work=("{k hour} [be+] {k} * 60 = {c minute}", "{she} [have] {c} - {n} = {r minute} left|<this|that> [leave-] {him} {c} - {n} = {r minute}"),
         ask="how many minutes [do] {she} have left?", weight=0.7,
@@ -885,55 +920,55 @@ _MEASURES = (
 
 _MONEY = (
     Step(
-        "expenses", "money", "=", lambda d, now: now.less(d.between(3, max(3, now.number // 200)) * 100),
+        "expenses", "income money", "money", lambda d, now: now.less(d.between(3, max(3, now.number // 200)) * 100),
         tell="{she} [spend] {$c} {expense}|{she} [have] to spend {$c} {expense}",
         work=("{she} [have] {$n} - {$c} = {$r} left|<this|that> [leave-] {him} with {$n} - {$c} = {$r}|{his} profit [be-] {$n} - {$c} = {$r}",),
         ask="how much <money|> [do] {she} have left?|how much profit [do] {she} make?",
     ),
     Step(
-        "spends a part", "money", "=", lambda d, now: _left(now, _part(d, now.number, money=True)),
-        tell="{she} [spend] {part} of the money on {spending}",
-        work=("{she} [spend] {calc} = {$c} on {spending}|{spending} [cost-] {him} {calc} = {$c}", "{she} [have] {$n} - {$c} = {$r} left|<this|that> [leave-] {him} {$n} - {$c} = {$r}"),
+        "spends a part", "income money", "money", lambda d, now: _left(now, _part(d, now.number, money=True)),
+        tell="{she} [spend] {part} of {all} on {spending}",
+        work=("{she} [spend] {calc} = {$c} on {spending}|{she} [pay] {calc} = {$c} for {spending}", "{she} [have] {$n} - {$c} = {$r} left|<this|that> [leave-] {him} {$n} - {$c} = {$r}"),
         ask="how much <money|> [do] {she} have left?",
     ),
     Step(
-        "saves a percentage", "money", "=", lambda d, now: _chosen(_percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
-        tell="{she} [save] {q}% of <the money|what {she} [earn]>|{she} [put] {q}% of <the money|it> in the bank",
+        "saves a percentage", "income money", "money", lambda d, now: _chosen(_percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
+        tell="{she} [save] {q}% of {all}|{she} [put] {q}% of {all} in the bank",
         work=("{she} [save] {calc} = {$r}|{his} savings [be+] {calc} = {$r}",),
         ask="how much <money|> [do] {she} save?",
     ),
     Step(
-        "pays tax", "money", "=", lambda d, now: _left(now, _percent(d, now.number, 10, 15, 20, 25, 30, money=True)),
-        tell="{she} [have] to pay {q}% of <it|the money> in taxes|{q}% of <it|the money> [go-] to taxes",
+        "pays tax", "income", "money", lambda d, now: _left(now, _percent(d, now.number, 10, 15, 20, 25, 30, money=True)),
+        tell="{she} [have] to pay {q}% of {all} in taxes|{q}% of {all} [go-] to taxes",
         work=("the taxes [be+] {calc} = {$c}|{she} [pay] {calc} = {$c} in taxes", "{she} [keep] {$n} - {$c} = {$r}|after taxes, {she} [have] {$n} - {$c} = {$r}"),
         ask="how much <money|> [do] {she} <keep|have left> <after taxes|>?",
     ),
     Step(
-        "adds savings", "money", "=", lambda d, now: {"c": (c := now.dollars(d, 10, 120)), "r": now.number + c},
+        "adds savings", "income money", "money", lambda d, now: {"c": (c := now.dollars(d, 10, 120)), "r": now.number + c},
         tell="{she} already [have] {$c} <in the bank|saved|at home>|^{she} already [have] {$c} in {his} piggy bank",
         work=("<with {his} savings|altogether|in total>, {she} [have] {$n} + {$c} = {$r}|{she} now [have] {$n} + {$c} = {$r}",),
         ask="how much <money|> [do] {she} have <now|in total|altogether>?",
     ),
     Step(
-        "buys with it", "money", "=", lambda d, now: _buys(d, now),
-        tell="<with the money|at the store>, {she} [buy] {a treat} for {$p} each|{she} [buy] {a treat} that [cost+] {$p} each",
+        "buys with it", "income money", "money", lambda d, now: _buys(d, now),
+        tell="{she} [use] {all} to buy {a treat} for {$p} each|{she} [buy] {a treat} that [cost+] {$p} each",
         work=("the {treats} [cost+] {a} * {$p} = {$c}|{she} [pay] {$p} * {a} = {$c} for the {treats}", "{she} [have] {$n} - {$c} = {$r} left|<this|that> [leave-] {him} {$n} - {$c} = {$r}"),
         ask="how much <money|> [do] {she} have left?",
     ),
     Step(
-        "every week or month", "money", "=", lambda d, now: _product(now.number, d.between(2, 8)),
+        "every week", "income", "=", lambda d, now: _product(now.number, d.between(2, 8)),
         tell="{she} [do] <this|the same> for {b week} in a row",
         work=("in {b week}, that [be-] {$n} * {b} = {$r}|over {b week}, {she} [get] {b} * {$n} = {$r}",),
         ask="how much <money|> [be-] that in {b week}?",
     ),
     Step(
-        "splits it", "money", "end", lambda d, now: _equally(d, now.number, 25),
-        tell="{she} [share] the money equally with {his} {k relation}",
+        "splits it", "income money", "end", lambda d, now: _equally(d, now.number, 25),
+        tell="{she} [share] {all} equally with {his} {k relation}",
         work=("there [be+] {k} + 1 = {m} people", "each of them [get-] {$n} / {m} = {$r}|everyone [get-] {$n} / {m} = {$r}"),
         ask="how much <money|> [do-] each <of them|person> get?", weight=0.6,
     ),
     Step(
-        "wants a dream", "money", "short of", lambda d, now: _goal(now.number, now.dollars(d, now.number // 100 + 10, 2 * now.number // 100 + 60)),
+        "wants a dream", "income money", "short of", lambda d, now: _goal(now.number, now.dollars(d, now.number // 100 + 10, 2 * now.number // 100 + 60)),
         tell="{she} [want] to buy {an dream} <that [cost-]|for> {$g}|^{she} [be] saving for {an dream} that [cost-] {$g}",
         work=("{she} still [need] {$g} - {$n} = {$r}|{she} [be] {$g} - {$n} = {$r} short <of the price|>",),
         ask="how much more <money|> [do] {she} need <for the {dream}|>?",
@@ -945,9 +980,9 @@ _MONEY = (
         ask="how many weeks [do-] it take {him} to <save the rest|get there>?", weight=2.0,
     ),
     Step(
-        "buys as many", "money", "end", lambda d, now: _as_many(d, now.number),
-        tell="{she} [spend] all of it on {treats} <that [cost+] {$k} each|for {$k} each>",
-        work=("{she} can buy {$n} / {$k} = {r treat}|{$n} / {$k} = {r treat} [be+] what {she} can buy",),
+        "buys as many", "income money", "end", lambda d, now: _as_many(d, now.number),
+        tell="{she} [spend] {all} on {treats} <that [cost+] {$k} each|for {$k} each>",
+        work=("{she} [get] {$n} / {$k} = {r treat}|{she} [have] enough for {$n} / {$k} = {r treat}|{$n} / {$k} = {r}, so {she} [buy] {r treat}",),
         ask="how many {treats} [do] {she} <get|buy>?",
     ),
     # Bills.

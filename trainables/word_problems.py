@@ -59,12 +59,12 @@ _SHE, _HE, _THEY = ("she", "her", "her", "herself"), ("he", "him", "his", "himse
 
 @dataclass
 class _Placed:
-    """A step in its place: with its numbers, and who it is about."""
+    """A step in its place: with its numbers, who it is about, and what it goes on from, in words."""
 
     step: Step
     numbers: Numbers
     subject: _Person
-    left: bool  # whether it goes on from what is left of something
+    all: str = ""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Plan:
 
 # Computations in a problem.
 _FEWEST, _MOST = 2, 6
-_LARGEST = {"money": 1_000_000, "bill": 1_000_000}
+_LARGEST = {"income": 1_000_000, "money": 1_000_000, "bill": 1_000_000}
 _BY_TYPE: dict[str, list[Step]] = {}
 for _step in STEPS:
     for _type in _step.takes.split():
@@ -108,21 +108,31 @@ def _plan(dice: Dice) -> _Plan:
         if step.branch:
             own = dice.choice([option for option in _BY_TYPE[scene.start] if option.gives == "@"])
             numbers = own.draw(dice, Now(0, scene))
-            placed.append(_Placed(own, numbers, friend, left=False))
+            placed.append(_Placed(own, numbers, friend))
             now, done, kind = Now(now.number, scene, int(numbers["r"])), done + len(own.work), f"{kind} ({own.kind})"
-        left = bool(placed) and bool(re.search(r"\bleft\b", " ".join(placed[-1].step.work)))
         numbers = {"n": now.number, **step.draw(dice, now)}
-        placed.append(_Placed(step, numbers, subject, left))
+        placed.append(_Placed(step, numbers, subject, _all(current, placed)))
         kinds.append(kind)
         done += len(step.work)
-        current = {"@": scene.gives, "=": current}.get(step.gives, step.gives)
+        current = step.gives.replace("@", scene.gives).replace("=", current)
         now = Now(int(numbers["r"]), scene)
-        if now.number > _LARGEST.get(current, 5000):
+        if not 2 <= now.number <= _LARGEST.get(current, 5000):
             raise UnfitError
         subject = pair if step.role == "pair" else subject
     if not _FEWEST <= done <= _MOST or not placed[-1].step.ask:
         raise UnfitError
     return _Plan(scene, hero, friend, pair, placed, f"{scene.name}: {' > '.join(kinds)}")
+
+
+def _all(current: str, placed: list[_Placed]) -> str:
+    """What there is of a quantity of this type, after these steps."""
+    before = " ".join(placed[-1].step.work) if placed else ""
+    things = "money" if current in ("income", "money") else "{items}"
+    if "[save]" in before:
+        return "{his} savings"
+    if re.search(r"left\b|\[leave-\]|\[keep\]", before):
+        return f"the rest|the remaining {things}|the rest of the {things}"
+    return f"the {things}|all the {things}|all of the {things}"
 
 
 def _people(dice: Dice) -> tuple[_Person, _Person]:
@@ -136,6 +146,7 @@ def _may_follow(step: Step, placed: list[_Placed]) -> bool:
     return not (
         step in before
         or (step.role and any(one.role for one in before))
+        or any(one.kind in step.after_not for one in before)
         or ("{day1}" in step.tell and any("{day1}" in one.tell for one in before))
     )
 
@@ -143,10 +154,22 @@ def _may_follow(step: Step, placed: list[_Placed]) -> bool:
 _ALTERNATIVES = re.compile(r"<([^<>]*)>")
 _SLOT = re.compile(r"\{(\$?\w+)(?: (\w+))?\}")
 _VERB = re.compile(r"\[(\w+)([+-]?)\]")
+# Something that somebody does, and does not just have or want.
 _EVENT = re.compile(r"\{she\} \[(?!have|need|want|be|earn|HOLD)")
+# What may stand behind "if".
+_SUPPOSED = re.compile(r"\{(she|kin|part|q)\}|it |each |every |one |an? |the ")
 _MONEY_FIELD = re.compile(r"\$(?=[\d.]+ [-+*/=] )")
-# Other things that start with a pronoun of the hero's are not told about the friend.
+# A share of the problems.
 _NUMBERS_IN_WORDS = 0.35
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A sentence of the question, and the step that it is about. `event`: somebody does something in it."""
+
+    template: str
+    one: _Placed
+    event: bool = False
 
 
 @dataclass
@@ -172,46 +195,51 @@ class _Story:
         return Problem(question, f"{solution}\n#### {answer}", answer, self.plan.structure)
 
     def _question(self) -> str:
-        dice, placed = self.dice, self.plan.placed
-        facts: list[tuple[str, _Placed]] = []
-        early: list[tuple[str, _Placed]] = []
-        for one in placed:
+        dice, last = self.dice, self.plan.placed[-1]
+        facts = self._facts()
+        sentences: list[str] = []
+        before = None  # the subject, if the sentence before tells of one event
+        for fact in facts:
+            template, one = fact.template, fact.one
+            supposed = fact is facts[-1] and one is last and len(facts) > 1 and _SUPPOSED.match(template)
+            if supposed and ". " not in template and dice.random() < 0.4:
+                sentences.append(f"if {self._say(template, one)}, {self._say(one.step.ask, one)}")
+                return _paragraph(sentences)
+            event = one.subject if fact.event and ". " not in template else None
+            if event and event is before and dice.random() < 0.6:
+                if " and " not in sentences[-1] and dice.random() < 0.5:
+                    rest = self._say(template.removeprefix("{she} "), one)
+                    sentences[-1] += dice.choice((" and ", " and then ", ", and then ")) + rest
+                    before = None
+                    continue
+                sentences.append(dice.choice(("then ", "after that, ", "later, ", "next, ")) + self._say(template, one))
+            else:
+                sentences.append(self._say(template, one))
+            before = event
+        sentences.append(self._say(last.step.ask, last))
+        return _paragraph(sentences)
+
+    def _facts(self) -> list[_Fact]:
+        """What the question says before it asks, in its order."""
+        dice, plan = self.dice, self.plan
+        facts: list[_Fact] = []
+        early: list[_Fact] = []
+        for one in plan.placed:
             if one.step.tell:
                 template = self._choose(one.step.tell)
-                free = template.startswith("^")
-                (early if free and dice.random() < 0.4 else facts).append((template.lstrip("^"), one))
-            if one.step.role == "pair" and one is not placed[-1] and "{items}" in one.step.ask:
-                facts.append((self._choose("{she} [put] their {items} together|{she} [combine] their {items}"), one))
-        if dice.random() < 0.55 or early:
-            facts.insert(0, (self._choose(self._word("opening")), placed[0]))
+                free = template.startswith("^") and one.subject is plan.hero and dice.random() < 0.4
+                template = template.removeprefix("^")
+                (early if free else facts).append(_Fact(template, one, bool(_EVENT.match(template))))
+            if one.step.role == "pair" and one is not plan.placed[-1] and plan.scene.start == "stuff":
+                put = _Placed(one.step, one.numbers, plan.pair)
+                facts.append(_Fact(self._choose("{she} [put] their {items} together|{she} [combine] their {items}"), put))
+        about = _Placed(plan.placed[0].step, {}, plan.hero)
+        if early or plan.scene.start == "yard" or dice.random() < 0.55:
+            facts.insert(0, _Fact(self._choose(self._word("opening")), about))
         facts[1:1] = early
         if dice.random() < 0.12:
-            facts.insert(dice.between(1, len(facts)), (self._choose("{aside}"), placed[0]))
-        sentences: list[str] = []
-        event_before = ""
-        last_told = placed[-1].step.tell and facts[-1][1] is placed[-1] and len(facts) > 1 and dice.random() < 0.35
-        for number, (template, one) in enumerate(facts):
-            if one.step.role == "pair" and "their" in template:
-                one = _Placed(one.step, one.numbers, self.plan.pair, one.left)
-            ends = number == len(facts) - 1
-            event = one.subject.name if _EVENT.match(template) and ". " not in template and number else ""
-            if ends and last_told and ". " not in template and "If" not in template:
-                text = self._say(template, one)
-                ask = self._say(placed[-1].step.ask, one)
-                sentences.append(f"if {text}, {ask}")
-                return _paragraph(sentences)
-            if event and event == event_before and " and " not in sentences[-1] and dice.random() < 0.35:
-                rest = self._say(template.removeprefix("{she} "), one)
-                sentences[-1] += dice.choice((" and ", " and then ", ", and then ")) + rest
-                event_before = ""
-                continue
-            text = self._say(template, one)
-            if event and event_before and dice.random() < 0.35:
-                text = dice.choice(("then ", "after that, ", "later, ", "next, ", "then, ")) + text
-            sentences.append(text)
-            event_before = one.subject.name if _EVENT.match(template) and ". " not in template else ""
-        sentences.append(self._say(placed[-1].step.ask, placed[-1]))
-        return _paragraph(sentences)
+            facts.insert(dice.between(1, len(facts)), _Fact(self._choose(self._word("aside")), about))
+        return facts
 
     def _solution(self) -> str:
         dice = self.dice
@@ -222,8 +250,8 @@ class _Story:
         for number, (sentence, one) in enumerate(every):
             template = self._choose(sentence)
             text = self._say(template, one)
-            if number and template.startswith(("{she} ", "there ", "the ")) and dice.random() < 0.35:
-                final = ("in total, ", "therefore, ", "thus, ", "so ", "so, ") if number == len(every) - 1 else ()
+            if number and template.startswith(("{she} ", "the ", "there [be+] {n}")) and dice.random() < 0.35:
+                final = ("therefore, ", "thus, ", "so ", "so, ") if number == len(every) - 1 else ()
                 text = dice.choice(("so ", "then ", "this means ", "that means ", "so, ", *final)) + text
             text = text if dollars else _MONEY_FIELD.sub("", text)
             text = text.replace(" * ", f" {sign} ")
@@ -268,7 +296,7 @@ class _Story:
         if name.lower() in people:
             return people[name.lower()]()
         if name == "all":
-            return "<the rest|the remaining {items}|the rest of the {items}>" if one.left else "<the {items}|all the {items}|all of the {items}>"
+            return f"<{one.all}>"
         if name == "day2":
             return NEXT_DAY[self._word("day1")]
         if name.isupper():
@@ -281,8 +309,10 @@ class _Story:
             return str(numbers[name])
         if name in self.plan.scene.words:
             return self._word(name)
-        if name.endswith("s") and (name[:-1] in numbers or name[:-1] in self.plan.scene.words):
-            return english.plural(self._noun(name[:-1], numbers))
+        for ending in ("s", "es"):
+            one = name.removesuffix(ending)
+            if one != name and (one in numbers or one in self.plan.scene.words):
+                return english.plural(self._noun(one, numbers))
         return name
 
     def _word(self, name: str) -> str:
@@ -299,7 +329,7 @@ class _Story:
         shown = english.in_words(value) if self.numbers_in_words and not self.solving and value > 1 else str(value)
         if value == 1 and noun and not self.solving:
             shown = "one"
-        return english.counted(shown, noun) if noun else shown
+        return english.counted(value, noun, shown) if noun else shown
 
     @staticmethod
     def _money(cents: int) -> str:
