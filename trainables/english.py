@@ -2,16 +2,23 @@
 
 _PLURALS = {"person": "people", "child": "children", "foot": "feet", "loaf": "loaves", "shelf": "shelves"}
 _PAST = {
-    "babysit": "babysat", "be": "was", "break": "broke", "bring": "brought", "buy": "bought", "catch": "caught", "come": "came", "cost": "cost", "cut": "cut",
-    "do": "did", "draw": "drew", "drive": "drove", "eat": "ate", "feed": "fed", "find": "found", 
-    "get": "got", "give": "gave", "go": "went", "grow": "grew", "have": "had", "hold": "held", "keep": "kept",
-    "leave": "left", "lose": "lost", "make": "made", "need": "needed", "pay": "paid", "put": "put", "read": "read", "ride": "rode",
-    "run": "ran", "see": "saw", "sell": "sold", "set": "set", "spend": "spent", "split": "split", "swim": "swam", "take": "took", "throw": "threw",
-    "weigh": "weighed", "win": "won", "write": "wrote",
+    "babysit": "babysat", "be": "was", "break": "broke", "bring": "brought", "buy": "bought", "catch": "caught",
+    "come": "came", "cost": "cost", "cut": "cut", "do": "did", "draw": "drew", "drive": "drove", "eat": "ate",
+    "feed": "fed", "find": "found", "get": "got", "give": "gave", "go": "went", "grow": "grew", "have": "had",
+    "hold": "held", "keep": "kept", "leave": "left", "lose": "lost", "make": "made", "pay": "paid", "put": "put",
+    "read": "read", "ride": "rode", "run": "ran", "see": "saw", "sell": "sold", "set": "set", "spend": "spent",
+    "split": "split", "swim": "swam", "take": "took", "throw": "threw", "win": "won", "write": "wrote",
 }  # fmt: skip
 _THIRD_PERSON = {"be": "is", "have": "has", "do": "does", "go": "goes"}
 _SINGLE_CONSONANT = {"drop": "dropped", "jog": "jogged", "pop": "popped", "plan": "planned", "stop": "stopped"}
-_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+
+
+def listed(text: str, between: str | None = None) -> tuple[str, ...]:
+    """The words of a text, or its parts between `between`."""
+    return tuple(text.split(between))
+
+
+_WORDS = listed("zero one two three four five six seven eight nine ten eleven twelve")
 
 
 def plural(noun: str) -> str:
@@ -56,7 +63,7 @@ def verb(phrase: str, many: bool, past: bool) -> str:
 
 
 def with_article(noun: str) -> str:
-    vowel = noun[0] in "aeiou" and not noun.startswith(("uni", "one", "use")) or noun.startswith("hour")
+    vowel = (noun[0] in "aeiou" and not noun.startswith(("uni", "one", "use"))) or noun.startswith("hour")
     return f"{'an' if vowel else 'a'} {noun}"
 
 

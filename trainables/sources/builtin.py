@@ -44,7 +44,7 @@ class Builtin:
         if total > _MOST:
             raise DataError("data.train", f"{total} documents in all", f"at most {_MOST} together")
         by_group: dict[str, list[Document]] = {}
-        for document in unseen(islice(_TASKS[self.task](seed), 1000 + 2 * total), apart):
+        for document in unseen(islice(_TASKS[self.task](seed), 200 + 2 * total), apart):
             by_group.setdefault(document.group, []).append(document)
         groups = list(by_group.values())
         Random(seed).shuffle(groups)
@@ -54,7 +54,9 @@ class Builtin:
             own = groups[: -(-len(groups) * count // max(total, 1))]
             del groups[: len(own)]
             total -= count
-            turns = [d for turn in range(max(map(len, own), default=0)) for group in own for d in group[turn : turn + 1]]
+            turns = [
+                d for turn in range(max(map(len, own), default=0)) for group in own for d in group[turn : turn + 1]
+            ]
             if len(turns) < count:
                 raise DataError(f"data.{name}", str(count), f"at most {len(turns)} distinct problems")
             parts[name] = tuple(turns[:count])
