@@ -16,71 +16,11 @@ Texts are templates:
     ^...        (in front of a sentence) needs nothing that stands before it, and so may be told earlier
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 
-from trainables.word_problem_scenes import Scene
-
-Value = int | str
-Numbers = dict[str, Value]
-
-
-class UnfitError(Exception):
-    """The numbers so far allow no such step."""
-
-
-class Dice(Random):
-    """Draws numbers that come out even."""
-
-    def one(self, options: Iterable[int]) -> int:
-        allowed = list(options)
-        if not allowed:
-            raise UnfitError
-        return self.choice(allowed)
-
-    def between(self, low: int, high: int, step: int = 1) -> int:
-        return self.one(range(low, high + 1, step))
-
-    def divisor(self, number: int, low: int = 2, high: int = 12) -> int:
-        """One that leaves at least two parts."""
-        return self.one(d for d in range(low, min(high, number // 2) + 1) if number % d == 0)
-
-    def around(self, dollars: int) -> int:
-        """A price in cents: whole dollars where these are many, and at times a multiple of 25 cents."""
-        low, high = 70 * dollars, 140 * dollars
-        if high - low >= 200 and self.random() < 0.8:
-            return self.between(-(-low // 100) * 100, high, 100)
-        return self.between(-(-low // 25) * 25, high, 25)
-
-
-@dataclass(frozen=True)
-class Now:
-    """What a step goes on from: the current number, in cents if it is money."""
-
-    number: int
-    scene: Scene
-    second: int = 0  # the other person's, if there is one
-
-    def price(self, d: Dice) -> int:
-        """In cents: whole dollars where the scene has many of these, and at times a multiple of 25 cents."""
-        low, high = self.scene.price
-        if high >= 300 and d.random() < 0.75:
-            return self.dollars(d, -(-low // 100), high // 100)
-        return d.between(-(-low // 25) * 25, high, 25)
-
-    def dollars(self, d: Dice, low: int, high: int) -> int:
-        return 100 * d.between(low, high)
-
-    def box_price(self, d: Dice) -> int:
-        low, high = self.scene.price
-        return self.dollars(d, max(1, 3 * low // 100), max(3, min(60, 6 * high // 100)))
-
-    def less(self, c: int, **others: Value) -> Numbers:
-        """What is left without c."""
-        if not 0 < c < self.number:
-            raise UnfitError
-        return {"c": c, "r": self.number - c, **others}
+from trainables import word_problem_numbers as draw
+from trainables.word_problem_numbers import Dice, Now, Numbers
 
 
 @dataclass(frozen=True)
@@ -112,244 +52,6 @@ class Step:
     weight: float = 1.0
 
 
-def _sum(a: int, b: int, **others: Value) -> Numbers:
-    return {"a": a, "b": b, "r": a + b, **others}
-
-
-def _product(a: int, b: int, **others: Value) -> Numbers:
-    return {"a": a, "b": b, "r": a * b, **others}
-
-
-def _times(d: Dice, a: int) -> Numbers:
-    """Some times as many as a: the number "c", the factor in words, and how it is worked out."""
-    k = d.choice((0, 2, 2, 3, 4, 5))
-    if not k and (a % 2 or a < 4):
-        raise UnfitError
-    words = ("half", "", "twice", "<three|3> times", "<four|4> times", "<five|5> times")[k]
-    return {"a": a, "k": k, "times": words, "c": a * k if k else a // 2, "calc": "{a} * {k}" if k else "{a} / 2"}
-
-
-def _with_times(d: Dice, a: int) -> Numbers:
-    second = _times(d, a)
-    return {**second, "r": a + int(second["c"])}
-
-
-def _more(d: Dice, a: int) -> Numbers:
-    """Some more or fewer than a: the number "c", and how it is worked out."""
-    k = d.between(2, max(2, a // 2))
-    more = d.random() < 0.6 or a < 6
-    c = a + k if more else a - k
-    return {"a": a, "k": k, "more": "more" if more else "fewer", "c": c, "calc": "{a} + {k}" if more else "{a} - {k}"}
-
-
-def _with_more(d: Dice, a: int) -> Numbers:
-    second = _more(d, a)
-    return {**second, "r": a + int(second["c"])}
-
-
-def _gap(second: Numbers) -> Numbers:
-    """How far two quantities are apart."""
-    a, c = int(second["a"]), int(second["c"])
-    if a == c:
-        raise UnfitError
-    return {
-        **second,
-        "r": abs(a - c),
-        "minus": "{a} - {c}" if a > c else "{c} - {a}",
-        "ahead": "{name}" if a > c else "{other}",
-        "behind": "{other}" if a > c else "{name}",
-    }
-
-
-_PARTS = {
-    (1, 2): "half",
-    (1, 3): "<a|one> third",
-    (1, 4): "<a quarter|one fourth|a fourth>",
-    (1, 5): "<a|one> fifth",
-    (2, 3): "two thirds",
-    (3, 4): "three <quarters|fourths>",
-    (2, 5): "two fifths",
-    (1, 6): "<a|one> sixth",
-    (1, 10): "<a|one> tenth",
-    (3, 5): "three fifths",
-}
-
-
-def _part(d: Dice, n: int, money: bool = False) -> Numbers:
-    """A fraction of n: the number "c", the fraction in words, and how it is worked out."""
-    fits = [(u, v) for u, v in _PARTS if n % ((100 if money else 1) * v) == 0 and n * u // v > 1]
-    u, v = fits[d.one(range(len(fits)))]
-    calc = "<{n} / {v}|{n} * 1/{v}|1/{v} * {n}>" if u == 1 else "<{n} * {u}/{v}|{u}/{v} * {n}>"
-    return {
-        "c": n * u // v,
-        "u": u,
-        "v": v,
-        "part": _PARTS[u, v],
-        "calc": calc.replace("{n}", "{$n}" if money else "{n}"),
-    }
-
-
-def _percent(d: Dice, n: int, *choices: int, money: bool = False) -> Numbers:
-    """A percentage of n: the number "c", and how it is worked out."""
-    q = d.one(q for q in choices if n * q % (5000 if money else 100) == 0)
-    calc = "<{n} * {q}/100|{q}/100 * {n}|{n} * {decimal}>".replace("{n}", "{$n}" if money else "{n}")
-    return {"c": n * q // 100, "q": q, "decimal": f"0.{q:02}".rstrip("0"), "calc": calc}
-
-
-def _left(now: Now, share: Numbers) -> Numbers:
-    return now.less(int(share["c"]), **{name: value for name, value in share.items() if name != "c"})
-
-
-def _with_percent_more(d: Dice, a: int) -> Numbers:
-    share = _percent(d, a, 10, 20, 25, 50, 75)
-    c = int(share["c"])
-    return {"a": a, **share, "calc": str(share["calc"]).replace("{n}", "{a}"), "e": a + c, "r": a + a + c}
-
-
-def _sold_in_two_ways(d: Dice, now: Now) -> Numbers:
-    """A part at one price, the rest at another."""
-    share = _left(now, _part(d, now.number))
-    p, q = now.price(d), now.price(d)
-    first, second = int(share["c"]) * p, int(share["r"]) * q
-    return {**share, "rest": share["r"], "p": p, "q": q, "first": first, "second": second, "r": first + second}
-
-
-def _bought(d: Dice, now: Now, *counts: int) -> Numbers:
-    """Things of the scene with their prices: x, y and z, counts a, b and c, prices p, q and s, costs e, f and g."""
-    chosen = [thing.split(":") for thing in d.sample(now.scene.words["things"].split(" | "), len(counts))]
-    prices = [d.around(int(dollars)) for _, dollars in chosen]
-    costs = [count * price for count, price in zip(counts, prices, strict=True)]
-    numbers: Numbers = {"r": sum(costs)}
-    for names, values in (("xyz", [thing for thing, _ in chosen]), ("abc", counts), ("pqs", prices), ("efg", costs)):
-        numbers |= dict(zip(names, values, strict=False))
-    return numbers
-
-
-def _three(a: int, b: int, c: int) -> Numbers:
-    return {"a": a, "b": b, "c": c, "e": a * b, "r": a * b * c}
-
-
-def _legs(a: int, b: int, c: int, k: int) -> Numbers:
-    return {"a": a, "b": b, "c": c, "k": k, "e": a * b, "f": c * k, "r": a * b + c * k}
-
-
-def _average(a: int, b: int, c: int) -> Numbers:
-    if (a + b + c) % 3:
-        raise UnfitError
-    return {"a": a, "b": b, "c": c, "t": a + b + c, "r": (a + b + c) // 3}
-
-
-def _overtime(a: int, k: int, b: int, c: int) -> Numbers:
-    return {"a": a, "k": k, "b": b, "c": c, "e": b * a, "f": a + k, "g": c * (a + k), "r": b * a + c * (a + k)}
-
-
-def _dearer(d: Dice, now: Now) -> Numbers:
-    """Some things, and one of another kind that costs k times as much."""
-    numbers = _bought(d, now, d.between(2, 6), 1)
-    p = int(numbers["p"])
-    k = round(int(numbers["q"]) / p)
-    if not 2 <= k <= 5:
-        raise UnfitError
-    return {**numbers, "k": k, "q": k * p, "r": int(numbers["e"]) + k * p}
-
-
-def _exercises(d: Dice, now: Now, a: int, b: int) -> Numbers:
-    x, y = d.sample(now.scene.words["subjects"].split(" | "), 2)
-    return {"x": x, "y": y, **_product(a, b)}
-
-
-def _around(a: int, b: int) -> Numbers:
-    if a <= b:
-        raise UnfitError
-    return {"a": a, "b": b, "c": a + b, "r": 2 * (a + b)}
-
-
-def _given(now: Now, a: int, b: int) -> Numbers:
-    return now.less(a * b, a=a, b=b)
-
-
-def _packed(now: Now, k: int) -> Numbers:
-    q = now.number // k
-    if q < 2 or now.number % k < 2:
-        raise UnfitError
-    return {"k": k, "q": q, "c": q * k, "r": now.number % k}
-
-
-def _equally(d: Dice, n: int, unit: int = 1) -> Numbers:
-    """Among someone and k others; to each a multiple of the unit."""
-    k = d.one(k for k in range(2, 6) if n % ((k + 1) * unit) == 0)
-    return {"k": k, "m": k + 1, "r": n // (k + 1)}
-
-
-def _goal(n: int, g: int) -> Numbers:
-    return {"g": g, "r": g - n}
-
-
-def _boys_and_girls(d: Dice, numbers: Numbers) -> Numbers:
-    x, y = d.sample(("boys", "girls"), 2)
-    return {**numbers, "x": x, "y": y}
-
-
-def _chosen(share: Numbers) -> Numbers:
-    return {**share, "r": share["c"]}
-
-
-def _added(now: Now, share: Numbers) -> Numbers:
-    return {**share, "r": now.number + int(share["c"])}
-
-
-def _two_days_left(now: Now, days: Numbers) -> Numbers:
-    return {**days, "t": days["r"], **now.less(int(days["r"])), "c": days["c"]}
-
-
-def _breaks(now: Now, a: int, b: int) -> Numbers:
-    return {"a": a, "b": b, "c": a * b, "r": now.number + a * b}
-
-
-def _time_left(n: int, k: int) -> Numbers:
-    return {"k": k, "c": 60 * k, "r": 60 * k - n}
-
-
-def _buys(d: Dice, now: Now) -> Numbers:
-    a, p = d.between(2, 6), now.dollars(d, 3, 25)
-    return now.less(a * p, a=a, p=p)
-
-
-def _hours(d: Dice, n: int) -> Numbers:
-    k = d.one(k for k in range(20, 75, 5) if n % k == 0 and n > k)
-    return {"k": k, "r": n // k}
-
-
-def _weekly(d: Dice, n: int) -> Numbers:
-    k = d.one(k for k in range(200, 5000, 100) if n % k == 0 and 2 <= n // k <= 20)
-    return {"k": k, "r": n // k}
-
-
-def _as_many(d: Dice, n: int) -> Numbers:
-    k = d.one(k for k in range(200, 3000, 50) if n % k == 0 and 2 <= n // k <= 30)
-    return {"k": k, "r": n // k}
-
-
-_NOTES = {
-    10: "a $10 bill",
-    20: "a $20 bill",
-    40: "two $20 bills",
-    50: "a $50 bill",
-    60: "three $20 bills",
-    80: "four $20 bills",
-    100: "a $100 bill",
-    150: "three $50 bills",
-    200: "two $100 bills",
-    300: "three $100 bills",
-    500: "five $100 bills",
-}
-
-
-def _change(d: Dice, n: int) -> Numbers:
-    g = d.one(g for g in _NOTES if n < 100 * g <= 2 * n + 1000)
-    return {"g": 100 * g, "notes": _NOTES[g], "r": 100 * g - n}
-
-
 _START = (
     # Things that are made, picked or bought; also effort: points, laps and the like.
     Step(
@@ -364,7 +66,7 @@ _START = (
         "rate",
         "stuff effort",
         "@",
-        lambda d, now: _product(d.between(4, 25), d.between(2, 8)),
+        lambda d, now: draw.product(d.between(4, 25), d.between(2, 8)),
         tell="{she} [GET] {a item} <every|each|per> {span} for {b span}"
         "|<every|each> {span}, {she} [GET] {a item}. {she} [do] this for {b span}",
         work=(
@@ -376,7 +78,7 @@ _START = (
         "batches",
         "stuff",
         "@",
-        lambda d, now: _product(d.between(3, 12), d.between(4, 24)),
+        lambda d, now: draw.product(d.between(3, 12), d.between(4, 24)),
         tell="{she} [have] {a batch} <of|with> {items}, and <each|every> {batch} [have-] {b item} in it"
         "|{she} [GET] {a batch} of {items}. there [be+] {b item} in <each|every> {batch}",
         work=("{she} [have] {a} * {b} = {r item}|there [be+] {a} * {b} = {r item} in the {a batch}",),
@@ -386,7 +88,7 @@ _START = (
         "two days",
         "stuff effort",
         "@",
-        lambda d, now: _sum(d.between(5, 60), d.between(5, 60)),
+        lambda d, now: draw.total(d.between(5, 60), d.between(5, 60)),
         tell="{she} [GET] {a item} {day1} and {b item} {day2}"
         "|{day1}, {she} [GET] {a item}. {day2}, {she} [GET] {b item}",
         work=(
@@ -399,7 +101,7 @@ _START = (
         "times as many",
         "stuff effort",
         "@",
-        lambda d, now: _with_times(d, d.between(6, 48)),
+        lambda d, now: draw.with_times(d, d.between(6, 48)),
         tell="{she} [GET] {a item} {day1} and {times} as many {day2}"
         "|{she} [GET] {a item} {day1}. {day2}, {she} [GET] {times} as many <{items}|as {day1}>",
         work=(
@@ -413,7 +115,7 @@ _START = (
         "more than before",
         "stuff effort",
         "@",
-        lambda d, now: _with_more(d, d.between(8, 60)),
+        lambda d, now: draw.with_more(d, d.between(8, 60)),
         tell="{day1}, {she} [GET] {a item}. {day2}, {she} [GET] {k item} {more} than {day1}"
         "|{she} [GET] {k} {more} {items} {day2} than {day1}. {she} [GET] {a item} {day1}",
         work=(
@@ -427,7 +129,7 @@ _START = (
         "percent more",
         "stuff effort",
         "@",
-        lambda d, now: _with_percent_more(d, d.between(20, 80, 4)),
+        lambda d, now: draw.with_percent_more(d, d.between(20, 80, 4)),
         tell="{she} [GET] {a item} {day1}. {day2}, {she} [GET] {q}% more {items} than {day1}",
         work=(
             "{calc} = {c}, so {she} [GET] {a} + {c} = {e item} {day2}"
@@ -440,7 +142,7 @@ _START = (
         "three days",
         "effort",
         "average",
-        lambda d, now: _average(d.between(4, 40), d.between(4, 40), d.between(4, 40)),
+        lambda d, now: draw.average(d.between(4, 40), d.between(4, 40), d.between(4, 40)),
         tell="{she} [GET] {a item} {on} the first {session}, {b} {on} the second and {c} {on} the third",
         work=(
             "{she} [GET] {a} + {b} + {c} = {t item} <in total|altogether|in all>",
@@ -454,7 +156,7 @@ _START = (
         "hourly",
         "wages",
         "income",
-        lambda d, now: _product(now.price(d), d.between(3, 40)),
+        lambda d, now: draw.product(now.price(d), d.between(3, 40)),
         tell="{she} [earn] {$a} <an|per> hour and [work] {b hour} <one week|in a week|>"
         "|^{she} [get] {$a} for <each|every> hour of work. {she} [work] for {b hour}",
         work=("{she} [earn] {b} * {$a} = {$r}|for {b hour} of work, {she} [earn] {$a} * {b} = {$r}",),
@@ -464,7 +166,7 @@ _START = (
         "hours and days",
         "wages",
         "income",
-        lambda d, now: _three(d.between(2, 9), d.between(2, 6), now.price(d)),
+        lambda d, now: draw.three(d.between(2, 9), d.between(2, 6), now.price(d)),
         tell="{she} [earn] {$c} <an|per> hour. {she} [work] {a hour} a day for {b day}"
         "|{she} [work] {a hour} a day, {b} days <a|per> week, and [get] {$c} <an|per> hour",
         work=(
@@ -477,7 +179,7 @@ _START = (
         "by the piece",
         "wages",
         "income",
-        lambda d, now: _product(now.price(d), d.between(3, 15)),
+        lambda d, now: draw.product(now.price(d), d.between(3, 15)),
         tell="{she} [earn] {$a} for <each|every> {item}, and {day1} {she} [GET] {b item}"
         "|{she} [GET] {b item} {day1} and [get] {$a} for each <of them|{item}>",
         work=("{she} [earn] {b} * {$a} = {$r} <{day1}|>",),
@@ -487,7 +189,9 @@ _START = (
         "overtime",
         "wages",
         "income",
-        lambda d, now: _overtime(now.price(d) // 100 * 100, now.dollars(d, 1, 8), d.between(5, 40, 5), d.between(2, 8)),
+        lambda d, now: draw.overtime(
+            now.price(d) // 100 * 100, now.dollars(d, 1, 8), d.between(5, 40, 5), d.between(2, 8)
+        ),
         tell="{she} [earn] {$a} an hour on weekdays and {$k} more <an|per> hour on <weekends|Sundays>. <in one|one> "
         "week, {she} [work] {b hour} on weekdays and {c hour} on the weekend",
         work=(
@@ -503,7 +207,7 @@ _START = (
         "one thing",
         "shopping",
         "bill",
-        lambda d, now: _bought(d, now, d.between(2, 9)),
+        lambda d, now: draw.bought(d, now, d.between(2, 9)),
         tell="{she} [buy] {a x} for {$p} each|^{an x} [cost-] {$p}. {she} [buy] {a} of them",
         work=("the {xs} [cost+] {a} * {$p} = {$r}",),
         ask="how much [do] {she} <pay|spend>?",
@@ -512,7 +216,7 @@ _START = (
         "two things",
         "shopping",
         "bill",
-        lambda d, now: _bought(d, now, d.between(2, 8), d.between(2, 8)),
+        lambda d, now: draw.bought(d, now, d.between(2, 8), d.between(2, 8)),
         tell="{she} [buy] {a x} for {$p} each and {b y} for {$q} each"
         "|^{an x} [cost-] {$p} and {an y} [cost-] {$q}. {she} [buy] {a x} and {b y}",
         work=(
@@ -527,7 +231,7 @@ _START = (
         "three things",
         "shopping",
         "bill",
-        lambda d, now: _bought(d, now, 1, 1, 1),
+        lambda d, now: draw.bought(d, now, 1, 1, 1),
         tell="{she} [buy] {an x} for {$p}, {an y} for {$q} and {an z} for {$s}",
         work=(
             "<in total|altogether>, {she} [spend] {$p} + {$q} + {$s} = {$r}"
@@ -539,7 +243,7 @@ _START = (
         "dearer thing",
         "shopping",
         "bill",
-        lambda d, now: _dearer(d, now),
+        lambda d, now: draw.dearer(d, now),
         tell="{an y} [cost-] {k} times as much as {an x}, and {an x} [cost-] {$p}. {she} [buy] {a x} and one {y}"
         "|{she} [buy] {a x} for {$p} each, and {an y} that [cost-] {k} times as much as {an x}",
         work=(
@@ -561,7 +265,7 @@ _START = (
         "chapters",
         "reading",
         "pages",
-        lambda d, now: _product(d.between(6, 20), d.between(10, 30)),
+        lambda d, now: draw.product(d.between(6, 20), d.between(10, 30)),
         tell="{she} [be] reading a book with {a chapter}, <and each chapter [have-] {b page}|each of them {b pages} "
         "long>",
         work=("the book [have-] {a} * {b} = {r page}|there [be+] {a} * {b} = {r page} in the book",),
@@ -571,7 +275,7 @@ _START = (
         "two books",
         "reading",
         "pages",
-        lambda d, now: _with_more(d, d.between(100, 300, 10)),
+        lambda d, now: draw.with_more(d, d.between(100, 300, 10)),
         tell="{she} [have] two books to read. the first one [have-] {a page}, and the second one [have-] {k page} "
         "{more} than the first",
         work=(
@@ -585,7 +289,7 @@ _START = (
         "speed",
         "driving",
         "miles",
-        lambda d, now: _product(d.between(30, 70, 5), d.between(2, 8)),
+        lambda d, now: draw.product(d.between(30, 70, 5), d.between(2, 8)),
         tell="{she} [drive] for {b hour} at <an average speed of|> {a} miles per hour"
         "|{she} [drive] at {a} miles per hour for {b hour}",
         work=("{she} [drive] {a} * {b} = {r mile}|in {b hour}, {she} [drive] {a} * {b} = {r mile}",),
@@ -595,7 +299,7 @@ _START = (
         "two speeds",
         "driving",
         "miles",
-        lambda d, now: _legs(d.between(40, 70, 5), d.between(2, 5), d.between(20, 60, 5), d.between(2, 5)),
+        lambda d, now: draw.legs(d.between(40, 70, 5), d.between(2, 5), d.between(20, 60, 5), d.between(2, 5)),
         tell="{she} [drive] at {a} miles per hour for {b hour}, and then at {c} miles per hour for <another|the "
         "next> {k hour}",
         work=(
@@ -610,7 +314,7 @@ _START = (
         "there and back",
         "driving",
         "round-miles",
-        lambda d, now: _three(2, d.between(8, 60), d.between(3, 10)),
+        lambda d, now: draw.three(2, d.between(8, 60), d.between(3, 10)),
         tell="{she} [drive] {b mile} to <a customer|work|town> and {b mile} back, and [do] this {c} times"
         "|the trip to <town|the city> [be-] {b mile} each way. {she} [make] the round trip {c} times",
         work=(
@@ -624,7 +328,7 @@ _START = (
         "groups of people",
         "people",
         "people",
-        lambda d, now: _product(d.between(3, 12), d.between(8, 30)),
+        lambda d, now: draw.product(d.between(3, 12), d.between(8, 30)),
         tell="there [be+] {a group} <with|of> {b crowd} each"
         "|there [be+] {a group}, and <each|every> {group} [have-] {b crowd}",
         work=(
@@ -637,7 +341,7 @@ _START = (
         "boys and girls",
         "people",
         "people",
-        lambda d, now: _boys_and_girls(d, _with_times(d, d.between(10, 60))),
+        lambda d, now: draw.boys_and_girls(d, draw.with_times(d, d.between(10, 60))),
         tell="there [be+] {a} {x} and {times} as many {y}",
         work=(
             "there [be+] {calc} = {c} {y}",
@@ -649,7 +353,7 @@ _START = (
         "two kinds of people",
         "people",
         "people",
-        lambda d, now: _with_more(d, d.between(20, 90)),
+        lambda d, now: draw.with_more(d, d.between(20, 90)),
         tell="{a crowd} [come+] {day1}, and {k} {more} {day2}"
         "|there [be+] {a crowd} {day1}. {day2}, there [be+] {k} {more}",
         work=(
@@ -663,7 +367,7 @@ _START = (
         "feed",
         "feeding",
         "food",
-        lambda d, now: _three(d.between(3, 20), d.between(2, 12), d.between(3, 14)),
+        lambda d, now: draw.three(d.between(3, 20), d.between(2, 12), d.between(3, 14)),
         tell="there [be+] {a animal}, and <each|every> {animal} [eat-] {b food} <a|per|every> day. {she} [need] "
         "enough <food|> for {c day}|{she} [feed] {a animal} for {c day}. <each|every> {animal} [eat-] {b food} "
         "<a|per> day",
@@ -679,7 +383,7 @@ _START = (
         "two kinds of animals",
         "feeding",
         "food",
-        lambda d, now: _legs(d.between(3, 15), d.between(4, 12), d.between(3, 15), d.between(1, 3)),
+        lambda d, now: draw.legs(d.between(3, 15), d.between(4, 12), d.between(3, 15), d.between(1, 3)),
         tell="there [be+] {a} large {animals} and {c} small <ones|{animals}>. <each|every> large {animal} [eat-] {b "
         "food} a day, and <each|every> small one [eat-] {k}",
         work=(
@@ -694,7 +398,7 @@ _START = (
         "exercises",
         "studying",
         "minutes",
-        lambda d, now: _exercises(d, now, d.between(5, 20), d.between(2, 8)),
+        lambda d, now: draw.exercises(d, now, d.between(5, 20), d.between(2, 8)),
         tell="{she} [have] {a} {x} <problems|exercises> to do, and each one [take-] {him} {b minute}"
         "|each {x} <problem|exercise> [take-] {him} {b minute}, and {she} [have] {a} of them",
         work=("{she} [need] {a} * {b} = {r minute} for {x}|the {x} homework [take-] {a} * {b} = {r minute}",),
@@ -704,7 +408,7 @@ _START = (
         "two subjects",
         "studying",
         "minutes",
-        lambda d, now: {**_exercises(d, now, 0, 0), **_with_times(d, d.between(15, 60, 5))},
+        lambda d, now: {**draw.exercises(d, now, 0, 0), **draw.with_times(d, d.between(15, 60, 5))},
         tell="{she} [spend] {a minute} on {x} and {times} as <long|much time> on {y}"
         "|{she} [study] {x} for {a minute}. then {she} [study] {y} for {times} as long",
         work=(
@@ -717,7 +421,7 @@ _START = (
         "days of study",
         "studying",
         "minutes",
-        lambda d, now: _product(d.between(20, 90, 5), d.between(3, 7)),
+        lambda d, now: draw.product(d.between(20, 90, 5), d.between(3, 7)),
         tell="{she} [study] <for|> {a minute} <a|every> day for {b day}",
         work=("{she} [study] for {a} * {b} = {r minute}|in {b day}, {she} [study] for {a} * {b} = {r minute}",),
         ask="how many minutes [do] {she} study in {b day}?",
@@ -727,7 +431,7 @@ _START = (
         "around a rectangle",
         "yard",
         "length",
-        lambda d, now: _around(d.between(8, 40), d.between(5, 30)),
+        lambda d, now: draw.around(d.between(8, 40), d.between(5, 30)),
         tell="it [be-] a rectangle that [be-] {a foot} long and {b foot} wide"
         "|the <garden|lawn> [be-] {a foot} long and {b foot} wide",
         work=(
@@ -766,7 +470,7 @@ _THINGS = (
         "part spoiled",
         "goods things",
         "=",
-        lambda d, now: _left(now, _part(d, now.number)),
+        lambda d, now: draw.left(now, draw.part(d, now.number)),
         tell="{part} of {all} [be+] {spoiled}, so {she} [throw] <them|those> away"
         "|{she} [find] that {part} of {all} [be+] {spoiled} and [throw] <them|those> away",
         work=(
@@ -779,7 +483,7 @@ _THINGS = (
         "percent used",
         "goods things",
         "=",
-        lambda d, now: _left(now, _percent(d, now.number, 10, 20, 25, 30, 40, 50, 60, 75)),
+        lambda d, now: draw.left(now, draw.percent(d, now.number, 10, 20, 25, 30, 40, 50, 60, 75)),
         tell="{she} [USES] {q}% of {all}|{she} [set] aside {q}% of {all} for {his} family",
         work=(
             "that [be-] {calc} = {c item}|{q}% of {n} [be-] {calc} = {c item}",
@@ -803,7 +507,7 @@ _THINGS = (
         "gives to each",
         "goods things",
         "=",
-        lambda d, now: _given(now, d.between(2, 6), d.between(2, 8)),
+        lambda d, now: draw.given(now, d.between(2, 6), d.between(2, 8)),
         tell="{she} [give] {a item} to each of {his} {b relation}"
         "|<each|every one> of {his} {b relation} [get-] {a item}",
         work=(
@@ -816,7 +520,7 @@ _THINGS = (
         "uses daily",
         "goods things",
         "=",
-        lambda d, now: _given(now, d.between(2, 6), d.between(3, 7)),
+        lambda d, now: draw.given(now, d.between(2, 6), d.between(3, 7)),
         tell="{she} [USES] {a item} <a|each|every> day <for|over the next> {b day}",
         work=(
             "in {b day}, {she} [USES] {a} * {b} = {c item}|over {b day}, that [be-] {a} * {b} = {c item}",
@@ -839,7 +543,7 @@ _THINGS = (
         "packs full boxes",
         "goods things",
         "rest",
-        lambda d, now: _packed(now, d.between(5, 15)),
+        lambda d, now: draw.packed(now, d.between(5, 15)),
         tell="{she} [put] {all} <into|in> {boxes} of {k} and [keep] <what [be-] left over|the rest>"
         "|{she} [fill] as many {boxes} as possible with {k item} each",
         work=(
@@ -853,7 +557,7 @@ _THINGS = (
         "shares",
         "goods things",
         "each",
-        lambda d, now: _equally(d, now.number),
+        lambda d, now: draw.equally(d, now.number),
         tell="{she} [share] {all} equally with {his} {k relation}|{she} and {his} {k relation} [share+] {all} equally",
         work=(
             "there [be+] {k} + 1 = {m} people",
@@ -866,7 +570,7 @@ _THINGS = (
         "sells each",
         "goods",
         "income",
-        lambda d, now: _product(now.number, now.price(d)),
+        lambda d, now: draw.product(now.number, now.price(d)),
         tell="{she} [sell] {all} for {$b} each|^{an item} [sell-] for {$b}. {she} [sell] {all}",
         work=(
             "{she} [make] {n} * {$b} = {$r}|{she} [earn] {$b} * {n} = {$r} <from|by selling> the {items}"
@@ -879,7 +583,7 @@ _THINGS = (
         "sells at two prices",
         "goods",
         "income",
-        _sold_in_two_ways,
+        draw.sold_in_two_ways,
         tell="{she} [sell] {part} of {all} for {$p} each and the <rest|others> for {$q} each",
         work=(
             "{she} [sell] {calc} = {c item} for {$p} each",
@@ -894,7 +598,7 @@ _THINGS = (
         "time for each",
         "goods things score",
         "minutes",
-        lambda d, now: _product(now.number, d.between(2, 12)),
+        lambda d, now: draw.product(now.number, d.between(2, 12)),
         tell="it [take-] {him} {b minute} to {handling} <each|one> {item}"
         "|{she} [need] {b minute} to {handling} each {item}",
         work=(
@@ -917,7 +621,7 @@ _THINGS = (
         "pays for boxes",
         "goods-boxes things-boxes",
         "bill",
-        lambda d, now: _product(now.number, d.between(50, 400, 50)),
+        lambda d, now: draw.product(now.number, d.between(50, 400, 50)),
         tell="<each|every> empty {box} [cost-] {$b}|{she} [pay] {$b} for each <empty|> {box}",
         work=("the {boxes} [cost+] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for the {boxes}",),
         ask="how much [do] {she} pay for the {boxes}?",
@@ -928,7 +632,7 @@ _THINGS = (
         "sells boxes",
         "goods-boxes",
         "income",
-        lambda d, now: _product(now.number, now.box_price(d)),
+        lambda d, now: draw.product(now.number, now.box_price(d)),
         tell="{she} [sell] <each|every> {box} for {$b}|^{she} [sell] the {items} for {$b} a {box}",
         work=(
             "{she} [make] {n} * {$b} = {$r}|{she} [earn] {$b} * {n} = {$r} from the {boxes}"
@@ -944,7 +648,7 @@ _PEOPLE = (
         "friend has times as many",
         "goods things score points",
         "=",
-        lambda d, now: _with_times(d, now.number),
+        lambda d, now: draw.with_times(d, now.number),
         tell="{kin} [HOLD-] {times} as many <{items}|> as {name}",
         role="pair",
         work=(
@@ -958,7 +662,7 @@ _PEOPLE = (
         "friend has more",
         "goods things score points",
         "=",
-        lambda d, now: _with_more(d, now.number),
+        lambda d, now: draw.with_more(d, now.number),
         tell="{kin} [HOLD-] {k} {more} <{items}|> than {name}",
         role="pair",
         work=(
@@ -972,7 +676,7 @@ _PEOPLE = (
         "friend has as many times, compared",
         "goods things score points",
         "gap",
-        lambda d, now: _gap(_times(d, now.number)),
+        lambda d, now: draw.gap(draw.times(d, now.number)),
         tell="{kin} [HOLD-] {times} as many <{items}|> as {name}",
         role="other",
         work=(
@@ -985,7 +689,7 @@ _PEOPLE = (
         "friend's own, together",
         "goods things score points",
         "=",
-        lambda d, now: _sum(now.number, now.second),
+        lambda d, now: draw.total(now.number, now.second),
         tell="",
         role="pair",
         branch=True,
@@ -1000,7 +704,7 @@ _PEOPLE = (
         "friend's own, compared",
         "goods things score points",
         "gap",
-        lambda d, now: _gap({"a": now.number, "c": now.second}),
+        lambda d, now: draw.gap({"a": now.number, "c": now.second}),
         tell="",
         role="other",
         branch=True,
@@ -1011,7 +715,7 @@ _PEOPLE = (
         "goal",
         "score points",
         "to go",
-        lambda d, now: _goal(now.number, d.between(now.number + 5, 2 * now.number + 20, 5)),
+        lambda d, now: draw.goal(now.number, d.between(now.number + 5, 2 * now.number + 20, 5)),
         tell="{his} goal [be-] <to {GET}|> {g item}|{she} [want] to {GET} {g item}",
         work=(
             "{she} still [need] {g} - {n} = {r item}"
@@ -1032,7 +736,7 @@ _PEOPLE = (
         "every week of effort",
         "score",
         "=",
-        lambda d, now: _product(now.number, d.between(2, 8)),
+        lambda d, now: draw.product(now.number, d.between(2, 8)),
         tell="{she} [do] <this|the same> every week for {b week}",
         work=("in {b week}, {she} [GET] {n} * {b} = {r item}|{she} [GET] {n} * {b} = {r item} <in|over> the {b week}",),
         ask="how many {items} [do] {she} {GET} <in|over> {b week}?",
@@ -1051,7 +755,7 @@ _PEOPLE = (
         "part of the people",
         "people",
         "=",
-        lambda d, now: _chosen(_part(d, now.number)),
+        lambda d, now: draw.chosen(draw.part(d, now.number)),
         tell="{part} of the {crowds} [sign+] up for the {event}"
         "|{part} of them [want+] to <take part in|help with> the {event}",
         work=("{calc} = {r crowd} [sign+] up for the {event}|that [be-] {calc} = {r crowd}",),
@@ -1061,7 +765,7 @@ _PEOPLE = (
         "percent of the people",
         "people",
         "=",
-        lambda d, now: _left(now, _percent(d, now.number, 10, 20, 25, 30, 40, 50, 60)),
+        lambda d, now: draw.left(now, draw.percent(d, now.number, 10, 20, 25, 30, 40, 50, 60)),
         tell="{q}% of <the {crowds}|them> [leave+] <early|before lunch>|{q}% of them [go+] home early",
         work=(
             "{calc} = {c crowd} [leave+]|{q}% of {n} [be-] {calc} = {c}",
@@ -1091,7 +795,7 @@ _PEOPLE = (
         "rent",
         "vehicles",
         "bill",
-        lambda d, now: _product(now.number, d.between(20, 120, 5) * 100),
+        lambda d, now: draw.product(now.number, d.between(20, 120, 5) * 100),
         tell="it [cost-] {$b} to rent one {car}|^{an car} [cost-] {$b} for the day",
         work=("the {cars} [cost+] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for the {cars}",),
         ask="how much [do-] <it cost to rent the {cars}|the {cars} cost>?",
@@ -1100,7 +804,7 @@ _PEOPLE = (
         "tickets",
         "people",
         "income",
-        lambda d, now: _product(now.number, d.between(2, 15) * 100),
+        lambda d, now: draw.product(now.number, d.between(2, 15) * 100),
         tell="<each|every> {crowd} [pay-] {$b} for a ticket <to the {event}|>|^a ticket <to the {event}|> [cost-] {$b}",
         work=("the tickets [bring+] in {n} * {$b} = {$r}|they [pay+] {$b} * {n} = {$r}",),
         ask="how much money [do] {she} collect <for the tickets|in total>?",
@@ -1109,7 +813,10 @@ _PEOPLE = (
         "things for each",
         "people",
         "supplies",
-        lambda d, now: {**_product(now.number, d.between(2, 6)), "x": d.choice(now.scene.words["things"].split(" | "))},
+        lambda d, now: {
+            **draw.product(now.number, d.between(2, 6)),
+            "x": d.choice(now.scene.words["things"].split(" | ")),
+        },
         tell="{she} [want] to give each {crowd} {b x}|<each|every> {crowd} [get-] {b x}",
         work=("{she} [need] {n} * {b} = {r x}|for {n crowd}, that [be-] {b} * {n} = {r x}",),
         ask="how many {xs} [do] {she} need?",
@@ -1140,7 +847,7 @@ _MEASURES = (
         "reads a part",
         "pages",
         "=",
-        lambda d, now: _left(now, _part(d, now.number)),
+        lambda d, now: draw.left(now, draw.part(d, now.number)),
         tell="{she} [read] {part} of {all} on <the weekend|Saturday>",
         work=(
             "{she} [read] {calc} = {c page} <on <the weekend|Saturday>|>|that [be-] {calc} = {c page}",
@@ -1152,7 +859,7 @@ _MEASURES = (
         "reads on two days",
         "pages",
         "=",
-        lambda d, now: _two_days_left(now, _with_times(d, d.between(10, 50, 2))),
+        lambda d, now: draw.two_days_left(now, draw.with_times(d, d.between(10, 50, 2))),
         tell="{day1}, {she} [read] {a page}, and {day2} {times} as many",
         work=(
             "{day2}, {she} [read] {calc} = {c page}",
@@ -1165,7 +872,7 @@ _MEASURES = (
         "reads daily",
         "pages",
         "=",
-        lambda d, now: _given(now, d.between(8, 40), d.between(2, 7)),
+        lambda d, now: draw.given(now, d.between(8, 40), d.between(2, 7)),
         tell="{she} [read] {a page} <a|every> day for {b day}",
         work=(
             "in {b day}, {she} [read] {a} * {b} = {c page}",
@@ -1187,7 +894,7 @@ _MEASURES = (
         "reading time",
         "pages",
         "minutes",
-        lambda d, now: _product(now.number, d.between(2, 4)),
+        lambda d, now: draw.product(now.number, d.between(2, 4)),
         tell="{she} [need] {b minute} for <one|a> page|it [take-] {him} {b minute} to read <one|each> page",
         work=(
             "{she} [need] {n} * {b} = {r minute} for {n page}|to read {n page}, {she} [need] {n} * {b} = {r minute}",
@@ -1207,7 +914,7 @@ _MEASURES = (
         "rest of the way",
         "miles",
         "rest-miles",
-        lambda d, now: _goal(now.number, d.between(now.number + 20, now.number + 300, 10)),
+        lambda d, now: draw.goal(now.number, d.between(now.number + 20, now.number + 300, 10)),
         tell="the whole <trip|way> [be-] {g mile} long|^{she} [have] to drive {g mile} in all",
         work=("{she} still [have] {g} - {n} = {r mile} to go|{g} - {n} = {r mile} [be+] left",),
         ask="how many miles [be+] left?|how many miles [do] {she} still have to drive?",
@@ -1216,7 +923,7 @@ _MEASURES = (
         "way back",
         "miles",
         "end",
-        lambda d, now: _hours(d, now.number),
+        lambda d, now: draw.hours(d, now.number),
         tell="<on the way back|on the way home>, {she} [drive] at {k} miles per hour",
         work=("the way back [take-] {him} {n} / {k} = {r hour}|{she} [need] {n} / {k} = {r hour} for the way back",),
         ask="how many hours [do-] the way back take?",
@@ -1226,7 +933,7 @@ _MEASURES = (
         "hours for the rest",
         "rest-miles",
         "end",
-        lambda d, now: _hours(d, now.number),
+        lambda d, now: draw.hours(d, now.number),
         tell="{she} [drive] the rest of the way at {k} miles per hour",
         work=("<this|that> [take-] {him} {n} / {k} = {r hour}|{she} [need] {n} / {k} = {r hour} for it",),
         ask="how many hours [do-] that take?|how many more hours [do] {she} drive?",
@@ -1252,7 +959,7 @@ _MEASURES = (
         "price of gas",
         "gallons",
         "bill",
-        lambda d, now: _product(now.number, d.between(200, 500, 25)),
+        lambda d, now: draw.product(now.number, d.between(200, 500, 25)),
         tell="<a|one|each> gallon <of gas|> [cost-] {$b}|{she} [pay] {$b} <a|per> gallon",
         work=("the gas [cost-] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for gas",),
         ask="how much [do] {she} <pay|spend> for gas?|how much [do-] the gas cost {him}?",
@@ -1281,7 +988,7 @@ _MEASURES = (
         "price of bags",
         "bags",
         "bill",
-        lambda d, now: _product(now.number, now.price(d)),
+        lambda d, now: draw.product(now.number, now.price(d)),
         tell="<a|one|each> bag [cost-] {$b}|{she} [pay] {$b} <a|per> bag",
         work=("the bags [cost+] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r}",),
         ask="how much [do] {she} <pay|spend> for the bags?|how much [do+] the bags cost?",
@@ -1291,7 +998,7 @@ _MEASURES = (
         "breaks",
         "minutes",
         "=",
-        lambda d, now: _breaks(now, d.between(2, 5), d.between(5, 15, 5)),
+        lambda d, now: draw.breaks(now, d.between(2, 5), d.between(5, 15, 5)),
         tell="{she} also [take] {a} breaks of {b minute} each",
         work=(
             "the breaks [take+] {a} * {b} = {c minute}",
@@ -1314,7 +1021,7 @@ _MEASURES = (
         "time left",
         "minutes",
         "end",
-        lambda d, now: _time_left(now.number, d.between(max(2, now.number // 60 + 1), now.number // 60 + 3)),
+        lambda d, now: draw.time_left(now.number, d.between(max(2, now.number // 60 + 1), now.number // 60 + 3)),
         tell="{she} [have] {k hour} <for this|of free time>",
         work=(
             "{k hour} [be+] {k} * 60 = {c minute}",
@@ -1336,7 +1043,7 @@ _MEASURES = (
         "price of fence",
         "length",
         "bill",
-        lambda d, now: _product(now.number, now.price(d)),
+        lambda d, now: draw.product(now.number, now.price(d)),
         tell="<the fence|the wood> [cost-] {$b} <a|per> foot|{she} [pay] {$b} for each foot of fence",
         work=("the fence [cost-] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for the fence",),
         ask="how much [do-] the fence cost?|how much [do] {she} pay for the fence?",
@@ -1355,7 +1062,7 @@ _MEASURES = (
         "price of posts",
         "posts",
         "bill",
-        lambda d, now: _product(now.number, now.price(d)),
+        lambda d, now: draw.product(now.number, now.price(d)),
         tell="<a|one|each> post [cost-] {$b}",
         work=("the posts [cost+] {n} * {$b} = {$r}|{she} [pay] {$b} * {n} = {$r} for the posts",),
         ask="how much [do+] the posts cost?",
@@ -1379,7 +1086,7 @@ _MONEY = (
         "spends a part",
         "income money",
         "money",
-        lambda d, now: _left(now, _part(d, now.number, money=True)),
+        lambda d, now: draw.left(now, draw.part(d, now.number, money=True)),
         tell="{she} [spend] {part} of {all} on {spending}",
         work=(
             "{she} [spend] {calc} = {$c} on {spending}|{she} [pay] {calc} = {$c} for {spending}",
@@ -1391,7 +1098,7 @@ _MONEY = (
         "saves a percentage",
         "income money",
         "money",
-        lambda d, now: _chosen(_percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
+        lambda d, now: draw.chosen(draw.percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
         tell="{she} [save] {q}% of {all}|{she} [put] {q}% of {all} in the bank",
         work=("{she} [save] {calc} = {$r}|{his} savings [be+] {calc} = {$r}",),
         ask="how much <money|> [do] {she} save?",
@@ -1400,7 +1107,7 @@ _MONEY = (
         "pays tax",
         "income",
         "money",
-        lambda d, now: _left(now, _percent(d, now.number, 10, 15, 20, 25, 30, money=True)),
+        lambda d, now: draw.left(now, draw.percent(d, now.number, 10, 15, 20, 25, 30, money=True)),
         tell="{she} [have] to pay {q}% of {all} in taxes|{q}% of {all} [go-] to taxes",
         work=(
             "the taxes [be+] {calc} = {$c}|{she} [pay] {calc} = {$c} in taxes",
@@ -1424,7 +1131,7 @@ _MONEY = (
         "buys with it",
         "income money",
         "money",
-        lambda d, now: _buys(d, now),
+        lambda d, now: draw.buys(d, now),
         tell="{she} [use] {all} to buy {a treat} for {$p} each|{she} [buy] {a treat} that [cost+] {$p} each",
         work=(
             "the {treats} [cost+] {a} * {$p} = {$c}|{she} [pay] {$p} * {a} = {$c} for the {treats}",
@@ -1436,7 +1143,7 @@ _MONEY = (
         "every week",
         "income",
         "=",
-        lambda d, now: _product(now.number, d.between(2, 8)),
+        lambda d, now: draw.product(now.number, d.between(2, 8)),
         tell="{she} [do] <this|the same> for {b week} in a row",
         work=("in {b week}, that [be-] {$n} * {b} = {$r}|over {b week}, {she} [get] {b} * {$n} = {$r}",),
         ask="how much <money|> [be-] that in {b week}?",
@@ -1445,7 +1152,7 @@ _MONEY = (
         "splits it",
         "income money",
         "end",
-        lambda d, now: _equally(d, now.number, 25),
+        lambda d, now: draw.equally(d, now.number, 25),
         tell="{she} [share] {all} equally with {his} {k relation}",
         work=(
             "there [be+] {k} + 1 = {m} people",
@@ -1458,7 +1165,7 @@ _MONEY = (
         "wants a dream",
         "income money",
         "short of",
-        lambda d, now: _goal(now.number, now.dollars(d, now.number // 100 + 10, 2 * now.number // 100 + 60)),
+        lambda d, now: draw.goal(now.number, now.dollars(d, now.number // 100 + 10, 2 * now.number // 100 + 60)),
         tell="{she} [want] to buy {an dream} <that [cost-]|for> {$g}"
         "|^{she} [be] saving for {an dream} that [cost-] {$g}",
         work=("{she} still [need] {$g} - {$n} = {$r}|{she} [be] {$g} - {$n} = {$r} short <of the price|>",),
@@ -1468,7 +1175,7 @@ _MONEY = (
         "saves weekly",
         "short of",
         "end",
-        lambda d, now: _weekly(d, now.number),
+        lambda d, now: draw.weekly(d, now.number),
         tell="{she} [save] {$k} <a|every|each> week",
         work=("{she} [need] {$n} / {$k} = {r week} <to save the rest|>|it [take-] {him} {$n} / {$k} = {r week}",),
         ask="how many weeks [do-] it take {him} to <save the rest|get there>?",
@@ -1478,7 +1185,7 @@ _MONEY = (
         "buys as many",
         "income money",
         "end",
-        lambda d, now: _as_many(d, now.number),
+        lambda d, now: draw.as_many(d, now.number),
         tell="{she} [spend] {all} on {treats} <that [cost+] {$k} each|for {$k} each>",
         work=(
             "{she} [get] {$n} / {$k} = {r treat}|{she} [have] enough for {$n} / {$k} = {r treat}"
@@ -1491,7 +1198,7 @@ _MONEY = (
         "coupon",
         "bill",
         "=",
-        lambda d, now: _left(now, _percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
+        lambda d, now: draw.left(now, draw.percent(d, now.number, 10, 15, 20, 25, 30, 40, 50, money=True)),
         tell="{she} [have] a coupon for {q}% off <the total|>|there [be-] a {q}% discount on <everything|the total>"
         "|{she} [get] a discount of {q}%",
         work=(
@@ -1513,7 +1220,7 @@ _MONEY = (
         "tax or tip",
         "bill",
         "=",
-        lambda d, now: _added(now, _percent(d, now.number, 5, 10, 15, 20, money=True)),
+        lambda d, now: draw.added(now, draw.percent(d, now.number, 5, 10, 15, 20, money=True)),
         tell="{she} also [pay] {q}% in <taxes|fees>|there [be-] a {q}% <sales tax|service fee> on top",
         work=(
             "<the extra cost [be-]|that adds> {calc} = {$c}",
@@ -1534,7 +1241,7 @@ _MONEY = (
         "change",
         "bill",
         "end",
-        lambda d, now: _change(d, now.number),
+        lambda d, now: draw.change(d, now.number),
         tell="{she} [pay] with {notes}|{she} [hand] the cashier {notes}",
         work=("{she} [get] {$g} - {$n} = {$r} <back|in change>|{his} change [be-] {$g} - {$n} = {$r}",),
         ask="how much <change|money> [do] {she} get back?|how much change [do] {she} get?",
@@ -1544,7 +1251,7 @@ _MONEY = (
         "left of the budget",
         "bill",
         "money left",
-        lambda d, now: _goal(now.number, now.dollars(d, now.number // 100 + 5, 2 * now.number // 100 + 40)),
+        lambda d, now: draw.goal(now.number, now.dollars(d, now.number // 100 + 5, 2 * now.number // 100 + 40)),
         tell="^{she} [have] {$g} <to spend|in {his} wallet|with {him}>|^{she} [have] a budget of {$g}",
         work=("{she} [have] {$g} - {$n} = {$r} left|<this|that> [leave-] {him} with {$g} - {$n} = {$r}",),
         ask="how much <money|> [do] {she} have left?",
@@ -1554,7 +1261,7 @@ _MONEY = (
         "splits the bill",
         "bill",
         "end",
-        lambda d, now: _equally(d, now.number, 25),
+        lambda d, now: draw.equally(d, now.number, 25),
         tell="{she} [split] the cost equally with {his} {k relation}",
         work=(
             "there [be+] {k} + 1 = {m} people",

@@ -2,8 +2,8 @@
 
     python -m trainables.word_problems --seed 0 --count 5
 
-A problem is composed of steps (trainables/word_problem_steps.py) within a scene (trainables/word_problem_scenes.py):
-there are thousands of structures, and each is worded in many ways.
+A problem is composed of steps (trainables/word_problem_steps.py, their numbers from trainables/word_problem_numbers.py)
+within a scene (trainables/word_problem_scenes.py): there are thousands of structures, each worded in many ways.
 """
 
 import argparse
@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 
 from trainables import english
+from trainables.word_problem_numbers import Dice, Now, Numbers, UnfitError, Value
 from trainables.word_problem_scenes import MEN, NEXT_DAY, SCENES, WOMEN, Scene
-from trainables.word_problem_steps import STEPS, Dice, Now, Numbers, Step, UnfitError, Value
+from trainables.word_problem_steps import STEPS, Step
 
 
 @dataclass(frozen=True)

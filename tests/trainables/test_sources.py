@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from trainables.documents import DataError, Document, Splits, SplitSizes
-from trainables.sources import Files, Hub, ReasoningGym, Source, Templates, general_documents
+from trainables.sources import Builtin, Files, Hub, ReasoningGym, Source, Templates, general_documents
 from trainables.sources.splitting import split
 
 SIZES = SplitSizes(12, 6, 5)
@@ -74,9 +74,13 @@ def texts(splits: Splits) -> list[set[str]]:
     return [{d.prompt + d.text for d in part} for part in (splits.train, splits.validation, splits.test)]
 
 
-@pytest.fixture(params=["gsm_symbolic", "chain_sum", *WRITERS, "txt", "prompts", "hub"])
+@pytest.fixture(
+    params=["word_problems", "letter_counting", "gsm_symbolic", "chain_sum", *WRITERS, "txt", "prompts", "hub"]
+)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[SplitSizes], Source]:
     kind = request.param
+    if kind in ("word_problems", "letter_counting"):
+        return lambda sizes: Builtin(kind, sizes)
     if kind in ("gsm_symbolic", "chain_sum"):
         return lambda sizes: ReasoningGym(kind, sizes)
     if kind == "hub":
