@@ -827,7 +827,7 @@ _PEOPLE = (
         "supplies",
         "packs",
         lambda d, now: {"k": (k := d.divisor(now.number, 4, 25)), "r": now.number // k},
-        tell="they [come+] in packs of {k}|the {xs} [come+] in packs of {k}",
+        tell="they [come+] in packs of {k}",
         work=("{she} [have] to buy {n} / {k} = {r pack}|that [be-] {n} / {k} = {r pack}",),
         ask="how many packs [do] {she} <need|have to buy>?",
     ),

@@ -79,6 +79,7 @@ def test_the_english_is_clean(problems: list[Problem]) -> None:
         assert not re.search(r"[][{}<>|^_]|  | [.,?]|\b[Aa] [aeio]|\b[Aa]n [^aeiouh]|\.\.", one.question + one.solution)
         assert re.search(r"(?<!\?) [^.]*\?$", one.question), one
         assert one.question.count("?") == 1
+        assert not re.search(r"\b(xs?|ys|zs|items?)\b(?! \d)", one.question), one
         assert not re.search(r"(?<![\d.$/])1 \w+s\b(?! (is|was))", re.sub(r"\b1 (more|less)\b", "", one.solution)), one
         for sentence in (*re.split(r"(?<=[.?]) ", one.question), *one.solution.split("\n")[:-1]):
             assert sentence[-1] in ".?", one
