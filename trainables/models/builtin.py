@@ -1,13 +1,10 @@
-"""The built-in tiny models: Qwen3 architecture, pretrained on first use on text that ships with a Python package.
+"""The built-in tiny models: Qwen3 architecture, pretrained on first use on trainables/pretraining_text.py.
 
-They need no hub and no GPU. The text is English prose (Jules Verne's "In the Year 2889", in the package reasoning-gym)
-and puzzles from reasoning-gym's generators; none of it comes from gsm_symbolic, the domain data of spaces/math.yaml.
+They need no hub and no GPU.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -15,7 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from trainables.loss import token_loss
+from trainables.models.pretraining_text import texts as pretraining_texts
 from trainables.storage.cache import cached
+from trainables.storage.manifest import digest
 
 END = "<|endoftext|>"
 
@@ -38,13 +37,6 @@ ARCHITECTURES = {
     "builtin/micro": Architecture(128, 4, 4, 384, pretrain_tokens=300_000),
 }
 
-# Generators whose questions are mostly words, and fast.
-_TASKS = (
-    "aiw", "calendar_arithmetic", "chain_sum", "coin_flip", "dice", "family_relationships", "gcd", "knights_knaves",
-    "lcm", "leg_counting", "letter_counting", "needle_haystack", "number_sorting", "propositional_logic",
-    "sentence_reordering", "simple_geometry", "syllogism", "time_intervals", "word_sorting",
-)  # fmt: skip
-_PER_TASK = 150
 _ROWS, _LENGTH, _PEAK_RATE = 8, 128, 3e-3
 # A fixed number of threads gives the same weights on every machine of one kind; one, because two beside the slots of a
 # search on two cores were several times slower.
@@ -63,7 +55,7 @@ def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambd
     architecture = ARCHITECTURES[name]
     key = {
         "architecture": asdict(architecture),
-        "text": [version("reasoning-gym"), list(_TASKS), _PER_TASK],
+        "text": digest(pretraining_texts()),
         "optimization": [_ROWS, _LENGTH, _PEAK_RATE, _THREADS],
         "torch": torch.__version__,
     }
@@ -71,24 +63,13 @@ def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambd
 
 
 def _build(architecture: Architecture, folder: Path, progress: Callable[[float], None]) -> None:
-    texts = _pretraining_texts()
+    texts = pretraining_texts()
     tokenizer = _train_tokenizer(texts, architecture.vocabulary)
     torch.manual_seed(0)
     model = _new_model(architecture, tokenizer.eos_token_id)
     _pretrain(model, architecture, tokenizer, texts, progress)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _pretraining_texts() -> list[str]:
-    import reasoning_gym
-
-    prose = files("reasoning_gym.data").joinpath("in_the_year_2889.txt").read_text(encoding="utf-8")
-    texts = [part.strip().replace("\n", " ") for part in prose.split("\n\n") if len(part.strip()) > 80]
-    for task in _TASKS:
-        for item in reasoning_gym.create_dataset(task, size=_PER_TASK, seed=0):
-            texts.append(f"{item['question']}\n{item['answer']}")
-    return texts
 
 
 def _train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -110,7 +91,7 @@ def _train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFa
 def unweighted(name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A built-in model with random weights, and its tokenizer: enough to plan a search, without the pretraining."""
     architecture = ARCHITECTURES[name]
-    tokenizer = _train_tokenizer(_pretraining_texts(), architecture.vocabulary)
+    tokenizer = _train_tokenizer(pretraining_texts(), architecture.vocabulary)
     return _new_model(architecture, tokenizer.eos_token_id), tokenizer
 
 

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from trainables.data.builtin import Builtin
 from trainables.data.documents import Document, Source, Splits, SplitSizes, general_documents, split
 from trainables.data.files import Files
 from trainables.data.hub import Hub
@@ -77,9 +78,13 @@ def texts(splits: Splits) -> list[set[str]]:
     return [{d.prompt + d.text for d in part} for part in (splits.train, splits.validation, splits.test)]
 
 
-@pytest.fixture(params=["gsm_symbolic", "chain_sum", *WRITERS, "txt", "prompts", "hub"])
+@pytest.fixture(
+    params=["word_problems", "letter_counting", "gsm_symbolic", "chain_sum", *WRITERS, "txt", "prompts", "hub"]
+)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[SplitSizes], Source]:
     kind = request.param
+    if kind in ("word_problems", "letter_counting"):
+        return lambda sizes: Builtin(kind, sizes)
     if kind in ("gsm_symbolic", "chain_sum"):
         return lambda sizes: ReasoningGym(kind, sizes)
     if kind == "hub":
