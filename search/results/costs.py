@@ -6,7 +6,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.studies.search_study import SearchStudy
-from search.studies.study import STATES, TrialStudy, device_s_of
+from search.studies.study import STATES, TrialStudy, device_s_of, reason_of
 
 
 def sum_costs(ledger: TrialStudy) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def tabulate_trials(study: SearchStudy) -> list[dict[str, Any]]:
             "number": trial.number,
             "arm": trial.user_attrs["arm"],
             "state": STATES.get(trial.state, "running"),
-            "reason": trial.user_attrs.get("reason"),
+            "reason": reason_of(trial),
             "tokens": study.tokens(trial.number),
             "device_s": device_s_of(trial),
             "objective": known.get(trial.number),

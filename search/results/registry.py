@@ -32,9 +32,8 @@ def register_models(where: Output, space: Space, sizes: Sequence[ModelResult], r
             missing.append(f"{size.model}: no model is registered, as {why}")
             continue
         tags = {"model": size.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(size, space))}
-        record.register(
-            f"{space.tracking.register_as}-{size.searched.slug}", size.studies[-1].name, run.number, own, tags
-        )
+        name = f"{space.tracking.register_as}-{size.searched.slug}"
+        record.register(name, size.studies[-1], run.number, own, tags)
     return missing
 
 

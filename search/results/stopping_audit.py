@@ -7,7 +7,8 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from search.studies.pruners import PLATEAU, rungs, value_at
+from search.studies.pruners import rungs, value_at
+from search.studies.reasons import PLATEAU, reason_code
 from search.studies.search_study import SearchStudy
 
 # A correlation of two trials says nothing.
@@ -55,7 +56,7 @@ def _correlation(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int)
 def _was_wrong(study: SearchStudy, trial: FrozenTrial) -> bool:
     stop, value = trial.user_attrs["audit"], study.value(trial.number)
     # A trial that stops because it improves no more keeps the objective that it has.
-    if stop["reason"] == PLATEAU and value_at(trial, stop["tokens"], study.objective) == value:
+    if reason_code(stop["reason"]) == PLATEAU and value_at(trial, stop["tokens"], study.objective) == value:
         return False
     others = [t for t in study.ranked(trial.user_attrs["arm"]) if "audit" not in t.user_attrs]
     return bool(others) and all(value < study.value(other.number) for other in others)

@@ -16,7 +16,7 @@ from search.results.size_trend import fit_size_trend
 from search.results.stopping_audit import audit_stopping
 from search.space import Space
 from search.studies.search_study import SearchStudy
-from search.studies.study import losses_of
+from search.studies.study import losses_of, reason_of
 
 # Trials of an arm that importances can be told from.
 _FEWEST_FOR_IMPORTANCES = 6
@@ -88,8 +88,8 @@ def _summary_of(size: ModelResult, space: Space, run_id: Callable[[str, int], st
         "baseline": entry(study.baseline()),
         "best": entry(study.best()),
         "trials": {"complete": len(complete), "pruned": len(pruned), "failed": len(failed)},
-        "stopped": dict(Counter(t.user_attrs.get("reason") for t in pruned)),
-        "failures": {str(t.number): t.user_attrs.get("reason") for t in failed},
+        "stopped": dict(Counter(reason_of(t) for t in pruned)),
+        "failures": {str(t.number): reason_of(t) for t in failed},
         "audit": audit_stopping(study, stopping.first_rung, stopping.reduction_factor),
         "importances": compute_importances(study),
         "tokens": {"trained": cost["tokens"], "saved": spared["tokens"]},
@@ -109,7 +109,7 @@ def _summary_of(size: ModelResult, space: Space, run_id: Callable[[str, int], st
             "difference": {point: asdict(found) for point, found in size.verdict.items()},
             "among": size.confirmed.among,
             "arms": {arm: comparison.to_json() for arm, comparison in size.comparisons.items()},
-            "failures": {str(t.number): t.user_attrs.get("reason") for t in size.confirmed.trials(TrialState.FAIL)},
+            "failures": {str(t.number): reason_of(t) for t in size.confirmed.trials(TrialState.FAIL)},
             **confirming,
         }
     return summary

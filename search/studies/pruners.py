@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from search.studies.study import hash_to_int, losses_of, objective_value
-
-PLATEAU = "no improvement any more"
-LOSING = "will not win"
+from search.studies.reasons import PLATEAU
+from search.studies.study import hash_to_int, losses_of, objective_value, reason_of
 
 Array = NDArray[np.float64]
 
@@ -37,7 +35,7 @@ def has_plateaued(losses: Sequence[float], patience: int) -> bool:
 
 def is_known(trial: FrozenTrial) -> bool:
     """Whether the trial's objective is known: it ran to its end, or it stopped with its best evaluation behind it."""
-    return trial.state == TrialState.COMPLETE or trial.user_attrs.get("reason") == PLATEAU
+    return trial.state == TrialState.COMPLETE or reason_of(trial) == PLATEAU
 
 
 def rungs(first: float, factor: int, full_tokens: int) -> list[int]:

@@ -11,10 +11,19 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
-from search.studies.pruners import LOSING, PLATEAU, CurvePruner, RungPruner, has_plateaued, is_audited, is_known
+from search.studies.pruners import CurvePruner, RungPruner, has_plateaued, is_audited, is_known
+from search.studies.reasons import LOSING, PLATEAU
 from search.studies.samplers import ArmSampler
 from search.studies.storage import Studies
-from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value
+from search.studies.study import (
+    Candidate,
+    TrialStudy,
+    device_s_of,
+    hash_to_int,
+    losses_of,
+    objective_value,
+    reason_of,
+)
 from trainables.config.to_settings import fixed, settings_of
 
 SHAPE = "curriculum.shape"
@@ -210,7 +219,7 @@ class SearchStudy(TrialStudy):
         if trial.state == TrialState.FAIL:
             sampling.learn_failure(number)
         else:
-            stopped = trial.user_attrs.get("reason") == LOSING
+            stopped = reason_of(trial) == LOSING
             sampling.learn(number, self.values(trial), trial.intermediate_values if stopped else None)
 
     def baseline(self) -> FrozenTrial | None:

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
+from search.studies.reasons import reason_code
 from search.studies.storage import Database, Studies, open_journal
 from trainables.config.model_names import slug
 from trainables.settings import Settings
@@ -133,8 +134,7 @@ class TrialStudy(ABC):
                 device_s = (device_s or 0.0) + self._space.resources.devices * seconds
             before = {"tokens": tokens, "reason": self._reason_to_stop(number), "device_s": device_s}
             self.annotate(number, _DECIDED, before)
-        reason: str | None = before["reason"]
-        return reason
+        return reason_code(before["reason"])
 
     @property
     def clock(self) -> int:
@@ -235,6 +235,11 @@ class TrialStudy(ABC):
 def losses_of(trial: FrozenTrial) -> list[float]:
     """High-entropy losses in the order of the evaluations, in nats."""
     return [loss for _, loss in sorted(trial.intermediate_values.items())]
+
+
+def reason_of(trial: FrozenTrial) -> str | None:
+    """Why the trial was stopped or failed, see search.studies.reasons; None if it was not."""
+    return reason_code(trial.user_attrs.get("reason"))
 
 
 def device_s_of(trial: FrozenTrial) -> float | None:

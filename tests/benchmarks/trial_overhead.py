@@ -40,7 +40,7 @@ from search.scheduling.preparation import DataPreparation
 from search.scheduling.trial_loop import Observer, TrialLoop
 from search.scheduling.tune_adapter import run_trials
 from search.space import Space
-from search.studies.pruners import LOSING
+from search.studies.reasons import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.study import Candidate, TrialStudy
 from trainables.config.to_settings import splits_of

@@ -28,7 +28,7 @@ from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import remove_checkpoints, run_trials
-from search.studies.pruners import LOSING
+from search.studies.reasons import LOSING
 from search.studies.search_study import SearchStudy
 from tests import tiny
 from tests.search.studies.test_search_study import MODEL, space

@@ -69,7 +69,8 @@ class TrainResponse:
 
     Attributes:
         metrics: of the evaluation that was requested; empty if the run failed or was interrupted.
-        failure: None, or why the run cannot go on.
+        failure: None, or why the run cannot go on: out_of_memory, worker_lost, hang or error.
+        detail: the same in words.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
         interrupted: whether the run has saved its state before the evaluation, because the search ends.
@@ -243,7 +244,7 @@ class Mailbox:
         if placed and memory is None and not preempted and await self._ended_by_kernel(died):
             memory = "a worker died, and its node's kernel ended a process for want of memory"
         if memory is not None and request is self._request and request is not None and request.run is not None:
-            response = TrainResponse(request.number, {}, "out of memory", memory, ended=True)
+            response = TrainResponse(request.number, {}, "out_of_memory", memory, ended=True)
             await self.put_response(response, group_ends=True)
         elif preempted:
             self._starts_expected += 1

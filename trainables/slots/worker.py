@@ -150,9 +150,9 @@ class _Pulse:
 
 
 def _reason(error: Exception) -> str:
-    """Why a run failed, in the words that the study keeps."""
+    """Why a run failed, see `TrainResponse.failure`."""
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
-    return "out of memory" if memory else "error"
+    return "out_of_memory" if memory else "error"
 
 
 def _start(

@@ -17,7 +17,7 @@ from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, load
 from search.studies.bootstrap import Verdict
-from search.studies.pruners import LOSING
+from search.studies.reasons import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.study import Candidate
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space

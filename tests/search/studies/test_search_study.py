@@ -9,7 +9,7 @@ from search.results.files import best_schedule, write_results
 from search.results.model_result import ModelResult
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
-from search.studies.pruners import LOSING, PLATEAU
+from search.studies.reasons import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
 from search.studies.study import objective_value
 from tests import ROOT
