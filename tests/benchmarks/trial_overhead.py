@@ -84,7 +84,9 @@ class Silent:
 
     def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Any) -> None: ...
 
-    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(
+        self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str
+    ) -> None: ...
 
 
 # Ray's own, one for a cluster, which Ray Train starts with its first run on it and keeps.

@@ -15,6 +15,7 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.plots import Plot
+from search.studies.reasons import describe_reason
 from trainables.storage.files import write_atomic
 
 
@@ -92,8 +93,8 @@ def _section(search: LoadedSearch, size: ModelResult) -> _Section:
 def _failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
     confirming = entry.get("confirmation", {}).get("failures", {})
     return [
-        *((f"trial {number}", reason) for number, reason in entry["failures"].items()),
-        *((f"confirmation, run {number}", reason) for number, reason in confirming.items()),
+        *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
+        *((f"confirmation, run {number}", describe_reason(reason)) for number, reason in confirming.items()),
     ]
 
 

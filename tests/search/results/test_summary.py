@@ -268,10 +268,10 @@ def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
     size = fed(tmp_path, asked, confirm=False)
     assert size.confirmed is not None
     while (candidate := size.confirmed.ask()) is not None:
-        size.confirmed.tell(candidate.number, TrialState.FAIL, "out of memory")
+        size.confirmed.tell(candidate.number, TrialState.FAIL, "out_of_memory")
     assert describe_result(size, asked).endswith("; not confirmed; failed: out of memory (9)")
     confirmation = told(asked, size)["models"][MODEL]["confirmation"]
-    assert confirmation["failures"] == {str(number): "out of memory" for number in range(9)}
+    assert confirmation["failures"] == {str(number): "out_of_memory" for number in range(9)}
 
 
 def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:

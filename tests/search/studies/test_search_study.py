@@ -89,7 +89,7 @@ def test_states_are_true(tmp_path: Path) -> None:
     assert [t.number for t in complete] == [0, 1]
     assert [t.number for t in pruned] == [2]
     assert [t.user_attrs["reason"] for t in fail] == ["nan"]
-    assert pruned[0].user_attrs["reason"] == LOSING == "will not win"
+    assert pruned[0].user_attrs["reason"] == LOSING == "losing"
     assert 2 <= len(pruned[0].intermediate_values) < 8
     assert opened.best().number == 1  # type: ignore[union-attr]
     assert opened.baseline().value == pytest.approx(5.0)  # type: ignore[union-attr]

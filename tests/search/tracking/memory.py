@@ -20,6 +20,7 @@ from search.output.events import (
     append_events,
 )
 from search.tracking.delivery import Delivery
+from search.tracking.mlflow_runs import new_client
 
 
 class RefusedError(Exception):
@@ -180,10 +181,11 @@ class Client:
 
 
 class Search(Delivery):
-    """Writes events to a folder as a search does, and delivers them."""
+    """Writes events to a folder as a search does, and delivers them to a client in memory, or to MLflow."""
 
-    def __init__(self, client: Client, folder: Path) -> None:
-        super().__init__("http://user:secret@host", "e", folder / "events.jsonl", lambda uri: client)
+    def __init__(self, to: Client | str, folder: Path, client: Callable[[str], Any] = new_client) -> None:
+        uri = to if isinstance(to, str) else "http://user:secret@host"
+        super().__init__(uri, "e", folder / "events.jsonl", client if isinstance(to, str) else lambda uri: to)
 
     def write(self, event: Event) -> None:
         append_events(self._path, event)

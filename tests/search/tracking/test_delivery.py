@@ -12,7 +12,7 @@ import pytest
 
 from search.output.events import OutboxEntry, SlotsChanged
 from search.tracking.delivery import Delivery, undelivered_models
-from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search, wait_for_error
+from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search
 from trainables.errors import ConfigError, mask_secrets
 
 
@@ -160,8 +160,8 @@ def test_a_driver_that_is_killed_between_two_requests_sends_nothing_twice(tmp_pa
     writes = Search(client, tmp_path)
     a_search(writes)
     assert not writes.close(0.1)
-    for _ in range(40):
-        client.left = 3
+    for left in range(40):
+        client.left = left
         part = Search(client, tmp_path)
         if part.close(0.1):
             break
