@@ -31,11 +31,10 @@ from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking.delivery import Delivery
 from trainables.config.model_names import slug
 from trainables.errors import mask_secrets
-from trainables.storage.files import drop_partial_line
 
 
 class Recorder:
-    """Writes what happens to events.jsonl, and tells the live table and MLflow's delivery.
+    """Writes what happens to the file `events`, and tells MLflow's delivery, which has it open, and the live table.
 
     Every method raises OSError if the disk is full.
     """
@@ -43,7 +42,6 @@ class Recorder:
     def __init__(self, progress: ProgressConsole, delivery: Delivery, events: Path) -> None:
         self._progress, self._delivery, self._events = progress, delivery, events
         self._source: dict[str, Any] = {}
-        drop_partial_line(events)
 
     def _write(self, event: Event) -> None:
         append_events(self._events, event)

@@ -221,11 +221,12 @@ class Events:
 
     Attributes:
         offset: bytes that have been read.
+        begins: where the line of the last event does, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.offset = self._lines = 0
+        self.offset = self.begins = self._lines = 0
 
     def new(self, end: int | None = None) -> Iterator[Event]:
         """What has been written since the last call. A line that is not whole is still being written, or was when the
@@ -244,7 +245,7 @@ class Events:
                     event = _from_line(line)
                 except _MissingError as error:
                     raise self._wrong(f"a line without {error}", self._lines + 1) from None
-                self.offset += len(line)
+                self.begins, self.offset = self.offset, self.offset + len(line)
                 self._lines += 1
                 if event is not None:
                     yield event

@@ -9,7 +9,7 @@ from trainables.errors import ConfigError
 from trainables.storage.files import append_lines, drop_partial_line, write_atomic
 
 CURSOR = "mlflow.cursor"
-# Of an entry: where the line of its event ends in events.jsonl, in bytes, and which of the event's entries it is.
+# Of an entry: where the line of its event begins in events.jsonl, in bytes, and which of the event's entries it is.
 EntryId = tuple[int, int]
 
 
@@ -57,7 +57,7 @@ class Cursor:
         self.offset = self.offset if offset is None else offset
         self._tried = (self._tried - set(runs or ())) | set(tried)
         self.runs |= runs or {}
-        self.refused = (self.refused | {(end, n) for end, n in refused}) - {(end, n) for end, n in taken}
+        self.refused = (self.refused | {(begins, n) for begins, n in refused}) - {(begins, n) for begins, n in taken}
         self.seen += seen
         self._copied |= copied
 
@@ -78,6 +78,10 @@ class Cursor:
             "copied": self._copied,
         }
 
+    def waits(self, entry: EntryId) -> bool:
+        """Whether MLflow has not taken it."""
+        return entry[0] >= self.offset or entry in self.refused
+
     def may_exist(self, key: str) -> bool:
         """Whether a run with this key may have been made without this file's knowing of it."""
         return self._copied or key in self._tried
@@ -88,8 +92,7 @@ class Cursor:
             self._add(tried=[key])
 
     def opened(self, key: str, run_id: str) -> None:
-        if self.runs.get(key) != run_id or key in self._tried:
-            self._add(runs={key: run_id})
+        self._add(runs={key: run_id})
 
     def refuse(self, entries: Iterable[EntryId]) -> None:
         self._add(refused=list(entries))

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.output.events import Event, Events
 from search.tracking.cursor import CURSOR, Cursor, EntryId
-from search.tracking.entries import SEARCH, Data, End, EntryMaker, Files, Model, PendingEntry, Start, Values, groups
+from search.tracking.entries import SEARCH, Data, End, Entry, EntryMaker, Files, Model, Start, Values, groups
 from search.tracking.mlflow_runs import MISSING, MlflowRuns, error_code, new_client, tracking_uri
 from search.tracking.outbox import take_over
 from trainables.errors import mask_secrets
@@ -54,9 +54,7 @@ class Delivery:
         self._cursor = take_over(self._path)
         self._runs = MlflowRuns(self.tracking_uri, experiment, self._cursor, client)
         self._events, self._maker = Events(self._path), EntryMaker(self._cursor.seen)
-        # What has been read and not taken, and where the lines of it end.
-        self._pending: list[list[PendingEntry]] = []
-        self._ends: list[int] = []
+        self._pending: list[list[Entry]] = []  # read and not taken
         # What was refused in an earlier part of the search waits again: the reason may be gone.
         self._read(self._cursor.offset)
         self.left = self.undelivered
@@ -71,7 +69,7 @@ class Delivery:
     def undelivered(self) -> int:
         """Events of which MLflow has not taken all."""
         offset = self._cursor.offset
-        refused = {end for end, _ in self._cursor.refused if end <= offset}
+        refused = {begins for begins, _ in self._cursor.refused if begins < offset}
         if (rest := self._size() - offset) <= 0:
             return len(refused)
         with self._path.open("rb") as file:
@@ -121,17 +119,13 @@ class Delivery:
     def _read(self, end: int) -> bool:
         """Reads the events up to the byte `end`, and keeps the entries that MLflow has not taken. Returns whether there
         were any events."""
-        entries: list[PendingEntry] = []
+        entries: list[Entry] = []
 
         def follow(event: Event) -> None:
-            self._ends.append(self._events.offset)
-            for n, entry in enumerate(self._maker.make(event)):
-                name = self._events.offset, n
-                if self._events.offset > self._cursor.offset or name in self._cursor.refused:
-                    entries.append(PendingEntry(name, entry.key, entry.content))
+            made = self._maker.make(event, self._events.begins)
+            entries.extend(entry for entry in made if self._cursor.waits(entry.id))
 
-        before = self._events.offset
-        if end > before:
+        if end > (before := self._events.offset):
             self._events.hand_to(follow, end)
         self._pending = groups(entries)
         return self._events.offset > before
@@ -175,17 +169,13 @@ class Delivery:
 
     def _advance(self) -> None:
         """Notes up to where MLflow has taken or refused all."""
-        first = min((entry.id[0] for group in self._pending for entry in group), default=None)
-        if first is None:
-            self._cursor.advance(self._events.offset)
-            self._ends.clear()
-        else:
-            self._cursor.advance(max((end for end in self._ends if end < first), default=0))
+        begins = (entry.id[0] for group in self._pending for entry in group)
+        self._cursor.advance(min(begins, default=self._events.offset))
         with self._changed:
             self._failures = 0
             self._changed.notify_all()
 
-    def _deliver(self, group: Sequence[PendingEntry]) -> None:
+    def _deliver(self, group: Sequence[Entry]) -> None:
         """Has MLflow take or refuse entries of one run; raises what another try may mend."""
         first, ids = group[0], [entry.id for entry in group]
         run_id = self._cursor.runs.get(first.key)
@@ -219,7 +209,7 @@ class Delivery:
         else:
             self._cursor.take(ids)
 
-    def _is_refusal(self, error: Exception, entry: PendingEntry, run_id: str | None) -> bool:
+    def _is_refusal(self, error: Exception, entry: Entry, run_id: str | None) -> bool:
         if error_code(error) in _REFUSALS:
             return True
         if not isinstance(entry.content, Files | Model) or run_id is None:
@@ -236,10 +226,6 @@ class Delivery:
 def undelivered_models(events: Path) -> list[str]:
     """The folders of models that MLflow has yet to take."""
     cursor, reader = Cursor(events.with_name(CURSOR)), Events(events)
-    maker, found = EntryMaker(cursor.seen), []
-    for event in reader.new():
-        for n, entry in enumerate(maker.make(event)):
-            waits = reader.offset > cursor.offset or (reader.offset, n) in cursor.refused
-            if waits and isinstance(entry.content, Model):
-                found.append(entry.content.folder)
-    return found
+    maker = EntryMaker(cursor.seen)
+    entries = (entry for event in reader.new() for entry in maker.make(event, reader.begins))
+    return [e.content.folder for e in entries if isinstance(e.content, Model) and cursor.waits(e.id)]

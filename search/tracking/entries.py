@@ -1,7 +1,7 @@
 """What MLflow is told of each event."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import dumps
 from typing import Any
 
@@ -117,13 +117,7 @@ class Entry:
     key: str
     content: Content
     once: str | None = None
-
-
-@dataclass(frozen=True)
-class PendingEntry:
-    id: EntryId
-    key: str
-    content: Content
+    id: EntryId = (0, 0)
 
 
 class EntryMaker:
@@ -137,14 +131,13 @@ class EntryMaker:
         self._seen = set(seen)
         self._data: dict[str, DataPrepared] = {}
 
-    def make(self, event: Event) -> list[Entry]:
-        made = []
-        for entry in self._translate(event):
+    def make(self, event: Event, begins: int) -> Iterator[Entry]:
+        """Args: begins: where the event's line does in events.jsonl, in bytes."""
+        for number, entry in enumerate(self._translate(event)):
             if entry.once is None or entry.once not in self._seen:
-                made.append(entry)
+                yield replace(entry, id=(begins, number))
             if entry.once is not None:
                 self._seen.add(entry.once)
-        return made
 
     def _translate(self, event: Event) -> Iterator[Entry]:
         now = round(1000 * event.time)
@@ -207,10 +200,10 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: mask_secrets(str(value))[:_LONGEST_VALUE] for name, value in values.items()}
 
 
-def groups(entries: Sequence[PendingEntry]) -> list[list[PendingEntry]]:
+def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     """`entries` in order, with the values of a run together as far as that leaves the order within the run."""
-    grouped: list[list[PendingEntry]] = []
-    values: dict[str, list[PendingEntry]] = {}
+    grouped: list[list[Entry]] = []
+    values: dict[str, list[Entry]] = {}
     for entry in entries:
         if isinstance(entry.content, Values) and entry.key in values:
             values[entry.key].append(entry)

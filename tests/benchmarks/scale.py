@@ -15,7 +15,7 @@ Keys: growth (a report's cost with the most trials, over that with the fewest), 
 resident set) with the most trials; stock_growth, stock_reports_per_s and stock_driver_bytes, the same of Ray's own;
 growth_as_stock (of this project, from the fewest to the most trials of --stock-trials); runs, in which "parts" tells
 where CPU and wall seconds went, per report: begin (of a trial, with the sampler), sampler, report (and what is decided
-after it), journal, events (with the plain lines), mlflow (the delivery, in a thread of its own). Parts lie in one another.
+after it), journal, events (with the plain lines), mlflow (the delivery, a thread of its own). Parts lie in one another.
 """
 
 import argparse

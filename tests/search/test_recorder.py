@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 
 from search.output.events import Events, SearchStarted, SlotsChanged
 from search.recorder import Recorder
+from tests.search.tracking.memory import Client, Search
 from tests.studies import search, space
 
 
@@ -32,7 +33,7 @@ def test_no_password_of_a_failure_or_a_setting_is_told_or_written(tmp_path: Path
 def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_text('{"time": 1.0, "event": "slots_changed", "slots": 1}\n{"time": 2.0, "ev')
-    delivery = mock.Mock()
+    delivery = mock.Mock(wraps=Search(Client(), tmp_path))
     record = Recorder(mock.Mock(), delivery, events)
     record.slots_changed(2)
     assert [event.slots for event in Events(events).new() if isinstance(event, SlotsChanged)] == [1, 2]
@@ -41,3 +42,4 @@ def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next_one(tmp_path:
     *_, event = Events(events).new()
     assert isinstance(event, SearchStarted)
     assert (event.resumed, event.planned, event.resume_command) == (True, {"m": 1}, "again")
+    delivery.close(0)
