@@ -20,7 +20,7 @@ from typing import Any
 
 from search.studies.bootstrap import Verdict
 from search.tracking.mlflow_runs import SQLITE, new_client, tracking_uri
-from trainables.config.command_line import exit_code
+from trainables.config.command_line import exit_code, invocation
 from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.files import write_atomic
@@ -42,7 +42,7 @@ class Confirmed:
     run_id: str
     model: str
     arm: str
-    verdict: str
+    verdict: Verdict
     difference: float
     low: float
     high: float
@@ -116,7 +116,8 @@ class _Store:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.best", description="Lists the schedules that searches have confirmed, the best first."
+        prog=invocation("search.best"),
+        description="Lists the schedules that searches have confirmed, the best first.",
     )
     parser.add_argument("--experiment", metavar="NAME", help="of MLflow; default: all")
     parser.add_argument("--model", metavar="MODEL", help="as the space names it; default: all")
@@ -135,7 +136,7 @@ def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
     runs = store.searches(experiments) if experiments else []
     found = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
     rank = [Verdict.BETTER, Verdict.NO_DIFFERENCE, Verdict.WORSE]
-    return sorted(found, key=lambda one: (rank.index(Verdict(one.verdict)), one.difference))
+    return sorted(found, key=lambda one: (rank.index(one.verdict), one.difference))
 
 
 def _of_run(run: Any, experiment: str) -> list[Confirmed]:
@@ -145,10 +146,13 @@ def _of_run(run: Any, experiment: str) -> list[Confirmed]:
         try:
             model, arm, verdict = (tags[f"{short}.{name}"] for name in ("model", "chosen_arm", "verdict"))
             difference = [metrics[f"{short}.test.{point}.difference.{name}"] for name in ("mean", "low", "high")]
-        except KeyError:
+            confirmed = Confirmed(
+                run.info.run_name, experiment, run.info.run_id, model, arm, Verdict(verdict), *difference
+            )
+        except (KeyError, ValueError):
             # MLflow has not taken all of it yet, or another program's tag ends like ours.
             continue
-        found.append(Confirmed(run.info.run_name, experiment, run.info.run_id, model, arm, verdict, *difference))
+        found.append(confirmed)
     return found
 
 
@@ -169,7 +173,8 @@ def _unknown(option: str, given: str, known: list[str]) -> ConfigError:
 
 def _line(one: Confirmed) -> str:
     interval = f"{one.difference:+.4f} nats ({one.low:+.4f} to {one.high:+.4f})"
-    return f"{one.model}  {one.verdict}  {one.arm}  {interval}  search {one.search}, {one.experiment}, run {one.run_id}"
+    origin = f"search {one.search}, {one.experiment}, run {one.run_id}"
+    return f"{one.model}  {one.verdict.words}  {one.arm}  {interval}  {origin}"
 
 
 if __name__ == "__main__":

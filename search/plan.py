@@ -16,6 +16,7 @@ from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
@@ -133,8 +134,8 @@ def _limits(budget: Budget) -> str:
 def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResources) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "plan.journal"
-        study = SearchStudy(journal, model, space)
+        studies = open_journal(Path(folder) / "plan.journal")
+        study = SearchStudy(studies, model, space)
         tokens = _tokens(model, space, splits)
         trial = _trial(model, space, tokens, cluster)
         if space.budget.tokens is not None and not tokens.bound:
@@ -152,7 +153,7 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResou
             lines.append(f"          not read here: each document counts as {length:,} tokens, the most there can be")
         lines.append(f"  search  {most} at most")
         if space.confirmation is not None:
-            runs = Confirmation(journal, study, space).planned
+            runs = Confirmation(studies, study, space).planned
             lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
         lines.append(f"  kept    {_checkpoints(model, space)}")

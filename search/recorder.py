@@ -26,7 +26,7 @@ from search.output.folder import RESOLVED, SPACE
 from search.progress.console import ProgressConsole
 from search.scheduling.allocation import Allocation
 from search.space import Space, to_store
-from search.studies.reasons import PLATEAU
+from search.studies.pruners import PLATEAU
 from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking.delivery import Delivery
 from trainables.config.model_names import slug

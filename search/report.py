@@ -16,7 +16,7 @@ from pathlib import Path
 
 from search.output.folder import REPORT, RESOLVED, check_search_folder
 from search.output.object_store import open_for_reading
-from trainables.config.command_line import exit_code
+from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.files import is_url, place, replace_file, store_errors
 
@@ -53,7 +53,8 @@ def _write(texts: Sequence[str], output: Path | None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.report", description="Writes the report of a search, or of several side by side."
+        prog=invocation("search.report"),
+        description="Writes the report of a search, or of several side by side.",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", help="the output folder of a search, or its URL")
     parser.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in DIR")

@@ -25,8 +25,8 @@ from search.interruption import EARLY
 from search.output.folder import Output, check_outlives_job, default_output, lock_output
 from search.output.object_store import open_output
 from search.preflight import check_contestants, check_fit, check_hub_models, check_output, grow_cluster
-from search.space import Space, load
-from trainables.config.command_line import configured, resume_command
+from search.space import Space, find_space, load
+from trainables.config.command_line import configured, invocation, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import StorageError, is_url
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace, stack: ExitStack) -> int:
     try:
-        space_file = load(options.file, options.set)
+        space_file = load(find_space(options.file), options.set)
         if not options.dry_run:
             output = _opened(space_file, options, stack)
             check_output(space_file, output.folder, options.resume)
@@ -103,10 +103,10 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.run",
+        prog=invocation("search.run"),
         description="Finds which EntroDrop schedule to fine-tune with, for each model of a search space.",
     )
-    configured(parser, "SPACE", "the search space, a YAML file", "runs")
+    configured(parser, "SPACE", "the search space: a YAML file, or the name of an example, such as math", "runs")
     parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
     parser.add_argument("--gpus", metavar="NxNAME", help="with --dry-run: plan for these GPUs, such as 8xH100")
     return parser.parse_args(arguments)

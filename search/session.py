@@ -38,9 +38,10 @@ from search.studies.storage import (
     DATABASE_ERRORS,
     DatabaseError,
     JournalError,
-    Studies,
+    StudyStorage,
     connect_database,
     describe_error,
+    open_journal,
 )
 from search.sync import describe_undelivered, sync_command
 from search.tracking.delivery import Delivery
@@ -83,7 +84,7 @@ def run_session(
     output = where.folder
     console = Console()
     with Interruption() as interruption:
-        state = _studies(space_file, output)
+        database = _connect_database(space_file, output)
         try:
             with join_or_start_ray(output) as interruption.temporary, ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
@@ -99,7 +100,7 @@ def run_session(
                 allotments = allot(cluster)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, where, state, allotments, console, interruption, resume_command)
+                found = _search(space_file, splits, where, database, allotments, console, interruption, resume_command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
@@ -126,8 +127,8 @@ def run_session(
     return 1 if any(size.searched.best() is None for size in found.sizes) else 0
 
 
-def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
-    """Where the studies are.
+def _connect_database(space_file: ConfigFile[Space], output: Path) -> StudyStorage | None:
+    """The database of the studies, if the space names one.
 
     Raises:
         ConfigError: a database that cannot be opened, or that holds another search of this name.
@@ -135,7 +136,7 @@ def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
     space = space_file.config
     url = space.study.storage
     if url is None:
-        return output / JOURNAL
+        return None
     try:
         database = connect_database(url, space.name)
         taken = database.holds_the_search and not (output / RESOLVED).exists()
@@ -165,7 +166,7 @@ def _search(
     space_file: ConfigFile[Space],
     splits: Splits,
     where: Output,
-    state: Studies,
+    database: StudyStorage | None,
     allotments: Mapping[str, Allocation],
     console: Console,
     interruption: Interruption,
@@ -181,7 +182,8 @@ def _search(
     write_atomic(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    sizes = open_results(state, {model: with_allocation(space, allotments[model]) for model in models})
+    studies_storage = database or open_journal(output / JOURNAL)
+    sizes = open_results(studies_storage, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
     delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
     planned = {study.name: study.planned for study in studies}

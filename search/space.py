@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -319,6 +320,21 @@ def check_tokens(budget: int, full: int, model: str) -> None:
     """Raises DataError if the tokens to spend are less than those of one trial."""
     if budget < full:
         raise DataError("budget.tokens", str(budget), f"at least {full}, one trial of {model}")
+
+
+def find_space(text: str) -> Path:
+    """The file `text`, or the example space of this name, which an installation has as well."""
+    path = Path(text)
+    return path if path.exists() else next((each for each in _examples() if each.stem == text), path)
+
+
+def _examples() -> list[Path]:
+    """The example spaces: of the checkout, or of the installed distribution."""
+    beside = Path(__file__).resolve().parents[1] / "spaces"
+    if beside.is_dir():
+        return sorted(beside.glob("*.yaml"))
+    installed = distribution("entrodrop-search").files or []
+    return [Path(str(file.locate())) for file in installed if file.match("share/entrodrop/spaces/*.yaml")]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:

@@ -20,7 +20,7 @@ from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder, 
 from search.output.object_store import is_url_locked, open_for_reading
 from search.progress.state import SearchProgress
 from search.progress.table import ProgressTable
-from trainables.config.command_line import exit_code
+from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.files import is_url
 
@@ -56,7 +56,7 @@ def _show(search: "Followed", watch: bool) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.status", description="Tells how a search stands, wherever it runs."
+        prog=invocation("search.status"), description="Tells how a search stands, wherever it runs."
     )
     parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")
     parser.add_argument("--watch", action="store_true", help="keep showing it until it ends; on a terminal only")

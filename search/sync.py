@@ -26,7 +26,7 @@ from search.output.folder import EVENTS, RESOLVED, check_search_folder, lock_out
 from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking.delivery import Delivery
-from trainables.config.command_line import exit_code
+from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sync_command(output: str) -> str:
     """The command that delivers what the search in `output` has left."""
-    return shlex.join(["python", "-m", "search.sync", output])
+    return f"{invocation('search.sync')} {shlex.quote(output)}"
 
 
 def describe_undelivered(delivery: Delivery) -> str:
@@ -48,7 +48,7 @@ def describe_undelivered(delivery: Delivery) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m search.sync",
+        prog=invocation("search.sync"),
         description="Delivers to MLflow what a search recorded while MLflow was away.",
     )
     parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")

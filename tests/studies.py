@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from search.space import Space
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import Candidate, TrialStudy
 
 MODEL = "builtin/nano"
@@ -35,7 +36,7 @@ def space(**changes: Any) -> Space:
 
 def search(folder: Path, model: str = MODEL, smaller: SearchStudy | None = None, **changes: Any) -> SearchStudy:
     """The search of a model in the journal in `folder`, new or reopened."""
-    opened = SearchStudy(folder / "study.journal", model, space(**changes), smaller)
+    opened = SearchStudy(open_journal(folder / "study.journal"), model, space(**changes), smaller)
     opened.prepared(FULL_TOKENS)
     return opened
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.config.command_line import configured, resume_command
+from trainables.config.command_line import configured, invocation, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.errors import ConfigError, one_line
@@ -41,7 +41,7 @@ _PATIENCE = timedelta(days=1)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     description = "Fine-tunes once, with the settings in a file."
-    parser = argparse.ArgumentParser(prog="python -m trainables.finetune", description=description)
+    parser = argparse.ArgumentParser(prog=invocation("trainables.finetune"), description=description)
     options = configured(parser, "FILE", "such as best_schedule.<model>.yaml of a search", "finetuned").parse_args(
         arguments
     )

@@ -95,7 +95,7 @@ class Evaluation(TrialEvent):
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded(TrialEvent):
     """Attributes:
-    reason: a code, see search.studies.reasons.
+    reason: a code, see search.studies.study.
     objective: in nats; None without an evaluation.
     metrics: of the whole trial.
     accumulation: that it went on with after it was out of memory.

@@ -12,7 +12,7 @@ from rich.text import Text
 from search.output.events import Evaluation, Event, TrialEnded, TrialStarted
 from search.progress.state import RunningTrial, SearchProgress
 from search.progress.table import ProgressTable, duration_text, loss_text
-from search.studies.reasons import describe_reason
+from search.studies.study import describe_reason
 
 # Seconds between two plain lines about one trial.
 _LINE_INTERVAL = 5.0

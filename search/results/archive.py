@@ -16,12 +16,12 @@ from search.results.summary import summarize
 from search.space import Space, load
 from search.studies.storage import (
     DATABASE_ERRORS,
-    Database,
     DatabaseError,
     JournalError,
-    Studies,
+    StudyStorage,
     connect_database,
     describe_error,
+    open_journal,
 )
 from trainables.errors import ConfigError
 
@@ -52,7 +52,7 @@ def _summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _database(folder: Path, url: str, search: str) -> Database:
+def _connect_database(folder: Path, url: str, search: str) -> StudyStorage:
     if "***" in url:
         raise ConfigError(
             f"DIR: {folder / RESOLVED}: study.storage: given {url}; allowed: a URL without user and password, "
@@ -80,10 +80,10 @@ def load_search(folder: Path) -> Iterator[LoadedSearch]:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             if space.study.storage is not None:
-                studies: Studies = _database(folder, space.study.storage, space.name)
+                studies = _connect_database(folder, space.study.storage, space.name)
             else:
                 # To open a journal is to write to it: a search may be running, and its folder be another person's.
-                studies = Path(shutil.copy(folder / JOURNAL, scratch))
+                studies = open_journal(Path(shutil.copy(folder / JOURNAL, scratch)))
             sizes = open_results(studies, dict.fromkeys(models, space))
         except (DatabaseError, *DATABASE_ERRORS) as error:
             raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {describe_error(error)}") from None

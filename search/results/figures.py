@@ -107,7 +107,7 @@ def draw_verdict(sizes: Sequence[ModelResult], space: Space) -> Figure | None:
     )
     present = {found.verdict for arms in compared.values() for found in arms.values()}
     shapes = [
-        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.value)
+        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=1.8, label=verdict.words)
         for verdict, (colour, marker) in VERDICTS.items()
         if verdict in present
     ]

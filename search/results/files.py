@@ -14,8 +14,7 @@ from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
 from search.space import Space, to_store
 from search.studies.confirmation import point_of, sentence
-from search.studies.reasons import describe_reason
-from search.studies.study import TrialStudy, losses_of, reason_of
+from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
 from trainables.storage.files import write_atomic
@@ -46,8 +45,8 @@ def describe_result(size: ModelResult, space: Space) -> str:
 
 def _failed(ledger: TrialStudy) -> str:
     """Why trials of a study failed, as the end of a sentence; nothing if none did."""
-    reasons = Counter(reason_of(t) or "" for t in ledger.trials(TrialState.FAIL))
-    told = ", ".join(f"{describe_reason(reason)} ({count})" for reason, count in reasons.items())
+    reasons = Counter(reason_of(t) for t in ledger.trials(TrialState.FAIL))
+    told = ", ".join(f"{describe_reason(reason or 'error')} ({count})" for reason, count in reasons.items())
     return f"; failed: {told}" if told else ""
 
 

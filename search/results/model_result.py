@@ -9,7 +9,7 @@ from search.space import Space
 from search.studies.bootstrap import Difference, Verdict
 from search.studies.confirmation import Comparison, Confirmation, point_of
 from search.studies.search_study import SearchStudy
-from search.studies.storage import Studies
+from search.studies.storage import StudyStorage
 from search.studies.study import TrialStudy
 
 
@@ -52,7 +52,7 @@ class ModelResult:
         return self.confirmed.verdict(self.chosen)
 
 
-def open_results(studies: Studies, spaces: Mapping[str, Space]) -> list[ModelResult]:
+def open_results(studies: StudyStorage, spaces: Mapping[str, Space]) -> list[ModelResult]:
     """The sizes of a search, from small to large; their studies are made if there are none yet.
 
     Args:

@@ -7,9 +7,9 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from search.studies.pruners import rungs, value_at
-from search.studies.reasons import PLATEAU, reason_code
+from search.studies.pruners import PLATEAU, rungs, value_at
 from search.studies.search_study import SearchStudy
+from search.studies.study import reason_code
 
 # A correlation of two trials says nothing.
 _FEWEST = 3

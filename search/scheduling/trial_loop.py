@@ -13,11 +13,13 @@ from ray.tune.experiment import Trial
 
 from search.interruption import Interruption
 from search.scheduling.report_order import ReportOrder
-from search.studies.reasons import NAN, SLOT_LOST
 from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
+from trainables.slots.mailbox import Failure
 from trainables.slots.slot import SlotReport
 
+# Why a trial fails that has lost its slot too often; see study.py.
+SLOT_LOST = "slot_lost"
 # Characters of an error that are told while the trials save their state; all of it is told in the end.
 _LONGEST_REASON = 300
 
@@ -201,7 +203,7 @@ class TrialLoop:
             self._end(running, TrialState.FAIL, response.failure, response.detail)
             return False
         if not all(math.isfinite(response.metrics[name]) for name in study.objectives):
-            self._end(running, TrialState.FAIL, NAN, f"{' or '.join(study.objectives)} is not finite")
+            self._end(running, TrialState.FAIL, Failure.NAN, f"{' or '.join(study.objectives)} is not finite")
             return False
         if int(response.metrics["tokens"]) > study.tokens(candidate.number):
             metrics = {**response.metrics, "seconds": report.seconds}

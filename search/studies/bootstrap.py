@@ -18,11 +18,20 @@ _BLOCK = 1000
 
 
 class Verdict(StrEnum):
-    """What the confidence interval of a difference in loss says."""
+    """What the confidence interval of a difference in loss says: the code that is stored; `words` are for people."""
 
-    BETTER = "confirmed better"
-    NO_DIFFERENCE = "no difference shown"
+    BETTER = "better"
+    NO_DIFFERENCE = "no_difference"
     WORSE = "worse"
+
+    @property
+    def words(self) -> str:
+        return {"better": "confirmed better", "no_difference": "no difference shown"}.get(self, self.value)
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Verdict | None":
+        """MLflow may hold the words of an older version."""
+        return next((verdict for verdict in cls if verdict.words == value), None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from search.space import Space
 from search.studies.arm_spaces import dimensions
 from search.studies.bootstrap import Difference, Verdict, difference
 from search.studies.search_study import SearchStudy
-from search.studies.storage import Studies
+from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy
 from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
@@ -80,7 +80,7 @@ class Comparison:
 class Confirmation(TrialStudy):
     """The confirmation of one size's search, which begins when the search has ended."""
 
-    def __init__(self, studies: Studies, searched: SearchStudy, space: Space) -> None:
+    def __init__(self, studies: StudyStorage, searched: SearchStudy, space: Space) -> None:
         super().__init__(studies, f"{searched.model}/confirmation", searched.model, space)
         assert space.confirmation is not None
         self._searched, self._how = searched, space.confirmation
@@ -317,7 +317,7 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
     against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds{choice}"
     match found.verdict:
         case Verdict.BETTER:
-            return f"use {named}: {found.verdict} ({against})"
+            return f"use {named}: {found.verdict.words} ({against})"
         case Verdict.WORSE:
-            return f"use no dropout: {named} is {found.verdict} ({against})"
-    return f"use no dropout, or {named}: {found.verdict} ({against})"
+            return f"use no dropout: {named} is {found.verdict.words} ({against})"
+    return f"use no dropout, or {named}: {found.verdict.words} ({against})"

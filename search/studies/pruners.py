@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from search.studies.reasons import PLATEAU
 from search.studies.study import hash_to_int, losses_of, objective_value, reason_of
+
+# Codes, as the study keeps them; study.py has the words.
+PLATEAU, LOSING = "plateau", "losing"
 
 Array = NDArray[np.float64]
 

@@ -11,19 +11,10 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
-from search.studies.pruners import CurvePruner, RungPruner, has_plateaued, is_audited, is_known
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU, CurvePruner, RungPruner, has_plateaued, is_audited, is_known
 from search.studies.samplers import ArmSampler
-from search.studies.storage import Studies
-from search.studies.study import (
-    Candidate,
-    TrialStudy,
-    device_s_of,
-    hash_to_int,
-    losses_of,
-    objective_value,
-    reason_of,
-)
+from search.studies.storage import StudyStorage
+from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value, reason_of
 from trainables.config.to_settings import fixed, settings_of
 
 SHAPE = "curriculum.shape"
@@ -39,7 +30,7 @@ class SearchStudy(TrialStudy):
 
     def __init__(
         self,
-        studies: Studies,
+        studies: StudyStorage,
         model: str,
         space: Space,
         smaller: "SearchStudy | None" = None,

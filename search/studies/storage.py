@@ -5,11 +5,10 @@ A journal is a file with one line for each change, each on disk before the searc
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,11 +19,28 @@ from trainables.storage.files import drop_partial_line
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
 
+@dataclass(frozen=True)
+class StudyStorage:
+    """The one handle of all studies of a search.
+
+    Attributes:
+        prefix: what the names of its studies begin with, in a database that searches share.
+    """
+
+    storage: BaseStorage
+    prefix: str = ""
+
+    @property
+    def holds_the_search(self) -> bool:
+        """Whether a search of this prefix has begun there."""
+        return any(name.startswith(self.prefix) for name in optuna.get_all_study_names(self.storage))
+
+
 class JournalError(ValueError):
     """A journal that cannot be read."""
 
 
-def open_journal(path: Path) -> JournalStorage:
+def open_journal(path: Path) -> StudyStorage:
     """The journal in `path`, for the one process that writes it.
 
     A driver that was killed while it wrote leaves a part of a line, which would spoil the next one, and Optuna's lock,
@@ -36,7 +52,7 @@ def open_journal(path: Path) -> JournalStorage:
     drop_partial_line(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
+        return StudyStorage(JournalStorage(JournalFileBackend(str(path))))
     # Optuna replays the lines: one that is damaged can be no JSON, or name what does not exist.
     except (ValueError, LookupError, TypeError, AssertionError, optuna.exceptions.OptunaError) as error:
         raise JournalError(f"{path} is damaged ({type(error).__name__}: {error})") from error
@@ -46,28 +62,7 @@ class DatabaseError(ValueError):
     """A database that cannot be opened: one line, without its password."""
 
 
-@dataclass(frozen=True)
-class Database:
-    """Attributes: search: the name of the search, which the names of its studies begin with."""
-
-    storage: RDBStorage
-    search: str
-
-    def name(self, study: str) -> str:
-        """What a study is called there."""
-        return f"{self.search}/{study}"
-
-    @property
-    def holds_the_search(self) -> bool:
-        """Whether a search of this name has begun there."""
-        return any(name.startswith(self.name("")) for name in optuna.get_all_study_names(self.storage))
-
-
-# Where the studies of a search are: a journal's file, or a database.
-Studies: TypeAlias = Path | Database
-
-
-def connect_database(url: str, search: str) -> Database:
+def connect_database(url: str, search: str) -> StudyStorage:
     """Opens the database, and makes Optuna's tables if there are none.
 
     Args:
@@ -79,7 +74,7 @@ def connect_database(url: str, search: str) -> Database:
     """
     try:
         # Between two evaluations a server may have closed the connection.
-        return Database(RDBStorage(url, {"pool_pre_ping": True}), search)
+        return StudyStorage(RDBStorage(url, {"pool_pre_ping": True}), f"{search}/")
     except ImportError as error:
         # Optuna's own, raised from that of the import.
         missing = getattr(error.__cause__, "name", None)

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import Space
-from search.studies.reasons import reason_code
-from search.studies.storage import Database, Studies, open_journal
+from search.studies.storage import StudyStorage
 from trainables.config.model_names import slug
 from trainables.settings import Settings
 
@@ -23,6 +21,19 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 # What a person reads of a trial that has ended.
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+# Why a trial ended before its budget: the codes that are stored, and the words that a person reads. A search that an
+# older version began has the words stored.
+_REASONS = {
+    "plateau": "no improvement any more",
+    "losing": "will not win",
+    "nan": "the loss is not finite",
+    "out_of_memory": "out of memory",
+    "hang": "no progress",
+    "worker_lost": "worker lost",
+    "slot_lost": "slot lost",
+    "error": "error",
+}
+_OLDER_REASONS = {words: code for code, words in _REASONS.items()}
 # What was decided after a trial's last evaluation: its tokens, the reason to stop, the device seconds up to then.
 _DECIDED = "decided"
 
@@ -73,18 +84,14 @@ class TrialStudy(ABC):
         study: the Optuna study, the only state.
     """
 
-    def __init__(self, studies: Studies, name: str, model: str, space: Space) -> None:
+    def __init__(self, studies: StudyStorage, name: str, model: str, space: Space) -> None:
         self.name, self.model, self.objective = name, model, space.objective
         self.objectives = space.objectives
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
-        self._storage: BaseStorage
-        if isinstance(studies, Database):
-            self._storage, name = studies.storage, studies.name(name)
-        else:
-            self._storage = open_journal(studies)
+        self._storage = studies.storage
         self.study = optuna.create_study(
-            storage=self._storage, study_name=name, direction="minimize", load_if_exists=True
+            storage=self._storage, study_name=studies.prefix + name, direction="minimize", load_if_exists=True
         )
         # Of each trial, by its number, what the storage knows it by.
         self._ids: list[int] = []
@@ -237,9 +244,20 @@ def losses_of(trial: FrozenTrial) -> list[float]:
     return [loss for _, loss in sorted(trial.intermediate_values.items())]
 
 
+def reason_code(reason: str | None) -> str | None:
+    """The code of a stored reason."""
+    return _OLDER_REASONS.get(reason, reason) if reason is not None else None
+
+
 def reason_of(trial: FrozenTrial) -> str | None:
-    """Why the trial was stopped or failed, see search.studies.reasons; None if it was not."""
+    """The code of why the trial was stopped early, or failed; None if it did not."""
     return reason_code(trial.user_attrs.get("reason"))
+
+
+def describe_reason(reason: str) -> str:
+    """A reason in words, with the detail that follows a colon."""
+    code, colon, detail = reason.partition(":")
+    return _REASONS.get(code, code) + colon + detail
 
 
 def device_s_of(trial: FrozenTrial) -> float | None:

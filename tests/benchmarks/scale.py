@@ -38,6 +38,7 @@ from unittest import mock
 import psutil
 
 from search.progress.table import duration_text
+from search.studies.storage import open_journal
 from tests.benchmarks.instant import REPORTS, TOKENS, Instant, InstantSlot
 
 MODEL = "builtin/nano"
@@ -196,7 +197,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
             super().trial_report(study, candidate, metrics)
 
     space = _space(trials, slots)
-    study = SearchStudy(folder / "study.journal", MODEL, space)
+    study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space)
     delivery = Delivery(f"sqlite:///{folder}/mlflow.db", "scale", folder / "events.jsonl")
     planned = {study.name: study.planned}
     parts: dict[str, list[tuple[type, str]]] = {

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from search.space import Space
 from search.studies.arm_spaces import arms_of, suggest_settings
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from tests.benchmarks.curves.table import Curve, Table
 
 
@@ -137,6 +138,6 @@ def ours(
     """This project's search, with its journal in a folder of its own; in memory where that is to be had."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
-        study = SearchStudy(Path(folder) / "study.journal", model, space, smaller)
+        study = SearchStudy(open_journal(Path(folder) / "study.journal"), model, space, smaller)
         study.prepared(table.full_tokens)
         yield Ours(study), study

@@ -40,8 +40,9 @@ from search.scheduling.preparation import DataPreparation
 from search.scheduling.trial_loop import Observer, TrialLoop
 from search.scheduling.tune_adapter import run_trials
 from search.space import Space
-from search.studies.reasons import LOSING
+from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import Candidate, TrialStudy
 from trainables.config.to_settings import splits_of
 from trainables.preparation.prepare import Prepared
@@ -111,7 +112,7 @@ def census() -> dict[str, int]:
 def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, int], Prepared]:
     """Overheads of our trials in seconds, what is left over, and the prepared data."""
     space = small_space(trials)
-    study = EverySecondStops(folder / "study.journal", MODEL, space)
+    study = EverySecondStops(open_journal(folder / "study.journal"), MODEL, space)
     preparing = DataPreparation(space, splits_of(space), [MODEL])
     prepared = preparing.result(MODEL)
     before = census()
@@ -153,7 +154,7 @@ def train_one(config: dict[str, Any]) -> None:
 def recipe(trials: int, prepared: Prepared, folder: Path) -> list[float]:
     """Overheads of the recipe's trials in seconds."""
     space = small_space(2)
-    settings = SearchStudy(folder / "settings.journal", MODEL, space).ask()
+    settings = SearchStudy(open_journal(folder / "settings.journal"), MODEL, space).ask()
     assert settings is not None
     fixed = settings.settings.to_json()
 

@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 from search.cluster.ray_runtime import set_environment
 from search.scheduling.preparation import DataPreparation
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import Candidate, TrialStudy
 from tests.benchmarks.trial_overhead import MODEL, searched, small_space
 from trainables.config.to_settings import splits_of
@@ -73,7 +74,7 @@ def used(documents: int, trials: int, folder: Path) -> dict[str, float]:
     """How a slot spends its time, in seconds for each trial after the first."""
     folder.mkdir()
     space = small_space(trials, documents, EPOCHS, BATCH)
-    study = SearchStudy(folder / "study.journal", MODEL, space)
+    study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space)
     clocked = Clocked()
     trial_loop = searched(study, space, DataPreparation(space, splits_of(space), [MODEL]), clocked, folder)
     count, wall = trials - 1, clocked.ended[-1] - clocked.ended[0]

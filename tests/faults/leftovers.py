@@ -28,8 +28,9 @@ from search.cluster.ray_runtime import join_or_start_ray, ray_environment
 from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import remove_checkpoints, run_trials
-from search.studies.reasons import LOSING
+from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from tests import tiny
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.settings import ModelSettings
@@ -72,7 +73,7 @@ def left_by(trials: int, folder: Path) -> dict[str, Any]:
         training={"batch_size": 4},
         confirmation=None,
     )
-    study = AllStop(folder / "study.journal", MODEL, asked)
+    study = AllStop(open_journal(folder / "study.journal"), MODEL, asked)
     prepared = tiny.prepared(folder / "cache")
     trial_loop = TrialLoop([study], 2, lambda _: 3 * prepared.train_tokens, mock.Mock(), Interruption())
     with join_or_start_ray(folder):

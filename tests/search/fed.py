@@ -11,7 +11,7 @@ from search.results.model_result import ModelResult
 from search.space import Space
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
-from search.studies.storage import Database
+from search.studies.storage import StudyStorage, open_journal
 from search.studies.study import Candidate, TrialStudy
 
 EPOCHS = 8
@@ -47,14 +47,14 @@ def curve(candidate: Candidate) -> list[float]:
 
 
 def fed(
-    where: Path | Database, asked: Space, model: str = "builtin/nano", losses: Losses = curve, confirm: bool = True
+    where: Path | StudyStorage, asked: Space, model: str = "builtin/nano", losses: Losses = curve, confirm: bool = True
 ) -> ModelResult:
     """A size whose search has ended, and its confirmation if the space asks for one and `confirm` is true.
 
     Args:
         where: a folder for the journal, or a database.
     """
-    studies = where / "study.journal" if isinstance(where, Path) else where
+    studies = open_journal(where / "study.journal") if isinstance(where, Path) else where
     searched = SearchStudy(studies, model, asked)
     _run(searched, losses)
     confirmed = Confirmation(studies, searched, asked) if asked.confirmation is not None else None

@@ -15,8 +15,7 @@ from search import status, sync
 from search.arms import BASELINE
 from search.run import main
 from search.studies.bootstrap import Verdict
-from search.studies.pruners import is_known
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU, is_known
 from tests.searches import Searches
 from trainables.finetune import main as finetune
 

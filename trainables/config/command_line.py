@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from trainables.errors import ConfigError, mask_secrets
 
@@ -40,11 +41,18 @@ def exit_code(command: Callable[[], int], interrupted: str = "interrupted") -> i
         return 130
 
 
+def invocation(module: str) -> str:
+    """How a module's command begins, the way that this process was started."""
+    if Path(sys.argv[0]).stem == "entrodrop":
+        return f"entrodrop {module.rpartition('.')[2]}"
+    return f"python -m {module}"
+
+
 def resume_command(options: argparse.Namespace, module: str) -> str:
     """The command that goes on where the one with these options was interrupted, with secrets masked."""
-    parts = ["python", "-m", module, options.file]
+    parts = [options.file]
     for override in options.set:
         parts += ["--set", mask_secrets(override)]
     if options.output:
         parts += ["--output", mask_secrets(options.output)]
-    return shlex.join([*parts, "--resume"])
+    return f"{invocation(module)} {shlex.join([*parts, '--resume'])}"

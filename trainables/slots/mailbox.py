@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import ray
@@ -15,6 +16,16 @@ Reference = Any  # a ray.ObjectRef, or the handle of an actor
 _ALIVE_TIMEOUT = 5.0
 # Seconds that a node has to say what its kernel did.
 _NODE_TIMEOUT = 20.0
+
+
+class Failure(StrEnum):
+    """Why a run cannot go on; the study keeps these codes."""
+
+    NAN = "nan"
+    OUT_OF_MEMORY = "out_of_memory"
+    HANG = "hang"
+    WORKER_LOST = "worker_lost"
+    ERROR = "error"
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class TrainResponse:
 
     Attributes:
         metrics: of the evaluation that was requested; empty if the run failed or was interrupted.
-        failure: None, or why the run cannot go on: out_of_memory, worker_lost, hang or error.
+        failure: None, or why the run cannot go on.
         detail: the same in words.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
@@ -82,7 +93,7 @@ class TrainResponse:
 
     number: int
     metrics: dict[str, float]
-    failure: str | None = None
+    failure: Failure | None = None
     detail: str = ""
     test: dict[str, Any] | None = None
     fatal: Exception | None = None
@@ -178,7 +189,7 @@ class Mailbox:
     async def put_response(self, response: TrainResponse, group_ends: bool = False) -> None:
         """Args: group_ends: the worker group ends after this response, so that its next start is no loss."""
         # A rank whose peer dies fails as well; then there is no response, but a group that was lost.
-        if group_ends and response.failure == "error" and await self._one_died():
+        if group_ends and response.failure == Failure.ERROR and await self._one_died():
             return
         async with self._changed:
             # Several ranks may respond to one request: the first knows the cause, and their group starts again once.
@@ -244,7 +255,7 @@ class Mailbox:
         if placed and memory is None and not preempted and await self._ended_by_kernel(died):
             memory = "a worker died, and its node's kernel ended a process for want of memory"
         if memory is not None and request is self._request and request is not None and request.run is not None:
-            response = TrainResponse(request.number, {}, "out_of_memory", memory, ended=True)
+            response = TrainResponse(request.number, {}, Failure.OUT_OF_MEMORY, memory, ended=True)
             await self.put_response(response, group_ends=True)
         elif preempted:
             self._starts_expected += 1

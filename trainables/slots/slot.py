@@ -16,7 +16,7 @@ from ray import tune
 from ray.exceptions import GetTimeoutError
 
 from trainables.slots.actors import ACTOR_DIED, describe_death, place_on_this_node
-from trainables.slots.mailbox import GroupHealth, Mailbox, Reference, RunSpec, TrainRequest, TrainResponse
+from trainables.slots.mailbox import Failure, GroupHealth, Mailbox, Reference, RunSpec, TrainRequest, TrainResponse
 from trainables.slots.shared import SlotConfig
 
 # How often a waiting slot looks how its workers are, in seconds.
@@ -97,7 +97,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         self._evaluations += 1
         response = self._request_evaluation()
-        while response.failure == "out_of_memory":
+        while response.failure == Failure.OUT_OF_MEMORY:
             if (smaller := self._halve_micro_batches()) is not None:
                 self._run_spec = smaller
             elif response.ended and self._ended < self._slot.restarts:
@@ -148,9 +148,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                 raise NoRoomError("the cluster has no room for this slot")
             elif health.groups_lost > self._slot.restarts:
                 # The next group must not take this request up again.
-                self._give_up("worker_lost", f"{health.groups_lost} worker groups lost", group_ends=False)
+                self._give_up(Failure.WORKER_LOST, f"{health.groups_lost} worker groups lost", group_ends=False)
             elif health.silent_s is not None and health.silent_s > self._slot.hang_s:
-                self._give_up("hang", f"no progress for {health.silent_s:.0f} s", group_ends=True)
+                self._give_up(Failure.HANG, f"no progress for {health.silent_s:.0f} s", group_ends=True)
                 for worker in ray.get(self._mailbox.workers.remote()):
                     ray.kill(worker)
 
@@ -166,7 +166,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         error = getattr(self._error, "controller_failure", self._error)
         return describe_death(error) if isinstance(error, ACTOR_DIED) else str(error)
 
-    def _give_up(self, failure: str, detail: str, group_ends: bool) -> None:
+    def _give_up(self, failure: Failure, detail: str, group_ends: bool) -> None:
         """Responds in the workers' place, so that a group that starts anew waits for the next request."""
         ray.get(self._mailbox.put_response.remote(TrainResponse(self._number, {}, failure, detail), group_ends))
 

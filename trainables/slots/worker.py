@@ -18,7 +18,7 @@ from trainables.errors import DataError
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slots.actors import count_kernel_kills
-from trainables.slots.mailbox import Reference, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.mailbox import Failure, Reference, RunSpec, TrainRequest, TrainResponse, WorkerHandle
 from trainables.slots.node_copies import local_copy
 from trainables.storage.files import Place, StorageError, place, store_errors
 from trainables.training.checkpoint import CheckpointError
@@ -83,13 +83,13 @@ def serve(config: dict[str, Any]) -> None:
                 response = _advance(request, run, stepped)
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
-            response = TrainResponse(request.number, {}, "nan", str(error))
+            response = TrainResponse(request.number, {}, Failure.NAN, str(error))
         except (DataError, StorageError) as error:
-            response = TrainResponse(request.number, {}, "error", str(error), fatal=error)
+            response = TrainResponse(request.number, {}, Failure.ERROR, str(error), fatal=error)
         except Exception as error:
-            response = TrainResponse(request.number, {}, _reason(error), f"{type(error).__name__}: {error}")
+            response = TrainResponse(request.number, {}, _classify(error), f"{type(error).__name__}: {error}")
         # The ranks that wait in a collective which this one has left can only be freed by a new group.
-        group_ends = response.failure not in (None, "nan") and parallel.size() > 1
+        group_ends = response.failure not in (None, Failure.NAN) and parallel.size() > 1
         if parallel.rank() == 0 or group_ends:
             response = replace(response, busy_s=time.monotonic() - began, setup_s=setup_s)
             ray.get(mailbox.put_response.remote(response, group_ends))
@@ -149,10 +149,10 @@ class _Pulse:
         self._trains.set()
 
 
-def _reason(error: Exception) -> str:
-    """Why a run failed, see `TrainResponse.failure`."""
+def _classify(error: Exception) -> Failure:
+    """Why a run failed."""
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
-    return "out_of_memory" if memory else "error"
+    return Failure.OUT_OF_MEMORY if memory else Failure.ERROR
 
 
 def _start(

@@ -15,7 +15,8 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.plots import Plot
-from search.studies.reasons import describe_reason
+from search.studies.bootstrap import Verdict
+from search.studies.study import describe_reason
 from trainables.storage.files import write_atomic
 
 
@@ -24,7 +25,8 @@ class _Section:
     """What the page tells of one model size."""
 
     model: str
-    verdict: str
+    verdict: Verdict | None
+    verdict_words: str
     words: str
     cost: str
     failures: list[tuple[str, str]]
@@ -81,7 +83,8 @@ def _section(search: LoadedSearch, size: ModelResult) -> _Section:
     schedule = search.folder / f"best_schedule.{size.searched.slug}.yaml"
     return _Section(
         size.model,
-        verdict.value if verdict is not None else "not confirmed",
+        verdict,
+        verdict.words if verdict is not None else "not confirmed",
         words[0].upper() + words[1:],
         describe_costs(entry),
         _failures(entry),

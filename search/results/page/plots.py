@@ -116,9 +116,9 @@ def verdicts(sizes: Sequence[ModelResult], space: Space) -> Plot | None:
             },
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 11},
-            name=verdict.value,
+            name=verdict.words,
         )
-        rows += [[model, arm, d.mean, d.low, d.high, verdict.value] for (model, arm), d in own.items()]
+        rows += [[model, arm, d.mean, d.low, d.high, verdict.words] for (model, arm), d in own.items()]
     if not rows or space.confirmation is None:
         return None
     figure.add_vline(x=0, line_width=1, line_color="#808080")

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.results.stopping_audit import audit_stopping
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
 from tests.studies import ask, fail, run, search
 

@@ -17,8 +17,9 @@ from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, load
 from search.studies.bootstrap import Verdict
-from search.studies.reasons import LOSING
+from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import Candidate
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
 from trainables.config.recipe import load_recipe
@@ -92,7 +93,7 @@ def test_each_trial_is_told_with_its_cost(asked: Space, size: ModelResult) -> No
 
 def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> None:
     asked = space(confirmation=None)
-    study = SearchStudy(tmp_path / "study.journal", MODEL, asked)
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
     study.prepared(FULL_TOKENS)
     for _ in range(2):
         candidate = study.ask()
@@ -276,7 +277,7 @@ def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
 
 def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
     asked = space(confirmation=None)
-    study = SearchStudy(tmp_path / "study.journal", MODEL, asked)
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
     while (candidate := study.ask()) is not None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
     assert describe_result(ModelResult(study, None), asked) == "no trial ran to its end; failed: nan (8)"

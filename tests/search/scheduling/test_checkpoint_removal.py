@@ -21,7 +21,7 @@ def test_checkpoints_of_trials_that_have_ended_are_removed(scheme: str, tmp_path
     for folder in (checkpoints / study.slug / "0", *kept):
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
-    study.tell(0, TrialState.FAIL, "slot lost")
+    study.tell(0, TrialState.FAIL, "slot_lost")
     remove_checkpoints([study], place(f"{scheme}{checkpoints}"), remove)
     assert [path.parent for path in sorted(checkpoints.rglob("manifest.json"))] == kept
 
@@ -29,7 +29,7 @@ def test_checkpoints_of_trials_that_have_ended_are_removed(scheme: str, tmp_path
 def test_no_empty_folder_is_left(tmp_path: Path) -> None:
     study = search(tmp_path)
     assert study.ask() is not None
-    study.tell(0, TrialState.FAIL, "slot lost")
+    study.tell(0, TrialState.FAIL, "slot_lost")
     (tmp_path / "checkpoints" / study.slug / "0").mkdir(parents=True)
     remove_checkpoints([study], tmp_path / "checkpoints", remove)
     assert not (tmp_path / "checkpoints").exists()

@@ -18,10 +18,11 @@ from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import _StudyScheduler
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import TrialStudy, reason_of
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
-from trainables.slots.mailbox import TrainResponse
+from trainables.slots.mailbox import Failure, TrainResponse
 from trainables.slots.slot import NoRoomError, SlotReport
 from trainables.storage.files import StorageError
 
@@ -32,7 +33,7 @@ def trial_loop(
     folder: Path, slots: int = 1, observer: Any = None, interruption: Interruption | None = None
 ) -> tuple[TrialLoop, SearchStudy]:
     folder.mkdir(exist_ok=True)
-    study = SearchStudy(folder / "study.journal", MODEL, space())
+    study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space())
     interruption = interruption or Interruption()
     return TrialLoop([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
@@ -131,7 +132,7 @@ def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     assert opened.begin("a") is not None
     trial = mock.Mock(trial_id="a")
-    opened.report(trial, not_evaluated(failure="out_of_memory", detail="CUDA out of memory"))
+    opened.report(trial, not_evaluated(failure=Failure.OUT_OF_MEMORY, detail="CUDA out of memory"))
     assert opened.decisions() == [(trial, False)]
     assert study.study.trials[0].user_attrs["reason"] == "out_of_memory"
     assert not opened.finished
@@ -170,7 +171,7 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     opened.begin("a")
     trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
-    opened.report(trial, not_evaluated(failure="error", detail=str(error), fatal=error))
+    opened.report(trial, not_evaluated(failure=Failure.ERROR, detail=str(error), fatal=error))
     assert opened.decisions() == [(trial, False)]
     assert opened.error is error
     assert opened.finished
@@ -186,7 +187,7 @@ def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Pat
         opened.report(trial, evaluated(TOKENS, 1.0))
     assert [goes_on for _, goes_on in opened.decisions()] == [True, True]
     error = StorageError(errno.EIO, "Please reduce your request rate.", "s3://bucket/runs")
-    opened.report(trials[0], not_evaluated(failure="error", fatal=error))
+    opened.report(trials[0], not_evaluated(failure=Failure.ERROR, fatal=error))
     assert opened.decisions() == [(trials[0], False)]
     assert opened.interruption.asked
     assert opened.interruption.reason == "[Errno 5] Please reduce your request rate.: 's3://bucket/runs'"

@@ -6,6 +6,7 @@ import pytest
 from search.arms import BASELINE
 from search.studies.arm_spaces import arms_of, dimensions
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import device_s_of
 from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ask, fail, run, run_all, search, space
 from trainables.config.training import REGULARIZERS
@@ -121,7 +122,7 @@ def test_what_is_stopped_early_leaves_tokens_for_more_trials(tmp_path: Path) -> 
 
 def test_hours_end_the_search_of_a_size(tmp_path: Path) -> None:
     clock, limited = Clock(), space(budget={"trials": 8, "epochs": 8, "hours": 1.0})
-    study = SearchStudy(tmp_path / "study.journal", MODEL, limited, clock=clock)
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)
     study.prepared(FULL_TOKENS)
     clock.now = 9000.0
     first = ask(study)
@@ -141,13 +142,13 @@ def test_hours_end_the_search_of_a_size(tmp_path: Path) -> None:
 def test_the_time_between_an_interruption_and_its_end_does_not_count(tmp_path: Path) -> None:
     limited = space(budget={"trials": 8, "epochs": 8, "hours": 1.0})
     clock = Clock()
-    study = SearchStudy(tmp_path / "study.journal", MODEL, limited, clock=clock)
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)
     study.prepared(FULL_TOKENS)
     first = ask(study)
     clock.now = 3000.0
     run(study, first, [5.0] * 8)
     clock.now = 50_000.0
-    resumed = SearchStudy(tmp_path / "study.journal", MODEL, limited, clock=clock)
+    resumed = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)
     assert resumed.elapsed_s == 3000.0
     ask(resumed)
     clock.now += 500
@@ -229,7 +230,7 @@ def test_what_a_larger_budget_found_is_handed_on_as_well(tmp_path: Path) -> None
 
 def test_tokens_are_kept_to_before_a_trials_are_known(tmp_path: Path) -> None:
     limited = space(budget={"trials": 8, "epochs": 8, "tokens": FULL_TOKENS})
-    study = SearchStudy(tmp_path / "study.journal", MODEL, limited)
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited)
     begun = [ask(study), ask(study)]
     assert [candidate.arm for candidate in begun] == ["none", "entrodrop"]
     assert study.ask() is None

@@ -10,6 +10,7 @@ from search.arms import BASELINE
 from search.studies.bootstrap import Verdict, difference
 from search.studies.confirmation import Confirmation, sentence
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import Candidate
 from tests.studies import ask, fail, run, run_all, search, space
 from trainables.settings import Settings
@@ -34,7 +35,7 @@ def searched(folder: Path, **changes: Any) -> tuple[SearchStudy, Confirmation]:
     """A search that has ended, and what confirms it."""
     study = search(folder, **changes)
     run_all(study, validation, 2)
-    return study, Confirmation(folder / "study.journal", study, space(**changes))
+    return study, Confirmation(open_journal(folder / "study.journal"), study, space(**changes))
 
 
 def measured(loss: float, seed: int, documents: int = 6) -> dict[str, Any]:
@@ -86,10 +87,10 @@ def test_one_model_of_each_setting_is_kept_where_the_space_asks(tmp_path: Path) 
     assert kept is not None
     assert (kept.user_attrs["seed"], kept.user_attrs["arm"]) == (1, chosen)
     at_the_end = Confirmation(
-        tmp_path / "other.journal", study, space(tracking={"register_as": "m"}, objective="final")
+        open_journal(tmp_path / "other.journal"), study, space(tracking={"register_as": "m"}, objective="final")
     )
     assert ask(at_the_end).keeps == "final"
-    unasked = Confirmation(tmp_path / "third.journal", study, space())
+    unasked = Confirmation(open_journal(tmp_path / "third.journal"), study, space())
     assert ask(unasked).keeps is None
 
 
@@ -116,7 +117,7 @@ def test_of_each_arm_the_best_settings_and_the_baseline_once(tmp_path: Path) -> 
 def test_a_searched_learning_rate_is_given_to_the_baseline_as_well(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
     study = search(tmp_path, **changes)
-    confirmation = Confirmation(tmp_path / "study.journal", study, space(**changes))
+    confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(**changes))
     planned = confirmation.planned
     run_all(study, validation, 2)
     own, best, _, tuned = confirmation.contestants
@@ -128,7 +129,7 @@ def test_a_searched_learning_rate_is_given_to_the_baseline_as_well(tmp_path: Pat
 
 def test_nothing_is_confirmed_before_the_search_has_ended(tmp_path: Path) -> None:
     study = search(tmp_path)
-    confirmation = Confirmation(tmp_path / "study.journal", study, space())
+    confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space())
     assert confirmation.contestants == []
     assert not confirmation.exhausted
     run_all(study, validation, 2)
@@ -143,7 +144,7 @@ def test_without_a_setting_or_a_baseline_there_is_nothing_to_confirm(tmp_path: P
             fail(study, candidate)
         else:
             run(study, candidate, [5.0] * 2)
-    confirmation = Confirmation(tmp_path / "study.journal", study, space())
+    confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space())
     assert (confirmation.contestants, confirmation.planned, confirmation.ended) == ([], 0, True)
     assert confirmation.ask() is None
     assert (confirmation.comparisons(), confirmation.chosen()) == ({}, None)
@@ -177,7 +178,7 @@ def test_an_interrupted_confirmation_goes_on_under_the_same_numbers(tmp_path: Pa
     begun = confirm(confirmation, runs=4)
     left = ask(confirmation)
     confirmation.report(left.number, {"tokens": 100, "high_entropy_loss": 4.0})
-    reopened = Confirmation(tmp_path / "study.journal", search(tmp_path), space())
+    reopened = Confirmation(open_journal(tmp_path / "study.journal"), search(tmp_path), space())
     assert reopened.contestants == confirmation.contestants
     assert not reopened.ended
     rest = confirm(reopened)
@@ -359,5 +360,5 @@ def test_the_same_setting_is_not_confirmed_twice(tmp_path: Path) -> None:
     schedule = {"entropy_threshold": {"quantile": 0.5}, "mask_ratio": [0.2, 0.5], "curriculum": {"shape": "linear"}}
     study = search(tmp_path, schedule=schedule)
     run_all(study, lambda candidate: 5.0 - candidate.parameters.get("mask_ratio", 0.0), 1)
-    confirmation = Confirmation(tmp_path / "study.journal", study, space(schedule=schedule))
+    confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(schedule=schedule))
     assert [c.parameters.get("mask_ratio") for c in confirmation.contestants] == [None, 0.5, 0.2]

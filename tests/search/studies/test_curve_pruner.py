@@ -5,8 +5,7 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
-from search.studies.pruners import chance_below
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU, chance_below
 from search.studies.search_study import SearchStudy
 from tests.studies import ask, run, search
 

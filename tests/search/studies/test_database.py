@@ -14,10 +14,10 @@ from sqlalchemy import Engine, event
 from search.interruption import Interruption
 from search.results.model_result import ModelResult
 from search.scheduling.trial_loop import TrialLoop
-from search.session import _studies
+from search.session import _connect_database
 from search.space import load, to_store
 from search.studies.search_study import SearchStudy
-from search.studies.storage import Database, DatabaseError, connect_database
+from search.studies.storage import DatabaseError, StudyStorage, connect_database
 from tests.search.commands import SMALL
 from tests.search.fed import fed, space
 from tests.search.scheduling.test_tune_adapter import EVALUATIONS, TOKENS, _Killed, _Slots, table
@@ -38,7 +38,7 @@ def quick() -> Iterator[None]:
     event.remove(Engine, "connect", asynchronous)
 
 
-def database(folder: Path, search: str = "fed") -> Database:
+def database(folder: Path, search: str = "fed") -> StudyStorage:
     return connect_database(f"sqlite:///{folder}/studies.db", search)
 
 
@@ -125,19 +125,19 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(url: str, expected
     assert "hunter2" not in str(caught.value)
     (tmp_path / "space.yaml").write_text(SMALL + f"study:\n  storage: {url}\n")
     with pytest.raises(ConfigError, match=r"space\.yaml:\d+: study\.storage: given .*; allowed: the URL") as told:
-        _studies(load(tmp_path / "space.yaml"), tmp_path)
+        _connect_database(load(tmp_path / "space.yaml"), tmp_path)
     assert "hunter2" not in str(told.value)
     assert "hunter2" not in str(to_store(load(tmp_path / "space.yaml").config))
 
 
-def test_a_search_does_not_go_on_in_the_studies_of_another_of_its_name(tmp_path: Path) -> None:
+def test_a_search_does_not_go_on_in_the_connect_database_of_another_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SMALL + f"name: fed\nstudy: {{storage: 'sqlite:///{tmp_path}/studies.db'}}\n")
     space_file = load(tmp_path / "space.yaml")
-    studies = _studies(space_file, tmp_path)
-    assert isinstance(studies, Database)
+    studies = _connect_database(space_file, tmp_path)
+    assert studies is not None
     SearchStudy(studies, MODEL, space())
     with pytest.raises(ConfigError, match=r"name: given 'fed'; allowed: a name that no search has in study\.storage"):
-        _studies(space_file, tmp_path)
+        _connect_database(space_file, tmp_path)
     # With --resume there is the record of a search.
     (tmp_path / "resolved.yaml").write_text("")
-    assert isinstance(_studies(space_file, tmp_path), Database)
+    assert _connect_database(space_file, tmp_path) is not None

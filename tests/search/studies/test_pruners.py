@@ -4,8 +4,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.studies.pruners import RungPruner, has_plateaued, is_audited, rungs, value_at
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU, RungPruner, has_plateaued, is_audited, rungs, value_at
 from tests.studies import ask, run, search
 
 

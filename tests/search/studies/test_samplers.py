@@ -9,6 +9,7 @@ import pytest
 
 from search.studies.samplers import ArmSampler
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from tests.studies import FULL_TOKENS, MODEL, ask, fail, run, space
 
 # Fitting Gaussian processes takes a second a test.
@@ -164,7 +165,7 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
 
     def opened(folder: str) -> SearchStudy:
         (tmp_path / folder).mkdir(exist_ok=True)
-        study = SearchStudy(tmp_path / folder / "study.journal", MODEL, asked)
+        study = SearchStudy(open_journal(tmp_path / folder / "study.journal"), MODEL, asked)
         study.prepared(FULL_TOKENS)
         return study
 
@@ -194,8 +195,8 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
 
 
 def test_an_interrupted_trial_comes_first_with_its_settings(tmp_path: Path) -> None:
-    study = SearchStudy(tmp_path / "study.journal", MODEL, space())
+    study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, space())
     ask(study)
     left = ask(study)
-    again = SearchStudy(tmp_path / "study.journal", MODEL, space())
+    again = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, space())
     assert [ask(again).number, ask(again)] == [0, left]

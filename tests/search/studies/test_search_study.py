@@ -9,8 +9,9 @@ from search.results.files import best_schedule, write_results
 from search.results.model_result import ModelResult
 from search.space import Space, load
 from search.studies.arm_spaces import ENTRODROP, REGULARIZED
-from search.studies.reasons import LOSING, PLATEAU
+from search.studies.pruners import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
+from search.studies.storage import open_journal
 from search.studies.study import objective_value
 from tests import ROOT
 from trainables.config.recipe import load_recipe
@@ -27,7 +28,7 @@ def space(**changes: Any) -> Space:
 
 
 def study(folder: Path, **changes: Any) -> SearchStudy:
-    opened = SearchStudy(folder / "study.journal", MODEL, space(**changes))
+    opened = SearchStudy(open_journal(folder / "study.journal"), MODEL, space(**changes))
     opened.prepared(800)
     return opened
 
@@ -184,7 +185,7 @@ def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
 
 def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> None:
     # The numbers in LOG.md depend on the names and on their order.
-    opened = SearchStudy(tmp_path / "study.journal", MODEL, load(MATH).config)
+    opened = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, load(MATH).config)
     opened.prepared(800)
     candidates = [opened.ask() for _ in range(3)]
     assert list(candidates[1].parameters) == [  # type: ignore[union-attr]
@@ -243,7 +244,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert text is not None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
-    again = SearchStudy(tmp_path / "again.journal", MODEL, load(tmp_path / "best.yaml").config)
+    again = SearchStudy(open_journal(tmp_path / "again.journal"), MODEL, load(tmp_path / "best.yaml").config)
     again.prepared(800)
     first, second = again.ask(), again.ask()
     assert first is not None

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from search.studies.reasons import PLATEAU
+from search.studies.pruners import PLATEAU
 from tests.studies import ask, fail, run, search
 
 BOTH = ["high_entropy_loss", "loss"]

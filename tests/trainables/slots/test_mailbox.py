@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from trainables.slots.mailbox import Mailbox, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.mailbox import Failure, Mailbox, RunSpec, TrainRequest, TrainResponse, WorkerHandle
 
 
 def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -70,7 +70,7 @@ def test_a_worker_that_dies_when_its_nodes_kernel_has_ended_one_was_out_of_memor
         assert await group.lost() == 1
         group.kills["b"] += 1
         await group.mailbox.group_failed(None, False, [1])
-        assert await group.failure(1) == "out of memory"
+        assert await group.failure(1) == Failure.OUT_OF_MEMORY
         # A group that died while it started says nothing new.
         await group.request(2)
         await group.mailbox.group_failed(None, False, [1])
@@ -86,7 +86,7 @@ def test_the_end_of_a_group_is_answered_once(monkeypatch: pytest.MonkeyPatch) ->
         group = await begun(monkeypatch)
         group.kills["b"] += 1
         # As after a hang, when the slot kills the workers; or when one of them has told of it already.
-        await group.mailbox.put_response(TrainResponse(1, {}, "hang"), group_ends=True)
+        await group.mailbox.put_response(TrainResponse(1, {}, Failure.HANG), group_ends=True)
         await group.request(2)
         await group.mailbox.group_failed(None, False, [0, 1])
         assert await group.failure(2) is None

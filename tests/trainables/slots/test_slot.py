@@ -22,7 +22,7 @@ from trainables.parallel import rank, size
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ModelSettings
 from trainables.slots.actors import ACTOR_DIED
-from trainables.slots.mailbox import TrainResponse
+from trainables.slots.mailbox import Failure, TrainResponse
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.slots.slot import NoRoomError, Slot, SlotReport
 from trainables.slots.worker import StorageError, serve
@@ -187,8 +187,8 @@ def test_a_bell_that_was_lost_is_told_anew(slot: Slot, tmp_path: Path, warm: War
     assert ray.get(stop_signal.should_exit.remote())
 
 
-ENDED = TrainResponse(1, {}, "out_of_memory", "running low on memory", ended=True)
-SHORT = TrainResponse(1, {}, "out_of_memory", "not enough on the GPU")
+ENDED = TrainResponse(1, {}, Failure.OUT_OF_MEMORY, "running low on memory", ended=True)
+SHORT = TrainResponse(1, {}, Failure.OUT_OF_MEMORY, "not enough on the GPU")
 DONE = TrainResponse(1, {"loss": 1.0})
 
 
@@ -230,7 +230,7 @@ def test_times_are_told(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
 
 def test_an_exception_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, RAISES)
-    assert (last.response.failure, last.response.detail) == ("error", "ZeroDivisionError: by zero")
+    assert (last.response.failure, last.response.detail) == (Failure.ERROR, "ZeroDivisionError: by zero")
     assert goes_on(slot, tmp_path, warm)
 
 
@@ -258,14 +258,14 @@ def _halved(reports: list[SlotReport], warm: WarmModel, seed: int) -> None:
 
 def test_out_of_memory_twice_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, NEVER_ENOUGH_MEMORY)
-    assert (last.response.failure, last.accumulation) == ("out_of_memory", 2)
+    assert (last.response.failure, last.accumulation) == (Failure.OUT_OF_MEMORY, 2)
     assert goes_on(slot, tmp_path, warm)
 
 
 def test_a_hang_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     began = time.monotonic()
     *_, last = train(slot, tmp_path, HANGS)
-    assert last.response.failure == "hang"
+    assert last.response.failure == Failure.HANG
     assert HANG_S < time.monotonic() - began < HANG_S + 60
     assert goes_on(slot, tmp_path, warm)
 
@@ -276,7 +276,7 @@ def test_a_trial_goes_on_after_its_worker_died(slot: Slot, tmp_path: Path, warm:
 
 def test_a_trial_whose_workers_die_again_and_again_fails(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, DIES)
-    assert (last.response.failure, last.response.detail) == ("worker_lost", "2 worker groups lost")
+    assert (last.response.failure, last.response.detail) == (Failure.WORKER_LOST, "2 worker groups lost")
     assert goes_on(slot, tmp_path, warm)
 
 
@@ -299,7 +299,7 @@ def test_a_trial_that_is_resumed_repeats_only_its_last_evaluation(slot: Slot, tm
 def test_two_workers_go_on_after_one_died_and_one_raised(pair: Slot, tmp_path: Path, warm: WarmModel) -> None:
     assert expected(warm, DIES_ONCE) == losses(train(pair, tmp_path, DIES_ONCE))
     *_, last = train(pair, tmp_path, RAISES)
-    assert (last.response.failure, last.response.detail) == ("error", "ZeroDivisionError: by zero")
+    assert (last.response.failure, last.response.detail) == (Failure.ERROR, "ZeroDivisionError: by zero")
     assert goes_on(pair, tmp_path, warm)
     _interrupted(pair, tmp_path, warm)
 

@@ -3,16 +3,17 @@ from unittest import mock
 import pytest
 import torch
 
-from trainables.slots.worker import _keep_to, _reason
+from trainables.slots.mailbox import Failure
+from trainables.slots.worker import _classify, _keep_to
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert _reason(caught.value) == "out of memory"
-    assert _reason(torch.OutOfMemoryError("CUDA out of memory")) == "out of memory"
-    assert _reason(MemoryError()) == "out of memory"
-    assert _reason(ValueError("shape")) == "error"
+    assert _classify(caught.value) == Failure.OUT_OF_MEMORY
+    assert _classify(torch.OutOfMemoryError("CUDA out of memory")) == Failure.OUT_OF_MEMORY
+    assert _classify(MemoryError()) == Failure.OUT_OF_MEMORY
+    assert _classify(ValueError("shape")) == Failure.ERROR
 
 
 def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,5 +37,5 @@ def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkey
     ],
 )
 def test_memory_that_cuda_itself_does_not_get_is_told_from_other_errors(text: str) -> None:
-    assert _reason(RuntimeError(text)) == "out of memory"
-    assert _reason(RuntimeError("CUDA error: device-side assert triggered")) == "error"
+    assert _classify(RuntimeError(text)) == Failure.OUT_OF_MEMORY
+    assert _classify(RuntimeError("CUDA error: device-side assert triggered")) == Failure.ERROR
