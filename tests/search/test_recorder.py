@@ -17,7 +17,14 @@ def test_no_password_of_a_failure_or_a_setting_is_told_or_written(tmp_path: Path
     assert candidate is not None
     progress, events = mock.Mock(), tmp_path / "events.jsonl"
     record = Recorder(progress, mock.Mock(), events)
-    data = {"source": "files", "path": "https://me:hunter2@mirror/a.jsonl", "template": "{a}", "train": 4, "validation": 4, "test": 4}
+    data = {
+        "source": "files",
+        "path": "https://me:hunter2@mirror/a.jsonl",
+        "template": "{a}",
+        "train": 4,
+        "validation": 4,
+        "test": 6,
+    }
     asked = space(data=data, tracking={"uri": "http://me:hunter2@host"})
     record.search_started(asked, {}, "search.run --set tracking.uri=http://me:hunter2@host")
     record.prepared(study.model, "0" * 64)
