@@ -16,7 +16,7 @@ from search.results.model_result import ModelResult
 from search.results.stopping_audit import audit_stopping
 from search.space import Space
 from search.studies.bootstrap import Verdict
-from search.studies.confirmation import point_of
+from search.studies.comparison import point_of
 from search.studies.search_study import SearchStudy
 from trainables.storage.files import replace_atomic
 

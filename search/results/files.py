@@ -13,7 +13,7 @@ from search.arms import BASELINE
 from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
 from search.space import Space, to_store
-from search.studies.confirmation import point_of, sentence
+from search.studies.comparison import point_of, sentence
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed

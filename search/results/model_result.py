@@ -7,7 +7,8 @@ from functools import cached_property
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.bootstrap import Difference, Verdict
-from search.studies.confirmation import Comparison, Confirmation, point_of
+from search.studies.comparison import Comparison, point_of
+from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
 from search.studies.study import TrialStudy

@@ -3,78 +3,32 @@
 The setting of each arm and its stopping point are chosen on the validation split; then the test split is read once.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import dimensions
-from search.studies.bootstrap import Difference, Verdict, difference
+from search.studies.bootstrap import Difference
+from search.studies.comparison import (
+    FEWEST,
+    POINTS,
+    Comparison,
+    Contestant,
+    compare,
+    mean_losses,
+    measures_of,
+    point_of,
+    test_losses,
+)
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy
 from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
-
-# The weights that the test split is read with: of the evaluation of least validation loss, and the last ones.
-POINTS = ("best", "final")
-# Runs that an interval can be made from, and documents.
-_FEWEST = 2
-
-
-def point_of(space: Space) -> str:
-    """The evaluation that the verdict is about."""
-    return "final" if space.objective == "final" else "best"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A setting that is trained again.
-
-    Attributes:
-        trial: of the search; None for one that the search has not tried.
-        settings: of that trial; only its seed will differ.
-    """
-
-    arm: str
-    trial: int | None
-    parameters: dict[str, Any]
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An arm's chosen setting on the test split, against the baseline's.
-
-    Attributes:
-        validation: mean objective over the seeds, in nats, by which it was chosen.
-        losses: for each point and measure the mean over the seeds, in nats.
-        differences: for each point and measure, to the baseline; empty for the baseline itself.
-        seeds: that both were trained with.
-    """
-
-    contestant: Contestant
-    validation: float
-    losses: dict[str, dict[str, float]]
-    differences: dict[str, dict[str, Difference]]
-    seeds: int
-
-    def to_json(self) -> dict[str, Any]:
-        differences = {p: {m: asdict(d) for m, d in values.items()} for p, values in self.differences.items()}
-        return {
-            "trial": self.contestant.trial,
-            "params": self.contestant.parameters,
-            "validation": self.validation,
-            "test": self.losses,
-            "against_none": differences,
-            "seeds": self.seeds,
-        }
 
 
 class Confirmation(TrialStudy):
@@ -186,22 +140,23 @@ class Confirmation(TrialStudy):
         measures whose tokens are all in one document. Without high-entropy tokens in two there is no comparison."""
         if (baseline := self._choice(BASELINE)) is None:
             return {}
-        found = {}
+        theirs, comparisons = self._runs(baseline), {}
         for arm in self._searched.arms:
             if (choice := self._choice(arm)) is None:
                 continue
-            theirs, ours = self._runs(baseline), self._runs(choice)
-            seeds = sorted(theirs.keys() & ours.keys())
-            if len(seeds) < _FEWEST:
+            ours = self._runs(choice)
+            common = [ours[seed] for seed in sorted(theirs.keys() & ours.keys())]
+            if len(common) < FEWEST or "high_entropy_loss" not in measures_of(common[0], POINTS[0]):
                 continue
-            pairs = [(ours[seed], theirs[seed]) for seed in seeds]
-            if "high_entropy_loss" not in _measures(pairs[0][0], POINTS[0]):
-                continue
-            means = {point: _means([run for run, _ in pairs], point) for point in POINTS}
-            among = sum(c.arm == arm for c in self.contestants)
-            differences = {} if arm == BASELINE else {p: self._differences(pairs, p, among) for p in POINTS}
-            found[arm] = Comparison(self.contestants[choice], self._validation(choice), means, differences, len(seeds))
-        return found if BASELINE in found else {}
+            among = sum(contestant.arm == arm for contestant in self.contestants)
+            comparisons[arm] = Comparison(
+                self.contestants[choice],
+                self._validation(choice),
+                {point: mean_losses(common, point) for point in POINTS},
+                {} if arm == BASELINE else {p: compare(ours, theirs, p, self._confidence(among)) for p in POINTS},
+                len(common),
+            )
+        return comparisons if BASELINE in comparisons else {}
 
     @property
     def among(self) -> int:
@@ -215,9 +170,13 @@ class Confirmation(TrialStudy):
         baseline, choice = self._choice(BASELINE), self._choice(chosen)
         assert baseline is not None
         assert choice is not None
-        theirs, ours = self._runs(baseline), self._runs(choice)
-        pairs = [(ours[seed], theirs[seed]) for seed in sorted(theirs.keys() & ours.keys())]
-        return {p: self._differences(pairs, p, self.among, ("high_entropy_loss",))["high_entropy_loss"] for p in POINTS}
+        ours, theirs, measure = self._runs(choice), self._runs(baseline), "high_entropy_loss"
+        confidence = self._confidence(self.among)
+        return {point: compare(ours, theirs, point, confidence, [measure])[measure] for point in POINTS}
+
+    def _confidence(self, among: int) -> float:
+        """Of an interval that holds for so many settings together (Bonferroni)."""
+        return 1 - (1 - self._how.confidence) / among
 
     def chosen(self) -> str | None:
         """The arm of the best setting, the baseline apart, by the validation split."""
@@ -243,81 +202,11 @@ class Confirmation(TrialStudy):
         """The mean objective over the seeds that all contestants have, if there are any: one that lost a bad seed must
         not gain by it."""
         every = [self._runs(i) for i in range(len(self.contestants))]
-        common = set.intersection(*(set(runs) for runs in every if len(runs) >= _FEWEST))
+        common = set.intersection(*(set(runs) for runs in every if len(runs) >= FEWEST))
         runs = self._runs(contestant)
         return statistics.fmean(self.value(runs[seed].number) for seed in common or runs)
 
     def _choice(self, arm: str) -> int | None:
         """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
-        known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i)) >= _FEWEST]
+        known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i)) >= FEWEST]
         return min(known, key=lambda i: (self._validation(i), i), default=None)
-
-    def _differences(
-        self,
-        pairs: Sequence[tuple[FrozenTrial, FrozenTrial]],
-        point: str,
-        among: int,
-        measures: Sequence[str] | None = None,
-    ) -> dict[str, Difference]:
-        """Args: among: settings that this one was chosen among."""
-        confidence = 1 - (1 - self._how.confidence) / among
-        found = {}
-        for measure in measures or _measures(pairs[0][0], point):
-            ours_SK, theirs_SK = (
-                np.array([_documents(pair[side], point, measure)[0] for pair in pairs]) for side in (0, 1)
-            )
-            tokens_K = np.array(_documents(pairs[0][0], point, measure)[1])
-            found[measure] = difference(ours_SK, theirs_SK, tokens_K, confidence)
-        return found
-
-
-def _measures(run: FrozenTrial, point: str) -> list[str]:
-    """The measures that documents enough have tokens of."""
-    read = run.user_attrs["test"][point]
-    names = [*read["test"], *(["general_loss"] if "general" in read else [])]
-    return [name for name in names if sum(n > 0 for n in _documents(run, point, name)[1]) >= _FEWEST]
-
-
-def _documents(run: FrozenTrial, point: str, measure: str) -> tuple[list[float], list[float]]:
-    """A measure's sums and counts for each document of the test split, or of the general one."""
-    read = run.user_attrs["test"][point]
-    values = read["general"]["loss"] if measure == "general_loss" else read["test"][measure]
-    return values["sums"], values["counts"]
-
-
-def test_losses(run: FrozenTrial, point: str) -> dict[str, float]:
-    """What a run read of the test split: for each measure the mean over all documents, in nats; NaN without any token.
-
-    Args:
-        point: one of POINTS.
-    """
-
-    def mean(measure: str) -> float:
-        sums, counts = _documents(run, point, measure)
-        return sum(sums) / sum(counts) if sum(counts) else math.nan
-
-    return {measure: mean(measure) for measure in _measures(run, point)}
-
-
-def _means(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
-    read = [test_losses(run, point) for run in runs]
-    return {measure: statistics.fmean(losses[measure] for losses in read) for measure in read[0]}
-
-
-def sentence(chosen: str, best: Comparison, found: Difference, among: int, confidence: float) -> str:
-    """What to use, and how sure that is.
-
-    Args:
-        found: the verdict's difference, at the point of the objective.
-        among: settings that this one was chosen among.
-    """
-    named = f"trial {best.contestant.trial} ({chosen})" if best.contestant.trial is not None else chosen
-    interval = f"{found.mean:+.4f} nats, {100 * confidence:g}% interval {found.low:+.4f} to {found.high:+.4f}"
-    choice = f", best of {among} settings" if among > 1 else ""
-    against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds{choice}"
-    match found.verdict:
-        case Verdict.BETTER:
-            return f"use {named}: {found.verdict.words} ({against})"
-        case Verdict.WORSE:
-            return f"use no dropout: {named} is {found.verdict.words} ({against})"
-    return f"use no dropout, or {named}: {found.verdict.words} ({against})"

@@ -16,7 +16,7 @@ from search.results.model_result import ModelResult
 from search.results.summary import as_plain_study, common_parameters
 from search.space import Space
 from search.studies.bootstrap import Verdict
-from search.studies.confirmation import point_of
+from search.studies.comparison import point_of
 from search.studies.study import TrialStudy
 from trainables.curriculum import curriculum_from
 

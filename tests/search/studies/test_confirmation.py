@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 
 from search.arms import BASELINE
 from search.studies.bootstrap import Verdict, difference
-from search.studies.confirmation import Confirmation, sentence
+from search.studies.comparison import sentence
+from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate
