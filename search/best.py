@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.studies.bootstrap import Verdict
-from search.tracking.mlflow_runs import SQLITE, new_client
-from search.tracking.tracker import tracking_uri
+from search.tracking.mlflow_runs import SQLITE, new_client, tracking_uri
 from trainables.config.command_line import exit_code, invocation
 from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line

@@ -21,7 +21,7 @@ from search.cluster.ray_runtime import join_or_start_ray
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
 from search.output.events import Evaluations, Events
-from search.output.folder import EVENTS, JOURNAL, OUTBOX, REPORT, RESOLVED, SPACE, Output
+from search.output.folder import EVENTS, JOURNAL, REPORT, RESOLVED, SPACE, Output
 from search.progress.console import ProgressConsole
 from search.recorder import Recorder
 from search.results.archive import LoadedSearch
@@ -43,8 +43,8 @@ from search.studies.storage import (
     describe_error,
     open_journal,
 )
-from search.sync import sync_command, undelivered
-from search.tracking import Tracker
+from search.sync import describe_undelivered, sync_command
+from search.tracking.delivery import Delivery
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
@@ -185,15 +185,15 @@ def _search(
     studies_storage = database or open_journal(output / JOURNAL)
     sizes = open_results(studies_storage, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
-    tracker = Tracker(space.tracking.uri, space.tracking.experiment, output / OUTBOX)
+    delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
     planned = {study.name: study.planned for study in studies}
     with ProgressConsole(console, planned) as progress, ExitStack() as stack:
         interruption.tell = progress.note
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.state.follow)
             progress.state.begun(planned)
-        record = Recorder(progress, tracker, output / EVENTS)
-        record.search_started(space, planned, {SPACE: text, RESOLVED: stored}, resume_command)
+        record = Recorder(progress, delivery, output / EVENTS)
+        record.search_started(space, planned, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
         preparing = DataPreparation(space, splits, models)
@@ -238,8 +238,8 @@ def _search(
     }
     flush_timeout = _HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT
     # The summary names runs, and is itself kept in MLflow: what came before is delivered first.
-    tracker.flush(flush_timeout)
-    summary = summarize(sizes, space, parameters, timing, record.run_id)
+    delivery.flush(flush_timeout)
+    summary = summarize(sizes, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
     if not interrupted:
         for model in models:
             prepared = preparing.result(model)
@@ -259,11 +259,10 @@ def _search(
         missing = register_models(where, space, sizes, record)
     words = "\n".join(f"- **{size.model}**: {describe_result(size, space)}" for size in sizes)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
-    delivered = tracker.close(flush_timeout)
-    record.close()
+    delivered = delivery.close(flush_timeout)
     if not delivered:
-        print(f"{undelivered(tracker)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
-    return _Found(sizes, summary, files, missing, interrupted, tracker.tracking_uri)
+        print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
+    return _Found(sizes, summary, files, missing, interrupted, delivery.tracking_uri)
 
 
 @dataclass

@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
-from search.output.events import Events
+from search.output.events import Event, Events, SearchEnded, SearchStarted
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder, is_locked
 from search.output.object_store import is_url_locked, open_for_reading
 from search.progress.state import SearchProgress
@@ -97,13 +96,13 @@ class Followed:
         if self.runs:
             self._now = time.time()
 
-    def _follow(self, event: dict[str, Any]) -> None:
-        self._now = float(event["time"])
+    def _follow(self, event: Event) -> None:
+        self._now = event.time
         self._state.follow(event)
-        if event["event"] == "search_started":
-            self._ended, self._resume_command = None, event["resume_command"]
-        elif event["event"] == "search_ended":
-            self._ended = event["status"]
+        if isinstance(event, SearchStarted):
+            self._ended, self._resume_command = None, event.resume_command
+        elif isinstance(event, SearchEnded):
+            self._ended = event.status
 
     def view(self) -> ProgressTable:
         return ProgressTable(self._state)

@@ -21,10 +21,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from search.output.folder import OUTBOX, RESOLVED, check_search_folder, lock_output
+from search.output.events import Events
+from search.output.folder import EVENTS, RESOLVED, check_search_folder, lock_output
 from search.output.object_store import open_output
 from search.space import Tracking
-from search.tracking import Tracker
+from search.tracking.delivery import Delivery
 from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets
 
@@ -40,9 +41,9 @@ def sync_command(output: str) -> str:
     return f"{invocation('search.sync')} {shlex.quote(output)}"
 
 
-def undelivered(tracker: Tracker) -> str:
+def describe_undelivered(delivery: Delivery) -> str:
     """What MLflow has not taken, and why."""
-    return f"MLflow has not taken {_records(tracker.undelivered)}: {tracker.last_error or 'it has not answered yet'}"
+    return f"MLflow has not taken {_count(delivery.undelivered)}: {delivery.last_error or 'it has not answered yet'}"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +57,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         type=_seconds,
         default=60.0,
-        help="how long to wait for MLflow to take the next record (default: %(default)g)",
+        help="how long to wait for MLflow to take the next event (default: %(default)g)",
     )
     return parser.parse_args(arguments)
 
@@ -70,28 +71,29 @@ def _seconds(text: str) -> float:
 
 def _sync(text: str, timeout: float) -> int:
     with open_output(text, resume=True) as output:
-        check_search_folder(output.folder, RESOLVED, OUTBOX)
+        check_search_folder(output.folder, RESOLVED, EVENTS)
         with lock_output(output.folder):
             return _deliver(output.folder, timeout)
 
 
 def _deliver(folder: Path, timeout: float) -> int:
-    resolved, outbox = folder / RESOLVED, folder / OUTBOX
-    tracking = _tracking(resolved)
+    tracking = _tracking(folder / RESOLVED)
     uri = tracking.uri
     if uri is not None and "***" in uri:
         # The folder holds no password.
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
             raise ConfigError(f"MLFLOW_TRACKING_URI: given nothing; allowed: {tracking.uri} with its password")
-    tracker = Tracker(uri, tracking.experiment, outbox)
-    left = tracker.left
-    while not tracker.flush(timeout, away=timeout) and tracker.undelivered < left:
-        left = tracker.undelivered
-    delivered = tracker.close(0)
-    print(f"delivered {_records(tracker.left - tracker.undelivered)} to {mask_secrets(tracker.tracking_uri)}")
+    # What is wrong with the file is told before anything is sent.
+    Events(folder / EVENTS).hand_to(lambda _: None)
+    delivery = Delivery(uri, tracking.experiment, folder / EVENTS)
+    left = delivery.left
+    while not delivery.flush(timeout, away=timeout) and delivery.undelivered < left:
+        left = delivery.undelivered
+    delivered = delivery.close(0)
+    print(f"delivered {_count(delivery.left - delivery.undelivered)} to {mask_secrets(delivery.tracking_uri)}")
     if not delivered:
-        print(undelivered(tracker), file=sys.stderr)
+        print(describe_undelivered(delivery), file=sys.stderr)
     return 0 if delivered else 1
 
 
@@ -102,8 +104,8 @@ def _tracking(resolved: Path) -> Tracking:
         raise ConfigError(f"{resolved}: given no block tracking; allowed: the file as a search wrote it") from None
 
 
-def _records(count: int) -> str:
-    return f"{count} record{'' if count == 1 else 's'}"
+def _count(events: int) -> str:
+    return f"{events} event{'' if events == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import yaml
 from optuna.storages.journal import JournalFileBackend
 
 from search.cluster.ray_runtime import ray_folder
+from search.tracking.cursor import CURSOR, Cursor
 from search.tracking.entries import SEARCH
-from search.tracking.outbox import Outbox
 from tests import DEADLINE_S
 
 # With SHORT_TRIALS in the environment a trial has a tenth of its tokens: no test may depend on how long one takes.
@@ -112,14 +112,12 @@ class Searches:
 
     def run_ids(self, output: str, trials: int, name: str = "builtin/nano") -> list[str | None]:
         """The MLflow runs of the first `trials` trials of a study."""
-        outbox = Outbox(self.folder / output / "mlflow.outbox")
-        return [outbox.run_id(f"{name}/{number}") for number in range(trials)]
+        runs = Cursor(self.folder / output / CURSOR).runs
+        return [runs.get(f"{name}/{number}") for number in range(trials)]
 
     def search_run_id(self, output: str) -> str:
         """The MLflow run of a search itself."""
-        run_id = Outbox(self.folder / output / "mlflow.outbox").run_id(SEARCH)
-        assert run_id is not None
-        return run_id
+        return Cursor(self.folder / output / CURSOR).runs[SEARCH]
 
     def events(self, output: str, kind: str | None = None) -> list[dict[str, Any]]:
         """All, or those of a kind, as events.jsonl has them."""

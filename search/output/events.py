@@ -1,29 +1,216 @@
-"""events.jsonl, in which a search tells everything that happens, one line each, and what it measured."""
+"""events.jsonl: everything that happens in a search, one line each. The live table, MLflow and the report are told from
+it."""
 
 import json
+import time as clock
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from trainables.errors import ConfigError
+from trainables.storage.files import append_lines
 
 Key = tuple[str, int]
-TRIAL_EVENTS = ("trial_started", "evaluation", "trial_ended")
-# What readers take from each kind of event.
-_TRIAL = ("study", "trial")
-_KEYS = {
-    "search_started": ("planned", "resume_command"),
-    "trial_started": (*_TRIAL, "arm", "parameters", "planned", "full_tokens", "tokens"),
-    "evaluation": (*_TRIAL, "tokens", "full_tokens", "high_entropy_loss", "epoch"),
-    "trial_ended": (*_TRIAL, "state", "reason", "objective"),
-    "models_allotted": ("models", "workers", "slots"),
-    "slots_changed": ("slots",),
-    "model_registered": (*_TRIAL, "name"),
-    "search_ended": ("status",),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Attributes: time: seconds since 1970. Secrets are masked by the one who makes an event."""
+
+    time: float = field(default_factory=lambda: round(clock.time(), 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStarted(Event):
+    """Attributes:
+    planned: trials of each study.
+    resumed: whether an earlier part of the search has left its events.
+    settings: of the space.
+    commit: of the folder that the search was started in.
+    files: in the output folder, that MLflow keeps.
+    """
+
+    planned: dict[str, int]
+    resume_command: str
+    name: str = ""
+    models: list[str] = field(default_factory=list)
+    resumed: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPrepared(Event):
+    """Attributes: source: the space's block data."""
+
+    model: str
+    data_hash: str
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEvent(Event):
+    """Attributes: stage: search or confirmation."""
+
+    study: str
+    trial: int
+    model: str = ""
+    stage: str = "search"
+
+    @property
+    def key(self) -> str:
+        """The trial's name in the search."""
+        return f"{self.study}/{self.trial}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted(TrialEvent):
+    """Attributes:
+    planned: trials of the study.
+    full_tokens: of a trial that is not stopped early; 0 if that is not known yet.
+    tokens: that the trial has trained on before.
+    """
+
+    arm: str
+    parameters: dict[str, Any]
+    planned: int
+    full_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(TrialEvent):
+    """Attributes: metrics: all that the run has reported and that is finite, but its tokens."""
+
+    tokens: int
+    full_tokens: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded(TrialEvent):
+    """Attributes:
+    reason: a code, see search.studies.study.
+    objective: in nats; None without an evaluation.
+    metrics: of the whole trial.
+    accumulation: that it went on with after it was out of memory.
+    """
+
+    state: str
+    reason: str | None
+    objective: float | None
+    detail: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    accumulation: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsAllotted(Event):
+    """The models that come next share these slots."""
+
+    models: list[str]
+    workers: int
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsChanged(Event):
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRegistered(TrialEvent):
+    """Attributes: folder: from the output folder, that transformers loads the model from."""
+
+    name: str
+    folder: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnded(Event):
+    """Attributes:
+    status: FINISHED or KILLED.
+    parameters, metrics, tags: what came of it.
+    description: the same in markdown.
+    files: in the output folder.
+    """
+
+    status: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxEntry(Event):
+    """What an older version of this program had not yet told MLflow.
+
+    Attributes: content: see search.tracking.entries.from_json.
+    """
+
+    key: str
+    content: list[Any]
+
+
+_KINDS: dict[str, type[Event]] = {
+    "search_started": SearchStarted,
+    "data_prepared": DataPrepared,
+    "trial_started": TrialStarted,
+    "evaluation": Evaluation,
+    "trial_ended": TrialEnded,
+    "models_allotted": ModelsAllotted,
+    "slots_changed": SlotsChanged,
+    "model_registered": ModelRegistered,
+    "search_ended": SearchEnded,
+    "outbox_entry": OutboxEntry,
 }
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def append_events(path: Path, *events: Event) -> None:
+    """Writes events to the end of events.jsonl, all or none, so that they outlive a power failure.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    lines = [{"time": event.time, "event": _NAMES[type(event)], **vars(event)} for event in events]
+    append_lines(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _from_line(line: bytes) -> Event | None:
+    """None for a kind of event that only a newer version knows.
+
+    Raises:
+        _MissingError: what no search has written.
+    """
+    try:
+        values: dict[str, Any] = json.loads(line)
+        kind = _KINDS.get(values["event"])
+        values["time"] = float(values["time"])
+    except (ValueError, KeyError, TypeError):
+        raise _MissingError("event") from None
+    if kind is None:
+        return None
+    known = {field.name: field for field in fields(kind)}
+    if kind is Evaluation and "metrics" not in values:
+        # As older versions wrote it.
+        values["metrics"] = {name: value for name, value in values.items() if name not in (*known, "event")}
+    for name, one in known.items():
+        if name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise _MissingError(name)
+    return kind(**{name: values[name] for name in known if name in values})
+
+
+class _MissingError(Exception):
+    """Args: the key that a line lacks."""
 
 
 class Events:
@@ -31,54 +218,52 @@ class Events:
 
     Args:
         path: of events.jsonl.
+
+    Attributes:
+        offset: bytes that have been read.
+        begins: where the line of the last event does, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._at = self._lines = 0
+        self.offset = self.begins = self._lines = 0
 
-    def new(self) -> Iterator[dict[str, Any]]:
+    def new(self, end: int | None = None) -> Iterator[Event]:
         """What has been written since the last call. A line that is not whole is still being written, or was when the
         search was killed.
+
+        Args:
+            end: bytes of the file to read up to.
 
         Raises:
             ConfigError: a line that no search has written.
         """
         with self._path.open("rb") as file:
-            file.seek(self._at)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._at += len(line)
+            file.seek(self.offset)
+            while (end is None or self.offset < end) and (line := file.readline()).endswith(b"\n"):
+                try:
+                    event = _from_line(line)
+                except _MissingError as error:
+                    raise self._wrong(f"a line without {error}", self._lines + 1) from None
+                self.begins, self.offset = self.offset, self.offset + len(line)
                 self._lines += 1
-                yield self._checked(line)
+                if event is not None:
+                    yield event
 
-    def hand_to(self, follow: Callable[[dict[str, Any]], None]) -> None:
+    def hand_to(self, follow: Callable[[Event], object], end: int | None = None) -> None:
         """Gives each event that has been written since the last call to `follow`.
 
         Raises:
             ConfigError: a line that no search has written, or that does not follow from the lines before.
         """
-        for event in self.new():
+        for event in self.new(end):
             try:
                 follow(event)
-            except (KeyError, TypeError, ValueError):
-                raise self._wrong("what does not follow from the lines before") from None
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise self._wrong("what does not follow from the lines before", self._lines) from None
 
-    def _checked(self, line: bytes) -> dict[str, Any]:
-        try:
-            event: dict[str, Any] = json.loads(line)
-            float(event["time"])
-            missing = [key for key in _KEYS[event["event"]] if key not in event]
-        except (ValueError, KeyError, TypeError):
-            missing = ["event"]
-        if missing:
-            raise self._wrong(f"a line without {missing[0]}")
-        return event
-
-    def _wrong(self, given: str) -> ConfigError:
-        """The error of the line that was read last."""
-        return ConfigError(f"DIR: {self._path}:{self._lines}: given {given}; allowed: the file as a search writes it")
+    def _wrong(self, given: str, line: int) -> ConfigError:
+        return ConfigError(f"DIR: {self._path}:{line}: given {given}; allowed: the file as a search writes it")
 
 
 class Evaluations:
@@ -89,19 +274,19 @@ class Evaluations:
     """
 
     def __init__(self, events: Events) -> None:
-        found: dict[Key, dict[int, dict[str, Any]]] = defaultdict(dict)
+        found: dict[Key, dict[int, Mapping[str, float]]] = defaultdict(dict)
         self.names: list[str] = []
         for event in events.new():
-            if event["event"] == "search_started":
-                self.names = list(event["planned"])
-            elif event["event"] == "evaluation":
-                found[event["study"], event["trial"]][int(event["tokens"])] = event
-        self._found: Mapping[Key, dict[int, dict[str, Any]]] = dict(found)
+            if isinstance(event, SearchStarted):
+                self.names = list(event.planned)
+            elif isinstance(event, Evaluation):
+                found[event.study, event.trial][event.tokens] = event.metrics
+        self._found = dict(found)
 
     def curve(self, study: str, trial: FrozenTrial, measure: str) -> tuple[list[float], list[float]]:
         """A trial's epochs and a measure at each of them, in nats; empty if it was not measured."""
-        events = [event for _, event in sorted(self._found.get((study, trial.number), {}).items())]
-        points = [(event["epoch"], event[measure]) for event in events if measure in event]
+        metrics = [metrics for _, metrics in sorted(self._found.get((study, trial.number), {}).items())]
+        points = [(one["epoch"], one[measure]) for one in metrics if measure in one]
         return [epoch for epoch, _ in points], [value for _, value in points]
 
     def band(

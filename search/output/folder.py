@@ -8,14 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from search.tracking.mlflow_runs import SQLITE
-from search.tracking.tracker import tracking_uri
+from search.tracking.mlflow_runs import SQLITE, tracking_uri
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
 from trainables.storage.files import Place, remove
 
 SPACE, RESOLVED = "space.yaml", "resolved.yaml"
-EVENTS, JOURNAL, OUTBOX = "events.jsonl", "study.journal", "mlflow.outbox"
+EVENTS, JOURNAL = "events.jsonl", "study.journal"
 SUMMARY, REPORT, MODELS, CHECKPOINTS = "summary.json", "report.html", "models", "checkpoints"
 LOCK = ".lock"
 # Seconds that a search waits for the lock.

@@ -4,16 +4,17 @@ An object store has no file that lines are added to, and no locks. So the files 
 at the end. If the driver's machine is lost, the last seconds are: what a search finds at the URL when it goes on is a
 little old. That is harmless, because no file is older than one that relies on it:
 
-- The outbox and the events are told first what happens, and the study (the journal) last. They are read in the opposite
-  order and copied in this one, so that whenever a reader comes or the driver is lost, the journal at the URL knows of
-  nothing that the others have not heard of. What they know more, they are told again, as after a kill in a folder; the
-  outbox looks in MLflow for a run before it makes one.
+- The events are written first; the cursor, which says up to where MLflow has taken them, and the study (the journal)
+  follow. They are read in the opposite order and copied in this one, so that whenever a reader comes or the driver is
+  lost, neither the cursor nor the journal at the URL knows of anything that the events there lack. What the study does
+  not know happens again, as after a kill in a folder. What the cursor does not know is sent again, which changes
+  nothing in MLflow, as an event has its time; a run is looked for before it is made.
 - Checkpoints are written to the URL by the workers, and may be ahead of the study: such a run answers the evaluations
   that it is asked for from its history (`_advance` in trainables/slots/worker.py). The checkpoint of a trial that has
   ended is removed only after a journal that knows of the end is at the URL.
 - A checkpoint of a trial that the journal does not know is taken if the trial that gets its number has the same
   settings, as it has in a search that is reproducible, and otherwise refused as another run's.
-- Studies in a database are not copied, and are ahead of the outbox and the events that were. What a lost driver told
+- Studies in a database are not copied, and are ahead of the events, which are. What a lost driver told
   them in its last seconds stays true; these evaluations may be missing in MLflow and in the report's curves.
 
 One search at a time writes to a URL: it keeps an object there, and writes to it again and again. Another one that finds
@@ -39,9 +40,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.output.folder import EVENTS, JOURNAL, MODELS, OUTBOX, RESOLVED, SPACE, Output, lock_output
+from search.output.folder import EVENTS, JOURNAL, MODELS, RESOLVED, SPACE, Output, lock_output
 from search.output.folder import LOCK as LOCK
-from search.tracking.outbox import Outbox, copy_of
+from search.tracking.cursor import CURSOR
+from search.tracking.delivery import undelivered_models
+from search.tracking.outbox import take_over
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.cache import default_root
 from trainables.storage.files import (
@@ -62,7 +65,7 @@ _INTERVAL_S = 3.0
 # How long a lock that nobody writes to is watched.
 _PATIENCE_S, _LOOK_S = 15.0, 0.5
 # As they are copied; read in the opposite order.
-_STATE = (SPACE, RESOLVED, OUTBOX, EVENTS, JOURNAL)
+_STATE = (SPACE, RESOLVED, EVENTS, CURSOR, JOURNAL)
 # What else a search writes.
 _RESULTS = (".html", ".json", ".yaml", ".png")
 
@@ -233,13 +236,12 @@ class Mirror:
         """
         try:
             fetch_output(self._url, self._folder)
-            if (self._folder / OUTBOX).exists():
-                outbox = Outbox(self._folder / OUTBOX)
-                outbox.look_again()
-                for model in outbox.models():
-                    # Nothing is written elsewhere, whatever the outbox says.
-                    if Path(model.folder).parts[0] == MODELS and ".." not in Path(model.folder).parts:
-                        fetch_folder(self._url / model.folder, self._folder / model.folder)
+            if (events := self._folder / EVENTS).exists():
+                take_over(events).look_again()
+                for model in undelivered_models(events):
+                    # Nothing is written elsewhere, whatever the events say.
+                    if Path(model).parts[0] == MODELS and ".." not in Path(model).parts:
+                        fetch_folder(self._url / model, self._folder / model)
         except StorageError as error:
             raise ConfigError(f"--resume: {error.filename}: {error.strerror}") from None
 
@@ -311,12 +313,9 @@ class Mirror:
         (self._url / LOCK).write_bytes(self._claim())
 
     def _content(self, name: str) -> bytes:
-        path = self._folder / name
-        if name == OUTBOX:
-            return copy_of(path)
-        content = path.read_bytes()
+        content = (self._folder / name).read_bytes()
         # A line that is being written comes with the next copy.
-        return content[: content.rfind(b"\n") + 1] if name in (EVENTS, JOURNAL) else content
+        return content[: content.rfind(b"\n") + 1] if name in (EVENTS, CURSOR, JOURNAL) else content
 
     def _put(self, name: str, content: bytes) -> None:
         digest = hashlib.sha256(content).digest()

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from search.output.events import Evaluation, Event, TrialEnded, TrialStarted
 from search.progress.state import RunningTrial, SearchProgress
 from search.progress.table import ProgressTable, duration_text, loss_text
 from search.studies.study import describe_reason
@@ -22,12 +23,10 @@ class ProgressConsole:
 
     Args:
         planned: trials of each study.
-        clock: seconds, for measuring how long trials take.
+        clock: seconds, as the events have them.
     """
 
-    def __init__(
-        self, console: Console, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, console: Console, planned: Mapping[str, int], clock: Callable[[], float] = time.time) -> None:
         self._console, self._clock = console, clock
         self.state = SearchProgress(planned, clock)
         self._told: dict[tuple[str, int], float] = {}
@@ -61,16 +60,20 @@ class ProgressConsole:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             self._console.print(Text(f"{stamp} {message}"), soft_wrap=True)
 
-    def happened(self, kind: str, values: Mapping[str, Any]) -> None:
-        """An event of a trial, see `SearchProgress.happened`."""
-        trial = self.state.happened(kind, values)
+    def happened(self, event: Event) -> None:
+        trial = self.state.follow(event)
+        if trial is None:
+            return
         name = f"{trial.study} trial {trial.number} {trial.curriculum}"
-        if kind == "trial_ended":
-            if self._live is None or values["state"] == "failed":
-                self.note(f"{name}: {self._end(trial, values)}")
-        elif self._live is None and (kind == "trial_started" or self._is_due(trial)):
-            self._told[trial.study, trial.number] = self._clock()
-            self.note(f"{name}: {'started' if kind == 'trial_started' else self._evaluation(trial)}")
+        match event:
+            case TrialEnded():
+                if self._live is None or event.state == "failed":
+                    self.note(f"{name}: {self._end(event)}")
+            case TrialStarted() | Evaluation() if self._live is None:
+                if isinstance(event, TrialStarted) or self._is_due(trial):
+                    self._told[trial.study, trial.number] = self._clock()
+                    what = "started" if isinstance(event, TrialStarted) else self._evaluation(trial)
+                    self.note(f"{name}: {what}")
 
     def _is_due(self, trial: RunningTrial) -> bool:
         return self._clock() - self._told[trial.study, trial.number] >= _LINE_INTERVAL
@@ -82,11 +85,12 @@ class ProgressConsole:
             f"high-entropy loss {loss_text(trial.losses[-1])} (best {loss_text(best)})"
         )
 
-    def _end(self, trial: RunningTrial, values: Mapping[str, Any]) -> str:
-        study = self.state.studies[trial.study]
-        why = f" ({describe_reason(values['reason'])})" if values["reason"] else ""
-        loss = f"high-entropy loss {loss_text(values['objective'])} (best {loss_text(study.best)})"
+    def _end(self, event: TrialEnded) -> str:
+        study = self.state.studies[event.study]
+        why = describe_reason(event.reason) if event.reason else ""
+        why = f" ({why}: {event.detail})" if event.detail else f" ({why})" if why else ""
+        loss = f"high-entropy loss {loss_text(event.objective)} (best {loss_text(study.best)})"
         return (
-            f"{values['state']}{why}, {loss}; "
+            f"{event.state}{why}, {loss}; "
             f"{study.ended} of {study.planned} trials, time left {duration_text(self.state.time_left())}"
         )

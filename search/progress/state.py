@@ -5,10 +5,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from search.arms import curriculum_name, curriculum_strengths
-from search.output.events import TRIAL_EVENTS
+from search.output.events import Evaluation, Event, SearchStarted, TrialEnded, TrialEvent, TrialStarted
 
 
 @dataclass
@@ -66,10 +65,10 @@ class StudyProgress:
 class SearchProgress:
     """Args:
     planned: trials of each study.
-    clock: seconds, for measuring how long trials take.
+    clock: seconds, as the events have them.
     """
 
-    def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.studies = {study: StudyProgress(trials) for study, trials in planned.items()}
         self._running: dict[tuple[str, int], RunningTrial] = {}
@@ -95,60 +94,54 @@ class SearchProgress:
         self._running.clear()
         self._busy_s, self._busy_since = 0.0, math.inf
 
-    def follow(self, event: Mapping[str, Any]) -> None:
-        """Takes in a line of events.jsonl, which may be from an earlier part of the search."""
-        if event["event"] == "search_started":
-            self.begun(event["planned"])
-        elif event["event"] in TRIAL_EVENTS:
-            self.happened(event["event"], event, float(event["time"]))
+    def follow(self, event: Event) -> RunningTrial | None:
+        """Takes in an event, which may be from an earlier part of the search. Returns the trial that it is about."""
+        if isinstance(event, SearchStarted):
+            self.begun(event.planned)
+        if not isinstance(event, TrialEvent):
+            return None
+        key = event.study, event.trial
+        match event:
+            case TrialStarted():
+                self._started(event)
+            case Evaluation():
+                self._evaluated(self._running[key], event)
+            case TrialEnded():
+                trial = self._running.pop(key)
+                self._ended(trial, event)
+                return trial
+        return self._running.get(key)
 
-    def happened(self, kind: str, values: Mapping[str, Any], now: float | None = None) -> RunningTrial:
-        """Takes in an event of a trial as events.jsonl has it. Returns the trial.
+    def _started(self, event: TrialStarted) -> None:
+        self.studies[event.study].planned = event.planned
+        name, strengths = curriculum_name(event.arm, event.parameters), curriculum_strengths(event.parameters)
+        if event.study != self._study and not self._running:
+            self._study, self._most_running = event.study, 1
+            self._busy_s, self._busy_since = 0.0, math.inf
+        trial = RunningTrial(event.study, event.trial, name, event.full_tokens, event.tokens, strengths)
+        self._running[event.study, event.trial] = trial
+        self._most_running = max(self._most_running, len(self._running))
 
-        Args:
-            kind: trial_started, evaluation or trial_ended.
-            now: when it happened, in seconds; by default what the clock says.
-        """
-        now = self._clock() if now is None else now
-        key = values["study"], values["trial"]
-        if kind == "trial_started":
-            self.studies[key[0]].planned = values["planned"]
-            parameters = values["parameters"]
-            name, strengths = curriculum_name(values["arm"], parameters), curriculum_strengths(parameters)
-            trial = RunningTrial(*key, name, values["full_tokens"], values["tokens"], strengths)
-            if trial.study != self._study and not self._running:
-                self._study, self._most_running = trial.study, 1
-                self._busy_s, self._busy_since = 0.0, math.inf
-            self._running[key] = trial
-            self._most_running = max(self._most_running, len(self._running))
-        elif kind == "evaluation":
-            trial = self._running[key]
-            self._evaluated(trial, values, now)
-        else:
-            trial = self._running.pop(key)
-            self._ended(trial, values, now)
-        return trial
-
-    def _evaluated(self, trial: RunningTrial, values: Mapping[str, Any], now: float) -> None:
-        seconds = values.get("seconds", 0.0)
-        trial.tokens, trial.full_tokens = int(values["tokens"]), values["full_tokens"] or trial.full_tokens
-        trial.tokens_per_s = values.get("tokens_per_s")
-        trial.losses.append(values["high_entropy_loss"])
-        trial.first = trial.first or (now, trial.tokens)
+    def _evaluated(self, trial: RunningTrial, event: Evaluation) -> None:
+        seconds = event.metrics.get("seconds", 0.0)
+        trial.tokens, trial.full_tokens = event.tokens, event.full_tokens or trial.full_tokens
+        trial.tokens_per_s = event.metrics.get("tokens_per_s")
+        trial.losses.append(event.metrics["high_entropy_loss"])
+        trial.first = trial.first or (event.time, trial.tokens)
         self._busy_s += seconds
-        self._busy_since = min(self._busy_since, now - seconds)
+        self._busy_since = min(self._busy_since, event.time - seconds)
 
-    def _ended(self, trial: RunningTrial, values: Mapping[str, Any], now: float) -> None:
-        study, objective = self.studies[trial.study], values["objective"]
+    def _ended(self, trial: RunningTrial, event: TrialEnded) -> None:
+        study, objective = self.studies[trial.study], event.objective
         # A driver that is killed may have told the end of a trial that then goes on, and ends again.
         if (trial.study, trial.number) not in self._over:
             self._over.add((trial.study, trial.number))
-            study.states[values["state"]] += 1
+            study.states[event.state] += 1
         if trial.first is not None:
             study.tokens.append(trial.tokens)
-            study.seconds_measured += now - trial.first[0]
+            study.seconds_measured += event.time - trial.first[0]
             study.tokens_measured += trial.tokens - trial.first[1]
-        if values["state"] == "complete" and objective is not None:
+        if event.state == "complete" and objective is not None:
             study.best = min(objective, study.best if study.best is not None else objective)
 
     def time_left(self) -> float | None:

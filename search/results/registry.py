@@ -32,9 +32,8 @@ def register_models(output: Output, space: Space, results: Sequence[ModelResult]
             missing.append(f"{result.model}: no model is registered, as {reason}")
             continue
         tags = {"model": result.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(result, space))}
-        record.register(
-            f"{space.tracking.register_as}-{result.searched.slug}", result.studies[-1].name, run.number, folder, tags
-        )
+        name = f"{space.tracking.register_as}-{result.searched.slug}"
+        record.register(name, result.studies[-1], run.number, folder, tags)
     return missing
 
 

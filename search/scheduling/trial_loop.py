@@ -3,10 +3,9 @@
 Knows studies, their order and interruptions; how trials come to slots is search/scheduling/tune_adapter.py's.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from optuna.trial import TrialState
@@ -17,6 +16,7 @@ from search.scheduling.report_order import ReportOrder
 from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
 from trainables.slots.mailbox import Failure
+from trainables.slots.slot import SlotReport
 
 # Why a trial fails that has lost its slot too often; see study.py.
 SLOT_LOST = "slot_lost"
@@ -33,7 +33,9 @@ class Observer(Protocol):
 
     def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
 
-    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(
+        self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str
+    ) -> None: ...
 
 
 @dataclass
@@ -51,7 +53,7 @@ class _Running:
     waits: bool = False
     smaller: bool = False
     tune_trial: Trial | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    report: SlotReport | None = None
 
 
 class TrialLoop:
@@ -155,16 +157,16 @@ class TrialLoop:
         running = self._running[tune_id]
         return max(0, len(running.study.losses(running.candidate.number)) - 1)
 
-    def report(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Takes in a result; it is acted upon in `decisions`."""
+    def report(self, trial: Trial, report: SlotReport) -> None:
+        """Takes in a report; it is acted upon in `decisions`."""
         running = self._running[trial.trial_id]
         running.waits = True
-        if result["interrupted"]:
+        if report.response.interrupted:
             return
-        running.tune_trial, running.result = trial, result
-        for name, record in (("slot_start_s", self.slot_start_s), ("overhead_s", self.overhead_s)):
-            if name in result:
-                record.append(result[name])
+        running.tune_trial, running.report = trial, report
+        for seconds, record in ((report.slot_start_s, self.slot_start_s), (report.overhead_s, self.overhead_s)):
+            if seconds is not None:
+                record.append(seconds)
         self._order.report(running.index)
 
     def decisions(self) -> "list[tuple[Trial, bool]]":
@@ -182,36 +184,38 @@ class TrialLoop:
         return decided
 
     def _handle(self, running: _Running) -> bool:
-        study, candidate, result = running.study, running.candidate, running.result
-        running.waits = False
+        study, candidate, report = running.study, running.candidate, running.report
+        assert report is not None
+        response, running.waits = report.response, False
         if study.name not in self._ready:
             try:
                 study.prepared(self._full_tokens(study.model))
             except Exception as error:
                 return self._give_up(running, error)
             self._ready.add(study.name)
-        if result["fatal"] is not None:
+        if response.fatal is not None:
             # No other setting will do better: the search ends, and says what is to be mended.
-            return self._give_up(running, result["fatal"])
-        if "accumulation" in result and not running.smaller:
+            return self._give_up(running, response.fatal)
+        if report.accumulation is not None and not running.smaller:
             running.smaller = True
-            study.annotate(candidate.number, "accumulation", result["accumulation"])
-        if result["failure"] is not None:
-            self._end(running, TrialState.FAIL, result["failure"], result["detail"])
+            study.annotate(candidate.number, "accumulation", report.accumulation)
+        if response.failure is not None:
+            self._end(running, TrialState.FAIL, response.failure, response.detail)
             return False
-        if not all(math.isfinite(result[name]) for name in study.objectives):
+        if not all(math.isfinite(response.metrics[name]) for name in study.objectives):
             self._end(running, TrialState.FAIL, Failure.NAN, f"{' or '.join(study.objectives)} is not finite")
             return False
-        if int(result["tokens"]) > study.tokens(candidate.number):
-            metrics = {name: value for name, value in result.items() if name in METRICS and math.isfinite(value)}
+        if int(response.metrics["tokens"]) > study.tokens(candidate.number):
+            metrics = {**response.metrics, "seconds": report.seconds}
+            metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
             # The observer first: what is recorded twice is found, what the study alone holds would never be recorded.
             self._observer.trial_report(study, candidate, metrics)
             reason = study.report(candidate.number, metrics)
         else:
             reason = study.decision(candidate.number)
         if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
-            if result["test"] is not None:
-                study.conclude(candidate.number, json.loads(result["test"]))
+            if response.test is not None:
+                study.conclude(candidate.number, response.test)
             self._end(running, TrialState.COMPLETE, None)
             return False
         if reason is not None:
@@ -245,28 +249,10 @@ class TrialLoop:
 
     def _end(self, running: _Running, state: TrialState, reason: str | None, detail: str = "") -> None:
         study, candidate = running.study, running.candidate
-        self._observer.trial_ended(study, candidate, state, f"{reason}: {detail}" if detail else reason)
+        self._observer.trial_ended(study, candidate, state, reason, detail)
         study.tell(candidate.number, state, reason)
         self._leave(running)
 
     def _leave(self, running: _Running) -> None:
         self._order.end(running.index)
         self._running = {key: value for key, value in self._running.items() if value is not running}
-
-
-METRICS = (
-    "loss",
-    "high_entropy_loss",
-    "low_entropy_loss",
-    "high_entropy_accuracy",
-    "general_loss",
-    "exact_match",
-    "train_loss",
-    "mask_rate",
-    "curriculum_strength",
-    "learning_rate",
-    "tokens",
-    "epoch",
-    "tokens_per_s",
-    "seconds",
-)

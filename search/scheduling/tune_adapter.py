@@ -100,7 +100,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._pending.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._trial_loop.report(trial, result)
+        self._trial_loop.report(trial, result["report"])
         action: str = TrialScheduler.NOOP
         return action
 

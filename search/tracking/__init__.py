@@ -1,10 +1,6 @@
 """The record of a search in MLflow: a parent run for the search, a child run for each trial.
 
-What happens is written to a file in the output folder (outbox.py), and that is all that a search waits for. A thread
-sends it to MLflow, in order, whenever MLflow is there (delivery.py, runs.py); each record has its effect once, also
-when the search or MLflow was killed on the way.
+A search waits for nothing but the line in events.jsonl. A thread (delivery.py) reads these lines, makes entries of them
+(entries.py), and sends those to MLflow (mlflow_runs.py) whenever it is there; cursor.py keeps how far it has come. Each
+entry has its effect once, also when the search or MLflow was killed on the way.
 """
-
-from search.tracking.tracker import Tracker
-
-__all__ = ["Tracker"]

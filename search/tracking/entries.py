@@ -1,10 +1,32 @@
-"""What is recorded of a run, as the outbox keeps it: passwords are masked already."""
+"""What MLflow is told of each event."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from json import dumps
+from typing import Any
+
+from search.arms import curriculum_name, flatten
+from search.output.events import (
+    DataPrepared,
+    Evaluation,
+    Event,
+    ModelRegistered,
+    OutboxEntry,
+    SearchEnded,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from search.tracking.cursor import EntryId
+from trainables.errors import mask_secrets
 
 SEARCH = ""  # the key of the parent run
+# Characters that MLflow allows.
+_LONGEST_VALUE, _LONGEST_DIGEST = 6000, 36
+# The tag that MLflow's UI shows as a run's description.
+_DESCRIPTION = "mlflow.note.content"
+# What MLflow's UI shows as a run's source.
+_SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +49,7 @@ class Files:
     """Artifacts.
 
     Attributes:
-        paths: of files that are read when MLflow takes them; relative ones are in the outbox's folder.
+        paths: of files that are read when MLflow takes them; relative ones are in the output folder.
         texts: contents by file name.
     """
 
@@ -54,7 +76,7 @@ class Model:
     """A model that is registered.
 
     Attributes:
-        folder: that transformers loads it from; a relative one is in the outbox's folder.
+        folder: that transformers loads it from; a relative one is in the output folder.
         name: under which it is registered.
         tags: of its version.
     """
@@ -74,6 +96,7 @@ class End:
 
 Content = Start | Values | Files | Data | Model | End
 
+# The names that an outbox has for them.
 _KINDS: dict[str, type[Content]] = {
     "start": Start,
     "values": Values,
@@ -82,55 +105,112 @@ _KINDS: dict[str, type[Content]] = {
     "model": Model,
     "end": End,
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 @dataclass(frozen=True)
 class Entry:
     """Attributes:
-    key: the caller's own for the run; SEARCH for the parent run.
-    once: if given, a later record with the same is dropped, also in a later process.
+    key: of the run: the trial's, or SEARCH for the parent run.
+    once: if given, a later entry with the same is dropped.
     """
 
     key: str
     content: Content
     once: str | None = None
+    id: EntryId = (0, 0)
 
 
-@dataclass(frozen=True)
-class PendingEntry:
-    """A record in the outbox.
+class EntryMaker:
+    """Makes entries of a search's events, which it must be given from the first one on.
 
-    Attributes:
-        tried: it may have had its effect already: the answer was lost, or the process killed.
+    Args:
+        seen: what an older version has recorded of what may be recorded once only.
     """
 
-    id: int
-    key: str
-    content: Content
-    tried: bool
+    def __init__(self, seen: Iterable[str]) -> None:
+        self._seen = set(seen)
+        self._data: dict[str, DataPrepared] = {}
+
+    def make(self, event: Event, begins: int) -> Iterator[Entry]:
+        """Args: begins: where the event's line does in events.jsonl, in bytes."""
+        for number, entry in enumerate(self._translate(event)):
+            if entry.once is None or entry.once not in self._seen:
+                yield replace(entry, id=(begins, number))
+            if entry.once is not None:
+                self._seen.add(entry.once)
+
+    def _translate(self, event: Event) -> Iterator[Entry]:
+        now = round(1000 * event.time)
+        match event:
+            case SearchStarted():
+                tags = {"kind": "search", "models": " ".join(event.models), **_SOURCE}
+                if event.commit is not None:
+                    tags["git.commit"] = event.commit
+                yield Entry(SEARCH, Start(mask_secrets(event.name), now))
+                yield Entry(SEARCH, Values(now, params=_texts(flatten(event.settings)), tags=_texts(tags)))
+                yield Entry(SEARCH, Files(event.files))
+            case DataPrepared():
+                self._data[event.model] = event
+                yield self._used(event.model, SEARCH)
+            case TrialStarted():
+                name = curriculum_name(event.arm, event.parameters)
+                tags = {"model": event.model, "arm": event.arm, "stage": event.stage, "trial": str(event.trial)}
+                tags |= {"state": "running", **_SOURCE}
+                if "curriculum" in event.parameters:
+                    tags["curriculum.shape"] = event.parameters["curriculum"]["shape"]
+                params = {"model": event.model, "arm": event.arm, **flatten(event.parameters)}
+                yield Entry(event.key, Start(mask_secrets(f"{event.key} {name}"), now))
+                yield Entry(event.key, Values(now, params=_texts(params), tags=_texts(tags)))
+            case Evaluation():
+                yield Entry(event.key, Values(now, event.metrics, event.tokens), once=f"{event.key}@{event.tokens}")
+            case TrialEnded():
+                if event.model in self._data:
+                    yield self._used(event.model, event.key)
+                tags = {"state": event.state, "reason": event.reason or "", "detail": event.detail}
+                if event.accumulation is not None:
+                    tags["retried_with_accumulation"] = str(event.accumulation)
+                status = "FAILED" if event.state == "failed" else "FINISHED"
+                yield from _end(event.key, now, status, event.metrics, Values(now, tags=_texts(tags)))
+            case ModelRegistered(folder=str(folder)):
+                model = Model(folder, mask_secrets(event.name), _texts(event.tags))
+                yield Entry(event.key, model, once=f"{event.key}@model {event.name}")
+            case SearchEnded():
+                tags = {"state": event.status.lower(), **event.tags, _DESCRIPTION: event.description}
+                values = Values(now, params=_texts(event.parameters), tags=_texts(tags))
+                *before, end = _end(SEARCH, now, event.status, event.metrics, values)
+                yield from (*before, Entry(SEARCH, Files(event.files)), end)
+            case OutboxEntry():
+                name, content = event.content
+                yield Entry(event.key, _KINDS[name](**content))
+
+    def _used(self, model: str, key: str) -> Entry:
+        """What a run trained on. What the data is called tells the model, whose own the tokens are."""
+        source, digest = self._data[model].source, self._data[model].data_hash[:_LONGEST_DIGEST]
+        name = f"{source.get('task') or source['source']}, {model}"
+        return Entry(key, Data(name, digest, mask_secrets(dumps(source))), once=f"{key}@data {name} {digest}")
 
 
-def to_json(content: Content) -> str:
-    return json.dumps([_NAMES[type(content)], asdict(content)])
+def _end(key: str, now: int, status: str, metrics: Mapping[str, float], values: Values) -> list[Entry]:
+    """A run's end. A run that ends a second time, as after a kill, has each metric but once."""
+    once = [Entry(key, Values(now, {name: one}), once=f"{key}@end {name}={one!r}") for name, one in metrics.items()]
+    return [*once, Entry(key, values), Entry(key, End(status, now))]
 
 
-def from_json(text: str) -> Content:
-    name, values = json.loads(text)
-    return _KINDS[name](**values)
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: mask_secrets(str(value))[:_LONGEST_VALUE] for name, value in values.items()}
 
 
-def groups(records: Sequence[PendingEntry]) -> list[list[PendingEntry]]:
-    """`records` in order, with the values of a run together as far as that leaves the order within the run."""
-    grouped: list[list[PendingEntry]] = []
-    values: dict[str, list[PendingEntry]] = {}
-    for record in records:
-        if isinstance(record.content, Values) and record.key in values:
-            values[record.key].append(record)
+def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """`entries` in order, with the values of a run together as far as that leaves the order within the run."""
+    grouped: list[list[Entry]] = []
+    values: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if isinstance(entry.content, Values) and entry.key in values:
+            values[entry.key].append(entry)
             continue
-        grouped.append([record])
-        if isinstance(record.content, Values):
-            values[record.key] = grouped[-1]
+        grouped.append([entry])
+        if isinstance(entry.content, Values):
+            values[entry.key] = grouped[-1]
         else:
-            values.pop(record.key, None)
+            values.pop(entry.key, None)
     return grouped

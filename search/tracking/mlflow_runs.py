@@ -1,4 +1,4 @@
-"""The runs of one search as MLflow has them: how a record becomes requests, each of which may be repeated.
+"""The runs of one search as MLflow has them: how an entry becomes requests, each of which may be repeated.
 
 MLflow's SQL store leaves out a metric that it has with the same time, step and value, and params, tags and artifacts
 have names. Only making a run is not repeatable: each has a tag of its own, by which it is found again.
@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.tracking.entries import SEARCH, Data, End, Files, Model, PendingEntry, Start, Values
-from search.tracking.outbox import Outbox
+from search.tracking.cursor import Cursor
+from search.tracking.entries import SEARCH, Data, End, Files, Model, Start, Values
 from trainables.errors import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -54,38 +54,47 @@ def new_client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def tracking_uri(uri: str | None) -> str:
+    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder."""
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
+
+
 def error_code(error: Exception) -> str | None:
     """MLflow's name for what went wrong."""
     return getattr(error, "error_code", None)
 
 
 class MlflowRuns:
-    """Args: see Tracker. Every method raises whatever MLflow raises."""
+    """Args: see Delivery. Every method raises whatever MLflow raises."""
 
-    def __init__(self, uri: str, experiment: str, outbox: Outbox, make_client: Callable[[str], Any]) -> None:
-        self._uri, self._experiment, self._outbox, self._make_client = uri, experiment, outbox, make_client
+    def __init__(self, uri: str, experiment: str, cursor: Cursor, make_client: Callable[[str], Any]) -> None:
+        self._uri, self._experiment, self._cursor, self._make_client = uri, experiment, cursor, make_client
+        self._folder = cursor.path.parent
         self._connected: tuple[Any, str] | None = None
         self._params: dict[str, dict[str, str]] = {}  # of each run, as MLflow holds them
         self._made_again: set[str] = set()
 
-    def open(self, record: PendingEntry, start: Start) -> str:
-        """The run of `record`: the one that it had, set running again, or a new one."""
+    def open(self, key: str, start: Start) -> str:
+        """The run with this key: the one that it had, set running again, or a new one."""
         client, experiment_id = self._connect()
-        known = self._outbox.run_id(record.key)
+        known = self._cursor.runs.get(key)
         if known is not None and self._reopened(known):
             return known
-        if record.tried:
-            if found := self._found(record.key):
+        if self._cursor.may_exist(key):
+            if found := self._found(key):
+                self._cursor.opened(key, found[0])
                 return found[0]
             # A request that was given up can still be under way: see `_remove_twins`.
-            self._made_again.add(record.key)
-        self._outbox.trying(record)
-        tags = {TAG: self._tag(record.key)}
-        if record.key != SEARCH and (parent := self._outbox.run_id(SEARCH)) is not None:
+            self._made_again.add(key)
+        self._cursor.trying(key)
+        tags = {TAG: self._tag(key)}
+        if key != SEARCH and (parent := self._cursor.runs.get(SEARCH)) is not None:
             tags["mlflow.parentRunId"] = parent
         run = client.create_run(experiment_id, start_time=start.time_ms, tags=tags, run_name=start.name)
         run_id = str(run.info.run_id)
         self._params[run_id] = {}
+        self._cursor.opened(key, run_id)
         return run_id
 
     def log(self, run_id: str, group: Sequence[Values]) -> None:
@@ -118,7 +127,7 @@ class MlflowRuns:
         for name, text in files.texts.items():
             client.log_text(run_id, text, name)
         for name in files.paths:
-            path = self._outbox.path.parent / name
+            path = self._folder / name
             if path.suffix in _TEXTS:
                 client.log_text(run_id, mask_secrets(path.read_text(encoding="utf-8")), path.name)
             else:
@@ -137,9 +146,9 @@ class MlflowRuns:
         if any(version.name == model.name for version in client.search_model_versions(f"run_id = '{run_id}'")):
             return
         # The model is as large as the search's own disk is for.
-        with tempfile.TemporaryDirectory(dir=self._outbox.path.parent, prefix=".model-") as folder:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".model-") as folder:
             written = Path(folder) / _MODEL
-            write_model(self._outbox.path.parent / model.folder, written)
+            write_model(self._folder / model.folder, written)
             client.log_artifacts(run_id, str(written), _MODEL)
         try:
             client.create_registered_model(model.name)
@@ -205,7 +214,7 @@ class MlflowRuns:
 
     def _tag(self, key: str) -> str:
         # No quotation mark of a model's name gets into the filter.
-        return urllib.parse.quote(f"{self._outbox.search_id}/{key}")
+        return urllib.parse.quote(f"{self._cursor.search_id}/{key}")
 
     def _found(self, key: str) -> list[str]:
         """The runs that were made for `key`, always in the same order."""

@@ -5,11 +5,14 @@ from typing import Any
 
 from ray import tune
 
+from trainables.slots.mailbox import TrainResponse
+from trainables.slots.slot import SlotReport
+
 REPORTS, TOKENS = 20, 100
 
 
 class Instant(tune.Trainable):
-    """In the place of `Slot`: it trains nothing. Its made-up losses fall by random steps to the end."""
+    """It trains nothing. Its made-up losses fall by random steps to the end."""
 
     def setup(self, config: dict[str, Any], slot: Any = None) -> None:
         self.reset_config(config)
@@ -35,12 +38,6 @@ class Instant(tune.Trainable):
             "tokens": float(TOKENS * self._evaluations),
             "epoch": float(self._evaluations),
             "tokens_per_s": 1000.0,
-            "seconds": 0.1,
-            "failure": None,
-            "detail": "",
-            "test": None,
-            "fatal": None,
-            "interrupted": False,
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -48,3 +45,10 @@ class Instant(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load."""
+
+
+class InstantSlot(Instant):
+    """The same with the report of a slot."""
+
+    def step(self) -> dict[str, Any]:
+        return {"report": SlotReport(TrainResponse(self._evaluations + 1, super().step()), seconds=0.1)}

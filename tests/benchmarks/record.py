@@ -3,7 +3,7 @@
     python -m tests.benchmarks.record [--outages 2] [--seconds 30] [--json FILE] [--quick]
 
 A search's record and its study, without Ray and without training: an evaluation is a pause of 0.25 s, and what is timed
-is what a driver does after it, while the trial waits: the outbox, events.jsonl, the journal and the pruner's decision.
+is what a driver does after it, while the trial waits: events.jsonl, the journal and the pruner's decision.
 The MLflow server is a real one, in processes of its own.
 
 Keys: for each of "there", "away", "starting" and "behind" the mean milliseconds of an evaluation; and catch_up_s, how
@@ -24,14 +24,14 @@ from unittest import mock
 from optuna.trial import TrialState
 
 from search.recorder import Recorder
-from search.tracking import Tracker
+from search.tracking.delivery import Delivery
 from tests.scripts import parse, parser_of, write_results
 from tests.servers import Server
-from tests.studies import FULL_TOKENS, ask, search
+from tests.studies import FULL_TOKENS, ask, search, space
 
 EVALUATIONS = 8
 METRICS = ("loss", "low_entropy_loss", "train_loss", "mask_rate", "curriculum_strength", "learning_rate")
-# Records that may wait where MLflow is said to be there.
+# Events that may wait where MLflow is said to be there.
 _FEW = 15
 
 
@@ -45,9 +45,9 @@ class Driver:
     def __init__(self, folder: Path, uri: str) -> None:
         self.took: dict[str, list[float]] = defaultdict(list)
         self._study = search(folder, budget={"trials": 100_000, "epochs": EVALUATIONS}, sampler={"name": "random"})
-        self.tracker = Tracker(uri, "record", folder / "mlflow.outbox")
-        self.tracker.start_search("record", {}, {}, {})
-        self._record = Recorder(mock.Mock(), self.tracker, folder / "events.jsonl")
+        self.delivery = Delivery(uri, "record", folder / "events.jsonl")
+        self._record = Recorder(mock.Mock(), self.delivery, folder / "events.jsonl")
+        self._record.search_started(space(), {}, "")
 
     def run(self, state: str, goes_on: Callable[[], bool]) -> None:
         """Runs trials as long as `goes_on`, asked before each of them, is true."""
@@ -83,10 +83,10 @@ def measured(outages: int, seconds: float, folder: Path) -> dict[str, Any]:
             start.start()
             driver.run("starting", start.is_alive)
             began = time.monotonic()
-            driver.run("behind", lambda: driver.tracker.undelivered >= _FEW)
+            driver.run("behind", lambda: driver.delivery.undelivered >= _FEW)
             catch_up_s.append(time.monotonic() - began)
             driver.run("there", _for(seconds))
-        driver.tracker.close(60)
+        driver.delivery.close(60)
     finally:
         server.kill()
     return {state: 1000 * statistics.fmean(took) for state, took in driver.took.items()} | {"catch_up_s": catch_up_s}

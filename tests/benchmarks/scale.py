@@ -3,7 +3,7 @@
     python -m tests.benchmarks.scale [--trials 100 1000] [--stock-trials 100 1000] [--slots 32] [--json FILE] [--quick]
 
 A trial trains nothing: it answers at once, 20 times. All else is real: on this project's side Ray Tune, the studies in
-their journal, the record with MLflow (in SQLite) and its outbox, and plain lines in the place of the live table; the
+their journal, the record in events.jsonl and MLflow (in SQLite), and plain lines in the place of the live table; the
 pruner `curves` looks at each report, and is told to stop hardly any trial. The other side is Ray's OptunaSearch with
 MLflowLoggerCallback, and with reused actors, which is faster than its default. Each run has a process and a Ray of its
 own. It is measured from the moment when all slots have reported, until the last trial has ended and MLflow has all.
@@ -15,7 +15,7 @@ Keys: growth (a report's cost with the most trials, over that with the fewest), 
 resident set) with the most trials; stock_growth, stock_reports_per_s and stock_driver_bytes, the same of Ray's own;
 growth_as_stock (of this project, from the fewest to the most trials of --stock-trials); runs, in which "parts" tells
 where CPU and wall seconds went, per report: begin (of a trial, with the sampler), sampler, report (and what is decided
-after it), journal, outbox, mlflow (the delivery, in a thread of its own). Parts lie in one another.
+after it), journal, events (with the plain lines), mlflow (the delivery, a thread of its own). Parts lie in one another.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ import psutil
 
 from search.progress.table import duration_text
 from search.studies.storage import open_journal
-from tests.benchmarks.instant import REPORTS, TOKENS, Instant
+from tests.benchmarks.instant import REPORTS, TOKENS, Instant, InstantSlot
 from tests.scripts import parse, parser_of, write_results
 
 MODEL = "builtin/nano"
@@ -184,9 +184,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from search.scheduling.tune_adapter import run_trials
     from search.studies.samplers import ArmSampler
     from search.studies.search_study import SearchStudy
-    from search.tracking import Tracker
     from search.tracking.delivery import Delivery
-    from search.tracking.outbox import Outbox
     from trainables.settings import ModelSettings
     from trainables.slots.shared import SlotConfig, StopSignal
 
@@ -199,31 +197,30 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
 
     space = _space(trials, slots)
     study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space)
-    tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "scale", folder / "mlflow.outbox")
+    delivery = Delivery(f"sqlite:///{folder}/mlflow.db", "scale", folder / "events.jsonl")
     planned = {study.name: study.planned}
     parts: dict[str, list[tuple[type, str]]] = {
         "begin": [(TrialLoop, "begin")],
         "sampler": [(ArmSampler, "suggest")],
         "report": [(TrialLoop, "report"), (TrialLoop, "decisions")],
         "journal": [(JournalStorage, "_write_log"), (JournalStorage, "_sync_with_backend")],
-        "outbox": [(Outbox, "put")],
+        "events": [(Recorder, "_write")],
         "mlflow": [(Delivery, "_deliver")],
     }
     with (folder / "lines").open("w") as lines, ProgressConsole(Console(file=lines), planned) as progress:
-        record = Metered(progress, tracker, folder / "events.jsonl")
-        record.search_started(space, planned, {}, "")
+        record = Metered(progress, delivery, folder / "events.jsonl")
+        record.search_started(space, planned, "")
         # MLflow makes its database.
-        assert tracker.flush(_DELIVERY), tracker.last_error
+        assert delivery.flush(_DELIVERY), delivery.last_error
         trial_loop = TrialLoop([study], slots, lambda _: REPORTS * TOKENS, record, Interruption())
         stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
         config = SlotConfig(1, 1, 0, "pack", {}, ModelSettings(), folder / "cache", stop_signal)
-        with meter.parts(parts), mock.patch("search.scheduling.tune_adapter.Slot", Instant):
+        with meter.parts(parts), mock.patch("search.scheduling.tune_adapter.Slot", InstantSlot):
             run_trials(trial_loop, config, slots, folder / "ray", folder / "checkpoints", folder / "models")
-            assert tracker.flush(_DELIVERY), tracker.last_error
+            assert delivery.flush(_DELIVERY), delivery.last_error
         measured = meter.measured()
     assert all(t.state == TrialState.COMPLETE for t in study.study.trials)
-    assert tracker.close(_DELIVERY), tracker.last_error
-    record.close()
+    assert delivery.close(_DELIVERY), delivery.last_error
     return measured
 
 

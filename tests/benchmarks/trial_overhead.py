@@ -83,7 +83,9 @@ class Silent:
 
     def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Any) -> None: ...
 
-    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None: ...
+    def trial_ended(
+        self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str
+    ) -> None: ...
 
 
 def ours(trials: int, folder: Path) -> tuple[list[float], dict[str, list[Any]], Prepared]:

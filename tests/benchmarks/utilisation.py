@@ -60,8 +60,10 @@ class Clocked:
             self.seconds += metrics["seconds"]
         self._tokens = metrics["tokens"]
 
-    def trial_ended(self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None) -> None:
-        assert state == TrialState.COMPLETE, reason
+    def trial_ended(
+        self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str
+    ) -> None:
+        assert state == TrialState.COMPLETE, detail
         self.ended.append(time.perf_counter())
 
 

@@ -105,7 +105,7 @@ def main() -> int:
             output = f"short-{number}"
             run_short(searches, output, limit, options.times, done)
             halved += sum("accumulation" in trial.user_attrs for trial in searches.study(output).trials)
-            failed += sum(event["state"] == "fail" for event in searches.events(output, "trial_ended"))
+            failed += sum(event["state"] == "failed" for event in searches.events(output, "trial_ended"))
             changed += sum(
                 _differ(a, b)
                 for ours, theirs in zip(tables(searches, output), whole, strict=True)

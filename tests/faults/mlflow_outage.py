@@ -33,8 +33,6 @@ from tests.searches import SPACE, Searches
 from tests.servers import Door, Server
 from trainables.storage.cache import default_root
 
-# Keys of an evaluation's line in events.jsonl that are not metrics.
-NOT_METRICS = {"time", "event", "model", "study", "stage", "trial", "tokens", "full_tokens"}
 # What a trial's run has at step 0.
 LAST_VALUES = ("best_high_entropy_loss", "final_high_entropy_loss", "objective")
 
@@ -81,8 +79,8 @@ def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]
     run_ids = searches.run_ids(output, len(trials))
     wanted: Counter[tuple[int, str, int, float]] = Counter()
     for event in searches.events(output, "evaluation"):
-        place = event["trial"], int(event["tokens"])
-        wanted.update({(place[0], name, place[1], event[name]): 1 for name in event.keys() - NOT_METRICS})
+        trial, tokens = event["trial"], event["tokens"]
+        wanted.update({(trial, name, tokens, value): 1 for name, value in event["metrics"].items()})
     for trial in trials:
         losses = trial.intermediate_values.items()
         # A metric that the study has and the events lack counts as well.

@@ -8,7 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from search.best import main
-from search.tracking import Tracker
+from search.output.events import SearchEnded, SearchStarted, append_events
+from search.tracking.delivery import Delivery
 from trainables.config.model_names import slug
 
 MODELS: dict[str, tuple[str | None, float]] = {
@@ -35,8 +36,6 @@ def record_search(
     folder: Path, uri: str, experiment: str, objective: str, models: dict[str, tuple[str | None, float]]
 ) -> None:
     folder.mkdir()
-    tracker = Tracker(uri, experiment, folder / "mlflow.outbox")
-    tracker.start_search(folder.name, {"objective": objective}, {"kind": "search", "models": " ".join(models)}, {})
     tags, metrics, files = {}, {}, []
     for model, (verdict, mean) in models.items():
         short = slug(model)
@@ -44,10 +43,15 @@ def record_search(
             tags |= {f"{short}.model": model, f"{short}.verdict": verdict, f"{short}.chosen_arm": "entrodrop"}
         for name, value in (("mean", mean), ("low", mean - 0.1), ("high", mean + 0.1)):
             metrics[f"{short}.test.{objective}.difference.{name}"] = value
-        files.append(folder / f"best_schedule.{short}.yaml")
-        files[-1].write_text(f"name: {folder.name}-best\n")
-    tracker.end_search("FINISHED", {}, metrics, tags, files)
-    assert tracker.close(60)
+        files.append(f"best_schedule.{short}.yaml")
+        (folder / files[-1]).write_text(f"name: {folder.name}-best\n")
+    of = {"name": folder.name, "models": list(models), "settings": {"objective": objective}}
+    append_events(
+        folder / "events.jsonl",
+        SearchStarted(planned={}, resume_command="", **of),
+        SearchEnded(status="FINISHED", metrics=metrics, tags=tags, files=files),
+    )
+    assert Delivery(uri, experiment, folder / "events.jsonl").close(60)
 
 
 def test_all_are_listed_the_surest_first(uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,15 @@ import sys
 import termios
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyte
 import pytest
 
 from search import status
+from search.output.events import Event, SearchEnded, SearchStarted, append_events
 from search.output.folder import lock_output
 from tests import DEADLINE_S
 from tests.search.progress.test_console import CURRICULUM, Told
@@ -34,7 +36,7 @@ RESUME = "python -m search.run mine.yaml --resume"
 
 
 class Written:
-    """Writes events.jsonl as a search does."""
+    """Writes events.jsonl as a search does: ten seconds between two events."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -42,21 +44,14 @@ class Written:
         self.path = folder / "events.jsonl"
         self._now = time.time() - 1000
 
-    def search(self, kind: str, **values: Any) -> None:
-        self._write(kind, values)
-
-    def happened(self, kind: str, values: dict[str, Any]) -> None:
-        self._write(kind, {"model": values["study"], "stage": "search", **values})
-
-    def _write(self, kind: str, values: dict[str, Any]) -> None:
+    def write(self, event: Event) -> None:
         self._now += 10
-        with self.path.open("a") as file:
-            file.write(json.dumps({"time": self._now, "event": kind, **values}) + "\n")
+        append_events(self.path, replace(event, time=self._now))
 
 
 def begun(events: Written, resumed: bool = False) -> Told:
-    events.search("search_started", planned={"builtin/nano": 4}, resumed=resumed, resume_command=RESUME)
-    return Told(events, "builtin/nano", 4000)
+    events.write(SearchStarted(planned={"builtin/nano": 4}, resumed=resumed, resume_command=RESUME))
+    return Told(events.write, study="builtin/nano", full_tokens=4000)
 
 
 def one_ended_and_one_running(told: Told) -> None:
@@ -97,14 +92,14 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path, capsys: pyte
 def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events = Written(tmp_path)
     one_ended_and_one_running(begun(events))
-    events.search("search_ended", status="KILLED")
+    events.write(SearchEnded(status="KILLED"))
     assert f"interrupted; go on with: {RESUME}\n" in told_of(tmp_path, capsys)
     told = begun(events, resumed=True)
     for trial in (1, 2, 3):
         told.started(trial, 4, CURRICULUM)
         told.evaluated(trial, 4000, 6.0)
         told.ended(trial, "pruned", "losing", 6.0)
-    events.search("search_ended", status="FINISHED")
+    events.write(SearchEnded(status="FINISHED"))
     out = told_of(tmp_path, capsys)
     assert "4 of 4 trials (1 complete, 3 pruned)" in out
     assert f"finished; see {tmp_path}/report.html\n" in out
@@ -125,7 +120,7 @@ def test_a_terminal_shows_one_steady_table(tmp_path: Path, width: int) -> None:
         terminal.wait_for("75%")
         # Every line is where it was: nothing has wrapped or scrolled.
         assert [line.split()[:1] for line in terminal.lines] == [line.split()[:1] for line in table]
-        events.search("search_ended", status="FINISHED")
+        events.write(SearchEnded(status="FINISHED"))
         terminal.wait_for("finished")
         assert terminal.process.wait(timeout=DEADLINE_S) == 0
     assert sum("builtin/nano:" in line for line in terminal.lines) == 1

@@ -6,8 +6,8 @@ import pytest
 
 # Takes seconds on a busy machine, and must not count against the timeouts.
 from search.sync import main
-from search.tracking import Tracker
-from tests.search.tracking.memory import Client
+from search.tracking.delivery import Delivery
+from tests.search.tracking.memory import Client, Search
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +20,11 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client()
 
-    def connected(uri: str | None, experiment: str, outbox: Path) -> Tracker:
+    def connected(uri: str | None, experiment: str, events: Path) -> Delivery:
         assert experiment == "mine"
-        return Tracker(uri, experiment, outbox, lambda uri: client)
+        return Delivery(uri, experiment, events, lambda uri: client)
 
-    monkeypatch.setattr("search.sync.Tracker", connected)
+    monkeypatch.setattr("search.sync.Delivery", connected)
     return client
 
 
@@ -36,21 +36,21 @@ def searched(tmp_path: Path, client: Client) -> Path:
     uri = "http://user:secret@host"
     (folder / "resolved.yaml").write_text(f"name: math\ntracking: {{experiment: mine, uri: '{uri}'}}\n")
     client.away.set()
-    tracker = Tracker(uri, "mine", folder / "mlflow.outbox", lambda uri: client)
-    tracker.start_search("math", {"seed": 0}, {}, {})
-    tracker.start_trial("nano/0", "nano 0", {}, {})
-    tracker.evaluation("nano/0", {"loss": 6.0}, tokens=100)
-    assert not tracker.close(0.05)
+    search = Search(client, folder)
+    search.started(seed=0)
+    search.begun(0)
+    search.evaluated(0, 100, loss=6.0)
+    assert not search.close(0.05)
     return folder
 
 
 def test_what_is_left_is_delivered_once(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     client.away.clear()
     assert main([str(searched)]) == 0
-    assert capsys.readouterr() == ("delivered 6 records to http://user:***@host\n", "")
+    assert capsys.readouterr() == ("delivered 3 events to http://user:***@host\n", "")
     assert main([str(searched)]) == 0
-    assert capsys.readouterr() == ("delivered 0 records to http://user:***@host\n", "")
-    assert [run["name"] for run in client.runs.values()] == ["math", "nano 0"]
+    assert capsys.readouterr() == ("delivered 0 events to http://user:***@host\n", "")
+    assert [run["name"] for run in client.runs.values()] == ["math", "nano/0 entrodrop"]
     assert client.history("run1", "loss") == [(100, 6.0)]
 
 
@@ -58,22 +58,22 @@ def test_mlflow_is_still_away(searched: Path, client: Client, capsys: pytest.Cap
     assert main([str(searched), "--timeout", "0.2"]) == 1
     error = "ConnectionError: no answer from http://user:***@host/"
     assert capsys.readouterr() == (
-        "delivered 0 records to http://user:***@host\n",
-        f"MLflow has not taken 6 records: {error}\n",
+        "delivered 0 events to http://user:***@host\n",
+        f"MLflow has not taken 3 events: {error}\n",
     )
 
 
-def test_mlflow_refuses_a_record(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mlflow_refuses_an_event(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     client.away.clear()
     client.artifact_store_works = False
-    tracker = Tracker(None, "mine", searched / "mlflow.outbox", lambda uri: client)
-    tracker.end_search("FINISHED", {}, {}, {}, [searched / "resolved.yaml"])
-    assert not tracker.close(10)
-    assert tracker.undelivered == 1
+    search = Search(client, searched)
+    search.over(files=["resolved.yaml"])
+    assert not search.close(10)
+    assert search.undelivered == 1
     assert main([str(searched)]) == 1
     assert capsys.readouterr() == (
-        "delivered 0 records to http://user:***@host\n",
-        "MLflow has not taken 1 record: OSError: no space left on device\n",
+        "delivered 0 events to http://user:***@host\n",
+        "MLflow has not taken 1 event: OSError: no space left on device\n",
     )
 
 
@@ -91,18 +91,34 @@ def test_a_search_whose_space_is_damaged(searched: Path, content: str, capsys: p
     assert capsys.readouterr() == ("", f"{searched}/resolved.yaml: given no block tracking; {allowed}\n")
 
 
-def test_a_damaged_outbox(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (searched / "mlflow.outbox").write_text("no database\n" * 1000)
+@pytest.mark.parametrize("name", ["mlflow.cursor", "mlflow.outbox"])
+def test_a_damaged_file(searched: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (searched / "mlflow.cursor").unlink()
+    (searched / name).write_text("nothing of a search's\n" * 1000)
     assert main([str(searched)]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"{searched}/mlflow.outbox is damaged; delete it")
+    assert err.startswith(f"{searched}/{name} is damaged; delete it")
 
 
-def test_an_outbox_that_cannot_be_opened(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (searched / "mlflow.outbox-journal").mkdir()
+def test_damaged_events(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    with (searched / "events.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    client.away.clear()
+    assert main([str(searched)]) == 2
+    allowed = "allowed: the file as a search writes it"
+    assert capsys.readouterr() == (
+        "",
+        f"DIR: {searched}/events.jsonl:4: given a line without event; {allowed}\n",
+    )
+    assert client.runs == {}
+
+
+def test_a_cursor_that_cannot_be_opened(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (searched / "mlflow.cursor").unlink()
+    (searched / "mlflow.cursor").mkdir()
     assert main([str(searched)]) == 1
-    assert capsys.readouterr() == ("", f"{searched}/mlflow.outbox: disk I/O error\n")
+    assert capsys.readouterr() == ("", f"{searched}/mlflow.cursor: Is a directory\n")
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "soon"])

@@ -81,6 +81,7 @@ class TrainResponse:
     Attributes:
         metrics: of the evaluation that was requested; empty if the run failed or was interrupted.
         failure: None, or why the run cannot go on.
+        detail: the same in words.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
         interrupted: whether the run has saved its state before the evaluation, because the search ends.

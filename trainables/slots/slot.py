@@ -4,11 +4,10 @@ Starting a worker group takes seconds (processes, imports, process group, CUDA c
 group the next trial takes a fraction of one.
 """
 
-import json
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,27 @@ _LOOK = 1.0
 _END_TIMEOUT = 20.0
 
 
+@dataclass(frozen=True)
+class SlotReport:
+    """How an evaluation interval of a trial went. Tune adds keys of its own to a result, and flattens mappings: a
+    result of a slot is {"report": SlotReport}.
+
+    Attributes:
+        response: of the workers.
+        seconds: that the interval took them.
+        accumulation: if the trial went on with smaller micro-batches.
+        overhead_s: of a trial's first report, the seconds from the end of the trial before it to its own first training
+            step; None for a slot's first one.
+        slot_start_s: of a slot's first report instead.
+    """
+
+    response: TrainResponse
+    seconds: float = 0.0
+    accumulation: int | None = None
+    overhead_s: float | None = None
+    slot_start_s: float | None = None
+
+
 class NoRoomError(RuntimeError):
     """The cluster has shrunk, and this slot is one of those that find no place any more."""
 
@@ -33,11 +53,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     """Each Tune step is one evaluation interval of the trial at hand.
 
     A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", "keep" (an `ExportSpec`,
-    or None), and "done", the evaluations that are not to be reported again. A result has the metrics of `Run.advance`,
-    the "seconds" that these took, and "failure", "detail", "test", "fatal" and "interrupted" of its `TrainResponse`;
-    "accumulation", if the trial went on with smaller micro-batches. A trial's first result has "overhead_s", the
-    seconds from the end of the trial before it to its own first training step; a slot's first has "slot_start_s"
-    instead.
+    or None), and "done", the evaluations that are not to be reported again. A result has "report", a `SlotReport`.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -90,28 +106,19 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             else:
                 break
             response = self._request_evaluation()
-        result: dict[str, Any] = {
-            **response.metrics,
-            "seconds": response.busy_s - (response.setup_s or 0.0),
-            "failure": response.failure,
-            "detail": response.detail,
-            # Tune flattens mappings.
-            "test": response.test and json.dumps(response.test),
-            "fatal": response.fatal,
-            "interrupted": response.interrupted,
-        }
+        report = SlotReport(response, response.busy_s - (response.setup_s or 0.0))
         if self._run_spec.settings != self._given:
-            result["accumulation"] = self._run_spec.settings["accumulation"]
+            report = replace(report, accumulation=self._run_spec.settings["accumulation"])
         if response.setup_s is not None:
             # What is neither the workers' own time nor the slot's idle time is what a request takes to reach them.
             reached_s = time.monotonic() - self._idle_since - response.busy_s
             if not self._started:
-                result["slot_start_s"] = reached_s
+                report = replace(report, slot_start_s=reached_s)
             elif self._begins:
-                result["overhead_s"] = reached_s + response.setup_s
+                report = replace(report, overhead_s=reached_s + response.setup_s)
         self._started, self._begins = True, False
         self._idle_since = time.monotonic()
-        return result
+        return {"report": report}
 
     def _halve_micro_batches(self) -> RunSpec | None:
         """The run with micro-batches of half the rows, and the same batches; None if it has them already, or if

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from search.output import object_store
-from search.output.folder import EVENTS, JOURNAL, OUTBOX, RESOLVED, Output
+from search.output.events import Event, ModelRegistered, SlotsChanged, append_events
+from search.output.folder import EVENTS, JOURNAL, RESOLVED, Output
 from search.output.object_store import fetch_output, open_for_reading, open_output
-from search.tracking.entries import Entry, Model, Start
-from search.tracking.outbox import Outbox
+from search.tracking.cursor import CURSOR, Cursor, open_cursor
 from trainables.errors import ConfigError
 from trainables.storage.files import StorageError, place
 
@@ -41,13 +41,13 @@ def wait_for(path: Path, content: bytes) -> None:
     raise AssertionError(f"{path} never had {content!r}")
 
 
-def write_state(folder: Path) -> Outbox:
-    outbox = Outbox(folder / OUTBOX)
-    outbox.put(Entry("trial", Start("trial", 1)))
+def write_state(folder: Path, *events: Event) -> None:
+    append_events(folder / EVENTS, SlotsChanged(slots=1), *events)
+    open_cursor(folder / CURSOR, folder / EVENTS)
     (folder / RESOLVED).write_text("name: a\n")
-    (folder / EVENTS).write_bytes(b'{"event": 1}\n{"eve')
-    (folder / JOURNAL).write_bytes(b"{}\n{")
-    return outbox
+    for name in (EVENTS, CURSOR, JOURNAL):
+        with (folder / name).open("ab") as file:
+            file.write(b"{" if name != JOURNAL else b"{}\n{")
 
 
 def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(there: Path) -> None:
@@ -55,14 +55,14 @@ def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(t
         write_state(output.folder)
         # A line that is being written is not there yet.
         wait_for(there / JOURNAL, b"{}\n")
-        assert (there / EVENTS).read_bytes() == b'{"event": 1}\n'
+        assert (there / EVENTS).read_bytes().endswith(b'"slots": 1}\n')
+        assert (there / CURSOR).read_bytes().endswith(b"}\n")
         with (output.folder / JOURNAL).open("ab") as file:
             file.write(b"}\n")
         wait_for(there / JOURNAL, b"{}\n{}\n")
         (output.folder / "summary.json").write_text("{}")
         (output.folder / "ray").mkdir()
-    assert {path.name for path in there.iterdir()} == {RESOLVED, EVENTS, JOURNAL, OUTBOX, "summary.json"}
-    assert Outbox(there / OUTBOX).count_waiting() == 1
+    assert {path.name for path in there.iterdir()} == {RESOLVED, EVENTS, JOURNAL, CURSOR, "summary.json"}
     assert not output.folder.exists()
 
 
@@ -78,7 +78,7 @@ def test_all_is_copied_also_when_the_search_fails(there: Path) -> None:
     assert (there / JOURNAL).exists()
 
 
-def test_the_state_is_copied_so_that_the_study_knows_of_nothing_that_the_others_have_not_heard_of(
+def test_the_state_is_copied_so_that_the_study_and_the_cursor_know_of_nothing_that_the_events_lack(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -98,9 +98,9 @@ def test_the_state_is_copied_so_that_the_study_knows_of_nothing_that_the_others_
         pickle.dumps(output)
         output.remove(checkpoint)
         monkeypatch.setattr(object_store, "remove", lambda folder: steps.append(f"remove {folder.name}"))
-    state = [step for step in steps if step.partition(" ")[2] in (OUTBOX, EVENTS, JOURNAL, "0")]
-    read = [f"read {name}" for name in (JOURNAL, EVENTS, OUTBOX)]
-    assert state == [*read, *(f"put {name}" for name in (OUTBOX, EVENTS, JOURNAL)), "remove 0"]
+    state = [step for step in steps if step.partition(" ")[2] in (EVENTS, CURSOR, JOURNAL, "0")]
+    read = [f"read {name}" for name in (JOURNAL, CURSOR, EVENTS)]
+    assert state == [*read, *(f"put {name}" for name in (EVENTS, CURSOR, JOURNAL)), "remove 0"]
 
 
 def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
@@ -111,17 +111,15 @@ def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
     with open_output(url(there), resume=True) as output:
         assert (output.folder / JOURNAL).read_bytes() == b"{}\n"
         assert not (output.folder / "checkpoints").exists()
-        # MLflow may have been told what this outbox does not know: it is asked before a run is made.
-        outbox = Outbox(output.folder / OUTBOX)
-        outbox.put(Entry("other", Start("other", 1)))
-        assert [record.tried for record in outbox.waiting()] == [True, True]
+        # MLflow may have been told what this cursor does not know: it is asked before a run is made.
+        assert Cursor(output.folder / CURSOR).may_exist("nano/7")
 
 
 def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: Path) -> None:
     with open_output(url(there), resume=False) as output:
-        outbox = write_state(output.folder)
-        for folder in ("models/nano/1", "models/../../../../outside", "/outside"):
-            outbox.put(Entry("trial", Model(folder, "maths")))
+        folders = ("models/nano/1", "models/../../../../outside", "/outside")
+        models = (ModelRegistered(study="nano", trial=1, name=f"maths {f}", folder=f) for f in folders)
+        write_state(output.folder, *models)
     for name in ("1", "2"):
         (there / "models" / "nano" / name).mkdir(parents=True)
         (there / "models" / "nano" / name / "config.json").write_text(name)
@@ -242,4 +240,4 @@ def test_a_copy_has_all_but_checkpoints(there: Path, tmp_path: Path) -> None:
     target = place(url(there))
     assert not isinstance(target, Path)
     fetch_output(target, tmp_path / "copy")
-    assert {path.name for path in (tmp_path / "copy").iterdir()} == {RESOLVED, EVENTS, JOURNAL, OUTBOX}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {RESOLVED, EVENTS, JOURNAL, CURSOR}

@@ -1,10 +1,12 @@
 import re
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from search.output.events import Evaluation, Event, SearchStarted, TrialEnded, TrialStarted
 from search.progress.console import ProgressConsole
 from search.progress.state import SearchProgress
 from search.progress.table import ProgressTable
@@ -20,32 +22,37 @@ class Clock:
 
 
 class Told:
-    """Tells a view, or what it shows, of one study's trials."""
+    """Tells `tell` of one study's trials, as events at the times of the clock."""
 
-    def __init__(self, view: ProgressConsole | SearchProgress, study: str = "m", full_tokens: int = 100) -> None:
-        self._view, self._study, self._full = view, study, full_tokens
+    def __init__(
+        self, tell: Callable[[Event], object], clock: Clock | None = None, study: str = "m", full_tokens: int = 100
+    ) -> None:
+        self._tell, self._clock, self._study, self._full = tell, clock or Clock(), study, full_tokens
+
+    @property
+    def _of(self) -> dict[str, Any]:
+        return {"time": self._clock.now, "study": self._study}
 
     def started(
         self, trial: int, planned: int, curriculum: dict[str, Any] | None = None, arm: str = "entrodrop"
     ) -> None:
         parameters = {"curriculum": curriculum or {"shape": "linear"}} if arm == "entrodrop" else {}
-        values = {"arm": arm, "parameters": parameters, "planned": planned, "tokens": 0}
-        self._tell("trial_started", trial, full_tokens=self._full, **values)
+        of = {**self._of, "planned": planned, "full_tokens": self._full, "tokens": 0}
+        self._tell(TrialStarted(trial=trial, arm=arm, parameters=parameters, **of))
 
     def evaluated(self, trial: int, tokens: int, loss: float, **values: float) -> None:
-        losses = {"tokens": tokens, "epoch": tokens / 1000, "high_entropy_loss": loss, **values}
-        self._tell("evaluation", trial, full_tokens=self._full, **losses)
+        metrics = {"epoch": tokens / 1000, "high_entropy_loss": loss, **values}
+        self._tell(Evaluation(trial=trial, tokens=tokens, full_tokens=self._full, metrics=metrics, **self._of))
 
-    def ended(self, trial: int, state: str, reason: str | None = None, loss: float | None = None) -> None:
-        self._tell("trial_ended", trial, state=state, reason=reason, objective=loss)
+    def ended(
+        self, trial: int, state: str, reason: str | None = None, loss: float | None = None, detail: str = ""
+    ) -> None:
+        self._tell(TrialEnded(trial=trial, state=state, reason=reason, objective=loss, detail=detail, **self._of))
 
-    def _tell(self, kind: str, trial: int, **values: Any) -> None:
-        self._view.happened(kind, {"study": self._study, "trial": trial, **values})
 
-
-def three_trials(view: ProgressConsole | SearchProgress, clock: Clock) -> None:
+def three_trials(tell: Callable[[Event], object], clock: Clock) -> None:
     """One trial of 40 s, one stopped after 20 s, one running for 10 s; 1,000 tokens take 10 s."""
-    told = Told(view, "builtin/nano", 4000)
+    told = Told(tell, clock, "builtin/nano", 4000)
     for trial, reports, state in ((0, 4, "complete"), (1, 2, "pruned"), (2, 1, None)):
         told.started(trial, 4, CURRICULUM)
         for k in range(1, reports + 1):
@@ -59,7 +66,7 @@ def test_plain_lines_without_a_terminal() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
         progress.note("base weights of builtin/micro: 43%")
-        three_trials(progress, clock)
+        three_trials(progress.happened, clock)
     lines = text.getvalue().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert not any(ord(c) < 32 for line in lines for c in line)
@@ -73,13 +80,13 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_a_reason_with_control_characters_stays_on_one_plain_line() -> None:
     text = StringIO()
     with ProgressConsole(Console(file=text, width=80), {"m": 1}) as progress:
-        told = Told(progress)
+        told = Told(progress.happened)
         told.started(0, 1)
-        told.ended(0, "failed", "\x1b[31mout of memory\r\nat step 3\x1b[0m")
+        told.ended(0, "failed", "out_of_memory", detail="\x1b[31mnone left\r\nat step 3\x1b[0m")
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
     assert not any(ord(c) < 32 for c in lines[1])
-    assert "out of memory" in lines[1]
+    assert "failed (out of memory:  [31mnone left  at step 3" in lines[1]
     assert "1 of 1 trials, time left not known yet" in lines[1]
 
 
@@ -87,7 +94,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
     text = StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
     with ProgressConsole(console, {"m": 1}) as progress:
-        Told(progress).started(0, 1)
+        Told(progress.happened).started(0, 1)
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().endswith("m trial 0 linear: started\n")
 
@@ -96,8 +103,8 @@ def test_only_a_complete_trial_sets_the_best() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m": 3}, clock) as progress:
         for trial, state, loss in ((0, "pruned", 5.0), (1, "complete", 6.0), (2, "complete", 6.5)):
-            Told(progress).started(trial, 3)
-            Told(progress).ended(trial, state, None, loss)
+            Told(progress.happened, clock).started(trial, 3)
+            Told(progress.happened, clock).ended(trial, state, None, loss)
     ends = [line for line in text.getvalue().splitlines() if "started" not in line]
     assert [line.partition("(best ")[2][:6] for line in ends] == ["-); 1 ", "6.0000", "6.0000"]
 
@@ -105,10 +112,11 @@ def test_only_a_complete_trial_sets_the_best() -> None:
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m": 1}, clock) as progress:
-        Told(progress).started(0, 1)
+        told = Told(progress.happened, clock)
+        told.started(0, 1)
         for k in range(100):
             clock.now += 0.1
-            Told(progress).evaluated(0, k, 6.0)
+            told.evaluated(0, k, 6.0)
     assert len(text.getvalue().splitlines()) == 2
 
 
@@ -116,7 +124,7 @@ def test_time_left_goes_by_the_trials_that_ended() -> None:
     clock = Clock()
     state = SearchProgress({"builtin/nano": 4, "builtin/micro": 4}, clock)
     assert state.time_left() is None
-    three_trials(state, clock)
+    three_trials(state.follow, clock)
     # A trial has 3,000 tokens on average, 30 s. Of the first model a trial and three quarters are left; the
     # second model has not begun, and is taken to be like the first.
     assert state.time_left() == pytest.approx(30 * 1.75 + 30 * 4)
@@ -125,7 +133,7 @@ def test_time_left_goes_by_the_trials_that_ended() -> None:
 def test_time_left_is_shared_by_trials_that_run_at_the_same_time() -> None:
     clock = Clock()
     state = SearchProgress({"m": 5}, clock)
-    told = Told(state, full_tokens=2000)
+    told = Told(state.follow, clock, full_tokens=2000)
     for trial in (0, 1):
         told.started(trial, 5)
     for tokens in (1000, 2000):
@@ -150,7 +158,7 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     text, clock = StringIO(), Clock()
     console = Console(file=text, width=width, height=24, force_terminal=True, color_system=None)
     with ProgressConsole(console, {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
-        three_trials(progress, clock)
+        three_trials(progress.happened, clock)
         console.print(ProgressTable(progress.state))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
     for line in shown.splitlines():
@@ -168,7 +176,7 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
 
     def interrupted() -> None:
         with progress:
-            Told(progress).started(0, 1, arm="an arm " * 40)
+            Told(progress.happened).started(0, 1, arm="an arm " * 40)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -182,13 +190,8 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
 
 def test_a_search_that_goes_on_counts_what_was_before() -> None:
     state, clock = SearchProgress({}, Clock()), Clock()
-    earlier: list[dict[str, Any]] = [{"event": "search_started", "planned": {"m": 3}, "time": 100.0}]
-
-    class Lines:
-        def happened(self, kind: str, values: dict[str, Any]) -> None:
-            earlier.append({"event": kind, "time": 100.0 + clock.now, **values})
-
-    told = Told(Lines(), full_tokens=1000)  # type: ignore[arg-type]
+    earlier: list[Event] = [SearchStarted(time=0.0, planned={"m": 3}, resume_command="")]
+    told = Told(earlier.append, clock, full_tokens=1000)
     for trial in (0, 1):
         told.started(trial, 3)
         for tokens in (500, 1000):
@@ -204,7 +207,7 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
     # 1,000 tokens took 20 s; two trials are left.
     assert state.time_left() == 40.0
     # A driver that was killed had told the end of trial 1, but not the study.
-    again = Told(state, full_tokens=1000)
+    again = Told(state.follow, full_tokens=1000)
     again.started(1, 4)
     again.ended(1, "complete", loss=4.0)
     assert study.ended == 2

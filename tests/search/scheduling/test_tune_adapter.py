@@ -1,6 +1,7 @@
 """What the trial loop makes of results, without Ray."""
 
 import errno
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import _StudyScheduler
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
-from search.studies.study import TrialStudy
+from search.studies.study import TrialStudy, reason_of
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
-from trainables.slots.slot import NoRoomError
+from trainables.slots.mailbox import Failure, TrainResponse
+from trainables.slots.slot import NoRoomError, SlotReport
 from trainables.storage.files import StorageError
 
 EVALUATIONS, TOKENS = 8, 100
@@ -36,8 +38,12 @@ def trial_loop(
     return TrialLoop([study], slots, lambda _: EVALUATIONS * TOKENS, observer or mock.Mock(), interruption), study
 
 
-def result(**changes: Any) -> dict[str, Any]:
-    return {"failure": None, "detail": "", "test": None, "fatal": None, "interrupted": False, **changes}
+def evaluated(tokens: float, loss: float, **metrics: float) -> SlotReport:
+    return SlotReport(TrainResponse(1, {"tokens": tokens, "high_entropy_loss": loss, **metrics}), seconds=1.0)
+
+
+def not_evaluated(**changes: Any) -> SlotReport:
+    return SlotReport(TrainResponse(1, {}, **changes))
 
 
 class _Killed(BaseException):
@@ -94,8 +100,7 @@ class _Slots:
                 trial, evaluation, reported = training[key]
                 if evaluation > reported:
                     self._evaluate(trial.number, evaluation)
-                    metrics = {"tokens": TOKENS * evaluation, "high_entropy_loss": _loss(trial.number, evaluation)}
-                    opened.report(trial, result(**metrics, seconds=1.0))
+                    opened.report(trial, evaluated(TOKENS * evaluation, _loss(trial.number, evaluation)))
                     training[key] = trial, evaluation, evaluation
             for trial, goes_on in opened.decisions():
                 _, evaluation, reported = training.pop(trial.trial_id)
@@ -127,11 +132,38 @@ def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     assert opened.begin("a") is not None
     trial = mock.Mock(trial_id="a")
-    opened.report(trial, result(failure="out_of_memory", detail="CUDA out of memory"))
+    opened.report(trial, not_evaluated(failure=Failure.OUT_OF_MEMORY, detail="CUDA out of memory"))
     assert opened.decisions() == [(trial, False)]
     assert study.study.trials[0].user_attrs["reason"] == "out_of_memory"
     assert not opened.finished
     assert opened.begin("b") is not None
+
+
+def test_all_that_a_run_reports_and_is_finite_is_recorded(tmp_path: Path) -> None:
+    observer = mock.Mock()
+    opened, study = trial_loop(tmp_path, observer=observer)
+    opened.begin("a")
+    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0, a_new_one=2.0, norm=math.inf))
+    opened.decisions()
+    (call,) = observer.trial_report.call_args_list
+    assert call.args[2] == {"tokens": TOKENS, "high_entropy_loss": 5.0, "a_new_one": 2.0, "seconds": 1.0}
+    # The observer is told first.
+    assert observer.trial_report.called
+    assert study.losses(0) == [5.0]
+
+
+def test_a_stop_that_an_older_version_decided_is_carried_out(tmp_path: Path) -> None:
+    opened, study = trial_loop(tmp_path)
+    opened.begin("a")
+    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
+    opened.decisions()
+    # Killed before the trial was told to have ended.
+    study.annotate(0, "decided", {"tokens": TOKENS, "reason": "will not win", "device_s": 1.0})
+    again, study = trial_loop(tmp_path)
+    again.begin("a")
+    again.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
+    assert [goes_on for _, goes_on in again.decisions()] == [False]
+    assert reason_of(study.study.trials[0]) == "losing"
 
 
 def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None:
@@ -139,7 +171,7 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     opened.begin("a")
     trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
-    opened.report(trial, result(failure="error", detail=str(error), fatal=error))
+    opened.report(trial, not_evaluated(failure=Failure.ERROR, detail=str(error), fatal=error))
     assert opened.decisions() == [(trial, False)]
     assert opened.error is error
     assert opened.finished
@@ -151,17 +183,16 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
 def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Path) -> None:
     opened, _ = trial_loop(tmp_path, slots=2)
     trials = [mock.Mock(trial_id=key) for key in "ab" if opened.begin(key) is not None]
-    metrics = {"tokens": TOKENS, "high_entropy_loss": 1.0, "seconds": 1.0}
     for trial in trials:
-        opened.report(trial, result(**metrics))
+        opened.report(trial, evaluated(TOKENS, 1.0))
     assert [goes_on for _, goes_on in opened.decisions()] == [True, True]
     error = StorageError(errno.EIO, "Please reduce your request rate.", "s3://bucket/runs")
-    opened.report(trials[0], result(failure="error", fatal=error))
+    opened.report(trials[0], not_evaluated(failure=Failure.ERROR, fatal=error))
     assert opened.decisions() == [(trials[0], False)]
     assert opened.interruption.asked
     assert opened.interruption.reason == "[Errno 5] Please reduce your request rate.: 's3://bucket/runs'"
     assert not opened.saved
-    opened.report(trials[1], result(interrupted=True))
+    opened.report(trials[1], not_evaluated(interrupted=True))
     assert opened.saved
 
 
@@ -201,25 +232,25 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
     observer = mock.Mock()
     opened, study = trial_loop(tmp_path, observer=observer)
 
-    def evaluated(tune_id: str, evaluations: range) -> None:
+    def goes_on(tune_id: str, evaluations: range) -> None:
         candidate = opened.begin(tune_id)
         assert candidate is not None
         assert candidate.number == 0
         assert opened.done(tune_id) == evaluations[0] - 1
         trial = mock.Mock(trial_id=tune_id)
         for evaluation in evaluations:
-            opened.report(trial, result(tokens=100 * evaluation, high_entropy_loss=5.0))
+            opened.report(trial, evaluated(100 * evaluation, 5.0))
             assert opened.decisions() == [(trial, True)]
 
-    evaluated("a", range(1, 3))
+    goes_on("a", range(1, 3))
     # A node that the cluster takes away is no fault of the trial.
     for tune_id in "bcd":
         opened.lost(chr(ord(tune_id) - 1), "the node was taken away", counts=False)
         # The last evaluation is repeated, and counts once.
-        evaluated(tune_id, range(2, 3))
+        goes_on(tune_id, range(2, 3))
     for tune_id in "ef":
         opened.lost(chr(ord(tune_id) - 1), "killed", counts=True)
-        evaluated(tune_id, range(2, 3))
+        goes_on(tune_id, range(2, 3))
     assert observer.trial_report.call_count == 2
     assert study.losses(0) == [5.0] * 2
     opened.lost("f", "killed", counts=True)
@@ -317,9 +348,9 @@ def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> N
     assert opened.begin("c") is None
     assert not opened.saved
     # One evaluates just then, which saves it as well.
-    opened.report(mock.Mock(trial_id="a"), result(tokens=100, high_entropy_loss=5.0))
+    opened.report(mock.Mock(trial_id="a"), evaluated(100, 5.0))
     assert not opened.saved
-    opened.report(mock.Mock(trial_id="b"), result(interrupted=True))
+    opened.report(mock.Mock(trial_id="b"), not_evaluated(interrupted=True))
     assert opened.saved
     assert [t.state.name for t in study.study.trials] == ["RUNNING", "RUNNING"]
 
@@ -330,9 +361,9 @@ def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) ->
     first, second = opened.begin("a"), opened.begin("b")
     assert first is not None
     assert second is not None
-    opened.report(mock.Mock(trial_id="a"), result(tokens=TOKENS, high_entropy_loss=5.0))
+    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
     assert [goes_on for _, goes_on in opened.decisions()] == [True]
-    opened.report(mock.Mock(trial_id="a"), result(tokens=2 * TOKENS, high_entropy_loss=4.0))
+    opened.report(mock.Mock(trial_id="a"), evaluated(2 * TOKENS, 4.0))
     # The other trial has lost its place: this one would wait for it for ever.
     assert opened.decisions() == []
     assert opened.use_slots(1, idle=1) == 2

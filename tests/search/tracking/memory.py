@@ -3,12 +3,24 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from search.tracking import Tracker
+from search.output.events import (
+    DataPrepared,
+    Evaluation,
+    Event,
+    ModelRegistered,
+    SearchEnded,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+    append_events,
+)
+from search.tracking.delivery import Delivery
+from search.tracking.mlflow_runs import new_client
 from tests import DEADLINE_S
 
 
@@ -61,7 +73,7 @@ class Client:
 
     def create_run(self, experiment_id: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
         self._request("create_run")
-        if run_name == "refused":
+        if "refused" in run_name:
             raise RefusedError("the experiment is deleted")
         run_id = f"run{len(self.runs)}"
         self.runs[run_id] = {
@@ -157,33 +169,67 @@ class Client:
         self._request("set_terminated")
         self.runs[run_id]["status"] = status
 
-    def tags(self, run_id: str) -> dict[str, str]:
-        """The tags of a run, but for the one by which it is found again."""
-        return {name: value for name, value in self.runs[run_id]["tags"].items() if name != "search.key"}
+    def tags(self, run_id: str, *names: str) -> dict[str, str]:
+        """Some of a run's tags."""
+        return {name: value for name, value in self.runs[run_id]["tags"].items() if name in names}
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """The params of a run, but for a trial's model and arm."""
+        return {name: value for name, value in self.runs[run_id]["params"].items() if name not in ("model", "arm")}
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         return [(step, value) for step, key, value in self.runs[run_id]["metrics"] if key == name]
 
 
-def tracker(client: Client, folder: Path) -> Tracker:
-    """A tracker whose outbox is in `folder`."""
-    return Tracker("http://user:secret@host", "e", folder / "mlflow.outbox", lambda uri: client)
+class Search(Delivery):
+    """Writes events to a folder as a search does, and delivers them to a client in memory, or to MLflow."""
+
+    def __init__(self, to: Client | str, folder: Path, client: Callable[[str], Any] = new_client) -> None:
+        uri = to if isinstance(to, str) else "http://user:secret@host"
+        super().__init__(uri, "e", folder / "events.jsonl", client if isinstance(to, str) else lambda uri: to)
+
+    def write(self, event: Event) -> None:
+        append_events(self._path, event)
+        self.wake()
+
+    def started(self, name: str = "math", files: Sequence[str] = (), **settings: Any) -> None:
+        self.write(SearchStarted(planned={}, resume_command="", name=name, settings=settings, files=list(files)))
+
+    def prepared(self, data_hash: str) -> None:
+        self.write(DataPrepared(model="nano", data_hash=data_hash, source={"source": "files", "path": "a.jsonl"}))
+
+    def begun(self, trial: int, arm: str = "entrodrop", study: str = "nano", **parameters: Any) -> None:
+        of = {"study": study, "trial": trial, "model": "nano", "planned": 1, "full_tokens": 0, "tokens": 0}
+        self.write(TrialStarted(arm=arm, parameters=parameters, **of))
+
+    def evaluated(self, trial: int, tokens: int, **metrics: float) -> None:
+        self.write(Evaluation(study="nano", trial=trial, tokens=tokens, full_tokens=0, metrics=metrics))
+
+    def ended(self, trial: int, state: str = "complete", study: str = "nano", **metrics: float) -> None:
+        of = {"study": study, "trial": trial, "model": "nano"}
+        self.write(TrialEnded(state=state, reason=None, objective=None, metrics=metrics, **of))
+
+    def registered(self, trial: int, folder: str, name: str, tags: dict[str, str]) -> None:
+        self.write(ModelRegistered(study="nano", trial=trial, folder=folder, name=name, tags=tags))
+
+    def over(self, status: str = "FINISHED", **values: Any) -> None:
+        self.write(SearchEnded(status=status, **values))
 
 
-def a_search(into: Tracker, evaluations: int = 3) -> None:
-    into.start_search("math", {"seed": 0}, {"kind": "search"}, {"space.yaml": "models: []"})
-    into.start_trial("nano/0", "nano 0", {"mask_ratio": 0.5}, {"state": "running"})
+def a_search(into: Search, evaluations: int = 3) -> None:
+    into.started(seed=0)
+    into.begun(0, mask_ratio=0.5)
     for k in range(evaluations):
-        into.evaluation("nano/0", {"loss": 6.0 - k, "high_entropy_loss": 7.0 - k}, tokens=100 * (k + 1))
-    into.end_trial("nano/0", "FINISHED", metrics={"objective": 5.0}, tags={"state": "complete"})
-    into.end_search("FINISHED", {}, {"best": 5.0}, {}, [])
+        into.evaluated(0, 100 * (k + 1), loss=6.0 - k, high_entropy_loss=7.0 - k)
+    into.ended(0, objective=5.0)
+    into.over(metrics={"best": 5.0})
 
 
 EXPECTED = [(100, 6.0), (200, 5.0), (300, 4.0)]
 
 
-def wait_for_error(written: Tracker) -> None:
+def wait_for_error(search: Search) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while not written.last_error:
+    while not search.last_error:
         assert time.monotonic() < deadline
         time.sleep(0.01)

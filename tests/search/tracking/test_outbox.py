@@ -1,143 +1,136 @@
-import errno
+"""What a search that an older version began has left for MLflow."""
+
+import json
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from search.tracking.entries import SEARCH, End, Entry, Files, Start, Values
-from search.tracking.mlflow_runs import MlflowRuns
-from search.tracking.outbox import Outbox
-from tests.search.tracking.memory import Client, tracker
+from search.tracking.outbox import take_over
+from tests.search.tracking.memory import EXPECTED, Client, Search
 from trainables.errors import ConfigError
 
-RECORDS = [
-    Entry(SEARCH, Start("math", 1)),
-    Entry(SEARCH, Values(2, {"loss": 1.5}, 3, {"seed": "0"}, {"kind": "search"})),
-    Entry(SEARCH, Files(["summary.json"], {"space.yaml": "models: []"})),
-    Entry("nano/0", End("KILLED", 4)),
+# As the version before events.jsonl held all of it made them.
+TABLES = """
+CREATE TABLE search (id TEXT NOT NULL);
+CREATE TABLE records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, content TEXT NOT NULL,
+    tried INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE seen (once TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE runs (key TEXT PRIMARY KEY, run_id TEXT NOT NULL) WITHOUT ROWID;
+"""
+EVENTS = [
+    {"event": "search_started", "name": "math", "planned": {"nano": 2}, "resumed": False, "resume_command": "again"},
+    {
+        "event": "trial_started",
+        "model": "nano",
+        "study": "nano",
+        "stage": "search",
+        "trial": 0,
+        "arm": "none",
+        "parameters": {},
+        "planned": 2,
+        "full_tokens": 0,
+        "tokens": 0,
+    },
+    {
+        "event": "evaluation",
+        "model": "nano",
+        "study": "nano",
+        "stage": "search",
+        "trial": 0,
+        "full_tokens": 300,
+        "tokens": 100.0,
+        "epoch": 1.0,
+        "loss": 6.0,
+        "high_entropy_loss": 7.0,
+    },
 ]
 
 
-def contents(outbox: Outbox) -> list[object]:
-    return [record.content for record in outbox.waiting()]
+def an_older_search(folder: Path, records: Sequence[tuple[str, Any, int]]) -> None:
+    """One whose search and trial MLflow has taken, and whose first two evaluations it was told of.
+
+    Args:
+        records: key, content, and whether it was tried.
+    """
+    lines = [json.dumps({"time": 1.0, **event}) for event in EVENTS]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n" + '{"time": 2.0, "ev')
+    database = sqlite3.connect(folder / "mlflow.outbox")
+    database.executescript(TABLES)
+    database.execute("INSERT INTO search VALUES ('older')")
+    database.executemany("INSERT INTO runs VALUES (?, ?)", [("", "run0"), ("nano/0", "run1")])
+    database.executemany("INSERT INTO seen VALUES (?)", [("nano/0@100",), ("nano/0@200",), ("nano/0@end best=5.0",)])
+    rows = [(key, json.dumps(content), tried) for key, content, tried in records]
+    database.executemany("INSERT INTO records (key, content, tried) VALUES (?, ?, ?)", rows)
+    database.commit()
+    database.close()
 
 
-def test_records_are_kept_in_order_until_they_are_delivered(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    outbox.put(*RECORDS[:2])
-    outbox.put(*RECORDS[2:])
-    assert [record.key for record in outbox.waiting()] == [record.key for record in RECORDS]
-    outbox.delivered(outbox.waiting()[:1], "run0")
-    again = Outbox(tmp_path / "mlflow.outbox")
-    assert contents(again) == [record.content for record in RECORDS[1:]]
-    assert (again.count_waiting(), again.count_undelivered()) == (3, 3)
-    assert (again.run_id(SEARCH), again.run_id("nano/0")) == ("run0", None)
-    assert again.search_id == outbox.search_id
-
-
-def test_what_was_refused_waits_again_in_the_next_part_of_the_search(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    outbox.put(*RECORDS)
-    outbox.refused(outbox.waiting()[1:3])
-    assert contents(outbox) == [RECORDS[0].content, RECORDS[3].content]
-    assert (outbox.count_waiting(), outbox.count_undelivered()) == (2, 4)
-    assert contents(Outbox(tmp_path / "mlflow.outbox")) == [record.content for record in RECORDS]
-
-
-def test_what_may_be_recorded_once_is_recorded_once(tmp_path: Path) -> None:
-    first = Entry("nano/0", Values(1, {"loss": 1.0}, 100), once="nano/0@100")
-    other = Entry("nano/1", Values(1, {"loss": 1.0}, 100), once="nano/1@100")
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    outbox.put(first, other)
-    outbox.delivered(outbox.waiting())
-    again = Outbox(tmp_path / "mlflow.outbox")
-    again.put(Entry("nano/0", Values(2, {"loss": 1.0}, 100), once="nano/0@100"), RECORDS[0])
-    assert contents(again) == [RECORDS[0].content]
-
-
-def test_a_run_that_was_made_before_the_process_was_killed_is_found_again(tmp_path: Path) -> None:
+def its_runs() -> Client:
     client = Client()
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    outbox.put(RECORDS[0])
-    waiting = outbox.waiting()[0]
-    # Killed before the outbox hears of the run.
-    MlflowRuns("http://host", "e", outbox, lambda uri: client).open(waiting, Start("math", 1))
-    assert (list(client.runs), outbox.run_id(SEARCH)) == (["run0"], None)
-    assert outbox.waiting()[0].tried
-    again = tracker(client, tmp_path)
-    again.start_trial("nano/0", "nano 0", {}, {})
-    assert again.close(10)
-    assert (again.run_id(), again.run_id("nano/0")) == ("run0", "run1")
-    assert client.tags("run1") == {"mlflow.parentRunId": "run0"}
+    for key in ("", "nano/0"):
+        client.create_run("1", 0, {"search.key": f"older/{key}"}, key)
+    client.asked.clear()
+    return client
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from search.tracking.outbox import Outbox
-from search.tracking.entries import End, Entry, Start
-
-outbox = Outbox(Path(sys.argv[1]))
-for number in range(10**6):
-    outbox.put(Entry(str(number), Start("", 0)), Entry(str(number), End("FINISHED", 0)))
-    print(number, flush=True)
-"""
-
-
-def test_a_killed_process_leaves_all_that_it_wrote(tmp_path: Path) -> None:
-    path = tmp_path / "mlflow.outbox"
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(5):
-            process.stdout.readline()
-        process.kill()
-        written = 5 + len(process.stdout.readlines())
-    keys = [record.key for record in Outbox(path).waiting()]
-    # The last ones may be there without having been told.
-    assert len(keys) in (2 * written, 2 * written + 2)
-    assert keys == [str(number) for number in range(len(keys) // 2) for _ in range(2)]
-
-
-@pytest.mark.parametrize("how", ["no database", "cut off", "overwritten"])
-def test_a_damaged_file_is_told(tmp_path: Path, how: str) -> None:
-    path = tmp_path / "mlflow.outbox"
-    Outbox(path).put(*RECORDS * 100)
-    content = path.read_bytes()
-    damaged = {
-        "no database": b"models: []\n" * 1000,
-        "cut off": content[: len(content) // 2],
-        "overwritten": content[:4096] + b"\xff" * (len(content) - 4096),
-    }
-    path.write_bytes(damaged[how])
-    with pytest.raises(ConfigError) as raised:
-        tracker(Client(), tmp_path)
-    assert str(raised.value) == (f"{path} is damaged; delete it to go on without the records in it, in new MLflow runs")
+def test_a_search_that_an_older_version_began_goes_on_in_its_runs(tmp_path: Path) -> None:
+    client = its_runs()
+    waiting = [
+        ("nano/0", ["values", {"time_ms": 5, "metrics": {"loss": loss}, "step": step}], 0)
+        for step, loss in EXPECTED[:2]
+    ]
+    found = ("nano/1", ["start", {"name": "nano/1", "time_ms": 6}], 1)
+    an_older_search(tmp_path, [*waiting, found])
+    client.create_run("1", 0, {"search.key": "older/nano/1"}, "nano/1")
+    search = Search(client, tmp_path)
+    assert search.left == 3
+    assert not (tmp_path / "mlflow.outbox").exists()
+    search.started(seed=0)
+    search.begun(0)
+    # Its driver was killed after MLflow's record of this one, and of the last value, and before the study's.
+    search.evaluated(0, 200, loss=5.0)
+    search.evaluated(0, 300, loss=4.0)
+    search.ended(0, best=5.0, objective=4.0)
+    assert search.close(10)
+    assert client.history("run1", "loss") == EXPECTED
+    assert client.history("run1", "best") == []
+    assert client.history("run1", "objective") == [(0, 4.0)]
+    # The run of the request whose answer was lost is found.
+    assert (len(client.runs), search.run_id("nano/1")) == (3, "run2")
+    # Nothing is taken over a second time.
+    assert Search(client, tmp_path).left == 0
 
 
-def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    outbox.put(*RECORDS)
-    outbox._database.execute("PRAGMA max_page_count = 1")
-    with pytest.raises(OSError, match=r"disk is full: '.*/mlflow.outbox'") as raised:
-        outbox.put(*RECORDS * 100)
-    assert raised.value.errno == errno.ENOSPC
-    assert contents(outbox) == [record.content for record in RECORDS]
+@pytest.mark.parametrize("after", ["the events", "the cursor"])
+def test_a_kill_while_it_is_taken_over_changes_nothing(
+    tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_older_search(tmp_path, [("nano/0", ["values", {"time_ms": 5, "metrics": {"loss": 6.0}, "step": 100}], 0)])
+    step = "search.tracking.outbox.open_cursor" if after == "the events" else "pathlib.Path.unlink"
+    with monkeypatch.context() as patch:
+        patch.setattr(step, lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            take_over(tmp_path / "events.jsonl")
+    client = its_runs()
+    search = Search(client, tmp_path)
+    assert search.close(10)
+    assert client.history("run1", "loss") == [(100, 6.0)]
+    assert len(client.runs) == 2
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"unable to open database file: '.*/mlflow.outbox'"):
-        Outbox(tmp_path / "missing" / "mlflow.outbox")
+def test_a_damaged_outbox_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.outbox").write_text("no database\n" * 1000)
+    with pytest.raises(ConfigError, match="delete it to go on without the records in it, in new MLflow runs"):
+        take_over(tmp_path / "events.jsonl")
 
 
-def test_a_file_that_another_process_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.tracking.outbox._LOCK_TIMEOUT", 0.05)
-    outbox = Outbox(tmp_path / "mlflow.outbox")
-    other = sqlite3.connect(outbox.path, isolation_level=None)
+def test_an_outbox_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    an_older_search(tmp_path, [])
+    other = sqlite3.connect(tmp_path / "mlflow.outbox", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(OSError, match="database is locked"):
-        outbox.put(*RECORDS)
-    other.execute("ROLLBACK")
-    outbox.put(*RECORDS)
-    assert outbox.count_waiting() == 4
+        take_over(tmp_path / "events.jsonl")
+    other.close()

@@ -26,7 +26,7 @@ from trainables.settings import ModelSettings
 from trainables.slots.actors import ACTOR_DIED
 from trainables.slots.mailbox import Failure, TrainResponse
 from trainables.slots.shared import SlotConfig, StopSignal
-from trainables.slots.slot import NoRoomError, Slot
+from trainables.slots.slot import NoRoomError, Slot, SlotReport
 from trainables.slots.worker import StorageError, serve
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
@@ -141,13 +141,21 @@ def trial(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
     return {**common, "checkpoint": str(folder / f"run-{seed}"), **changes}
 
 
-def train(slot: Slot, folder: Path, seed: int, **changes: Any) -> list[dict[str, Any]]:
-    """The results of a trial up to its end or failure."""
+def step(slot: Slot) -> SlotReport:
+    result = slot.step()
+    assert result.keys() == {"report"}
+    report = result["report"]
+    assert isinstance(report, SlotReport)
+    return report
+
+
+def train(slot: Slot, folder: Path, seed: int, **changes: Any) -> list[SlotReport]:
+    """The reports of a trial up to its end or failure."""
     slot.reset_config(trial(folder, seed, **changes))
-    results: list[dict[str, Any]] = []
-    while len(results) < EPOCHS and not (results and (results[-1]["failure"] or results[-1]["fatal"])):
-        results.append(slot.step())
-    return results
+    reports: list[SlotReport] = []
+    while len(reports) < EPOCHS and not (reports and (reports[-1].response.failure or reports[-1].response.fatal)):
+        reports.append(step(slot))
+    return reports
 
 
 def expected(warm: WarmModel, seed: int) -> list[float]:
@@ -155,14 +163,14 @@ def expected(warm: WarmModel, seed: int) -> list[float]:
     return [run.advance()["high_entropy_loss"] for _ in range(EPOCHS)]
 
 
-def losses(results: list[dict[str, Any]]) -> Any:
-    return pytest.approx([result["high_entropy_loss"] for result in results], rel=1e-5)
+def losses(reports: list[SlotReport]) -> Any:
+    return pytest.approx([report.response.metrics["high_entropy_loss"] for report in reports], rel=1e-5)
 
 
 def goes_on(slot: Slot, folder: Path, warm: WarmModel) -> bool:
     """Whether the next trial on the slot trains as ever."""
-    results = train(slot, folder, WELL, name=f"after {folder.name}")
-    return bool(expected(warm, WELL) == losses(results)) and not any("accumulation" in result for result in results)
+    reports = train(slot, folder, WELL, name=f"after {folder.name}")
+    return bool(expected(warm, WELL) == losses(reports)) and not any(report.accumulation for report in reports)
 
 
 def test_a_slot_without_a_place_gives_way_when_it_is_told_to(slot: Slot, data: Any, tmp_path: Path) -> None:
@@ -219,21 +227,22 @@ def test_a_worker_that_ray_ended_for_memory_is_a_loss(
     settings = tiny.settings(batch_size=batch_size).to_json()
     slot.reset_config(trial(tmp_path, WELL, settings=settings))
     with mock.patch.object(Slot, "_request_evaluation", side_effect=responds) as requested:
-        result = slot.step()
+        report = step(slot)
     assert requested.call_count == len(responds)
-    assert (result["failure"], result["detail"]) == (last.failure, last.detail)
+    assert report.response == last
 
 
 def test_times_are_told(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     began = time.monotonic()
-    results = train(slot, tmp_path, WELL)
-    assert [("overhead_s" in result or "slot_start_s" in result) for result in results] == [True, False, False]
-    assert 0 < sum(result["seconds"] for result in results) < time.monotonic() - began
+    first, *others = train(slot, tmp_path, WELL)
+    assert (first.overhead_s is None) != (first.slot_start_s is None)
+    assert [(report.overhead_s, report.slot_start_s) for report in others] == [(None, None)] * 2
+    assert 0 < sum(report.seconds for report in (first, *others)) < time.monotonic() - began
 
 
 def test_an_exception_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, RAISES)
-    assert (last["failure"], last["detail"]) == (Failure.ERROR, "ZeroDivisionError: by zero")
+    assert (last.response.failure, last.response.detail) == (Failure.ERROR, "ZeroDivisionError: by zero")
     assert goes_on(slot, tmp_path, warm)
 
 
@@ -253,15 +262,15 @@ def test_what_the_kernel_ended_for_memory_is_tried_again_with_half_the_micro_bat
         _halved(train(each, folder, TAKES_TOO_MUCH), warm, TAKES_TOO_MUCH)
 
 
-def _halved(results: list[dict[str, Any]], warm: WarmModel, seed: int) -> None:
-    assert [result.get("accumulation") for result in results] == [None, 2, 2]
+def _halved(reports: list[SlotReport], warm: WarmModel, seed: int) -> None:
+    assert [report.accumulation for report in reports] == [None, 2, 2]
     # The global batch is as it was, and so are the losses.
-    assert expected(warm, seed) == losses(results)
+    assert expected(warm, seed) == losses(reports)
 
 
 def test_out_of_memory_twice_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, NEVER_ENOUGH_MEMORY)
-    assert (last["failure"], last["accumulation"]) == (Failure.OUT_OF_MEMORY, 2)
+    assert (last.response.failure, last.accumulation) == (Failure.OUT_OF_MEMORY, 2)
     assert goes_on(slot, tmp_path, warm)
 
 
@@ -269,7 +278,7 @@ def test_a_hang_fails_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> 
     began = time.monotonic()
     with mock.patch.object(slot, "_slot", replace(slot._slot, hang_s=HANG_S)):
         *_, last = train(slot, tmp_path, HANGS)
-    assert last["failure"] == Failure.HANG
+    assert last.response.failure == Failure.HANG
     assert time.monotonic() - began > HANG_S
     assert goes_on(slot, tmp_path, warm)
 
@@ -280,30 +289,30 @@ def test_a_trial_goes_on_after_its_worker_died(slot: Slot, tmp_path: Path, warm:
 
 def test_a_trial_whose_workers_die_again_and_again_fails(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, DIES)
-    assert (last["failure"], last["detail"]) == (Failure.WORKER_LOST, "2 worker groups lost")
+    assert (last.response.failure, last.response.detail) == (Failure.WORKER_LOST, "2 worker groups lost")
     assert goes_on(slot, tmp_path, warm)
 
 
 def test_a_full_disk_is_no_fault_of_the_trial(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     *_, last = train(slot, tmp_path, NO_SPACE)
-    assert isinstance(last["fatal"], StorageError)
-    assert str(tmp_path) in str(last["fatal"])
+    assert isinstance(last.response.fatal, StorageError)
+    assert str(tmp_path) in str(last.response.fatal)
 
 
 def test_a_trial_that_is_resumed_repeats_only_its_last_evaluation(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, WELL))
-    first = [slot.step(), slot.step()]
+    first = [step(slot), step(slot)]
     train(slot, tmp_path, RAISES)
     slot.reset_config(trial(tmp_path, WELL, done=1))
-    again = slot.step()
-    assert again["high_entropy_loss"] == first[1]["high_entropy_loss"]
-    assert expected(warm, WELL) == losses([*first, slot.step()])
+    again = step(slot)
+    assert again.response.metrics["high_entropy_loss"] == first[1].response.metrics["high_entropy_loss"]
+    assert expected(warm, WELL) == losses([*first, step(slot)])
 
 
 def test_two_workers_go_on_after_one_died_and_one_raised(pair: Slot, tmp_path: Path, warm: WarmModel) -> None:
     assert expected(warm, DIES_ONCE) == losses(train(pair, tmp_path, DIES_ONCE))
     *_, last = train(pair, tmp_path, RAISES)
-    assert (last["failure"], last["detail"]) == (Failure.ERROR, "ZeroDivisionError: by zero")
+    assert (last.response.failure, last.response.detail) == (Failure.ERROR, "ZeroDivisionError: by zero")
     assert goes_on(pair, tmp_path, warm)
     _interrupted(pair, tmp_path, warm)
 
@@ -323,10 +332,10 @@ def _interrupt(slot: Slot) -> None:
 
 def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, WAITS))
-    slot.step()
+    step(slot)
     interrupting = threading.Thread(target=_interrupt, args=(slot,), daemon=True)
     interrupting.start()
-    assert slot.step()["interrupted"]
+    assert step(slot).response.interrupted
     interrupting.join()
     run = Run(warm, tiny.settings(seed=WAITS, epochs=EPOCHS))
     run.restore(tmp_path / f"run-{WAITS}")
