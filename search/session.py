@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-import yaml
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -47,6 +46,7 @@ from search.tracking import Tracker
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import to_yaml
 from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
@@ -173,7 +173,7 @@ def _search(
 ) -> _Found:
     began = time.perf_counter()
     space, output = space_file.config, where.folder
-    stored = yaml.safe_dump(to_store(space), sort_keys=False)
+    stored = to_yaml(to_store(space))
     text = masked_text(space_file.text, stored)
     # This one first: with it the folder is one that --resume goes on with.
     write_atomic(output / RESOLVED, stored)

@@ -31,11 +31,10 @@ from trainables.config.fields import (
     Share,
     Text,
     WholeNumber,
-    wrong,
 )
 from trainables.config.loader import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import YamlError, read
 from trainables.errors import DataError, mask_secrets
 
@@ -60,8 +59,8 @@ class Budget(RunBudget):
     """For each model; the search of one ends with what is used up first, and what runs then runs on."""
 
     trials: Count = 8
-    """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout. With arms, for each arm
-    in which something is searched."""
+    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0 is
+    the baseline without dropout."""
     tokens: Count | None = None
     """Tokens to train on in the search of each model, for each arm (without arms: for the baseline, and for the
     schedule): an integer of at least one trial's; null for no limit."""
@@ -115,7 +114,7 @@ class Autoscaler(Block):
     cpus: WholeNumber = 0
     """CPU cores, in all: an integer of at least 0."""
     gpus: Annotated[Text, AfterValidator(_gpus)] | None = None
-    """GPUs, in all, and their kind, as in 8xH100; null for none."""
+    """GPUs, in all, and their kind: as in 8xH100; null for none."""
 
 
 _LEAST_SHARE = 0.01
@@ -123,8 +122,8 @@ _LEAST_SHARE = 0.01
 
 class Resources(Block):
     slots: CountOrAuto = 2
-    """Trials that train at the same time: an integer of at least 1, or auto (as many as there are GPUs for, or without
-    GPUs CPUs). With workers auto, an integer is the most."""
+    """Trials that train at the same time: an integer of at least 1 (with workers auto, the most), or auto (as many as there
+    are GPUs for, or without GPUs CPUs)."""
     workers: CountOrAuto = 1
     """Processes that share a trial: an integer of at least 1, or auto (for each model the fewest of 1, 2, 4, ... with
     which it fits on the GPUs)."""
@@ -170,7 +169,7 @@ class Resources(Block):
 class Faults(Block):
     restarts: Annotated[int, Field(ge=0)] = 2
     """Times that a trial may lose its workers, and times that it may lose its slot, before it fails: an integer of at
-    least 0. Nodes that the cluster takes away are not counted."""
+    least 0; nodes that the cluster takes away are not counted."""
     hang_minutes: Positive = 30
     """Minutes without a forward pass after which a trial fails: above 0."""
     shrink_minutes: NotNegative = 1
@@ -188,17 +187,18 @@ def _not_mysql(url: str) -> str:
 
 class StudyBlock(Block):
     storage: Annotated[Text, AfterValidator(_not_mysql)] | None = None
-    """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna, which needs the package
-    psycopg; not MySQL); searches share one under their names. null for the journal in the output folder."""
+    """Database of the Optuna studies, which searches share under their names: a URL as SQLAlchemy writes it
+    (postgresql://host/optuna, which needs the package psycopg; not MySQL); null for the journal in the output folder."""
 
 
 class Tracking(Block):
     experiment: Text = "entrodrop"
-    """MLflow experiment that the search is recorded in."""
+    """MLflow experiment that the search is recorded in: a name."""
     uri: Text | None = None
-    """MLflow tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
+    """Where MLflow records: its tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
     register_as: Text | None = None
-    """Name under which MLflow registers the confirmed model of each size, followed by the size's own; null not to."""
+    """Name under which MLflow registers the confirmed model of each size: one line of text, which the size's own name
+    follows; null not to."""
 
 
 class Space(RunConfig):
@@ -207,10 +207,10 @@ class Space(RunConfig):
     budget: Budget = Budget()
     """How much is spent."""
     arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(check_arms)] | None = None
-    """What is compared: the baseline none and others, each with the budget; null for the schedule and none."""
+    """What is compared: a list of the baseline none and others, each with the budget; null for the schedule and none."""
     objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
-    """The losses to minimise: high_entropy_loss first, then others (loss, low_entropy_loss, general_loss). With
-    several, the result is a Pareto front."""
+    """The losses to minimise: a list of high_entropy_loss, the first, and others (loss, low_entropy_loss, general_loss);
+    with several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"
     """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -332,7 +332,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
-    return loader.json_schema(Space)
+    return Space.model_json_schema()
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from search.output.folder import OUTBOX, RESOLVED, check_search_folder, lock_output
@@ -26,6 +25,7 @@ from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking import Tracker
 from trainables.config.command_line import exit_code
+from trainables.config.yaml_values import YamlError, read
 from trainables.errors import ConfigError, mask_secrets
 
 
@@ -97,8 +97,9 @@ def _deliver(folder: Path, timeout: float) -> int:
 
 def _tracking(resolved: Path) -> Tracking:
     try:
-        return Tracking.model_validate(yaml.safe_load(resolved.read_text(encoding="utf-8"))["tracking"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
+        values, _ = read(resolved.read_text(encoding="utf-8"))
+        return Tracking.model_validate(values["tracking"])
+    except (YamlError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
         raise ConfigError(f"{resolved}: given no block tracking; allowed: the file as a search wrote it") from None
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.config.command_line import configured, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.config.yaml_values import to_yaml
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import is_url, replace_atomic, write_atomic
 
@@ -165,11 +166,9 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
 
 
 def _begin(output: Path, config: RecipeConfig) -> None:
-    import yaml
-
     try:
         output.mkdir(parents=True, exist_ok=True)
-        resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        resolved = to_yaml(config.model_dump(mode="json"))
         write_atomic(output / "resolved.yaml", resolved)
     except OSError as error:
         allowed = f"a folder that can be written ({error.strerror})"

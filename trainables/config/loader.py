@@ -3,13 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.config.validation_messages import Problem, nearest_word, problems, shown
+from trainables.config.validation_messages import Problem, nearest_word, shown
 from trainables.config.yaml_values import MAX_DEPTH, Place, YamlError, read
 from trainables.errors import ConfigError, one_line
 
@@ -28,22 +27,18 @@ class ConfigFile(Generic[Model]):
     # The line of each place in the file, or the override that set it.
     origins: Mapping[Place, int | str] = field(repr=False, compare=False)
 
-    def error(self, where: str, given: object, allowed: str, nearest: str | None = None) -> ConfigError:
-        """The error for a setting that turned out wrong after loading.
+    def error(
+        self, where: str, given: object, allowed: str | None = None, nearest: str | None = None
+    ) -> ConfigError:
+        """The error for a setting that turned out wrong after loading: a value, or a situation.
 
         Args:
             where: the dotted path of the setting, as in "resources.workers".
-            given: its value, or words that describe it.
+            given: its value, or words that describe it; without `allowed` what is wrong and what to do.
         """
         place = tuple(int(part) if part.isdecimal() else part for part in where.split(".") if part)
         words = given if isinstance(given, str) else shown(given)
         return _error(self.path, self.origins, [Problem(place, words, allowed, nearest)])
-
-
-@cache
-def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a file."""
-    return schema.model_json_schema()
 
 
 def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> ConfigFile[Model]:
@@ -63,7 +58,7 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
     origins: dict[Place, int | str] = dict(lines)
     if not isinstance(tree, dict):
         given = "an empty file" if tree is None else f"{shown(tree)} at the top level"
-        keys = " and ".join(json_schema(schema)["required"])
+        keys = " and ".join(name for name, field in schema.model_fields.items() if field.is_required())
         raise _error(path, origins or {(): 1}, [Problem((), given, f"a mapping with at least the keys {keys}")])
     for override in overrides:
         _apply(override, tree, origins)
@@ -71,7 +66,7 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
     try:
         config = schema.model_validate(tree, context={"folder": path.parent.absolute()})
     except ValidationError as error:
-        raise _error(path, origins, problems(error.errors(include_url=False), tree, json_schema(schema))) from None
+        raise _error(path, origins, [one["ctx"]["problem"] for one in error.errors(include_url=False)]) from None
     return ConfigFile(path, config, text, origins)
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from trainables.config.fields import Block, is_searched, wrong
+from trainables.config.fields import Block, is_searched
 from trainables.config.loader import ConfigFile, load
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.schedule import SplineShape
 from trainables.config.training import SEARCHABLE
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import Place
 
 _ALLOWED = "one value: a run has one setting; python -m search.run searches"
@@ -47,6 +47,7 @@ class RecipeConfig(RunConfig):
     early_stopping: Ignored = None
     """Of a search; ignored."""
     sampler: Ignored = None
+    """Of a search; ignored."""
     faults: Ignored = None
     """Of a search; ignored."""
     transfer: Ignored = None

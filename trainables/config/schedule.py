@@ -14,10 +14,9 @@ from trainables.config.fields import (
     Share,
     Text,
     WholeNumber,
-    wrong,
 )
 from trainables.config.model_names import ModelName
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 
 
 class EntropyThreshold(Block):
@@ -83,13 +82,7 @@ class SplineShape(Block):
 
     shape: Literal["spline"]
     """Shape of the curriculum: spline."""
-    rises: (
-        Annotated[
-            list[NotNegative],
-            Field(min_length=2, max_length=9, json_schema_extra={"allowed": "a list of 2 to 9 numbers of at least 0"}),
-        ]
-        | None
-    ) = None
+    rises: Annotated[list[NotNegative], Field(min_length=2, max_length=9)] | None = None
     """How much the strength rises from knot to knot, rescaled to sum to 1: a list of 2 to 9 numbers of at least 0, one
     more than there are knots; null searches each of them from 0 to 1."""
     # After `rises`, which it depends on.
@@ -157,7 +150,8 @@ class Schedule(Block):
     """What dropping does: input (the token's embedding becomes zero), input_mask_token (it becomes the mask token's),
     input_random_token (it becomes a random token's), or loss (the token's label leaves the loss)."""
     curriculum: Curriculum = _SHAPES
-    """How the strength rises with progress: one shape, or a list of different shapes to choose from."""
+    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or a
+    list of such mappings, with different shapes, to choose from."""
     reference: ModelName | None = None
     """The model whose entropies count, with the same tokenizer: a model's name; null for the model itself, before
     training."""
