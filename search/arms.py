@@ -82,19 +82,18 @@ def check_arms(arms: list[ArmBlock]) -> list[ArmBlock]:
         if name in names[:index]:
             raise wrong((index, "name"), f"{shown(name)} a second time", "arms with different names")
     if BASELINE not in names:
-        given = f"the arms {', '.join(names)}, without a baseline to compare with"
-        raise wrong((), given, f"a list with {{name: {BASELINE}, schedule: null}}")
+        problem = f"there is no baseline to compare {', '.join(names)} with; add {{name: {BASELINE}, schedule: null}}"
+        raise wrong((), problem)
     if names == [BASELINE]:
-        raise wrong((), f"the arm {BASELINE} alone", "an arm beside it, to compare with it")
+        raise wrong((), f"there is only the baseline, {BASELINE}; add an arm to compare with it")
     index = names.index(BASELINE)
     baseline = arms[index]
     if baseline.schedule is not None:
-        given = "a schedule" if "schedule" in baseline.model_fields_set else "nothing, which is the space's schedule"
-        raise wrong((index, "schedule"), given, f"null, as the arm {BASELINE} drops no tokens")
+        raise wrong((index, "schedule"), f"the arm {BASELINE} drops no tokens; write null")
     for name in REGULARIZERS:
         if (setting := getattr(baseline.training, name)) is not None:
-            allowed = f"null, as the arm {BASELINE} has no regularizer but weight decay"
-            raise wrong((index, "training", name), shown(setting), allowed)
+            problem = f"the arm {BASELINE} has no regularizer but weight decay; leave this out"
+            raise wrong((index, "training", name), problem)
     return arms
 
 

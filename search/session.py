@@ -103,9 +103,7 @@ def run_session(
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
-            raise ConfigError(
-                f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
-            ) from None
+            raise ConfigError(f"--resume: the search in {where} is damaged ({error}); name one that is whole") from None
         except DATABASE_ERRORS as error:
             what = f"study.storage: {describe_error(error)}"
             print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
@@ -141,11 +139,11 @@ def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
         taken = database.holds_the_search and not (output / RESOLVED).exists()
     except (DatabaseError, *DATABASE_ERRORS) as error:
         raise space_file.error(
-            "study.storage", shown(url), f"the URL of a database ({describe_error(error)})"
+            "study.storage", f"{shown(url)} cannot be opened ({describe_error(error)}); name a database that can"
         ) from None
     if taken:
-        allowed = "a name that no search has in study.storage, or --resume with the output of the one that has it"
-        raise space_file.error("name", shown(space.name), allowed)
+        problem = f"study.storage already holds a search {shown(space.name)}; choose another name, or --resume with its --output"
+        raise space_file.error("name", problem)
     return database
 
 

@@ -235,9 +235,9 @@ class Space(RunConfig):
         training, resources = self.training, self.resources
         workers = 1 if resources.workers == "auto" else resources.workers
         if training.batch_size % (training.accumulation * workers):
-            allowed = (
-                f"training.batch_size ({training.batch_size}) divisible by training.accumulation"
-                f" ({training.accumulation}) * resources.workers ({resources.workers})"
+            problem = (
+                f"training.batch_size ({training.batch_size}) is not a multiple of training.accumulation"
+                f" ({training.accumulation}) * resources.workers ({resources.workers}); change one of the three"
             )
             settings = {
                 ("training", "batch_size"): training,
@@ -246,32 +246,30 @@ class Space(RunConfig):
             }
             # Not the default of one setting, but what was written.
             where = next(where for where, block in settings.items() if where[1] in block.model_fields_set)
-            raise wrong(where, shown(getattr(settings[where], where[1])), allowed)
+            raise wrong(where, problem)
         return self
 
     @model_validator(mode="after")
     def _objectives_are_reported(self) -> Self:
         if GENERAL in self.objectives and self.general is None:
             where = "objectives", self.objectives.index(GENERAL)
-            raise wrong(
-                where, GENERAL, "losses that are measured: there is no general split, which the block general makes"
-            )
+            raise wrong(where, f"{GENERAL} is not measured without general documents; add the block general")
         return self
 
     @model_validator(mode="after")
     def _arms_change_a_schedule(self) -> Self:
         for index, arm in enumerate(self.arms or ()):
             if self.schedule is None and arm.schedule is not None and "schedule" in arm.model_fields_set:
-                allowed = "null, as the space's schedule is, so that there is none to change"
-                raise wrong(("arms", index, "schedule"), "a schedule", allowed)
+                problem = "the space's schedule is null, and there is none to change; write null here too"
+                raise wrong(("arms", index, "schedule"), problem)
         return self
 
     @model_validator(mode="after")
     def _can_be_confirmed(self) -> Self:
         if (how := self.confirmation) is None:
             if self.tracking.register_as is not None:
-                allowed = "null without a confirmation, which says what to register"
-                raise wrong(("tracking", "register_as"), shown(self.tracking.register_as), allowed)
+                problem = "only a confirmed model is registered; write null, or give the block confirmation"
+                raise wrong(("tracking", "register_as"), problem)
             return self
         most = self.budget.trials - (self.arms is None)
         most = max(most, 1)

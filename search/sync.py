@@ -83,7 +83,9 @@ def _deliver(folder: Path, timeout: float) -> int:
         # The folder holds no password.
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
-            raise ConfigError(f"MLFLOW_TRACKING_URI: given nothing; allowed: {tracking.uri} with its password")
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI: the folder keeps no password; set this to {tracking.uri} with its password"
+            )
     tracker = Tracker(uri, tracking.experiment, outbox)
     left = tracker.left
     while not tracker.flush(timeout, away=timeout) and tracker.undelivered < left:
@@ -100,7 +102,7 @@ def _tracking(resolved: Path) -> Tracking:
         values, _ = read(resolved.read_text(encoding="utf-8"))
         return Tracking.model_validate(values["tracking"])
     except (YamlError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
-        raise ConfigError(f"{resolved}: given no block tracking; allowed: the file as a search wrote it") from None
+        raise ConfigError(f"{resolved} has no block tracking; put the file back as the search wrote it") from None
 
 
 def _records(count: int) -> str:

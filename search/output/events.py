@@ -63,7 +63,7 @@ class Events:
             try:
                 follow(event)
             except (KeyError, TypeError, ValueError):
-                raise self._wrong("what does not follow from the lines before") from None
+                raise self._wrong("this line does not follow from those before") from None
 
     def _checked(self, line: bytes) -> dict[str, Any]:
         try:
@@ -73,12 +73,12 @@ class Events:
         except (ValueError, KeyError, TypeError):
             missing = ["event"]
         if missing:
-            raise self._wrong(f"a line without {missing[0]}")
+            raise self._wrong(f"this line has no {missing[0]}")
         return event
 
-    def _wrong(self, given: str) -> ConfigError:
+    def _wrong(self, problem: str) -> ConfigError:
         """The error of the line that was read last."""
-        return ConfigError(f"DIR: {self._path}:{self._lines}: given {given}; allowed: the file as a search writes it")
+        return ConfigError(f"DIR: {self._path}:{self._lines}: {problem}; put the file back as the search wrote it")
 
 
 class Evaluations:

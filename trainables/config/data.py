@@ -109,9 +109,9 @@ class _WithAnswer(_Templates, _Splits):
     @model_validator(mode="after")
     def _has_a_prompt_where_one_is_needed(self) -> Self:
         if self.prompt is None and self.answer is not None:
-            raise wrong(("answer",), shown(self.answer), "null, as there is no data.prompt to answer")
+            raise wrong(("answer",), "there is no data.prompt to answer; add one, or write null here")
         if self.prompt is None and not self.train_on_prompt:
-            raise wrong(("train_on_prompt",), "false", "true, as there is no data.prompt")
+            raise wrong(("train_on_prompt",), "there is no data.prompt to leave out; add one, or write true here")
         return self
 
 

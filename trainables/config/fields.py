@@ -64,7 +64,7 @@ class FloatRange(Block, Generic[_Number]):
 def _distinct(values: list[_Choice]) -> list[_Choice]:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise wrong((index,), f"{shown(value)} a second time", "each choice once")
+            raise wrong((index,), f"{shown(value)} is given a second time; leave it out")
     return values
 
 

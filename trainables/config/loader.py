@@ -27,9 +27,7 @@ class ConfigFile(Generic[Model]):
     # The line of each place in the file, or the override that set it.
     origins: Mapping[Place, int | str] = field(repr=False, compare=False)
 
-    def error(
-        self, where: str, given: object, allowed: str | None = None, nearest: str | None = None
-    ) -> ConfigError:
+    def error(self, where: str, given: object, allowed: str | None = None, nearest: str | None = None) -> ConfigError:
         """The error for a setting that turned out wrong after loading: a value, or a situation.
 
         Args:
@@ -54,12 +52,12 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
     try:
         tree, lines = read(text)
     except YamlError as error:
-        raise _error(path, {(): error.line}, [Problem(error.place, error.given, error.allowed)]) from None
+        raise _error(path, {(): error.line}, [Problem(error.place, error.problem)]) from None
     origins: dict[Place, int | str] = dict(lines)
     if not isinstance(tree, dict):
-        given = "an empty file" if tree is None else f"{shown(tree)} at the top level"
+        problem = "the file is empty" if tree is None else "there is no mapping at the top level"
         keys = " and ".join(name for name, field in schema.model_fields.items() if field.is_required())
-        raise _error(path, origins or {(): 1}, [Problem((), given, f"a mapping with at least the keys {keys}")])
+        raise _error(path, origins or {(): 1}, [Problem((), f"{problem}; write at least the keys {keys}")])
     for override in overrides:
         _apply(override, tree, origins)
     tree.setdefault("name", re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", path.stem)[:100])
@@ -78,23 +76,22 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         nearest = nearest_word(path.name, [file.name for file in beside])
-        raise _error(path, {}, [Problem((), "a file that does not exist", "a YAML file", nearest)]) from None
+        raise _error(path, {}, [Problem((), "there is no such file; name a YAML file", nearest=nearest)]) from None
     except IsADirectoryError:
-        raise _error(path, {}, [Problem((), "a folder", "a YAML file")]) from None
+        raise _error(path, {}, [Problem((), "this is a folder; name a YAML file")]) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        given = f"a file that cannot be read ({reason})"
-        raise _error(path, {}, [Problem((), given, "a readable YAML file")]) from None
+        raise _error(path, {}, [Problem((), f"it cannot be read ({reason}); name a YAML file")]) from None
     if is_stream:
-        raise _error(path, {}, [Problem((), "a pipe or a device", "a YAML file")])
+        raise _error(path, {}, [Problem((), "this is a pipe or a device; name a YAML file")])
     if len(content) > MAX_BYTES:
-        raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes", "a smaller YAML file")])
+        raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes; name a smaller YAML file")])
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        given = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"
-        raise _error(path, {(): line}, [Problem((), given, "a UTF-8 text file")]) from None
+        problem = f"the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8 text"
+        raise _error(path, {(): line}, [Problem((), problem)]) from None
 
 
 def _head(path: Path) -> bytes:
@@ -113,7 +110,7 @@ def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str])
     try:
         value, inside = read(text)
     except YamlError as error:
-        problem = Problem((*parts, *error.place), error.given, error.allowed)
+        problem = Problem((*parts, *error.place), error.problem)
         raise ConfigError(f"{origin}: {problem}") from None
     outer: Any = tree
     place: Place = ()

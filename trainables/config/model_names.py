@@ -56,6 +56,6 @@ def distinct_slugs(models: list[str]) -> list[str]:
     for index, model in enumerate(models):
         for other in models[:index]:
             if slug(model) == slug(other):
-                given = f"{shown(model)}, whose files would have the same names as those of {shown(other)}"
-                raise wrong((index,), given, f"models with different names ({slug(model)})")
+                problem = f"the results of {model} and {other} would have the same file names; rename a folder"
+                raise wrong((index,), problem)
     return models

@@ -51,9 +51,9 @@ class RunConfig(Block):
         if not asked:
             return self
         if not isinstance(self.data, ReasoningGymData) and self.data.answer is None:
-            raise wrong(where, shown(asked), "0, as there is no data.answer to compare with")
+            raise wrong(where, "there is no data.answer to compare with; add one, or write 0 here")
         if asked > self.data.validation:
             raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")
         if self.training.sharding == "fsdp":
-            raise wrong(where, shown(asked), "0 with training.sharding fsdp: no worker has the whole model")
+            raise wrong(where, "with training.sharding fsdp no worker has the whole model; write 0 here, or ddp there")
         return self

@@ -30,9 +30,9 @@ class EntropyThreshold(Block):
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
         if self.quantile is None and self.nats is None:
-            raise wrong((), "nothing", "{quantile: ...} or {nats: ...}")
+            raise wrong((), "neither quantile nor nats is given; give one of them")
         if self.quantile is not None and self.nats is not None:
-            raise wrong(("nats",), "'nats' beside 'quantile'", "{quantile: ...} or {nats: ...}, one of them")
+            raise wrong(("nats",), "quantile is given too; leave out one of them")
         return self
 
 
@@ -111,11 +111,7 @@ def _distinct_shapes(shapes: list[Shape]) -> list[Shape]:
     names = [shape.shape for shape in shapes]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise wrong(
-                (index, "shape"),
-                f"{shown(name)} a second time",
-                "each shape once; search its parameters instead",
-            )
+            raise wrong((index, "shape"), f"{name} is given a second time; search its parameters instead")
     return shapes
 
 

@@ -96,7 +96,9 @@ def _problem(block: type[BaseModel], value: Any, error: ErrorDetails) -> Problem
     place: Place = (name, *(part for part in error["loc"][1:] if is_list and isinstance(part, int)))
     if kind == "setting":
         inner: Problem = context["problem"]
-        problem = replace(inner, place=(*place, *inner.place), allowed=allowed if inner.allowed == "" else inner.allowed)
+        problem = replace(
+            inner, place=(*place, *inner.place), allowed=allowed if inner.allowed == "" else inner.allowed
+        )
         owners = _owners(field.annotation, inner.place[0]) if inner.is_unknown_key and len(inner.place) == 1 else ""
         return replace(problem, allowed=f"{problem.allowed}; {owners}", nearest=None) if owners else problem
     if kind == "missing":

@@ -38,12 +38,11 @@ _SCALARS = {
 
 @dataclass(eq=False)
 class YamlError(Exception):
-    """Text that is not the YAML that is read here. `line` counts from 1."""
+    """Text that is not the YAML that is read here; `problem` says what is wrong and what to do, `line` counts from 1."""
 
     line: int
     place: Place
-    given: str
-    allowed: str
+    problem: str
 
 
 def read(text: str) -> tuple[Any, dict[Place, int]]:
@@ -82,7 +81,7 @@ def to_yaml(values: Any) -> str:
 
 
 def _broken(line: int, problem: str) -> YamlError:
-    return YamlError(line, (), f"broken YAML ({problem})", "YAML, with spaces for indentation")
+    return YamlError(line, (), f"broken YAML ({problem}); check the indentation and the quotes")
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,11 +114,11 @@ for _name, (_pattern, _first) in _SCALARS.items():
 
 
 def _too_deep(line: int, place: Place) -> YamlError:
-    return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH} levels")
+    return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting; write fewer")
 
 
 def _too_many(line: int, place: Place) -> YamlError:
-    return YamlError(line, place[:3], f"more than {MAX_VALUES} values", f"at most {MAX_VALUES} values")
+    return YamlError(line, place[:3], f"more than {MAX_VALUES} values; write fewer")
 
 
 def _line(node: yaml.Node) -> int:
@@ -147,13 +146,13 @@ def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> d
     for key_node, value_node in node.value:
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlError(line, place, "a list or a mapping as a key", "keys that are text")
+            raise YamlError(line, place, "a list or a mapping stands as a key; write text")
         key = _scalar(key_node, place, line)
         if not isinstance(key, str):
-            raise YamlError(line, place, f"the key {key_node.value}, which is not text", "keys that are text")
+            raise YamlError(line, place, f"the key {key_node.value} is not text; write it in quotes")
         if key in values:
             first = lines[*place, key]
-            raise YamlError(line, (*place, key), f"a second time (first on line {first})", f"one key '{key}'")
+            raise YamlError(line, (*place, key), f"given a second time (first on line {first}); leave one of them out")
         values[key] = _value(value_node, (*place, key), line, lines)
     return values
 
@@ -172,7 +171,7 @@ def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
             case "int":
                 # The length first: Python refuses to convert thousands of digits.
                 if len(text) > 40 or abs(int(text)) > MAX_INTEGER:
-                    raise YamlError(line, place, text, f"integers from -{MAX_INTEGER} to {MAX_INTEGER}")
+                    raise YamlError(line, place, f"an integer beyond {MAX_INTEGER}; write a smaller one")
                 return int(text)
             case "float":
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -181,4 +180,4 @@ def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
 
 def _tagged(node: yaml.Node, place: Place, line: int) -> YamlError:
     tag = node.tag.replace(_TAG, "!!")
-    return YamlError(line, place, f"the tag {tag}", "plain YAML without tags")
+    return YamlError(line, place, f"the tag {tag} is not read; leave it out")

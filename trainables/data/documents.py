@@ -105,14 +105,14 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
 
     ordered = sorted(documents, key=rank)
     if not ordered:
-        raise DataError("data.path", f"no documents {where}", "at least three documents")
+        raise DataError("data.path", f"there are no documents {where}; give at least three")
     wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if len(ordered) < sum(wanted.values()):
         counts = [count for count in wanted.values() if count]
         raise DataError(
             "data.train",
-            f"splits of {' + '.join(map(str, counts))} documents",
-            f"at most {len(ordered)} together, the distinct documents {where}",
+            f"the splits take {' + '.join(map(str, counts))} documents, and there are {len(ordered)} distinct ones {where}; "
+            "make them smaller",
         )
     groups = (list(group) for _, group in groupby(ordered, lambda document: document.group))
     parts = {}
