@@ -36,8 +36,8 @@ class ArmSchedule(Block):
     presentation: OneOrMore[Presentation] | None = None
     """What dropping does: input, input_mask_token, input_random_token, or loss."""
     curriculum: Curriculum | None = None
-    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or a
-    list of such mappings, with different shapes, to choose from."""
+    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or
+    a list of such mappings, with different shapes, to choose from."""
     refresh_epochs: OneOrMore[WholeNumber] | None = None
     """Epochs after which the entropies are computed anew: an integer of at least 0; 0 for never."""
 
@@ -63,8 +63,8 @@ class ArmBlock(Block):
     """An arm: the space's schedule and training, with what differs."""
 
     name: Name
-    """Name of the arm: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'; the arm none is the
-    baseline, which drops nothing and has no regularizer."""
+    """Name of the arm: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'; the arm none is
+    the baseline, which drops nothing and has no regularizer."""
     schedule: ArmSchedule | None = ArmSchedule()
     """What the arm changes in the space's schedule; null to drop no tokens."""
     training: ArmTraining = ArmTraining()
@@ -91,7 +91,7 @@ def check_arms(arms: list[ArmBlock]) -> list[ArmBlock]:
     if baseline.schedule is not None:
         raise wrong((index, "schedule"), f"the arm {BASELINE} drops no tokens; write null")
     for name in REGULARIZERS:
-        if (setting := getattr(baseline.training, name)) is not None:
+        if getattr(baseline.training, name) is not None:
             problem = f"the arm {BASELINE} has no regularizer but weight decay; leave this out"
             raise wrong((index, "training", name), problem)
     return arms

@@ -142,7 +142,9 @@ def _studies(space_file: ConfigFile[Space], output: Path) -> Studies:
             "study.storage", f"{shown(url)} cannot be opened ({describe_error(error)}); name a database that can"
         ) from None
     if taken:
-        problem = f"study.storage already holds a search {shown(space.name)}; choose another name, or --resume with its --output"
+        problem = (
+            f"study.storage holds a search {shown(space.name)}; choose another name, or --resume with its --output"
+        )
         raise space_file.error("name", problem)
     return database
 

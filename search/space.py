@@ -59,8 +59,8 @@ class Budget(RunBudget):
     """For each model; the search of one ends with what is used up first, and what runs then runs on."""
 
     trials: Count = 8
-    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0 is
-    the baseline without dropout."""
+    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0
+    is the baseline without dropout."""
     tokens: Count | None = None
     """Tokens to train on in the search of each model, for each arm (without arms: for the baseline, and for the
     schedule): an integer of at least one trial's; null for no limit."""
@@ -122,8 +122,8 @@ _LEAST_SHARE = 0.01
 
 class Resources(Block):
     slots: CountOrAuto = 2
-    """Trials that train at the same time: an integer of at least 1 (with workers auto, the most), or auto (as many as there
-    are GPUs for, or without GPUs CPUs)."""
+    """Trials that train at the same time: an integer of at least 1 (with workers auto, the most), or auto (as many as
+    there are GPUs for, or without GPUs CPUs)."""
     workers: CountOrAuto = 1
     """Processes that share a trial: an integer of at least 1, or auto (for each model the fewest of 1, 2, 4, ... with
     which it fits on the GPUs)."""
@@ -188,7 +188,8 @@ def _not_mysql(url: str) -> str:
 class StudyBlock(Block):
     storage: Annotated[Text, AfterValidator(_not_mysql)] | None = None
     """Database of the Optuna studies, which searches share under their names: a URL as SQLAlchemy writes it
-    (postgresql://host/optuna, which needs the package psycopg; not MySQL); null for the journal in the output folder."""
+    (postgresql://host/optuna, which needs the package psycopg; not MySQL); null for the journal in the output
+    folder."""
 
 
 class Tracking(Block):
@@ -207,10 +208,11 @@ class Space(RunConfig):
     budget: Budget = Budget()
     """How much is spent."""
     arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(check_arms)] | None = None
-    """What is compared: a list of the baseline none and others, each with the budget; null for the schedule and none."""
+    """What is compared: a list of the baseline none and others, each with the budget; null for the schedule and
+    none."""
     objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
-    """The losses to minimise: a list of high_entropy_loss, the first, and others (loss, low_entropy_loss, general_loss);
-    with several, the result is a Pareto front."""
+    """The losses to minimise: a list of high_entropy_loss, the first, and others (loss, low_entropy_loss,
+    general_loss); with several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"
     """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
     early_stopping: EarlyStopping = EarlyStopping()

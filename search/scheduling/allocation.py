@@ -152,7 +152,7 @@ def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
     if whole > usable_bytes(space, gpu_bytes):
         problem = (
             f"{model} does not fit on one GPU, where it is loaded whole, whatever the workers: it takes "
-            f"{whole / 1e9:.1f} GB in float32, and {_there(space, gpu_bytes)}; use GPUs with more memory, or a smaller model"
+            f"{whole / 1e9:.1f} GB in float32, and {_there(space, gpu_bytes)}; use larger GPUs, or a smaller one"
         )
         raise DataError("models", problem)
 
@@ -167,8 +167,8 @@ def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> No
         state //= workers
     if state > usable_bytes(space, gpu_bytes):
         problem = (
-            f"{model} does not fit with {workers}: its weights, their copies and gradients and AdamW's moments alone take "
-            f"{state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}; write auto, or use GPUs with more memory"
+            f"{model} does not fit with {workers}: its weights, their copies and gradients and AdamW's moments alone "
+            f"take {state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}; write auto, or use larger GPUs"
         )
         raise DataError("resources.workers", problem)
 

@@ -56,8 +56,8 @@ class _Files(_Templates):
     source: Literal["files"]
     """Where the documents come from: files, hub, or reasoning_gym."""
     path: OneOrMore[Text]
-    """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder of
-    this YAML file."""
+    """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
+    of this YAML file."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What of a plain text file is one {text}: line, paragraph, or document (the whole file)."""
 

@@ -24,8 +24,8 @@ class RunConfig(Block):
     """Fine-tuning, with settings that are fixed or searched."""
 
     name: Name = Field(default_factory=lambda: "space")
-    """Name of the search or of the run: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'; the
-    stem of the file's name if not given."""
+    """Name of the search or of the run: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or
+    '_'; the stem of the file's name if not given."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of the data, of the sampler and of the trials: an integer from 0 to 2147483647."""
     models: Annotated[Choices[ModelName], AfterValidator(distinct_slugs)]
@@ -34,8 +34,8 @@ class RunConfig(Block):
     data: Data
     """The domain data: a mapping with source reasoning_gym, files, or hub."""
     general: General | None = None
-    """Documents of another kind, which measure what is forgotten: a mapping with source reasoning_gym, files, or hub; null
-    for none."""
+    """Documents of another kind, which measure what is forgotten: a mapping with source reasoning_gym, files, or hub;
+    null for none."""
     budget: RunBudget = RunBudget()
     """How much is spent."""
     schedule: Schedule | None = Schedule()

@@ -146,8 +146,8 @@ class Schedule(Block):
     """What dropping does: input (the token's embedding becomes zero), input_mask_token (it becomes the mask token's),
     input_random_token (it becomes a random token's), or loss (the token's label leaves the loss)."""
     curriculum: Curriculum = _SHAPES
-    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or a
-    list of such mappings, with different shapes, to choose from."""
+    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or
+    a list of such mappings, with different shapes, to choose from."""
     reference: ModelName | None = None
     """The model whose entropies count, with the same tokenizer: a model's name; null for the model itself, before
     training."""

@@ -97,8 +97,8 @@ class Evaluation(Block):
     max_new_tokens: Count = 256
     """Longest answer, in tokens: an integer of at least 1."""
     answer_pattern: Annotated[str, AfterValidator(_with_one_group)] | None = None
-    """Finds the answer in a text: a regular expression with one (group), which in its last match is the answer; null for
-    the whole text."""
+    """Finds the answer in a text: a regular expression with one (group), which in its last match is the answer; null
+    for the whole text."""
 
     @model_validator(mode="after")
     def _groups_do_not_overlap(self) -> Self:

@@ -1,14 +1,14 @@
 """YAML as plain Python values, with the line of each of them; and back.
 
-Only mappings with text keys, lists, text, numbers, booleans and null are read, by the core schema of YAML 1.2 (1e-4 is a
-number; no, on, 1:30 and 2030-01-01 are text), but for 0x1F and 0o17, which stay text, and 1_000, which is a number. Tags
-are refused.
+Only mappings with text keys, lists, text, numbers, booleans and null are read, by the core schema of YAML 1.2: 1e-4 is
+a number; no, on, 1:30 and 2030-01-01 are text. Unlike there, 0x1F and 0o17 are text, and 1_000 is a number. Tags are
+refused.
 """
 
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -38,7 +38,7 @@ _SCALARS = {
 
 @dataclass(eq=False)
 class YamlError(Exception):
-    """Text that is not the YAML that is read here; `problem` says what is wrong and what to do, `line` counts from 1."""
+    """Text that is not the YAML that is read here; `problem` is a situation, `line` counts from 1."""
 
     line: int
     place: Place
@@ -87,7 +87,6 @@ def _broken(line: int, problem: str) -> YamlError:
 class _Loader(yaml.SafeLoader):
     """Composes nodes; refuses deep nesting before Python's own stack does, and many values before they take seconds."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
     depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -108,6 +107,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the text that a reader of YAML 1.1 or 1.2 would take for something else."""
 
 
+_Loader.yaml_implicit_resolvers = {}
 for _name, (_pattern, _first) in _SCALARS.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_pattern})$"), _first)

@@ -323,7 +323,7 @@ def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None
     if text is not None:
         raise DataError("schedule.mask_token", text, "one token of the model's vocabulary")
     if needed:
-        problem = "input_mask_token needs a mask token, and the tokenizer has none; set schedule.mask_token to one of its tokens"
+        problem = "the tokenizer has no mask token for input_mask_token; set schedule.mask_token to one of its tokens"
         raise DataError("schedule.presentation", problem)
 
 
