@@ -62,7 +62,7 @@ class Budget(RunBudget):
     """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0
     is the baseline without dropout."""
     tokens: Count | None = None
-    """Tokens to train on in the search of each model, for each arm (without arms: for the baseline, and for the
+    """Tokens to train on in the search of each model, for each arm (without arms, for the baseline and for the
     schedule): an integer of at least one trial's; null for no limit."""
     hours: Positive | None = None
     """Wall time for the search of each model, in hours: above 0; null for no limit."""
@@ -99,7 +99,7 @@ class ConfirmationBlock(Block):
     seeds: Annotated[int, Field(ge=2)] = 3
     """Seeds that each is trained with: an integer of at least 2."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
-    """Of the intervals: from 0.5 to 0.999."""
+    """Confidence of the intervals: from 0.5 to 0.999."""
 
 
 def _gpus(text: str) -> str:
@@ -196,7 +196,7 @@ class Tracking(Block):
     experiment: Text = "entrodrop"
     """MLflow experiment that the search is recorded in: a name."""
     uri: Text | None = None
-    """Where MLflow records: its tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
+    """Where MLflow records: a tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
     register_as: Text | None = None
     """Name under which MLflow registers the confirmed model of each size: one line of text, which the size's own name
     follows; null not to."""

@@ -46,7 +46,7 @@ class FloatRange(Block, Generic[_Number]):
     high: _Number
     """Greatest value, in the unit of the setting; above `low`."""
     log: bool = False
-    """Search on a logarithmic scale: true or false. It needs `low` above 0."""
+    """Search on a logarithmic scale: true or false; true needs `low` above 0."""
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
