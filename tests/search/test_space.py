@@ -172,7 +172,7 @@ WRONG_VALUES = [
         "tracking.register_as: only a confirmed model is registered; write null, or give the block confirmation",
     ),
     ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2"),
-    ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: from 0.5 to 0.999 (of the "),
+    ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: from 0.5 to 0.999 (conf"),
     (
         "budget: {trials: 4}\nconfirmation: {best: 4}",
         9,

@@ -29,8 +29,8 @@ def test_the_name_defaults_to_the_files(write: Any, name: str, expected: str) ->
     ("given", "expected"),
     [
         ("1e-4", 1e-4), ("2.5E3", 2500.0), ("010", 10), ("1_000", 1000), ("1_0.5", 10.5), (".5", 0.5), ("+1.", 1.0),
-        ("-.inf", -math.inf), ("no", "no"), ("on", "on"), ("1:30", "1:30"), ("2030-01-01", "2030-01-01"), ("0x1F", "0x1F"),
-        ("1_", "1_"), ("<<", "<<"), ("~", None), ("True", True), ("!!str 3", "3"), ("", None),
+        ("-.inf", -math.inf), ("no", "no"), ("on", "on"), ("1:30", "1:30"), ("2030-01-01", "2030-01-01"),
+        ("0x1F", "0x1F"), ("1_", "1_"), ("<<", "<<"), ("~", None), ("True", True), ("!!str 3", "3"), ("", None),
     ],
 )  # fmt: skip
 def test_values_are_those_of_yaml_1_2(given: str, expected: Any) -> None:
@@ -121,7 +121,7 @@ def test_aliases_do_not_explode(write: Any) -> None:
 # (what follows MINIMAL, line, message)
 WRONG_VALUES = [
     ("budget:\n  epochs: 2.0", 9, "budget.epochs: given 2.0; allowed: an integer of at least 1"),
-    ("budget:\n  epochs: true", 9, "budget.epochs: given 'yes'; allowed: an integer of at least "),
+    ("budget:\n  epochs: true", 9, "budget.epochs: given true; allowed: an integer of at least 1"),
     ("budget:\n  epochs: yes", 9, "budget.epochs: given 'yes'; allowed: an integer of at least "),
     ("budget:\n  epochs: many", 9, "budget.epochs: given 'many'; allowed: an integer of at least 1"),
     ("budget:\n  epochs:\n    2030-01-01", 9, "budget.epochs: given '2030-01-01'; allowed: an integer"),
@@ -129,8 +129,8 @@ WRONG_VALUES = [
     ("budget:\n  epochs: '3'", 9, "given the text '3'; allowed: an integer of at least 1 (passes "),
     ("budget:\n  epochs: 1e2", 9, "given 100.0; allowed: an integer of at least 1"),
     ("budget:\n  epochs:", 9, "budget.epochs: given nothing; allowed: an integer of at least 1"),
-    ("budget:\n  epochs: " + "9" * 30, 9, f"budget.epochs: given {'9' * 30}; allowed: integers from -9007"),
-    ("budget:\n  epochs: " + "9" * 9000, 9, f"budget.epochs: given {'9' * 77}...; allowed: integers from"),
+    ("budget:\n  epochs: " + "9" * 30, 9, "budget.epochs: an integer beyond 9007199254740991; write"),
+    ("budget:\n  epochs: " + "9" * 9000, 9, "budget.epochs: an integer beyond 9007199254740991; write"),
     ("seed: -1", 8, "seed: given -1; allowed: an integer from 0 to 2147483647"),
     ("seed: 2147483648", 8, "seed: given 2147483648; allowed: an integer from 0 to 2147483647"),
     ("name: a/b", 8, "name: given 'a/b'; allowed: up to 100 letters, digits,"),
