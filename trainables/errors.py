@@ -31,8 +31,8 @@ class ConfigError(ValueError):
 
 def describe_problem(given: str, allowed: str | None = None, nearest: str | None = None) -> str:
     """A value, "given X; allowed: Y"; or without `allowed` a situation, in `given`: "what is wrong; what to do"."""
-    text = one_line(given, 1000) if allowed is None else f"given {one_line(given)}; allowed: {one_line(allowed, 1000)}"
-    return f"{text}; did you mean '{one_line(nearest)}'?" if nearest else text
+    text = given if allowed is None else f"given {given}; allowed: {allowed}"
+    return f"{text}; did you mean '{nearest}'?" if nearest else text
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

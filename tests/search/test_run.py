@@ -111,7 +111,7 @@ def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(
     Path("space.yaml").write_text(SMALL)
     with mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectionError("no route")):
         line = refused(capsys, ["space.yaml", "--set", setting])
-    assert f"{name}: given hub:nobody/nothing; allowed: a model in the local cache (" in line
+    assert f"{name}: nobody/nothing is not in the local cache, and " in line
     assert "no route" in line
 
 

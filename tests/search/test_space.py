@@ -140,7 +140,7 @@ WRONG_VALUES = [
     (
         "training:\n  batch_size: 4\n  accumulation: 3",
         9,
-        "training.batch_size: training.batch_size (4) is not a multiple of training.accumulation (3) * resources.worker",
+        "training.batch_size: training.batch_size (4) is not a multiple of training.accumulation (3) * resources.wor",
     ),
     (
         "resources:\n  slots: 1\n  workers: 3",

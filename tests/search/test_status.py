@@ -175,7 +175,7 @@ class Terminal:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "which holds no search"),
+        (None, "holds no search"),
         ("no json\n", "events.jsonl:1: given a line without event"),
         ('{"time": 1, "event": "trial_started"}\n', "events.jsonl:1: given a line without study"),
         ("[1]\n", "events.jsonl:1: given a line without event"),

@@ -71,6 +71,8 @@ class TestAModelIsAskedFor:
     def test_one_that_cannot_be_had(self) -> None:
         with (
             mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectTimeout("no route")),
-            pytest.raises(ModelError, match=r"models: given hub:nobody/nothing; .*cannot be reached: no route\)"),
+            pytest.raises(
+                ModelError, match=r"models: nobody/nothing is not in the local .*cannot be reached: no route;"
+            ),
         ):
             check_hub("hub:nobody/nothing")

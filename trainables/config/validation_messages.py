@@ -30,7 +30,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{one_line('.'.join(map(str, self.place)))}: " if self.place else ""
-        return where + describe_problem(self.given, self.allowed, self.nearest)
+        given = one_line(self.given) if self.allowed is not None else self.given
+        return where + one_line(describe_problem(given, self.allowed, self.nearest), 1500)
 
 
 def wrong(place: Place, given: str, allowed: str | None = None, nearest: str | None = None) -> PydanticCustomError:

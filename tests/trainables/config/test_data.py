@@ -193,16 +193,16 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "override", "told"),
     [
-        (FILES, "data.answer='{answer}'", 'data.answer: there is no data.prompt to answer; add one, or write null h'),
-        (FILES, "data.train_on_prompt=false", 'data.train_on_prompt: there is no data.prompt to leave out; add one, o'),
-        (FILES, "data.train_on_prompt=1", 'data.train_on_prompt: given 1; allowed: true or false (wheth'),
+        (FILES, "data.answer='{answer}'", "data.answer: there is no data.prompt to answer; add one, or write null h"),
+        (FILES, "data.train_on_prompt=false", "data.train_on_prompt: there is no data.prompt to leave out; add one, o"),
+        (FILES, "data.train_on_prompt=1", "data.train_on_prompt: given 1; allowed: true or false (wheth"),
         (FILES, "data.prompt=question", "data.prompt: given 'question'; allowed: text with at least one {column}"),
-        (FILES, "data.prompt=3", 'data.prompt: given 3; allowed: text with at least one {column}; null for nothing ('),
+        (FILES, "data.prompt=3", "data.prompt: given 3; allowed: text with at least one {column}; null for nothing ("),
         (FILES, "data.path=[]", 'data.path: given []; allowed: a file, or a pattern such as "'),
         (FILES, "data.path=[a, '']", "data.path.1: given ''; allowed: a file, or a pattern such as"),
         (FILES, "data.path=[a, a]", "data.path.1: 'a' is given a second time; leave it out"),
         (FILES, "data.sample_by=lines", "data.sample_by: given 'lines'; allowed: line, paragraph, or document (th"),
-        (HUB, "data.sample_by=line", 'data.sample_by: given an unknown key; allowed: train, valida'),
+        (HUB, "data.sample_by=line", "data.sample_by: given an unknown key; allowed: train, valida"),
         (HUB, "data.path=[a/b]", 'data.path: given ["a/b"]; allowed: owner/name, or the path o'),
         # datasets has loaders by such names, which read what lies in the current folder.
         (HUB, "data.path=json", "data.path: given 'json'; allowed: owner/name, or the path of"),
@@ -211,9 +211,9 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         (GENERAL + MINIMAL, "general.documents=0", "general.documents: given 0; allowed: an integer of at least 1"),
         (GENERAL + MINIMAL, "general.train=3", "general.train: given an unknown key; allowed: "),
         (GENERAL + MINIMAL, "general.answer='{a}'", "general.answer: given an unknown key; allowed: "),
-        (GENERAL + MINIMAL, "general.task=x", 'general.task: given an unknown key; allowed: documents, temp'),
+        (GENERAL + MINIMAL, "general.task=x", "general.task: given an unknown key; allowed: documents, temp"),
         (GENERAL + MINIMAL, "general.source=file", "general.source: given 'file'; allowed: reasoning_gym, files, "),
-        (GENERAL + MINIMAL, "general=3", 'general: given 3; allowed: a mapping with source reasoning_gym, files, or h'),
+        (GENERAL + MINIMAL, "general=3", "general: given 3; allowed: a mapping with source reasoning_gym, files, or h"),
         (MINIMAL, "data.documents=3", "data.documents: given an unknown key; allowed: "),
     ],
 )  # fmt: skip

@@ -102,7 +102,7 @@ WRONG_VALUES = [
     (
         "schedule:\n  curriculum:\n    - shape: linear\n    - shape: sigmoidal",
         11,
-        "schedule.curriculum.1.shape: given 'sigmoidal'; allowed: constant, linear, cosine, sigmoid, step, spline; did ",
+        "schedule.curriculum.1.shape: given 'sigmoidal'; allowed: constant, linear, cosine, sigmoid, step, spline; ",
     ),
     (
         "schedule:\n  curriculum:\n    shape: linear\n    midpoint: 0.5",
@@ -193,24 +193,24 @@ def test_a_spline_has_knots_or_rises(write: Any, given: str, knots: int, rises: 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("entropy_threshold={}", 'schedule.entropy_threshold: neither quantile nor nats is given; give one of them'),
-        ("entropy_threshold={quantile: 0.5, nats: 1}", 'schedule.entropy_threshold.nats: quantile is given too; leav'),
-        ("entropy_threshold.nats=-1", 'schedule.entropy_threshold.nats: given -1; allowed: nats, at least 0 (toke'),
+        ("entropy_threshold={}", "schedule.entropy_threshold: neither quantile nor nats is given; give one of them"),
+        ("entropy_threshold={quantile: 0.5, nats: 1}", "schedule.entropy_threshold.nats: quantile is given too; leav"),
+        ("entropy_threshold.nats=-1", "schedule.entropy_threshold.nats: given -1; allowed: nats, at least 0 (toke"),
         ("entropy_threshold={quantile: {low: 0}}", "schedule.entropy_threshold.quantile.high: given nothing; allo"),
         ("entropy_threshold={nats: {low: 2, high: 1}}", "schedule.entropy_threshold.nats.high: given 1.0; allowed"),
-        ("entropy_threshold={nats: [1, -1]}", 'schedule.entropy_threshold.nats.1: given -1; allowed: nats, at lea'),
+        ("entropy_threshold={nats: [1, -1]}", "schedule.entropy_threshold.nats.1: given -1; allowed: nats, at lea"),
         ("tokens=low", "schedule.tokens: given 'low'; allowed: low_entropy; or, to compare with, random (as many of"),
         ("tokens=[random, randm]", "schedule.tokens.1: given 'randm'; allowed: low_entropy; or, to compare with, "),
-        ("refresh_epochs=-1", 'schedule.refresh_epochs: given -1; allowed: an integer of at least 0; 0 for never (epo'),
+        ("refresh_epochs=-1", "schedule.refresh_epochs: given -1; allowed: an integer of at least 0; 0 for never (epo"),
         ("refresh_epochs=[1, 0.5]", "schedule.refresh_epochs.1: given 0.5; allowed: an integer of at least 0"),
         ("refresh_epochs={low: 1, high: 2}", 'schedule.refresh_epochs: given {"low": 1, "high": 2}; allowed: an integ'),
         ("mask_token=''", "schedule.mask_token: given ''; allowed: one token of the tokeniz"),
         ("reference=[builtin/nano]", 'schedule.reference: given ["builtin/nano"]; allowed: a model\'s name; null f'),
         ("curriculum={shape: spline, knots: 9}", "schedule.curriculum.knots: given 9; allowed: an integer from 1 to 8"),
         ("curriculum={shape: spline, rises: [1]}", "schedule.curriculum.rises: given [1]; allowed: a list of 2 to"),
-        ("curriculum={shape: spline, rises: [1, -1]}", 'schedule.curriculum.rises.1: given -1; allowed: a list of 2 '),
+        ("curriculum={shape: spline, rises: [1, -1]}", "schedule.curriculum.rises.1: given -1; allowed: a list of 2 "),
         ("curriculum={shape: spline, rises: [1, 1], knots: 3}", "schedule.curriculum.knots: given 3; allowed: 1, "),
-        ("curriculum={shape: step, knots: 3}", 'schedule.curriculum.knots: given an unknown key; allowed: shape, at'),
+        ("curriculum={shape: step, knots: 3}", "schedule.curriculum.knots: given an unknown key; allowed: shape, at"),
     ],
 )  # fmt: skip
 def test_wrong_new_keys_are_told(write: Any, override: str, told: str) -> None:

@@ -262,9 +262,9 @@ GOOD = '{"question": "a", "answer": "b"}\n'
     ("name", "content", "field", "given", "allowed"),
     [
         ("a.jsonl", None, "data.path", "a.jsonl", "No such file"),
-        ("a*.jsonl", None, "data.path", "a*.jsonl, which fits no file", "a pattern of files that exist"),
-        ("a.jsonl", "", "data.path", "no documents in a.jsonl", "at least three"),
-        ("a.jsonl", "\n  \n", "data.path", "no documents in a.jsonl", "at least three"),
+        ("a*.jsonl", None, "data.path", "no file fits a*.jsonl; name files that exist", ""),
+        ("a.jsonl", "", "data.path", "there are no documents in a.jsonl; give at least three", ""),
+        ("a.jsonl", "\n  \n", "data.path", "there are no documents in a.jsonl; give at least three", ""),
         ("a.jsonl", GOOD + "\n" + "{oops\n", "data.path", "line 3 of ", "a JSON object with columns (Expecting"),
         ("a.jsonl", GOOD + "[1, 2]\n", "data.path", "line 2 of ", "a JSON object with columns"),
         ("a.jsonl", GOOD + "7\n", "data.path", "line 2 of ", "a JSON object with columns"),
@@ -273,7 +273,7 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.jsonl", GOOD + "[" * 100_000, "data.path", "line 2 of ", "a JSON object with columns"),
         ("a.jsonl", '{"problem": "a", "answer": "b"}', "data.template", "the column 'question'", "problem, answer"),
         ("a.jsonl", '{"question": null, "answer": "b"}', "data.template", "line 1 of", "with a value (the column"),
-        ("a.jsonl", GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
+        ("a.jsonl", GOOD * 5, "data.train", "take 12 + 6 + 5 documents, more than the 1 distinct in", ""),
         ("a.jsonl", b"\xff\xfe\x00", "data.path", "line 1 of a.jsonl, with the byte 0xff", "UTF-8"),
         ("a.csv", b"question\na\n\xe9\n", "data.path", "line 3 of a.csv, with the byte 0xe9", "UTF-8"),
         ("a.txt", b"\n\xc3", "data.path", "line 2 of a.txt, with the byte 0xc3", "UTF-8"),
@@ -306,7 +306,7 @@ def test_files_say_what_is_wrong(
         files(path).splits(seed=0)
     assert caught.value.field == field
     assert given in caught.value.given
-    assert allowed in caught.value.allowed
+    assert allowed in (caught.value.allowed or "")
     assert str(tmp_path) not in caught.value.given
 
 
@@ -428,7 +428,7 @@ def test_a_data_set_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr("datasets.get_dataset_split_names", mock.Mock(side_effect=ConnectionError("no route")))
     source = replace(hub(tmp_path), path="acme/questions")
-    with pytest.raises(DataError, match=r"data.path: given acme/questions; .*reached: no route\).*local-dir"):
+    with pytest.raises(DataError, match=r"data.path: acme/questions is not .*reached: no route; .*local-dir"):
         source.splits(seed=0)
 
 

@@ -157,7 +157,7 @@ def test_nor_is_it_copied(tmp_path: Path) -> None:
     source = Elsewhere(made, tmp_path / "hidden")
     flip_a_byte(tmp_path / "hidden" / "file")
     with pytest.raises(
-        DataError, match=r"^models: given .*/model, damaged since .file is damaged.; allowed: as it was"
+        DataError, match=r"^models: .*/model has changed since the search began .file is damaged.; put it back"
     ):
         local_folder(made, files, source, tmp_path / "own")
     (tmp_path / "hidden" / "file").unlink()
