@@ -155,7 +155,7 @@ def test_gpu_hours_are_those_of_the_precision(capsys: pytest.CaptureFixture[str]
 
 def test_what_gpus_may_not_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
-    assert "allowed: with --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
+    assert "add --dry-run" in refused(capsys, ["space.yaml", "--gpus", "8xH100"])
     assert "did you mean '8xH100'?" in refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH10"])
     line = refused(capsys, ["space.yaml", "--dry-run", "--gpus", "8xH100"])
     assert line == "space.yaml:2: resources.gpus_per_worker: given 0; allowed: above 0, with --gpus"

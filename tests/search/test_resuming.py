@@ -70,7 +70,7 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
             b"a: 1\nb: !!python/object/apply:os.system ['touch ran']",
             ": the tag !!python/object/apply:os.system",
         ),
-        (b"[" * 10_000, ":1: given more than 32 levels of nesting"),
+        (b"[" * 10_000, ":1: more than 32 levels of nesting"),
     ],
 )
 def test_a_damaged_record_of_the_space_is_told(content: bytes, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,9 +95,7 @@ def test_where_a_search_is_recorded_may_change_when_it_goes_on() -> None:
 
 def test_an_output_that_is_no_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
-    assert "--output: given space.yaml, which already holds" in refused(
-        capsys, ["space.yaml", "--output", "space.yaml"]
-    )
+    assert "--output: space.yaml already holds" in refused(capsys, ["space.yaml", "--output", "space.yaml"])
     assert "(File name too long)" in refused(capsys, ["space.yaml", "--output", "x" * 5000])
     assert "(File name too long)" in refused(capsys, ["space.yaml", "--resume", "--output", "x" * 5000])
 

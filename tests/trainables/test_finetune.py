@@ -204,7 +204,7 @@ def test_a_wrong_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing.yaml"], "given a file that does not exist"),
+        (["nothing.yaml"], "there is no such file"),
         (["tiny.yaml", "--resume"], "--resume: finetuned/tiny holds no run to go on with"),
         (["tiny.yaml", "--output", "."], "--output: . already holds something"),
         (["tiny.yaml", "--output", "data.txt/a"], "--output: data.txt/a cannot be written"),

@@ -111,8 +111,8 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
         counts = [count for count in wanted.values() if count]
         raise DataError(
             "data.train",
-            f"the splits take {' + '.join(map(str, counts))} documents, more than the {len(ordered)} distinct {where}; "
-            "make them smaller",
+            f"splits of {' + '.join(map(str, counts))} documents",
+            f"at most {len(ordered)} together, the distinct documents {where}",
         )
     groups = (list(group) for _, group in groupby(ordered, lambda document: document.group))
     parts = {}

@@ -146,5 +146,5 @@ def test_a_node_whose_gpus_torch_cannot_use_is_refused(
     look: Callable[[bool], ClusterResources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _Ray(monkeypatch, (1, [("NVIDIA H200", 150e9)]), (1, []))
-    with pytest.raises(ConfigError, match=r"^node 10\.0\.0\.1: given no GPU that torch can use"):
+    with pytest.raises(ConfigError, match=r"^node 10\.0\.0\.1: torch can use no GPU of it"):
         look(True)

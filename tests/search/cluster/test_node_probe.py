@@ -55,7 +55,7 @@ def test_a_folder_that_all_nodes_share(tmp_path: Path) -> None:
         with write_probe_file(output) as mark:
             # Another disk at the same path.
             (tmp_path / "math" / mark[1].rpartition("/")[2]).write_text("another")
-            assert "which is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
+            assert "is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
         assert list((tmp_path / "math").iterdir()) == []
 
 
@@ -73,7 +73,7 @@ def test_a_folder_that_each_node_may_have_for_itself(tmp_path: Path) -> None:
 def test_a_store_whose_package_a_node_lacks() -> None:
     mark = ("--output", "nosuch://data/math/.seen", "a", True)
     wrong = probe_function()((), (), [mark], False)[2]["--output"]
-    assert wrong.startswith("nosuch://data/math, which it cannot see (Unsupported filesystem: 'nosuch')")
+    assert wrong.startswith("nosuch://data/math cannot be seen there (Unsupported filesystem: 'nosuch')")
 
 
 def test_what_all_nodes_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.jsonl", GOOD + "[" * 100_000, "data.path", "line 2 of ", "a JSON object with columns"),
         ("a.jsonl", '{"problem": "a", "answer": "b"}', "data.template", "the column 'question'", "problem, answer"),
         ("a.jsonl", '{"question": null, "answer": "b"}', "data.template", "line 1 of", "with a value (the column"),
-        ("a.jsonl", GOOD * 5, "data.train", "take 12 + 6 + 5 documents, more than the 1 distinct in", ""),
+        ("a.jsonl", GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
         ("a.jsonl", b"\xff\xfe\x00", "data.path", "line 1 of a.jsonl, with the byte 0xff", "UTF-8"),
         ("a.csv", b"question\na\n\xe9\n", "data.path", "line 3 of a.csv, with the byte 0xe9", "UTF-8"),
         ("a.txt", b"\n\xc3", "data.path", "line 2 of a.txt, with the byte 0xc3", "UTF-8"),
@@ -435,4 +435,4 @@ def test_a_data_set_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPa
 def test_an_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(DataError("data.train", "9", "at most 8", "8")))
     assert (error.field, error.given, error.allowed, error.nearest) == ("data.train", "9", "at most 8", "8")
-    assert str(error) == "data.train: given 9; allowed: at most 8"
+    assert str(error) == "data.train: given 9; allowed: at most 8; did you mean '8'?"
