@@ -13,11 +13,10 @@ from trainables.config.fields import (
     Share,
     ShareBelowOne,
     WholeNumber,
-    wrong,
 )
 from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Tokens
 from trainables.config.training import REGULARIZERS
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 from trainables.curriculum import curriculum_from
 
 BASELINE = "none"
@@ -37,7 +36,8 @@ class ArmSchedule(Block):
     presentation: OneOrMore[Presentation] | None = None
     """What dropping does: input, input_mask_token, input_random_token, or loss."""
     curriculum: Curriculum | None = None
-    """How the strength rises with progress: one shape, or a list of different shapes to choose from."""
+    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or
+    a list of such mappings, with different shapes, to choose from."""
     refresh_epochs: OneOrMore[WholeNumber] | None = None
     """Epochs after which the entropies are computed anew: an integer of at least 0; 0 for never."""
 
@@ -63,7 +63,8 @@ class ArmBlock(Block):
     """An arm: the space's schedule and training, with what differs."""
 
     name: Name
-    """Name of the arm; the arm none is the baseline, which drops nothing and has no regularizer."""
+    """Name of the arm: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'; the arm none is
+    the baseline, which drops nothing and has no regularizer."""
     schedule: ArmSchedule | None = ArmSchedule()
     """What the arm changes in the space's schedule; null to drop no tokens."""
     training: ArmTraining = ArmTraining()
@@ -81,19 +82,18 @@ def check_arms(arms: list[ArmBlock]) -> list[ArmBlock]:
         if name in names[:index]:
             raise wrong((index, "name"), f"{shown(name)} a second time", "arms with different names")
     if BASELINE not in names:
-        given = f"the arms {', '.join(names)}, without a baseline to compare with"
-        raise wrong((), given, f"a list with {{name: {BASELINE}, schedule: null}}")
+        problem = f"there is no baseline to compare {', '.join(names)} with; add {{name: {BASELINE}, schedule: null}}"
+        raise wrong((), problem)
     if names == [BASELINE]:
-        raise wrong((), f"the arm {BASELINE} alone", "an arm beside it, to compare with it")
+        raise wrong((), f"there is only the baseline, {BASELINE}; add an arm to compare with it")
     index = names.index(BASELINE)
     baseline = arms[index]
     if baseline.schedule is not None:
-        given = "a schedule" if "schedule" in baseline.model_fields_set else "nothing, which is the space's schedule"
-        raise wrong((index, "schedule"), given, f"null, as the arm {BASELINE} drops no tokens")
+        raise wrong((index, "schedule"), f"the arm {BASELINE} drops no tokens; write null")
     for name in REGULARIZERS:
-        if (setting := getattr(baseline.training, name)) is not None:
-            allowed = f"null, as the arm {BASELINE} has no regularizer but weight decay"
-            raise wrong((index, "training", name), shown(setting), allowed)
+        if getattr(baseline.training, name) is not None:
+            problem = f"the arm {BASELINE} has no regularizer but weight decay; leave this out"
+            raise wrong((index, "training", name), problem)
     return arms
 
 

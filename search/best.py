@@ -67,8 +67,8 @@ def _find(options: argparse.Namespace) -> int:
     try:
         write_atomic(options.output, text)
     except OSError as error:
-        allowed = f"a file that can be written ({error.strerror})"
-        raise ConfigError(f"--output: given {options.output}; allowed: {allowed}") from None
+        reason = f"{options.output} cannot be written ({error.strerror})"
+        raise ConfigError(f"--output: {reason}; name another file") from None
     print(f"{_line(best)}\n{options.output}")
     return 0
 
@@ -78,7 +78,7 @@ class _Store:
 
     def __init__(self, uri: str) -> None:
         if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
-            raise ConfigError(f"--uri: given {uri}, a file that does not exist; allowed: MLflow's")
+            raise ConfigError(f"--uri: {uri} does not exist; name the file that MLflow records in")
         self._uri = uri
         self._client = self._asked(new_client, uri)
 
@@ -111,7 +111,9 @@ class _Store:
         except Exception as error:
             given = mask_secrets(self._uri)
             reason = one_line(mask_secrets(str(error)).partition("\n")[0])
-            raise ConfigError(f"--uri: given {given}, which does not answer; allowed: MLflow ({reason})") from None
+            raise ConfigError(
+                f"--uri: {given} does not answer ({reason}); start MLflow there, or name another"
+            ) from None
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -28,11 +28,11 @@ def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> N
             )
         except OSError as error:
             raise ConfigError(
-                f"--output: given {one_line(str(output))}; allowed: a folder ({error.strerror})"
+                f"--output: {one_line(str(output))} cannot be read ({error.strerror}); name another folder"
             ) from None
         if holds_something:
             raise ConfigError(
-                f"--output: given {output}, which already holds something; allowed: a new folder, "
+                f"--output: {output} already holds something; name a new folder, "
                 "or --resume to go on with the search in it"
             )
         return
@@ -65,18 +65,18 @@ def _began_with(output: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         given = one_line(str(path))
-        raise ConfigError(f"--resume: given {given}; allowed: a file that can be read ({reason})") from None
+        raise ConfigError(f"--resume: {given} cannot be read ({reason}); put it back as the search wrote it") from None
     if not there:
-        raise ConfigError(f"--resume: given {output}, which holds no search; allowed: the folder of a search")
+        raise ConfigError(f"--resume: {output} holds no search; name the output folder of one")
     try:
         before, _ = read(text)
     except YamlError as error:
-        given = one_line(error.given)
+        problem = one_line(error.problem, 300)
         raise ConfigError(
-            f"--resume: {path}:{error.line}: given {given}; allowed: the file as the search wrote it"
+            f"--resume: {path}:{error.line}: {problem}, or put the file back as the search wrote it"
         ) from None
     if not isinstance(before, dict) or not isinstance(before.get("budget"), dict):
-        raise ConfigError(f"--resume: given {path}, which holds no space; allowed: the file as the search wrote it")
+        raise ConfigError(f"--resume: {path} holds no space; put the file back as the search wrote it")
     return before
 
 
@@ -108,7 +108,7 @@ def check_hub_models(space_file: ConfigFile[Space]) -> None:
         try:
             check_hub(name)
         except ModelError as error:
-            raise space_file.error(setting, error.given, error.allowed) from None
+            raise space_file.error(setting, error.given, error.allowed, error.nearest) from None
 
 
 def check_contestants(space_file: ConfigFile[Space]) -> None:

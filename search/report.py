@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(texts: Sequence[str], output: Path | None) -> int:
     if output is None and len(texts) > 1:
-        raise ConfigError("--output: given none; allowed: a file, where the report is of several searches")
+        raise ConfigError("--output: the report of several searches is in no folder of theirs; name a file for it")
     if output is not None and output.is_dir():
-        raise ConfigError(f"--output: given {output}, a folder; allowed: a file that can be written")
+        raise ConfigError(f"--output: {output} is a folder; name a file")
     with ExitStack() as stack:
         folders = [stack.enter_context(open_for_reading(text)) for text in texts]
         # Told before what takes seconds to import.

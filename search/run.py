@@ -132,16 +132,16 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
             return None
         if options.dry_run:
             return grow_cluster(space_file, ClusterResources({}))
-        allowed = "null where no cluster is joined (RAY_ADDRESS is not set)"
-        raise space_file.error("resources.autoscaler", grows.model_dump(), allowed)
+        problem = "no cluster is joined, as RAY_ADDRESS is not set; set it, or write null here"
+        raise space_file.error("resources.autoscaler", problem)
     if not options.dry_run:
-        raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: with --dry-run, a plan for such GPUs")
+        raise ConfigError("--gpus: this is for a plan; add --dry-run")
     try:
         cluster = ClusterResources.of_gpus(*parse_gpus(options.gpus))
     except ValueError as error:
         raise ConfigError(f"--gpus: given {one_line(options.gpus)}; allowed: {error}") from None
     if not space_file.config.resources.gpus_per_worker:
-        raise space_file.error("resources.gpus_per_worker", 0, "with --gpus, above 0")
+        raise space_file.error("resources.gpus_per_worker", 0, "above 0, with --gpus")
     check_fit(space_file, cluster)
     return cluster
 

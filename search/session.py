@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-import yaml
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -48,6 +47,7 @@ from search.tracking.delivery import Delivery
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
+from trainables.config.yaml_values import to_yaml
 from trainables.data.documents import Splits
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
@@ -104,9 +104,7 @@ def run_session(
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
-            raise ConfigError(
-                f"--resume: given {where}; allowed: the folder of a search that is whole ({error})"
-            ) from None
+            raise ConfigError(f"--resume: the search in {where} is damaged ({error}); name one that is whole") from None
         except DATABASE_ERRORS as error:
             what = f"study.storage: {describe_error(error)}"
             print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
@@ -142,11 +140,13 @@ def _connect_database(space_file: ConfigFile[Space], output: Path) -> StudyStora
         taken = database.holds_the_search and not (output / RESOLVED).exists()
     except (DatabaseError, *DATABASE_ERRORS) as error:
         raise space_file.error(
-            "study.storage", shown(url), f"the URL of a database ({describe_error(error)})"
+            "study.storage", f"{shown(url)} cannot be opened ({describe_error(error)}); name a database that can"
         ) from None
     if taken:
-        allowed = "a name that no search has in study.storage, or --resume with the output of the one that has it"
-        raise space_file.error("name", shown(space.name), allowed)
+        problem = (
+            f"study.storage holds a search {shown(space.name)}; choose another name, or --resume with its --output"
+        )
+        raise space_file.error("name", problem)
     return database
 
 
@@ -174,7 +174,7 @@ def _search(
 ) -> _Found:
     began = time.perf_counter()
     space, output = space_file.config, where.folder
-    stored = yaml.safe_dump(to_store(space), sort_keys=False)
+    stored = to_yaml(to_store(space))
     text = masked_text(space_file.text, stored)
     # This one first: with it the folder is one that --resume goes on with.
     write_atomic(output / RESOLVED, stored)

@@ -32,11 +32,10 @@ from trainables.config.fields import (
     Share,
     Text,
     WholeNumber,
-    wrong,
 )
 from trainables.config.loader import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import YamlError, read
 from trainables.errors import DataError, mask_secrets
 
@@ -61,10 +60,10 @@ class Budget(RunBudget):
     """For each model; the search of one ends with what is used up first, and what runs then runs on."""
 
     trials: Count = 8
-    """Trials for each model: an integer of at least 1. Trial 0 is the baseline without dropout. With arms, for each arm
-    in which something is searched."""
+    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0
+    is the baseline without dropout."""
     tokens: Count | None = None
-    """Tokens to train on in the search of each model, for each arm (without arms: for the baseline, and for the
+    """Tokens to train on in the search of each model, for each arm (without arms, for the baseline and for the
     schedule): an integer of at least one trial's; null for no limit."""
     hours: Positive | None = None
     """Wall time for the search of each model, in hours: above 0; null for no limit."""
@@ -101,7 +100,7 @@ class ConfirmationBlock(Block):
     seeds: Annotated[int, Field(ge=2)] = 3
     """Seeds that each is trained with: an integer of at least 2."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
-    """Of the intervals: from 0.5 to 0.999."""
+    """Confidence of the intervals: from 0.5 to 0.999."""
 
 
 def _gpus(text: str) -> str:
@@ -116,7 +115,7 @@ class Autoscaler(Block):
     cpus: WholeNumber = 0
     """CPU cores, in all: an integer of at least 0."""
     gpus: Annotated[Text, AfterValidator(_gpus)] | None = None
-    """GPUs, in all, and their kind, as in 8xH100; null for none."""
+    """GPUs, in all, and their kind: as in 8xH100; null for none."""
 
 
 _LEAST_SHARE = 0.01
@@ -124,8 +123,8 @@ _LEAST_SHARE = 0.01
 
 class Resources(Block):
     slots: CountOrAuto = 2
-    """Trials that train at the same time: an integer of at least 1, or auto (as many as there are GPUs for, or without
-    GPUs CPUs). With workers auto, an integer is the most."""
+    """Trials that train at the same time: an integer of at least 1 (with workers auto, the most), or auto (as many as
+    there are GPUs for, or without GPUs CPUs)."""
     workers: CountOrAuto = 1
     """Processes that share a trial: an integer of at least 1, or auto (for each model the fewest of 1, 2, 4, ... with
     which it fits on the GPUs)."""
@@ -171,7 +170,7 @@ class Resources(Block):
 class Faults(Block):
     restarts: Annotated[int, Field(ge=0)] = 2
     """Times that a trial may lose its workers, and times that it may lose its slot, before it fails: an integer of at
-    least 0. Nodes that the cluster takes away are not counted."""
+    least 0; nodes that the cluster takes away are not counted."""
     hang_minutes: Positive = 30
     """Minutes without a forward pass after which a trial fails: above 0."""
     shrink_minutes: NotNegative = 1
@@ -189,17 +188,19 @@ def _not_mysql(url: str) -> str:
 
 class StudyBlock(Block):
     storage: Annotated[Text, AfterValidator(_not_mysql)] | None = None
-    """Database of the Optuna studies, as SQLAlchemy writes its URL (postgresql://host/optuna, which needs the package
-    psycopg; not MySQL); searches share one under their names. null for the journal in the output folder."""
+    """Database of the Optuna studies, which searches share under their names: a URL as SQLAlchemy writes it
+    (postgresql://host/optuna, which needs the package psycopg; not MySQL); null for the journal in the output
+    folder."""
 
 
 class Tracking(Block):
     experiment: Text = "entrodrop"
-    """MLflow experiment that the search is recorded in."""
+    """MLflow experiment that the search is recorded in: a name."""
     uri: Text | None = None
-    """MLflow tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
+    """Where MLflow records: a tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
     register_as: Text | None = None
-    """Name under which MLflow registers the confirmed model of each size, followed by the size's own; null not to."""
+    """Name under which MLflow registers the confirmed model of each size: one line of text, which the size's own name
+    follows; null not to."""
 
 
 class Space(RunConfig):
@@ -208,10 +209,11 @@ class Space(RunConfig):
     budget: Budget = Budget()
     """How much is spent."""
     arms: Annotated[list[ArmBlock], Field(min_length=1), AfterValidator(check_arms)] | None = None
-    """What is compared: the baseline none and others, each with the budget; null for the schedule and none."""
+    """What is compared: a list of the baseline none and others, each with the budget; null for the schedule and
+    none."""
     objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
-    """The losses to minimise: high_entropy_loss first, then others (loss, low_entropy_loss, general_loss). With
-    several, the result is a Pareto front."""
+    """The losses to minimise: a list of high_entropy_loss, the first, and others (loss, low_entropy_loss,
+    general_loss); with several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"
     """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -236,9 +238,9 @@ class Space(RunConfig):
         training, resources = self.training, self.resources
         workers = 1 if resources.workers == "auto" else resources.workers
         if training.batch_size % (training.accumulation * workers):
-            allowed = (
-                f"training.batch_size ({training.batch_size}) divisible by training.accumulation"
-                f" ({training.accumulation}) * resources.workers ({resources.workers})"
+            problem = (
+                f"training.batch_size ({training.batch_size}) is not a multiple of training.accumulation"
+                f" ({training.accumulation}) * resources.workers ({resources.workers}); change one of the three"
             )
             settings = {
                 ("training", "batch_size"): training,
@@ -247,32 +249,30 @@ class Space(RunConfig):
             }
             # Not the default of one setting, but what was written.
             where = next(where for where, block in settings.items() if where[1] in block.model_fields_set)
-            raise wrong(where, shown(getattr(settings[where], where[1])), allowed)
+            raise wrong(where, problem)
         return self
 
     @model_validator(mode="after")
     def _objectives_are_reported(self) -> Self:
         if GENERAL in self.objectives and self.general is None:
             where = "objectives", self.objectives.index(GENERAL)
-            raise wrong(
-                where, GENERAL, "losses that are measured: there is no general split, which the block general makes"
-            )
+            raise wrong(where, f"{GENERAL} is not measured without general documents; add the block general")
         return self
 
     @model_validator(mode="after")
     def _arms_change_a_schedule(self) -> Self:
         for index, arm in enumerate(self.arms or ()):
             if self.schedule is None and arm.schedule is not None and "schedule" in arm.model_fields_set:
-                allowed = "null, as the space's schedule is, so that there is none to change"
-                raise wrong(("arms", index, "schedule"), "a schedule", allowed)
+                problem = "the space's schedule is null, and there is none to change; write null here too"
+                raise wrong(("arms", index, "schedule"), problem)
         return self
 
     @model_validator(mode="after")
     def _can_be_confirmed(self) -> Self:
         if (how := self.confirmation) is None:
             if self.tracking.register_as is not None:
-                allowed = "null without a confirmation, which says what to register"
-                raise wrong(("tracking", "register_as"), shown(self.tracking.register_as), allowed)
+                problem = "only a confirmed model is registered; write null, or give the block confirmation"
+                raise wrong(("tracking", "register_as"), problem)
             return self
         most = self.budget.trials - (self.arms is None)
         most = max(most, 1)
@@ -348,7 +348,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
-    return loader.json_schema(Space)
+    return Space.model_json_schema()
 
 
 def main() -> None:

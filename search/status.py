@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(text: str, watch: bool) -> int:
     if watch and is_url(text):
-        raise ConfigError(f"--watch: given {one_line(text)}; allowed: a folder, or a URL without --watch")
+        raise ConfigError(f"--watch: {one_line(text)} is a URL; name a folder, or leave --watch out")
     with open_for_reading(text) as folder:
         check_search_folder(folder, EVENTS, RESOLVED)
         return _show(Followed(folder, text), watch)

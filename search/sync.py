@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from search.output.events import Events
@@ -27,6 +26,7 @@ from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking.delivery import Delivery
 from trainables.config.command_line import exit_code, invocation
+from trainables.config.yaml_values import YamlError, read
 from trainables.errors import ConfigError, mask_secrets
 
 
@@ -83,7 +83,9 @@ def _deliver(folder: Path, timeout: float) -> int:
         # The folder holds no password.
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
-            raise ConfigError(f"MLFLOW_TRACKING_URI: given nothing; allowed: {tracking.uri} with its password")
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI: the folder keeps no password; set this to {tracking.uri} with its password"
+            )
     # What is wrong with the file is told before anything is sent.
     Events(folder / EVENTS).hand_to(lambda _: None)
     delivery = Delivery(uri, tracking.experiment, folder / EVENTS)
@@ -99,9 +101,10 @@ def _deliver(folder: Path, timeout: float) -> int:
 
 def _tracking(resolved: Path) -> Tracking:
     try:
-        return Tracking.model_validate(yaml.safe_load(resolved.read_text(encoding="utf-8"))["tracking"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
-        raise ConfigError(f"{resolved}: given no block tracking; allowed: the file as a search wrote it") from None
+        values, _ = read(resolved.read_text(encoding="utf-8"))
+        return Tracking.model_validate(values["tracking"])
+    except (YamlError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
+        raise ConfigError(f"{resolved} has no block tracking; put the file back as the search wrote it") from None
 
 
 def _count(events: int) -> str:

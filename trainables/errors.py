@@ -7,15 +7,18 @@ LONGEST = 80
 
 
 class DataError(ValueError):
-    """Data that cannot be used. `field` names the setting to mend (as in data.train), `nearest` what may be meant."""
+    """Data that cannot be used: a value, or a situation (see `describe_problem`).
 
-    def __init__(self, field: str, given: str, allowed: str, nearest: str | None = None) -> None:
+    `field` names the setting to mend (as in data.train), `nearest` what may be meant.
+    """
+
+    def __init__(self, field: str, given: str, allowed: str | None = None, nearest: str | None = None) -> None:
         # All arguments in `args`: the error travels from a Ray worker to the driver.
         super().__init__(field, given, allowed, nearest)
         self.field, self.given, self.allowed, self.nearest = field, given, allowed, nearest
 
     def __str__(self) -> str:
-        return f"{self.field}: given {self.given}; allowed: {self.allowed}"
+        return f"{self.field}: {describe_problem(self.given, self.allowed, self.nearest)}"
 
 
 class ModelError(DataError):
@@ -24,6 +27,12 @@ class ModelError(DataError):
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; str() is one line for the person who wrote it, or one for each thing."""
+
+
+def describe_problem(given: str, allowed: str | None = None, nearest: str | None = None) -> str:
+    """A value, "given X; allowed: Y"; or without `allowed` a situation, in `given`: "what is wrong; what to do"."""
+    text = given if allowed is None else f"given {given}; allowed: {allowed}"
+    return f"{text}; did you mean '{nearest}'?" if nearest else text
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

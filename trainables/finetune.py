@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.config.command_line import configured, invocation, resume_command
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
+from trainables.config.yaml_values import to_yaml
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import is_url, write_atomic
 
@@ -79,17 +80,16 @@ def _check_output(output: Path, resume: bool) -> None:
         there = output.exists() and (not output.is_dir() or any(output.iterdir()))
     except OSError as error:
         raise ConfigError(
-            f"--output: given {one_line(str(output))}; allowed: a folder that can be read ({error.strerror})"
+            f"--output: {one_line(str(output))} cannot be read ({error.strerror}); name another folder"
         ) from None
     # Under torchrun another rank may have begun to write already.
     if there and not resume and _rank() == 0:
         raise ConfigError(
-            f"--output: given {output}, which already holds something; allowed: a new folder, "
-            "or --resume to go on with the run in it"
+            f"--output: {output} already holds something; name a new folder, or --resume to go on with the run in it"
         )
     is_new = (output / "resolved.yaml").is_file() and not _has_evaluated(output)
     if resume and not is_new and not (output / "checkpoint").is_dir():
-        raise ConfigError(f"--resume: given {output}, which holds no run to go on with; allowed: the folder of one")
+        raise ConfigError(f"--resume: {output} holds no run to go on with; name the output folder of one")
 
 
 def _has_evaluated(output: Path) -> bool:
@@ -150,7 +150,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     except DataError as error:
         raise recipe.error(error.field, error.given, error.allowed, error.nearest) from None
     except CheckpointError as error:
-        raise ConfigError(f"--resume: given {error}; allowed: the folder of a run with the same settings") from None
+        raise ConfigError(f"--resume: {error}; name the folder of a run with the same settings") from None
     except NonFiniteLossError as error:
         console.print(f"failed: {error}; a lower training.learning_rate may help")
         return 1
@@ -165,15 +165,12 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
 
 
 def _begin(output: Path, config: RecipeConfig) -> None:
-    import yaml
-
     try:
         output.mkdir(parents=True, exist_ok=True)
-        resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        resolved = to_yaml(config.model_dump(mode="json"))
         write_atomic(output / "resolved.yaml", resolved)
     except OSError as error:
-        allowed = f"a folder that can be written ({error.strerror})"
-        raise ConfigError(f"--output: given {output}; allowed: {allowed}") from None
+        raise ConfigError(f"--output: {output} cannot be written ({error.strerror}); name another folder") from None
 
 
 def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") -> "Prepared":

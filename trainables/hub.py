@@ -18,7 +18,7 @@ def ask_for_model(repository: str, revision: str | None) -> None:
 
 
 def advice(kind: Literal["model", "dataset"], repository: str, error: Exception) -> str:
-    """What is allowed in place of a repository that the hub did not give.
+    """Why the hub did not give a repository, and what to do.
 
     Args:
         error: what the hub's client raised.
@@ -37,13 +37,15 @@ def advice(kind: Literal["model", "dataset"], repository: str, error: Exception)
     match error:
         case GatedRepoError():
             page = f"{constants.ENDPOINT}/{'datasets/' * (kind == 'dataset')}{repository}"
-            return f"a {noun} that you have access to: accept its conditions on {page} and set HF_TOKEN"
+            return f"{repository} is open only to some; accept its conditions on {page} and set HF_TOKEN"
         case RepositoryNotFoundError():
-            return f"a {noun} that {constants.ENDPOINT} has; a private one needs HF_TOKEN"
+            return f"{constants.ENDPOINT} has no {noun} {repository}; mend the name, or set HF_TOKEN if it is private"
         case RevisionNotFoundError():
-            return f"a revision that {repository} has"
+            return f"{repository} has no such revision; name another, or none"
         case HfHubHTTPError() | HFValidationError():
-            return f"a {noun} that {constants.ENDPOINT} gives ({reason})"
+            return f"{constants.ENDPOINT} does not give the {noun} {repository} ({reason}); try again, or name another"
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached: {reason}"
     command = f"hf download {'--repo-type dataset ' * (kind == 'dataset')}{repository} --local-dir FOLDER"
-    return f"a {noun} in the local cache ({why}), or a local folder of it, as made elsewhere by `{command}`"
+    return (
+        f"{repository} is not in the local cache, and {why}; name a local folder of it, made elsewhere by `{command}`"
+    )

@@ -39,11 +39,11 @@ class Noise(AbstractContextManager["Noise"]):
         self._epoch = 0
         self._hooks = ExitStack()
         self._blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
-        given = f"the architecture {model.config.model_type}"
+        problem = f"the architecture {model.config.model_type} has no such dropout; write 0"
         if settings.hidden_dropout > 0 and not self._blocks:
-            raise DataError("training.hidden_dropout", given, f"one with {', '.join(_BLOCKS)}")
+            raise DataError("training.hidden_dropout", problem)
         if settings.attention_dropout > 0 and not set_attention_dropout(model, 0.0):
-            raise DataError("training.attention_dropout", given, "0: it has no such dropout")
+            raise DataError("training.attention_dropout", problem)
 
     def __enter__(self) -> "Noise":
         if self._settings.hidden_dropout > 0:

@@ -216,20 +216,20 @@ def _those(addresses: Sequence[str]) -> str:
 
 def _problems(here: NodeReport, report: NodeReport | str) -> Iterator[str]:
     if isinstance(report, str):
-        yield f"given {one_line(report)}; allowed: a node that can run what the search sends it"
+        yield f"it cannot run what the search sends it ({one_line(report)}); mend it, or take it out of the cluster"
         return
     for package, version in here.versions.items():
         if (theirs := report.versions[package]) != version:
-            given = f"no package {package}" if theirs is None else f"{package} {theirs}"
-            yield f"given {given}; allowed: {package} {version}, as the search itself has it"
+            has = f"no package {package}" if theirs is None else f"{package} {theirs}"
+            yield f"it has {has}; install {package} {version}, which the search itself has"
     for package, digest in here.sources.items():
         if (theirs := report.sources[package]) != digest:
-            given = f"no package {package}" if theirs is None else f"other code of {package}"
-            yield f"given {given}; allowed: the search's own, which a job submitted with --working-dir . brings along"
+            has = f"no package {package}" if theirs is None else f"other code of {package}"
+            yield f"it has {has}; submit the search as a job with --working-dir ., which brings its own along"
     for setting, wrong in report.folders.items():
-        yield f"{setting}: given {mask_secrets(wrong)}"
+        yield f"{setting}: {mask_secrets(wrong)}"
     if report.gpus is not None and not report.gpus:
         yield (
-            "given no GPU that torch can use (torch.cuda.is_available() is false); allowed: torch with CUDA, and a "
-            "driver for it, on each node with GPUs"
+            "torch can use no GPU of it (torch.cuda.is_available() is false); install torch with CUDA, and a driver "
+            "for it, on each node with GPUs"
         )

@@ -71,10 +71,8 @@ def write_probe_file(folder: NeededFolder) -> Iterator[ProbeFile]:
             mark.write_text(content)
     except OSError as error:
         given, reason = mask_secrets(str(folder.place)), error.strerror
-        allowed = "a folder" if isinstance(place, Path) else "a URL"
-        raise ConfigError(
-            f"{folder.setting}: given {given}; allowed: {allowed} that can be written ({reason})"
-        ) from None
+        kind = "folder" if isinstance(place, Path) else "URL"
+        raise ConfigError(f"{folder.setting}: {given} cannot be written ({reason}); name another {kind}") from None
     try:
         yield folder.setting, str(mark), content, folder.shared
     finally:
@@ -126,9 +124,9 @@ def probe_function() -> Callable[..., ProbeResult]:
             return str(getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__)
 
         def wrong(mark: str, content: str, shared: bool) -> str | None:
-            """What is wrong with the folder of a mark, and what is allowed."""
+            """What is wrong with the folder of a mark, and what to do."""
             file: Any = Path(mark)
-            seen, unseen = False, "which is another folder there"
+            seen, unseen = False, "is another folder there"
             # A store raises what it likes.
             errors: type[Exception] = Exception if "://" in mark else OSError
             try:
@@ -138,10 +136,10 @@ def probe_function() -> Callable[..., ProbeResult]:
                     file = UPath(mark)
                 seen = file.read_text(encoding="utf-8", errors="replace") == content
             except errors as error:
-                unseen = f"which it cannot see ({why(error)})"
+                unseen = f"cannot be seen there ({why(error)})"
             folder = mark.rpartition("/")[0]
             if shared and not seen:
-                return f"{folder}, {unseen}; allowed: a folder on storage that all nodes share, or a URL that all reach"
+                return f"{folder} {unseen}; name a folder on storage that all nodes share, or a URL that all reach"
             if shared or not seen:
                 own = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
                 try:
@@ -149,7 +147,7 @@ def probe_function() -> Callable[..., ProbeResult]:
                     own.write_text("")
                     own.unlink()
                 except errors as error:
-                    return f"{folder}, which it cannot write ({why(error)}); allowed: one that each node can write"
+                    return f"{folder} cannot be written there ({why(error)}); name one that each node can write"
             return None
 
         found = {setting: wrong(mark, content, shared) for setting, mark, content, shared in marks}

@@ -89,7 +89,7 @@ def _join(address: str) -> None:
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         reason = one_line(" ".join(str(error).split()), 300)
         raise ConfigError(
-            f"RAY_ADDRESS: given {address!r}; allowed: the address of a running Ray cluster ({reason})"
+            f"RAY_ADDRESS: no Ray cluster can be joined at {address!r} ({reason}); name one that runs, or unset it"
         ) from None
 
 

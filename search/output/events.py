@@ -244,7 +244,7 @@ class Events:
                 try:
                     event = _from_line(line)
                 except _MissingError as error:
-                    raise self._wrong(f"a line without {error}", self._lines + 1) from None
+                    raise self._wrong(f"this line has no {error}", self._lines + 1) from None
                 self.begins, self.offset = self.offset, self.offset + len(line)
                 self._lines += 1
                 if event is not None:
@@ -260,10 +260,10 @@ class Events:
             try:
                 follow(event)
             except (AttributeError, KeyError, TypeError, ValueError):
-                raise self._wrong("what does not follow from the lines before", self._lines) from None
+                raise self._wrong("this line does not follow from those before", self._lines) from None
 
-    def _wrong(self, given: str, line: int) -> ConfigError:
-        return ConfigError(f"DIR: {self._path}:{line}: given {given}; allowed: the file as a search writes it")
+    def _wrong(self, problem: str, line: int) -> ConfigError:
+        return ConfigError(f"DIR: {self._path}:{line}: {problem}; put the file back as the search wrote it")
 
 
 class Evaluations:

@@ -62,9 +62,11 @@ def check_search_folder(folder: Path, *names: str) -> None:
         holds = all((folder / name).is_file() for name in names)
     except OSError as error:
         given = one_line(str(folder))
-        raise ConfigError(f"DIR: given {given}; allowed: a folder that can be read ({error.strerror})") from None
+        raise ConfigError(
+            f"DIR: {given} cannot be read ({error.strerror}); name the output folder of a search"
+        ) from None
     if not holds:
-        raise ConfigError(f"DIR: given {folder}, which holds no search; allowed: the output folder of one")
+        raise ConfigError(f"DIR: {folder} holds no search; name the output folder of one")
 
 
 @contextmanager
@@ -83,12 +85,10 @@ def lock_output(output: Path, shown: str | None = None) -> Iterator[None]:
         # Not at once: `is_locked` of another process holds it for a moment.
         lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
-        raise ConfigError(
-            f"--output: given {shown or output}, where another search is running; allowed: another folder"
-        ) from None
+        raise ConfigError(f"--output: another search is running in {shown or output}; name another folder") from None
     except OSError as error:
         reason = error.strerror
-        raise ConfigError(f"--output: given {output}; allowed: a folder that can be written ({reason})") from None
+        raise ConfigError(f"--output: {output} cannot be written ({reason}); name another folder") from None
     try:
         yield
     finally:
@@ -132,20 +132,20 @@ def check_outlives_job(output: Path | None, uri: str | None, studies: str | None
     wrong = []
     if output is not None and _fleeting(output):
         wrong.append(
-            f"--output: given {output}, in the working folder of a Ray job, which ends with it; "
-            "allowed: an absolute path, on storage that all nodes share, or a URL"
+            f"--output: {output} is in the working folder of a Ray job, which ends with it; "
+            "name an absolute path, on storage that all nodes share, or a URL"
         )
     store = tracking_uri(uri)
     if store.startswith(SQLITE) and _fleeting(Path(store.removeprefix(SQLITE))):
         setting = "MLFLOW_TRACKING_URI" if uri is None else "tracking.uri"
         wrong.append(
-            f"{setting}: given {store}, in the working folder of a Ray job, which ends with it; "
-            "allowed: a server's address, or sqlite:/// with an absolute path"
+            f"{setting}: {store} is in the working folder of a Ray job, which ends with it; "
+            "name a server's address, or sqlite:/// with an absolute path"
         )
     if studies is not None and studies.startswith(SQLITE) and _fleeting(Path(studies.removeprefix(SQLITE))):
         wrong.append(
-            f"study.storage: given {studies}, in the working folder of a Ray job, which ends with it; "
-            "allowed: a server's address, or sqlite:/// with an absolute path"
+            f"study.storage: {studies} is in the working folder of a Ray job, which ends with it; "
+            "name a server's address, or sqlite:/// with an absolute path"
         )
     if wrong:
         raise ConfigError("\n".join(wrong))

@@ -94,11 +94,11 @@ def open_output(text: str, resume: bool) -> Iterator[Output]:
                 there = _files(url)
             if there and not resume:
                 raise ConfigError(
-                    f"--output: given {shown}, which already holds something; allowed: a new folder, "
+                    f"--output: {shown} already holds something; name a new folder, "
                     "or --resume to go on with the search in it"
                 )
             if resume and RESOLVED not in there:
-                raise ConfigError(f"--resume: given {shown}, which holds no search; allowed: the folder of a search")
+                raise ConfigError(f"--resume: {shown} holds no search; name the output folder of one")
         except StorageError as error:
             raise _unwritable(shown, error) from None
         mirror = Mirror(url, folder)
@@ -111,7 +111,7 @@ def open_output(text: str, resume: bool) -> Iterator[Output]:
 
 
 def _unwritable(shown: str, error: StorageError) -> ConfigError:
-    return ConfigError(f"--output: given {shown}; allowed: a URL that can be written ({error.strerror})")
+    return ConfigError(f"--output: {shown} cannot be written ({error.strerror}); name another URL")
 
 
 def _url(text: str) -> "UPath":
@@ -156,9 +156,11 @@ def open_for_reading(text: str) -> Iterator[Path]:
             folder = Path(scratch) / (url.name or "output")
             fetch_output(url, folder)
         except StorageError as error:
-            raise ConfigError(f"DIR: given {shown}; allowed: a URL that can be read ({error.strerror})") from None
+            raise ConfigError(
+                f"DIR: {shown} cannot be read ({error.strerror}); name the output folder of a search"
+            ) from None
         if not (folder / RESOLVED).exists():
-            raise ConfigError(f"DIR: given {shown}, which holds no search; allowed: the output folder of one")
+            raise ConfigError(f"DIR: {shown} holds no search; name the output folder of one")
         yield folder
 
 
@@ -206,9 +208,7 @@ class Mirror:
         except FileExistsError:
             print(f"{shown}: another search may run there: looking for {_PATIENCE_S:.0f} s at most", file=sys.stderr)
             if is_url_locked(str(self._url)):
-                raise ConfigError(
-                    f"--output: given {shown}, where another search is running; allowed: another folder"
-                ) from None
+                raise ConfigError(f"--output: another search is running in {shown}; name another folder") from None
             with store_errors(lock):
                 lock.write_bytes(self._claim())
         except StorageError as error:

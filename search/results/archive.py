@@ -48,19 +48,21 @@ def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise ConfigError(f"DIR: {path}: given no JSON; allowed: the file as the search wrote it") from None
+        raise ConfigError(f"DIR: {path} is not JSON; put the file back as the search wrote it") from None
     return summary
 
 
 def _connect_database(folder: Path, url: str, search: str) -> StudyStorage:
     if "***" in url:
         raise ConfigError(
-            f"DIR: {folder / RESOLVED}: study.storage: given {url}; allowed: a URL without user and password, "
-            "which the folder does not keep (PostgreSQL reads PGUSER and PGPASSWORD)"
+            f"DIR: {folder / RESOLVED}: study.storage: {url} has a password that the folder does not keep; write a URL "
+            "without one here, and set it outside (PostgreSQL reads PGUSER and PGPASSWORD)"
         )
     database = connect_database(url, search)
     if not database.holds_the_search:
-        raise ConfigError(f"DIR: given {folder}, whose search {url} does not hold; allowed: the output folder of one")
+        raise ConfigError(
+            f"DIR: {url} does not hold the search of {folder}; name the output folder of one that it holds"
+        )
     return database
 
 
@@ -88,7 +90,7 @@ def load_search(folder: Path) -> Iterator[LoadedSearch]:
         except (DatabaseError, *DATABASE_ERRORS) as error:
             raise ConfigError(f"DIR: {folder / RESOLVED}: study.storage: {describe_error(error)}") from None
         except JournalError as error:
-            raise ConfigError(f"DIR: given {folder}; allowed: the folder of a search that is whole ({error})") from None
+            raise ConfigError(f"DIR: the search in {folder} is damaged ({error}); name one that is whole") from None
         finished = all(study.ended for result in results for study in result.studies) and (folder / SUMMARY).is_file()
         if finished:
             summary = _read_summary(folder / SUMMARY)

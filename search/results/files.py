@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
@@ -17,6 +16,7 @@ from search.studies.comparison import point_of, sentence
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
+from trainables.config.yaml_values import to_yaml
 from trainables.storage.files import write_atomic
 
 # Characters of a schedule's name that tell which model it is of.
@@ -91,7 +91,7 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
         f"# {space.objective.capitalize()} validation high-entropy loss {value:.4f} nats{mean}{without}.",
         f"# {words[0].upper()}{words[1:]}." if arm is not None else "# It has not been confirmed.",
     ]
-    return "\n".join([*comment, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)])
+    return "\n".join([*comment, to_yaml(resolved)])
 
 
 def tabulate_comparison(results: Sequence[ModelResult], space: Space) -> Any:

@@ -131,29 +131,30 @@ def _fewest(space: Space, model: str, cluster: ClusterResources) -> int:
         return 1
     gpu_bytes = cluster.gpu_bytes
     if gpu_bytes is None:
-        raise DataError("resources.workers", "auto", "a number, as the memory of the GPUs there are is not known")
+        raise DataError("resources.workers", "the memory of the GPUs is not known; write a number in place of auto")
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in _counts(space, cluster):
         total = estimate_memory(space, model, workers, gpu_bytes)[0].total
         if total <= usable:
             return workers
         least = min(least, total)
-    allowed = (
-        f"counts with which {model} fits: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {_there(space, gpu_bytes)}"
+    problem = (
+        f"{model} fits with no number of workers: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {_there(space, gpu_bytes)}; use GPUs with more "
+        "memory, a smaller model or a smaller training.sequence_length"
     )
-    raise DataError("resources.workers", "auto", allowed)
+    raise DataError("resources.workers", problem)
 
 
 def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
     """A model is loaded whole, to be scored and before it is shared out."""
     whole = state_bytes(network(space, model).parameters, trained=0)
     if whole > usable_bytes(space, gpu_bytes):
-        allowed = (
-            f"models that one GPU has room for whole, whatever the workers: this one takes {whole / 1e9:.1f} GB in "
-            f"float32, and {_there(space, gpu_bytes)}"
+        problem = (
+            f"{model} does not fit on one GPU, where it is loaded whole, whatever the workers: it takes "
+            f"{whole / 1e9:.1f} GB in float32, and {_there(space, gpu_bytes)}; use larger GPUs, or a smaller one"
         )
-        raise DataError("models", model, allowed)
+        raise DataError("models", problem)
 
 
 def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> None:
@@ -165,11 +166,11 @@ def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> No
     if sharding == "fsdp":
         state //= workers
     if state > usable_bytes(space, gpu_bytes):
-        allowed = (
-            f"auto, or counts with which {model} fits: its weights, their copies and gradients and AdamW's moments "
-            f"alone take {state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}"
+        problem = (
+            f"{model} does not fit with {workers}: its weights, their copies and gradients and AdamW's moments alone "
+            f"take {state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}; write auto, or use larger GPUs"
         )
-        raise DataError("resources.workers", str(workers), allowed)
+        raise DataError("resources.workers", problem)
 
 
 def network(space: Space, model: str) -> Network:

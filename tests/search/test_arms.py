@@ -25,32 +25,31 @@ WRONG = [
     (
         "arms:\n  - name: a\n  - name: b",
         8,
-        "arms: given the arms a, b, without a baseline to compare with; allowed: a list with {name: none, schedule:"
-        " null}",
+        "arms: there is no baseline to compare a, b with; add {name: none, schedule: null}",
     ),
     (
         "arms:\n  - name: a\n  - name: none\n    schedule: {mask_ratio: 0.5}",
         11,
-        "arms.1.schedule: given a schedule; allowed: null, as the arm none drops no tokens",
+        "arms.1.schedule: the arm none drops no tokens; write null",
     ),
     (
         "arms:\n  - name: none\n  - name: a",
         9,
-        "arms.0.schedule: given nothing, which is the space's schedule; allowed: null, as the arm none",
+        "arms.0.schedule: the arm none drops no tokens; write null",
     ),
     (
         "arms:\n  - name: none\n    schedule: null\n    training:\n      neftune_alpha: 5.0\n  - name: a",
         12,
-        "arms.0.training.neftune_alpha: given 5.0; allowed: null, as the arm none has no regularizer but weight decay",
+        "arms.0.training.neftune_alpha: the arm none has no regularizer but weight decay; leave this out",
     ),
-    ("arms: [{name: none, schedule: null}]", 8, "arms: given the arm none alone; allowed: an arm beside it"),
+    ("arms: [{name: none, schedule: null}]", 8, "arms: there is only the baseline, none; add an arm to compar"),
     ("arms: []", 8, "arms: given []; allowed: "),
     ("arms:\n  - {name: a/b}", 9, "arms.0.name: given 'a/b'; allowed: up to 100 letters, digits"),
     ("arms:\n  - {schedule: null}", 9, "arms.0.name: given nothing; allowed: up to 100 letters"),
     (
         "arms:\n  - {name: none, schedule: null}\n  - name: a\n    schedule: {mask_ratio: 2.0}",
         11,
-        "arms.1.schedule.mask_ratio: given 2.0; allowed: a number from 0 to 1",
+        "arms.1.schedule.mask_ratio: given 2.0; allowed: from 0 to 1 (share o",
     ),
     (
         "arms:\n  - {name: none, schedule: null}\n  - name: a\n    training: {warmup: 0.1}",

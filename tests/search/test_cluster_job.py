@@ -291,7 +291,7 @@ def test_a_node_that_joins_with_other_packages_is_told(
     cluster.add_node()
     cluster.add_node(other_packages)
     line = watching.stdout.readline()
-    assert re.match(r"node [0-9.]+: given transformers 0\.0\.1; allowed: transformers ", line)
+    assert re.match(r"node [0-9.]+: it has transformers 0\.0\.1; install transformers ", line)
     assert watching.wait(DEADLINE_S) == 0
 
 
@@ -305,5 +305,5 @@ def test_a_node_with_other_packages_is_told_before_the_first_trial(
     assert job.returncode == 1
     line = cluster.log("refused").strip().splitlines()[-1]
     assert line.startswith("node ")
-    assert "given transformers 0.0.1; allowed: transformers " in line
+    assert "it has transformers 0.0.1; install transformers " in line
     assert not (tmp_path / "refused" / "study.journal").exists()

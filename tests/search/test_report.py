@@ -105,9 +105,9 @@ def test_words_of_others_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "DIR: given nowhere, which holds no search"),
-        (["nowhere", "there"], "--output: given none; allowed: a file"),
-        (["nowhere", "--output", "/"], "--output: given /, a folder; allowed: a file that can be written"),
+        (["nowhere"], "DIR: nowhere holds no search"),
+        (["nowhere", "there"], "name a file for it"),
+        (["nowhere", "--output", "/"], "--output: / is a folder; name a file"),
     ],
 )
 def test_what_cannot_be_reported_is_told_in_one_line(

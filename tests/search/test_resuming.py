@@ -36,7 +36,7 @@ def test_a_search_that_began_meanwhile_is_not_overwritten(capsys: pytest.Capture
         mock.patch("search.session.run_session") as run,
     ):
         assert main(["space.yaml", "--output", "out"]) == 2
-    assert "--output: given out, which already holds something" in capsys.readouterr().err
+    assert "--output: out already holds something" in capsys.readouterr().err
     run.assert_not_called()
 
 
@@ -61,16 +61,16 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "which holds no space"),
-        (b"[1]", "which holds no space"),
-        (b"\xff", "allowed: a file that can be read (not UTF-8)"),
-        (b"budget: [", ":1: given broken YAML ("),
+        (b"", "holds no space; put the file back"),
+        (b"[1]", "holds no space; put the file back"),
+        (b"\xff", "cannot be read (not UTF-8)"),
+        (b"budget: [", ":1: broken YAML ("),
         (b"budget: {trials: x}", "budget.trials: given 'x'; allowed: a number or null"),
         (
             b"a: 1\nb: !!python/object/apply:os.system ['touch ran']",
-            ":2: given the tag !!python/object/apply:os.system",
+            ": the tag !!python/object/apply:os.system",
         ),
-        (b"[" * 10_000, ":1: given more than 32 levels of nesting"),
+        (b"[" * 10_000, ":1: more than 32 levels of nesting"),
     ],
 )
 def test_a_damaged_record_of_the_space_is_told(content: bytes, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,9 +95,7 @@ def test_where_a_search_is_recorded_may_change_when_it_goes_on() -> None:
 
 def test_an_output_that_is_no_folder_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
-    assert "--output: given space.yaml, which already holds" in refused(
-        capsys, ["space.yaml", "--output", "space.yaml"]
-    )
+    assert "--output: space.yaml already holds" in refused(capsys, ["space.yaml", "--output", "space.yaml"])
     assert "(File name too long)" in refused(capsys, ["space.yaml", "--output", "x" * 5000])
     assert "(File name too long)" in refused(capsys, ["space.yaml", "--resume", "--output", "x" * 5000])
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
         ("", ["resources.cpus_per_worker=64"], ["resources.cpus_per_worker", "at most 2"]),
         ("", ["resources.gpus_per_worker=1"], ["resources.gpus_per_worker", "at most 0"]),
         ("", ["resources.gpus_per_worker=0.5"], ["resources.gpus_per_worker", "given 0.5", "at most 0"]),
-        ("", ["resources.gpus_per_worker=2"], ["resources.gpus_per_worker", "given 2", "from 0 to 1"]),
+        ("", ["resources.gpus_per_worker=2"], ["resources.gpus_per_worker", "given 2", "0, 1, or a share"]),
         ("", ["resources.gpus_per_worker=0.001"], ["resources.gpus_per_worker", "0, or from 0.01 to 1"]),
         ("", ["resources.gpus_per_worker=0.5", "resources.workers=2"], ["resources.workers", "given 2", "1 or auto"]),
         ("", ["resources.autoscaler={gpus: 8xH10}"], ["resources.autoscaler.gpus", "did you mean '8xH100'?"]),
@@ -83,7 +83,7 @@ def test_what_a_data_file_may_not_be(
 def test_a_folder_and_a_missing_file_are_no_spaces(capsys: pytest.CaptureFixture[str]) -> None:
     Path("folder").mkdir()
     assert "a folder" in refused(capsys, ["folder"])
-    assert "does not exist" in refused(capsys, ["nowhere.yaml"])
+    assert "no such file" in refused(capsys, ["nowhere.yaml"])
 
 
 @pytest.mark.parametrize("name", ["a/b", "../a", "/tmp/a", "..", ".", "", "a\\nb", "a\\0", "~", "-a", "a b", "a" * 101])
@@ -111,7 +111,7 @@ def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(
     Path("space.yaml").write_text(SMALL)
     with mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectionError("no route")):
         line = refused(capsys, ["space.yaml", "--set", setting])
-    assert f"{name}: given hub:nobody/nothing; allowed: a model in the local cache (" in line
+    assert f"{name}: nobody/nothing is not in the local cache, and " in line
     assert "no route" in line
 
 

@@ -98,14 +98,14 @@ def test_an_override_creates_blocks_and_lists(write: Any) -> None:
         ("seed.x=1", 'seed: given {"x": 1}; allowed: an integer from 0'),
         ("models.5=builtin/nano", "models.5: given the index 5; allowed: an index from 0 to 2"),
         ("models.first=builtin/nano", "models.first: given the index first; allowed: an index from 0 to 2"),
-        ("models.1=builtin/nano", "models.1: given 'builtin/nano' a second time; allowed: each choice once"),
+        ("models.1=builtin/nano", "models.1: 'builtin/nano' is given a second time; leave it out"),
         (
             "schedule.curriculum.1.at=0.3",
-            "schedule.curriculum.1.at: given 'at' with shape linear; allowed: shape; 'at' belongs to shape step",
+            "schedule.curriculum.1.at: given an unknown key; allowed: shape; 'at' belongs to shape step",
         ),
-        ("seed=[1", "seed: given broken YAML (expected ',' or ']', but got '<stream end>'); allowed: "),
-        ("budget={trials: 1, trials: 2}", "budget.trials: given a second time (first on line 1); allowed: "),
-        ("seed=!!python/name:os.system", "seed: given the tag !!python/name:os.system; allowed: "),
+        ("seed=[1", "seed: broken YAML (expected ',' or ']', but got '<stream end>'); check the inden"),
+        ("budget={trials: 1, trials: 2}", "budget.trials: given a second time (first on line 1); leave one"),
+        ("seed=!!python/name:os.system", "seed: the tag !!python/name:os.system is not read; leave it "),
         ("budget.trials", "given 'budget.trials'; allowed: path=value"),
         ("=3", "given '=3'; allowed: path=value"),
         ("budget..trials=3", "given 'budget..trials=3'; allowed: path=value"),
@@ -120,11 +120,11 @@ def test_a_wrong_override_is_told_as_such(override: str, message: str) -> None:
 
 WRONG_VALUES = [
     ("budget:\n  trials: 0", 9, "budget.trials: given 0; allowed: an integer of at least 1"),
-    ("early_stopping:\n  first_rung: 0.0", 9, "given 0.0; allowed: a number above 0 and below 1"),
-    ("objective: bets", 8, "objective: given 'bets'; allowed: best, final, mean; did you mean 'best'?"),
-    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: tpe, gp, random, qmc"),
-    ("tracking: {experiment: ''}", 8, "tracking.experiment: given ''; allowed: one line of text"),
-    ("tracking: {uri: 3}", 8, "tracking.uri: given 3; allowed: one line of text or null"),
+    ("early_stopping:\n  first_rung: 0.0", 9, "given 0.0; allowed: above 0 and below 1 (share of the budget"),
+    ("objective: bets", 8, "objective: given 'bets'; allowed: best (of least high-entropy loss), fina"),
+    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: tpe or gp (they learn "),
+    ("tracking: {experiment: ''}", 8, "tracking.experiment: given ''; allowed: a name (MLflow exper"),
+    ("tracking: {uri: 3}", 8, "tracking.uri: given 3; allowed: a tracking URI; null for"),
     ("budgets: {trials: 3}", 8, "budgets: given an unknown key; allowed: name, seed, models, "),
     (
         "budget: {trails: 3}",
@@ -135,45 +135,44 @@ WRONG_VALUES = [
     (
         "budget:\n  trials: 1\n  trials: 1",
         10,
-        "budget.trials: given a second time (first on line 9); allowed: one",
+        "budget.trials: given a second time (first on line 9); leave one of",
     ),
     (
         "training:\n  batch_size: 4\n  accumulation: 3",
         9,
-        "training.batch_size: given 4; allowed: training.batch_size (4) divisible by"
-        " training.accumulation (3) * resources.workers (1)",
+        "training.batch_size: training.batch_size (4) is not a multiple of training.accumulation (3) * resources.wor",
     ),
     (
         "resources:\n  slots: 1\n  workers: 3",
         10,
-        "resources.workers: given 3; allowed: training.batch_size (4) div",
+        "resources.workers: training.batch_size (4) is not a multiple of ",
     ),
     (
         "training:\n  accumulation: 8",
         9,
-        "training.accumulation: given 8; allowed: training.batch_size (4) divisible",
+        "training.accumulation: training.batch_size (4) is not a multiple of traini",
     ),
-    ("budget: {hours: 0}", 8, "budget.hours: given 0; allowed: a number above 0"),
-    ("budget: {device_hours: -1.5}", 8, "budget.device_hours: given -1.5; allowed: a number above 0"),
-    ("budget: {tokens: 0}", 8, "budget.tokens: given 0; allowed: an integer of at least 1"),
-    ("early_stopping: {audit: 1.5}", 8, "early_stopping.audit: given 1.5; allowed: a number from 0 to 1"),
-    ("early_stopping: {audit: -0.1}", 8, "early_stopping.audit: given -0.1; allowed: a number from 0 to 1"),
+    ("budget: {hours: 0}", 8, "budget.hours: given 0; allowed: above 0; null for no limit ("),
+    ("budget: {device_hours: -1.5}", 8, "budget.device_hours: given -1.5; allowed: above 0; null for "),
+    ("budget: {tokens: 0}", 8, "budget.tokens: given 0; allowed: an integer of at least one"),
+    ("early_stopping: {audit: 1.5}", 8, "early_stopping.audit: given 1.5; allowed: from 0 to 1 (share o"),
+    ("early_stopping: {audit: -0.1}", 8, "early_stopping.audit: given -0.1; allowed: from 0 to 1 (share o"),
     ("early_stopping: {patience: 0}", 8, "early_stopping.patience: given 0; allowed: an integer of at least 1"),
     ("early_stopping: {reduction_factor: 1}", 8, "reduction_factor: given 1; allowed: an integer of at least 2"),
     ("objectives: [loss, high_entropy_loss]", 8, "objectives.0: given 'loss'; allowed: high_entropy_loss, the first"),
-    ("objectives: [high_entropy_loss, los]", 8, "objectives.1: given 'los'; allowed: high_entropy_loss, loss, "),
+    ("objectives: [high_entropy_loss, los]", 8, "objectives.1: given 'los'; allowed: a list of high_entropy_lo"),
     (
         "objectives: [high_entropy_loss, general_loss]",
         8,
-        "objectives.1: given general_loss; allowed: losses that are measured: there is no general split",
+        "objectives.1: general_loss is not measured without general documents; add the block general",
     ),
     (
         "confirmation: null\ntracking: {register_as: maths}",
         9,
-        "tracking.register_as: given 'maths'; allowed: null without a confirmation, which says what to register",
+        "tracking.register_as: only a confirmed model is registered; write null, or give the block confirmation",
     ),
     ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2"),
-    ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: a number from 0.5 to 0.999"),
+    ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: from 0.5 to 0.999 (conf"),
     (
         "budget: {trials: 4}\nconfirmation: {best: 4}",
         9,
@@ -278,6 +277,19 @@ def test_the_json_schema_describes_every_key() -> None:
             described.add(key)
     assert set(_keys(yaml.safe_load(MATH.read_text()))) <= described
     assert set(_keys(yaml.safe_load(FILES))) <= described
+
+
+def test_every_setting_says_what_is_allowed() -> None:
+    schema = json_schema()
+    for name, block in {"Space": schema, **schema["$defs"]}.items():
+        for key, setting in block["properties"].items():
+            inner = [setting, *setting.get("anyOf", [])]
+            is_block = any("$ref" in one for one in inner) and not any(
+                "type" in one and one["type"] != "null" for one in inner
+            )
+            # A range is in the unit, and the bounds, of the setting around it.
+            if not is_block and not (name.startswith("FloatRange") and key in ("low", "high")):
+                assert ": " in setting["description"], (name, key)
 
 
 def _keys(value: Any) -> Iterator[str]:

@@ -178,11 +178,11 @@ class Terminal:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "which holds no search"),
-        ("no json\n", "events.jsonl:1: given a line without event"),
-        ('{"time": 1, "event": "trial_started"}\n', "events.jsonl:1: given a line without study"),
-        ("[1]\n", "events.jsonl:1: given a line without event"),
-        (json.dumps(ENDED_UNBEGUN) + "\n", "events.jsonl:1: given what does not follow from the lines before"),
+        (None, "holds no search"),
+        ("no json\n", "events.jsonl:1: this line has no event"),
+        ('{"time": 1, "event": "trial_started"}\n', "events.jsonl:1: this line has no study"),
+        ("[1]\n", "events.jsonl:1: this line has no event"),
+        (json.dumps(ENDED_UNBEGUN) + "\n", "events.jsonl:1: this line does not follow from those before"),
     ],
 )
 def test_what_is_no_search_is_told_in_one_line(

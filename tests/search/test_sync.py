@@ -79,16 +79,15 @@ def test_mlflow_refuses_an_event(searched: Path, client: Client, capsys: pytest.
 
 def test_a_folder_that_holds_no_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none")]) == 2
-    allowed = "allowed: the output folder of one"
-    assert capsys.readouterr() == ("", f"DIR: given {tmp_path}/none, which holds no search; {allowed}\n")
+    assert capsys.readouterr() == ("", f"DIR: {tmp_path}/none holds no search; name the output folder of one\n")
 
 
 @pytest.mark.parametrize("content", ["", "name: math", "tracking: {uri: 1}", "a: [", "- tracking"])
 def test_a_search_whose_space_is_damaged(searched: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (searched / "resolved.yaml").write_text(content)
     assert main([str(searched)]) == 2
-    allowed = "allowed: the file as a search wrote it"
-    assert capsys.readouterr() == ("", f"{searched}/resolved.yaml: given no block tracking; {allowed}\n")
+    told = "has no block tracking; put the file back as the search wrote it"
+    assert capsys.readouterr() == ("", f"{searched}/resolved.yaml {told}\n")
 
 
 @pytest.mark.parametrize("name", ["mlflow.cursor", "mlflow.outbox"])
@@ -131,7 +130,9 @@ def test_a_timeout_that_is_none(searched: Path, given: str, capsys: pytest.Captu
 
 def test_a_name_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["x" * 300]) == 2
-    assert capsys.readouterr().err.endswith("...; allowed: a folder that can be read (File name too long)\n")
+    assert capsys.readouterr().err.endswith(
+        "... cannot be read (File name too long); name the output folder of a search\n"
+    )
 
 
 def test_an_endless_timeout_is_one(searched: Path, client: Client) -> None:

@@ -185,7 +185,7 @@ def cut_short(folder: Path) -> None:
         (
             lambda _: None,
             "seed=1",
-            "half/checkpoint belongs to another run; allowed: the folder of",
+            "half/checkpoint belongs to another run; name the folder of",
         ),
         (cut_short, "seed=0", "half/checkpoint cannot be read: "),
     ],
@@ -205,11 +205,11 @@ def test_a_wrong_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing.yaml"], "given a file that does not exist"),
-        (["tiny.yaml", "--resume"], "--resume: given finetuned/tiny, which holds no run to go on with"),
-        (["tiny.yaml", "--output", "."], "--output: given ., which already holds something"),
-        (["tiny.yaml", "--output", "data.txt/a"], "--output: given data.txt/a; allowed: a folder that can be written"),
-        (["tiny.yaml", "--output", "x" * 300], "allowed: a folder that can be read (File name too long)"),
+        (["nothing.yaml"], "there is no such file"),
+        (["tiny.yaml", "--resume"], "--resume: finetuned/tiny holds no run to go on with"),
+        (["tiny.yaml", "--output", "."], "--output: . already holds something"),
+        (["tiny.yaml", "--output", "data.txt/a"], "--output: data.txt/a cannot be written"),
+        (["tiny.yaml", "--output", "x" * 300], "cannot be read (File name too long)"),
         (["tiny.yaml", "--set", "data.path=none.txt"], "data.path: given none.txt; allowed: a readable UTF-8 file"),
         (["tiny.yaml", "--set", "data.template='{txt}'"], "the columns of data.txt: text; did you mean 'text'?"),
         (["tiny.yaml", "--set", "training.sequence_length=65"], "_length: given 65; allowed: at most 64, the"),

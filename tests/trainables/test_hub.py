@@ -32,12 +32,15 @@ def answered(error: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
         (answered(GatedRepoError, 403), "accept its conditions on https://huggingface.co/a/b and set HF_TOKEN"),
         (
             answered(RepositoryNotFoundError, 404),
-            "a model that https://huggingface.co has; a private one needs",
+            "https://huggingface.co has no model a/b; mend the name, or set HF_TOKEN if it is private",
         ),
-        (answered(RevisionNotFoundError, 404), "a revision that a/b has"),
-        (answered(HfHubHTTPError, 503), "a model that https://huggingface.co gives (503 of a server)"),
-        (socket.gaierror(-2, "Name or service not known"), "cannot be reached: [Errno -2] Name or service not known)"),
-        (ConnectTimeout(""), "https://huggingface.co cannot be reached: ConnectTimeout)"),
+        (answered(RevisionNotFoundError, 404), "a/b has no such revision; name another"),
+        (
+            answered(HfHubHTTPError, 503),
+            "https://huggingface.co does not give the model a/b (503 of a server); try again",
+        ),
+        (socket.gaierror(-2, "Name or service not known"), "cannot be reached: [Errno -2] Name or service not known;"),
+        (ConnectTimeout(""), "https://huggingface.co cannot be reached: ConnectTimeout;"),
         (TimeoutError(), "made elsewhere by `hf download a/b --local-dir FOLDER`"),
     ],
 )
@@ -48,14 +51,14 @@ def test_what_can_be_done(error: Exception, told: str) -> None:
 def test_what_can_be_done_about_data() -> None:
     assert "https://huggingface.co/datasets/a/b and" in advice("dataset", "a/b", answered(GatedRepoError, 403))
     told = advice("dataset", "a/b", ConnectionError("no route"))
-    assert told.startswith("a data set in the local cache (")
+    assert told.startswith("a/b is not in the local cache, and ")
     assert told.endswith("`hf download --repo-type dataset a/b --local-dir FOLDER`")
 
 
 def test_a_hub_that_is_not_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     told = advice("model", "a/b", OfflineModeIsEnabled("Cannot reach it: offline mode is enabled."))
-    assert told.startswith("a model in the local cache (HF_HUB_OFFLINE is set), or a local folder of it")
+    assert told.startswith("a/b is not in the local cache, and HF_HUB_OFFLINE is set; name a local folder of it")
 
 
 class TestAModelIsAskedFor:
@@ -71,6 +74,8 @@ class TestAModelIsAskedFor:
     def test_one_that_cannot_be_had(self) -> None:
         with (
             mock.patch("trainables.models.resolve.ask_for_model", side_effect=ConnectTimeout("no route")),
-            pytest.raises(ModelError, match=r"models: given hub:nobody/nothing; .*cannot be reached: no route\)"),
+            pytest.raises(
+                ModelError, match=r"models: nobody/nothing is not in the local .*cannot be reached: no route;"
+            ),
         ):
             check_hub("hub:nobody/nothing")

@@ -80,8 +80,8 @@ def test_attention_dropout_is_on_in_the_run_alone(warm: WarmModel) -> None:
 def test_an_architecture_without_such_blocks_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=20))
     model.transformer.h = nn.ModuleList()
-    with pytest.raises(DataError, match=r"training.hidden_dropout: given the architecture gpt2"):
+    with pytest.raises(DataError, match=r"training.hidden_dropout: the architecture gpt2"):
         Noise(model, tiny.settings(hidden_dropout=0.1))
-    with pytest.raises(DataError, match=r"training.attention_dropout: given the architecture gpt2"):
+    with pytest.raises(DataError, match=r"training.attention_dropout: the architecture gpt2"):
         Noise(model, tiny.settings(attention_dropout=0.1))
     Noise(model, tiny.settings())

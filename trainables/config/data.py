@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from trainables.config.fields import Block, Count, OneOrMore, Text, wrong
-from trainables.config.validation_messages import shown
+from trainables.config.fields import Block, Count, OneOrMore, Text
+from trainables.config.validation_messages import shown, wrong
 from trainables.data.documents import SplitSizes
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ def _has_columns(template: str) -> str:
     return template
 
 
-Template = Annotated[
-    str,
-    Field(json_schema_extra={"allowed": "text with at least one {column} of the data"}),
-    AfterValidator(_has_columns),
-]
+Template = Annotated[str, AfterValidator(_has_columns)]
 
 
 class _ReasoningGym(Block):
@@ -49,9 +45,9 @@ class _ReasoningGym(Block):
 
 class _Templates(Block):
     template: Template
-    """The text of a document, with columns of the data in braces, such as "{question}\\n{answer}"."""
+    """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"."""
     prompt: Template | None = None
-    """What stands before that text, with columns in braces; null for nothing."""
+    """What stands before that text: text with at least one {column}; null for nothing."""
 
 
 class _Files(_Templates):
@@ -59,8 +55,9 @@ class _Files(_Templates):
 
     source: Literal["files"]
     """Where the documents come from: files, hub, or reasoning_gym."""
-    path: Annotated[OneOrMore[Text], Field(json_schema_extra={"allowed": "a path, or a list of paths"})]
-    """A file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder of this YAML file."""
+    path: OneOrMore[Text]
+    """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
+    of this YAML file."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What of a plain text file is one {text}: line, paragraph, or document (the whole file)."""
 
@@ -81,22 +78,16 @@ class _Hub(_Templates):
 
     source: Literal["hub"]
     """Where the documents come from: hub, files, or reasoning_gym."""
-    path: Annotated[
-        str,
-        Field(
-            pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$",
-            json_schema_extra={"allowed": "owner/name of a data set, or the path of a folder, with a / in it"},
-        ),
-    ]
-    """The data set: owner/name."""
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$")]
+    """The data set: owner/name, or the path of a folder, with a / in it."""
     name: Text | None = None
-    """The configuration of the data set; null for its default one."""
+    """The configuration of the data set: a name; null for its default one."""
     split: Text = "train"
-    """The split of the data set that all documents are taken from."""
+    """The split of the data set that all documents are taken from: a name."""
     revision: Text | None = None
-    """A commit, tag or branch of the data set; null for the newest."""
+    """The version of the data set: a commit, tag or branch; null for the newest."""
     files: Text | None = None
-    """The files of the data set that are read, as a pattern such as "python/train-00000-*"; null for all."""
+    """The files of the data set that are read: a pattern such as "python/train-00000-*"; null for all."""
 
 
 class _Splits(Block):
@@ -112,14 +103,15 @@ class _Splits(Block):
 
 class _WithAnswer(_Templates, _Splits):
     answer: Template | None = None
-    """What a generated text is compared with (evaluation.exact_match), with columns in braces; null for nothing."""
+    """What a generated text is compared with (evaluation.exact_match): text with at least one {column}; null for
+    nothing."""
 
     @model_validator(mode="after")
     def _has_a_prompt_where_one_is_needed(self) -> Self:
         if self.prompt is None and self.answer is not None:
-            raise wrong(("answer",), shown(self.answer), "null, as there is no data.prompt to answer")
+            raise wrong(("answer",), "there is no data.prompt to answer; add one, or write null here")
         if self.prompt is None and not self.train_on_prompt:
-            raise wrong(("train_on_prompt",), "false", "true, as there is no data.prompt")
+            raise wrong(("train_on_prompt",), "there is no data.prompt to leave out; add one, or write true here")
         return self
 
 

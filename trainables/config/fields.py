@@ -2,21 +2,19 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from trainables.config.validation_messages import shown
-from trainables.config.yaml_values import Place
-
-
-def wrong(where: Place, given: str, allowed: str, nearest: str | None = None) -> PydanticCustomError:
-    """The error of a validator.
-
-    Args:
-        where: the place within what is validated.
-    """
-    context = {"where": where, "given": given, "allowed": allowed, "nearest": nearest}
-    return PydanticCustomError("setting", "given {given}; allowed: {allowed}", context)
+from trainables.config.validation_messages import explain, shown, wrong
 
 
 class Block(BaseModel):
@@ -25,6 +23,15 @@ class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            explained = explain(cls, value, error.errors(include_url=False))
+            raise ValidationError.from_exception_data(cls.__name__, explained) from None
 
 
 _Number = TypeVar("_Number", bound=float)
@@ -39,7 +46,7 @@ class FloatRange(Block, Generic[_Number]):
     high: _Number
     """Greatest value, in the unit of the setting; above `low`."""
     log: bool = False
-    """Search on a logarithmic scale: true or false. It needs `low` above 0."""
+    """Search on a logarithmic scale: true or false; true needs `low` above 0."""
 
     @classmethod
     def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
@@ -57,7 +64,7 @@ class FloatRange(Block, Generic[_Number]):
 def _distinct(values: list[_Choice]) -> list[_Choice]:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise wrong((index,), f"{shown(value)} a second time", "each choice once")
+            raise wrong((index,), f"{shown(value)} is given a second time; leave it out")
     return values
 
 
@@ -109,22 +116,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=0)]
 LONGEST_NAME = 100
-Name = Annotated[
-    str,
-    Field(
-        pattern=rf"^[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$",
-        json_schema_extra={
-            "allowed": f"up to {LONGEST_NAME} letters, digits, '.', '_' and '-', first a letter, a digit or '_'"
-        },
-    ),
-]
-Text = Annotated[
-    str,
-    Field(
-        pattern=r"^[^\x00-\x1f\x7f]+$",
-        json_schema_extra={"allowed": "one line of text"},
-    ),
-]
+Name = Annotated[str, Field(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 if TYPE_CHECKING:
     CountOrAuto = Union[int, Literal["auto"]]  # noqa: UP007
 else:

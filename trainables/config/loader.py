@@ -3,13 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.config.validation_messages import Problem, nearest_word, problems, shown
+from trainables.config.validation_messages import Problem, nearest_word, shown
 from trainables.config.yaml_values import MAX_DEPTH, Place, YamlError, read
 from trainables.errors import ConfigError, one_line
 
@@ -28,22 +27,16 @@ class ConfigFile(Generic[Model]):
     # The line of each place in the file, or the override that set it.
     origins: Mapping[Place, int | str] = field(repr=False, compare=False)
 
-    def error(self, where: str, given: object, allowed: str, nearest: str | None = None) -> ConfigError:
-        """The error for a setting that turned out wrong after loading.
+    def error(self, where: str, given: object, allowed: str | None = None, nearest: str | None = None) -> ConfigError:
+        """The error for a setting that turned out wrong after loading: a value, or a situation.
 
         Args:
             where: the dotted path of the setting, as in "resources.workers".
-            given: its value, or words that describe it.
+            given: its value, or words that describe it; without `allowed` what is wrong and what to do.
         """
         place = tuple(int(part) if part.isdecimal() else part for part in where.split(".") if part)
         words = given if isinstance(given, str) else shown(given)
         return _error(self.path, self.origins, [Problem(place, words, allowed, nearest)])
-
-
-@cache
-def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a file."""
-    return schema.model_json_schema()
 
 
 def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> ConfigFile[Model]:
@@ -59,19 +52,19 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
     try:
         tree, lines = read(text)
     except YamlError as error:
-        raise _error(path, {(): error.line}, [Problem(error.place, error.given, error.allowed)]) from None
+        raise _error(path, {(): error.line}, [Problem(error.place, error.problem)]) from None
     origins: dict[Place, int | str] = dict(lines)
     if not isinstance(tree, dict):
-        given = "an empty file" if tree is None else f"{shown(tree)} at the top level"
-        keys = " and ".join(json_schema(schema)["required"])
-        raise _error(path, origins or {(): 1}, [Problem((), given, f"a mapping with at least the keys {keys}")])
+        problem = "the file is empty" if tree is None else "there is no mapping at the top level"
+        keys = " and ".join(name for name, field in schema.model_fields.items() if field.is_required())
+        raise _error(path, origins or {(): 1}, [Problem((), f"{problem}; write at least the keys {keys}")])
     for override in overrides:
         _apply(override, tree, origins)
     tree.setdefault("name", re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", path.stem)[:100])
     try:
         config = schema.model_validate(tree, context={"folder": path.parent.absolute()})
     except ValidationError as error:
-        raise _error(path, origins, problems(error.errors(include_url=False), tree, json_schema(schema))) from None
+        raise _error(path, origins, [one["ctx"]["problem"] for one in error.errors(include_url=False)]) from None
     return ConfigFile(path, config, text, origins)
 
 
@@ -83,23 +76,22 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         nearest = nearest_word(path.name, [file.name for file in beside])
-        raise _error(path, {}, [Problem((), "a file that does not exist", "a YAML file", nearest)]) from None
+        raise _error(path, {}, [Problem((), "there is no such file; name a YAML file", nearest=nearest)]) from None
     except IsADirectoryError:
-        raise _error(path, {}, [Problem((), "a folder", "a YAML file")]) from None
+        raise _error(path, {}, [Problem((), "this is a folder; name a YAML file")]) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        given = f"a file that cannot be read ({reason})"
-        raise _error(path, {}, [Problem((), given, "a readable YAML file")]) from None
+        raise _error(path, {}, [Problem((), f"it cannot be read ({reason}); name a YAML file")]) from None
     if is_stream:
-        raise _error(path, {}, [Problem((), "a pipe or a device", "a YAML file")])
+        raise _error(path, {}, [Problem((), "this is a pipe or a device; name a YAML file")])
     if len(content) > MAX_BYTES:
-        raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes", "a smaller YAML file")])
+        raise _error(path, {}, [Problem((), f"more than {MAX_BYTES} bytes; name a smaller YAML file")])
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        given = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"
-        raise _error(path, {(): line}, [Problem((), given, "a UTF-8 text file")]) from None
+        problem = f"the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8 text"
+        raise _error(path, {(): line}, [Problem((), problem)]) from None
 
 
 def _head(path: Path) -> bytes:
@@ -118,7 +110,7 @@ def _apply(override: str, tree: dict[str, Any], origins: dict[Place, int | str])
     try:
         value, inside = read(text)
     except YamlError as error:
-        problem = Problem((*parts, *error.place), error.given, error.allowed)
+        problem = Problem((*parts, *error.place), error.problem)
         raise ConfigError(f"{origin}: {problem}") from None
     outer: Any = tree
     place: Place = ()

@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, ValidationInfo
 
-from trainables.config.fields import wrong
-from trainables.config.validation_messages import nearest_word, shown
+from trainables.config.validation_messages import nearest_word, shown, wrong
 
 # The names of trainables.models.builtin, which takes seconds to import: what is wrong with a file is told before that.
 BUILTIN = ("builtin/nano", "builtin/micro")
@@ -43,7 +42,7 @@ def _nearest(name: str) -> str | None:
     return by_word[word] if word else None
 
 
-ModelName = Annotated[str, Field(json_schema_extra={"allowed": _ALLOWED}), AfterValidator(_model_name)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
 def slug(model: str) -> str:
@@ -57,6 +56,6 @@ def distinct_slugs(models: list[str]) -> list[str]:
     for index, model in enumerate(models):
         for other in models[:index]:
             if slug(model) == slug(other):
-                given = f"{shown(model)}, whose files would have the same names as those of {shown(other)}"
-                raise wrong((index,), given, f"models with different names ({slug(model)})")
+                problem = f"the results of {model} and {other} would have the same file names; rename a folder"
+                raise wrong((index,), problem)
     return models

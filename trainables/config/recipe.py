@@ -9,15 +9,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from trainables.config.fields import Block, is_searched, wrong
+from trainables.config.fields import Block, is_searched
 from trainables.config.loader import ConfigFile, load
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.schedule import SplineShape
 from trainables.config.training import SEARCHABLE
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import Place
 
-_ALLOWED = "one value: a run has one setting; python -m search.run searches"
+_ALLOWED = "one value; python -m search.run searches"
 
 Ignored = Annotated[Any, Field(exclude=True)]
 
@@ -47,6 +47,7 @@ class RecipeConfig(RunConfig):
     early_stopping: Ignored = None
     """Of a search; ignored."""
     sampler: Ignored = None
+    """Of a search; ignored."""
     faults: Ignored = None
     """Of a search; ignored."""
     transfer: Ignored = None
@@ -63,7 +64,7 @@ class RecipeConfig(RunConfig):
     @model_validator(mode="after")
     def _is_one_setting(self) -> Self:
         if len(self.models) > 1:
-            raise wrong(("models",), shown(self.models), _ALLOWED.replace("setting", "model"))
+            raise wrong(("models",), shown(self.models), "one model; python -m search.run searches")
         for place, block, name in _searched(self):
             setting = getattr(block, name)
             value = setting.model_dump() if isinstance(setting, Block) else setting

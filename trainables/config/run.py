@@ -8,11 +8,11 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from trainables.config.data import Data, General, ReasoningGymData
-from trainables.config.fields import Block, Choices, Count, Name, wrong
+from trainables.config.fields import Block, Choices, Count, Name
 from trainables.config.model_names import ModelName, distinct_slugs
 from trainables.config.schedule import Schedule
 from trainables.config.training import Evaluation, Training
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 
 
 class RunBudget(Block):
@@ -24,16 +24,18 @@ class RunConfig(Block):
     """Fine-tuning, with settings that are fixed or searched."""
 
     name: Name = Field(default_factory=lambda: "space")
-    """Name of the search or of the run; the stem of the file's name if not given."""
+    """Name of the search or of the run: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or
+    '_'; the stem of the file's name if not given."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of the data, of the sampler and of the trials: an integer from 0 to 2147483647."""
     models: Annotated[Choices[ModelName], AfterValidator(distinct_slugs)]
-    """Models, each searched on its own: builtin/nano, builtin/micro, hub:owner/name, hub:owner/name@revision,
+    """Models, each searched on its own: a list of builtin/nano, builtin/micro, hub:owner/name, hub:owner/name@revision,
     package:python_package (the one GGUF file in it), or the path of a folder or of a .gguf file."""
     data: Data
-    """The domain data."""
+    """The domain data: a mapping with source reasoning_gym, files, or hub."""
     general: General | None = None
-    """Documents of another kind, which measure what is forgotten; null for none."""
+    """Documents of another kind, which measure what is forgotten: a mapping with source reasoning_gym, files, or hub;
+    null for none."""
     budget: RunBudget = RunBudget()
     """How much is spent."""
     schedule: Schedule | None = Schedule()
@@ -49,9 +51,9 @@ class RunConfig(Block):
         if not asked:
             return self
         if not isinstance(self.data, ReasoningGymData) and self.data.answer is None:
-            raise wrong(where, shown(asked), "0, as there is no data.answer to compare with")
+            raise wrong(where, "there is no data.answer to compare with; add one, or write 0 here")
         if asked > self.data.validation:
             raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")
         if self.training.sharding == "fsdp":
-            raise wrong(where, shown(asked), "0 with training.sharding fsdp: no worker has the whole model")
+            raise wrong(where, "with training.sharding fsdp no worker has the whole model; write 0 here, or ddp there")
         return self

@@ -14,10 +14,9 @@ from trainables.config.fields import (
     Share,
     Text,
     WholeNumber,
-    wrong,
 )
 from trainables.config.model_names import ModelName
-from trainables.config.validation_messages import shown
+from trainables.config.validation_messages import shown, wrong
 
 
 class EntropyThreshold(Block):
@@ -31,9 +30,9 @@ class EntropyThreshold(Block):
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
         if self.quantile is None and self.nats is None:
-            raise wrong((), "nothing", "{quantile: ...} or {nats: ...}")
+            raise wrong((), "neither quantile nor nats is given; give one of them")
         if self.quantile is not None and self.nats is not None:
-            raise wrong(("nats",), "'nats' beside 'quantile'", "{quantile: ...} or {nats: ...}, one of them")
+            raise wrong(("nats",), "quantile is given too; leave out one of them")
         return self
 
 
@@ -83,13 +82,7 @@ class SplineShape(Block):
 
     shape: Literal["spline"]
     """Shape of the curriculum: spline."""
-    rises: (
-        Annotated[
-            list[NotNegative],
-            Field(min_length=2, max_length=9, json_schema_extra={"allowed": "a list of 2 to 9 numbers of at least 0"}),
-        ]
-        | None
-    ) = None
+    rises: Annotated[list[NotNegative], Field(min_length=2, max_length=9)] | None = None
     """How much the strength rises from knot to knot, rescaled to sum to 1: a list of 2 to 9 numbers of at least 0, one
     more than there are knots; null searches each of them from 0 to 1."""
     # After `rises`, which it depends on.
@@ -118,11 +111,7 @@ def _distinct_shapes(shapes: list[Shape]) -> list[Shape]:
     names = [shape.shape for shape in shapes]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise wrong(
-                (index, "shape"),
-                f"{shown(name)} a second time",
-                "each shape once; search its parameters instead",
-            )
+            raise wrong((index, "shape"), f"{name} is given a second time; search its parameters instead")
     return shapes
 
 
@@ -157,7 +146,8 @@ class Schedule(Block):
     """What dropping does: input (the token's embedding becomes zero), input_mask_token (it becomes the mask token's),
     input_random_token (it becomes a random token's), or loss (the token's label leaves the loss)."""
     curriculum: Curriculum = _SHAPES
-    """How the strength rises with progress: one shape, or a list of different shapes to choose from."""
+    """How the strength rises with progress: a mapping with shape constant, linear, cosine, sigmoid, step, or spline; or
+    a list of such mappings, with different shapes, to choose from."""
     reference: ModelName | None = None
     """The model whose entropies count, with the same tokenizer: a model's name; null for the model itself, before
     training."""

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.config.fields import Block, Count, NotNegative, Positive, Searchable, ShareBelowOne, WholeNumber, wrong
-from trainables.config.validation_messages import shown
+from trainables.config.fields import Block, Count, NotNegative, Positive, Searchable, ShareBelowOne, WholeNumber
+from trainables.config.validation_messages import shown, wrong
 
 # Settings of a training that hold a model back, each off at 0.
 REGULARIZERS = ("label_smoothing", "hidden_dropout", "attention_dropout", "neftune_alpha")
@@ -96,16 +96,9 @@ class Evaluation(Block):
     least 0."""
     max_new_tokens: Count = 256
     """Longest answer, in tokens: an integer of at least 1."""
-    answer_pattern: (
-        Annotated[
-            str,
-            Field(json_schema_extra={"allowed": "a regular expression with one (group)"}),
-            AfterValidator(_with_one_group),
-        ]
-        | None
-    ) = None
-    """Finds the answer in a text: a regular expression, the one group of whose last match is the answer; null for the
-    whole text."""
+    answer_pattern: Annotated[str, AfterValidator(_with_one_group)] | None = None
+    """Finds the answer in a text: a regular expression with one (group), which in its last match is the answer; null
+    for the whole text."""
 
     @model_validator(mode="after")
     def _groups_do_not_overlap(self) -> Self:

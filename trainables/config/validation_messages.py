@@ -1,45 +1,57 @@
-"""What is wrong with a YAML file, in words: pydantic's errors told with the field's own JSON schema.
+"""What is wrong with a YAML file, in words: pydantic's errors with the description of the field that each is about.
 
-The schema is the one source of what is allowed, for these messages as for an editor.
+A description reads "WHAT IT IS: WHAT IS ALLOWED."; its error reads "given X; allowed: WHAT IS ALLOWED (what it is)". A
+description without a colon leaves what is allowed to the field around it, as that of a range's `low` does.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from trainables.config.yaml_values import MAX_INTEGER, Place
-from trainables.errors import one_line
-
-_MISSING = object()
+from trainables.config.yaml_values import Place
+from trainables.errors import describe_problem, one_line
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; `given`, `allowed` and `hint` (what to do) are words for the reader."""
+    """One thing that is wrong: a value, or a situation (see `describe_problem`)."""
 
     place: Place
     given: str
-    allowed: str
+    allowed: str | None = None
     nearest: str | None = None
-    hint: str | None = None
+    is_unknown_key: bool = False
 
     def __str__(self) -> str:
         where = f"{one_line('.'.join(map(str, self.place)))}: " if self.place else ""
-        hint = f"; {self.hint}" if self.hint else ""
-        nearest = f"; did you mean '{one_line(self.nearest)}'?" if self.nearest else ""
-        return f"{where}given {one_line(self.given)}; allowed: {one_line(self.allowed, 1000)}{hint}{nearest}"
+        given = one_line(self.given) if self.allowed is not None else self.given
+        return where + one_line(describe_problem(given, self.allowed, self.nearest), 1500)
+
+
+def wrong(place: Place, given: str, allowed: str | None = None, nearest: str | None = None) -> PydanticCustomError:
+    """The error of a validator: a value, or a situation (see `describe_problem`).
+
+    Args:
+        place: within what is validated.
+    """
+    return _error(Problem(place, given, allowed, nearest))
+
+
+def _error(problem: Problem) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{problem}", {"problem": problem})
 
 
 def shown(value: Any) -> str:
     """A YAML value as its author would know it again."""
     match value:
         case str():
-            return f"the text '{value}'" if _number(value) is not None else f"'{value}'"
+            return f"the text '{value}'" if _is_number(value) else f"'{value}'"
         case None:
             return "nothing"
         case float() if value != value or value in (float("inf"), float("-inf")):
@@ -57,192 +69,78 @@ def nearest_word(word: object, words: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def problems(errors: Sequence[ErrorDetails], tree: Any, schema: Mapping[str, Any]) -> list[Problem]:
-    """Each of pydantic's errors about `tree`, in words."""
-    reader = _Schema(schema)
-    # A default that depends on a wrong value is no problem of its own.
-    found = [_problem(error, tree, reader) for error in errors if error["type"] != "default_factory_not_called"]
+def explain(block: type[BaseModel], value: Any, errors: Sequence[ErrorDetails]) -> list[InitErrorDetails]:
+    """The errors that `block` found in `value`, each as the error of a `Problem` with its place in `value`.
+
+    Those of blocks within it are explained already, but for what only the field around them knows.
+    """
+    found = [_problem(block, value, error) for error in errors if error["type"] != "default_factory_not_called"]
     # A misspelt key is one problem, not a missing key as well.
-    meant = {(*problem.place[:-1], problem.nearest) for problem in found if problem.nearest}
-    return [problem for problem in found if problem.given != "nothing" or problem.place not in meant]
+    missing = {error["loc"] for error in errors if error["type"] == "missing"}
+    meant = {(problem.nearest,) for problem in found if problem.is_unknown_key} & missing
+    return [{"type": _error(problem), "loc": (), "input": value} for problem in found if problem.place not in meant]
 
 
-def _problem(error: ErrorDetails, tree: Any, schema: "_Schema") -> Problem:
-    kind, context = error["type"], error.get("ctx", {})
-    place = schema.place(error["loc"], tree, names_key=kind in ("missing", "extra_forbidden"))
-    if kind == "setting":
-        return Problem((*place, *context["where"]), context["given"], context["allowed"], context["nearest"])
+def _problem(block: type[BaseModel], value: Any, error: ErrorDetails) -> Problem:
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    keys = ", ".join(block.model_fields)
+    if not error["loc"]:
+        return Problem((), shown(given), f"a mapping {{{keys}}}")
+    name = str(error["loc"][0])
     if kind == "extra_forbidden":
-        return _unknown_key(place, tree, schema)
+        return Problem((name,), "an unknown key", keys, nearest_word(name, block.model_fields), is_unknown_key=True)
+    field = block.model_fields[name]
+    allowed = _allowed(field.description or "")
+    # The rest of `loc` is what pydantic adds, as the keys within are in the Problem: tags of unions, and the index of a
+    # mapping that stands for a list of one.
+    is_list = isinstance(value.get(name), list)
+    place: Place = (name, *(part for part in error["loc"][1:] if is_list and isinstance(part, int)))
+    if kind == "setting":
+        inner: Problem = context["problem"]
+        problem = replace(
+            inner, place=(*place, *inner.place), allowed=allowed if inner.allowed == "" else inner.allowed
+        )
+        owners = _owners(field.annotation, inner.place[0]) if inner.is_unknown_key and len(inner.place) == 1 else ""
+        return replace(problem, allowed=f"{problem.allowed}; {owners}", nearest=None) if owners else problem
+    if kind == "missing":
+        return Problem(place, "nothing", allowed)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        place = (*place, context["discriminator"].strip("'"))
-    value, here = _at(tree, place), schema.at(place, tree)
-    allowed = schema.describe(here)
+        key = context["discriminator"].strip("'")
+        words = [word for _, word, _ in _kinds(field.annotation)]
+        return Problem((*place, key), shown(given.get(key)), ", ".join(words), nearest_word(given.get(key), words))
+    if kind == "literal_error":
+        return Problem(place, shown(given), allowed, nearest_word(given, re.findall(r"'(.*?)'", context["expected"])))
     if kind == "finite_number":
-        allowed = allowed.replace("a number", "a finite number", 1)
-    given = "nothing" if value is _MISSING else shown(value)
-    words = schema.words(here)
-    hint = None if words else _rewritten(value, [option.get("type") for option in schema.options(here)])
-    return Problem(place, given, allowed, nearest_word(value, words), hint)
+        return Problem(place, f"{shown(given)}, which is not finite", allowed)
+    if kind in ("int_type", "float_type") and isinstance(given, str) and _is_number(given):
+        return Problem(place, shown(given), f"{allowed}; write {given.strip()} without quotes" if allowed else "")
+    if kind == "string_type" and isinstance(given, int | float):
+        return Problem(place, shown(given), f"{allowed}; write it in quotes")
+    return Problem(place, shown(given), allowed)
 
 
-def _unknown_key(place: Place, tree: Any, schema: "_Schema") -> Problem:
-    *block, key = place
-    value = _at(tree, tuple(block))
-    union = schema.for_type(schema.at(tuple(block), tree), value)
-    keys = list(schema.member(union, value)["properties"])
-    allowed = ", ".join(keys)
-    name, members = schema.members(union)
-    owners = [tag for tag, member in members.items() if key in member["properties"]]
-    if owners:
-        given, hint = f"'{key}' with {name} {value[name]}", f"'{key}' belongs to {name} {' or '.join(owners)}"
-        return Problem(place, given, allowed, hint=hint)
-    return Problem(place, "an unknown key", allowed, nearest_word(key, keys))
+def _allowed(description: str) -> str:
+    what, colon, allowed = " ".join(description.split()).rstrip(".").partition(": ")
+    # In the middle of a sentence; AdamW and GPUs stay as they are.
+    what = re.sub(r"^[A-Z](?=[a-z]*\b)", lambda first: first[0].lower(), what)
+    return f"{allowed} ({what})" if colon else ""
 
 
-def _at(tree: Any, place: Place) -> Any:
-    for part in place:
-        if isinstance(tree, dict):
-            tree = tree.get(part, _MISSING)
-        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
-            tree = tree[part]
-        else:
-            return _MISSING
-    return tree
+def _kinds(annotation: Any) -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """The blocks that may stand in a field and are told apart by a key: that key, its word, the block."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            if len(words) == 1:
+                yield name, words[0], annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
-def _rewritten(value: Any, types: Sequence[str | None]) -> str | None:
-    """How to write a number that was taken for text."""
-    number = _number(value)
-    if number is None:
-        return None
-    if "integer" in types and number.is_integer() and abs(number) <= MAX_INTEGER:
-        return f"write {int(number)}"
-    if "number" not in types:
-        return None
-    # YAML 1.1 wants a point in the mantissa and a sign in the exponent.
-    mantissa, e, exponent = value.strip().lower().partition("e")
-    point = "" if "." in mantissa else ".0"
-    sign = "+" if exponent[:1].isdecimal() else ""
-    return f"write {mantissa}{point}{e}{sign}{exponent}"
+def _owners(annotation: Any, key: str | int) -> str:
+    owners = [(name, word) for name, word, block in _kinds(annotation) if key in block.model_fields]
+    return f"'{key}' belongs to {owners[0][0]} {' or '.join(word for _, word in owners)}" if owners else ""
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value.strip(), re.I | re.A):
-        return float(value)
-    return None
-
-
-class _Schema:
-    """A JSON schema as pydantic writes it, read along a tree of values."""
-
-    def __init__(self, root: Mapping[str, Any]) -> None:
-        self.root = root
-        fields = [field for block in root["$defs"].values() for field in block["properties"].values()]
-        self._tags = {"fixed", "range", "choices"} | {field["const"] for field in fields if "const" in field}
-
-    def place(self, loc: Sequence[str | int], tree: Any, names_key: bool) -> Place:
-        """`loc` without what pydantic adds to it: tags of unions, and the index of a mapping that is no list.
-
-        No setting has the name of a tag: such a part is a key only where `names_key` (the last part of the
-        `loc` of an unknown or a missing key).
-        """
-        place: Place = ()
-        for index, part in enumerate(loc):
-            is_key = names_key and index == len(loc) - 1
-            is_index_of_mapping = isinstance(part, int) and isinstance(_at(tree, place), dict)
-            if is_key or not (part in self._tags or is_index_of_mapping):
-                place = (*place, part)
-        return place
-
-    def at(self, place: Place, tree: Any) -> Mapping[str, Any]:
-        """The schema of a place, whatever stands there."""
-        here, value = self.root, tree
-        for part in place:
-            union = self.for_type(here, value)
-            name, members = self.members(union)
-            if part == name:
-                return {"enum": list(members)}
-            block = self.member(union, value)
-            here = self._resolved(block["items"] if isinstance(part, int) else block["properties"][part])
-            value = _at(value, (part,))
-        return here
-
-    def for_type(self, here: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-        """Of several types that may stand in a place, the one for a mapping or a list, if `value` is such."""
-        if "discriminator" in here:
-            return here
-        keys = ("properties", "discriminator") if isinstance(value, dict) else ("items",)
-        return next((option for option in self.options(here) if any(key in option for key in keys)), here)
-
-    def members(self, union: Mapping[str, Any]) -> tuple[str | None, dict[str, Mapping[str, Any]]]:
-        """The key that tells the members of a union apart, and the members by its value."""
-        discriminator = union.get("discriminator", {"propertyName": None, "mapping": {}})
-        members = {tag: self._resolved({"$ref": ref}) for tag, ref in discriminator["mapping"].items()}
-        return discriminator["propertyName"], members
-
-    def member(self, union: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-        """The member of a union that `value` names."""
-        name, members = self.members(union)
-        return members[value[name]] if members else union
-
-    def options(self, here: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """All that may stand in a place: the members of unions, and of unions within them that have no key of their own
-        to tell their members apart."""
-        members = [self._resolved(option) for option in [*here.get("oneOf", []), *here.get("anyOf", [])]]
-        if not members:
-            return [self._resolved(here)]
-        inner = [[member] if {"discriminator", "allowed"} & set(member) else self.options(member) for member in members]
-        return [option for options in inner for option in options]
-
-    def words(self, here: Mapping[str, Any]) -> list[str]:
-        """The words that may stand in a place."""
-        return [word for option in self.options(here) for word in option.get("enum", [option.get("const")]) if word]
-
-    def _resolved(self, here: Mapping[str, Any]) -> Mapping[str, Any]:
-        reference = here.get("$ref")
-        resolved: Mapping[str, Any] = self.root["$defs"][reference.rpartition("/")[2]] if reference else here
-        return resolved
-
-    def describe(self, here: Mapping[str, Any]) -> str:
-        """What a schema allows, in words."""
-        if "allowed" in here:
-            return str(here["allowed"])
-        options = self.options(here)
-        if "discriminator" in here:
-            name, members = self.members(here)
-            return f"a mapping with {name}: {', '.join(members)}"
-        if len(options) > 1:
-            texts = [
-                "a list of such choices" if option.get("items") == options[0] else self.describe(option)
-                for option in options
-            ]
-            return " or ".join(texts)
-        if words := self.words(here):
-            return ", ".join(words)
-        match here.get("type"):
-            case "integer":
-                return f"an integer{_bounds(here)}"
-            case "number":
-                return f"a number{_bounds(here)}"
-            case "array":
-                return f"a list of at least one: {self.describe(self._resolved(here['items']))}"
-            case "object":
-                return f"a mapping {{{', '.join(here['properties'])}}}"
-            case "boolean":
-                return "true, false"
-            case "null":
-                return "null"
-        return "text"
-
-
-def _bounds(here: Mapping[str, Any]) -> str:
-    if "minimum" in here and "maximum" in here:
-        return f" from {here['minimum']} to {here['maximum']}"
-    names = {
-        "minimum": "of at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    return " and".join(f" {words} {here[name]}" for name, words in names.items() if name in here)
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", text.strip(), re.I | re.A) is not None

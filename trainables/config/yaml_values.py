@@ -1,10 +1,12 @@
-"""YAML as plain Python values, with the line of each of them.
+"""YAML as plain Python values, with the line of each of them; and back.
 
-Only mappings with text keys, lists, text, numbers, booleans and null are read; tags are refused.
-What YAML 1.1 takes for something else by surprise (010 for 8, 1:30 for 90, 2030-01-01 for a date) stays text.
+Only mappings with text keys, lists, text, numbers, booleans and null are read, by the core schema of YAML 1.2: 1e-4 is
+a number; no, on, 1:30 and 2030-01-01 are text. Unlike there, 0x1F and 0o17 are text, and 1_000 is a number. Tags are
+refused.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +22,27 @@ MAX_VALUES = 10_000
 MAX_INTEGER = 2**53 - 1
 
 _TAG = "tag:yaml.org,2002:"
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
-_FLOAT = re.compile(
-    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-)
-_SURPRISES = {f"{_TAG}timestamp", f"{_TAG}merge", f"{_TAG}value"}
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+# Of what may be written without quotes, by its first character.
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (rf"[-+]?{_DIGITS}", list("-+0123456789")),
+    "float": (
+        rf"[-+]?(?:\.{_DIGITS}|{_DIGITS}(?:\.(?:{_DIGITS})?)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+}
 
 
 @dataclass(eq=False)
-class YamlError(ValueError):
-    """Text that is not the YAML that is read here. `line` counts from 1."""
+class YamlError(Exception):
+    """Text that is not the YAML that is read here; `problem` is a situation, `line` counts from 1."""
 
     line: int
     place: Place
-    given: str
-    allowed: str
+    problem: str
 
 
 def read(text: str) -> tuple[Any, dict[Place, int]]:
@@ -55,8 +63,6 @@ def read(text: str) -> tuple[Any, dict[Place, int]]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         raise _broken(line, f"the character U+{ord(text[int(error.position)]):04X}") from None
-    except YamlError:
-        raise
     except (ValueError, OverflowError) as error:
         # PyYAML lets the ValueError of an escape such as "\UFFFFFFFF" through.
         raise _broken(loader.line + 1 if loader else 1, str(error)) from None
@@ -69,8 +75,13 @@ def read(text: str) -> tuple[Any, dict[Place, int]]:
     return _value(node, (), _line(node), lines), lines
 
 
+def to_yaml(values: Any) -> str:
+    """`values` as YAML, in their order."""
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
 def _broken(line: int, problem: str) -> YamlError:
-    return YamlError(line, (), f"broken YAML ({problem})", "YAML, with spaces for indentation")
+    return YamlError(line, (), f"broken YAML ({problem}); check the indentation and the quotes")
 
 
 class _Loader(yaml.SafeLoader):
@@ -92,12 +103,22 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that a reader of YAML 1.1 or 1.2 would take for something else."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _first) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_pattern})$"), _first)
+
+
 def _too_deep(line: int, place: Place) -> YamlError:
-    return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH} levels")
+    return YamlError(line, place[:3], f"more than {MAX_DEPTH} levels of nesting; write fewer")
 
 
 def _too_many(line: int, place: Place) -> YamlError:
-    return YamlError(line, place[:3], f"more than {MAX_VALUES} values", f"at most {MAX_VALUES} values")
+    return YamlError(line, place[:3], f"more than {MAX_VALUES} values; write fewer")
 
 
 def _line(node: yaml.Node) -> int:
@@ -125,47 +146,38 @@ def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> d
     for key_node, value_node in node.value:
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlError(line, place, "a list or a mapping as a key", "keys that are text")
+            raise YamlError(line, place, "a list or a mapping stands as a key; write text")
         key = _scalar(key_node, place, line)
         if not isinstance(key, str):
-            raise YamlError(line, place, f"the key {key_node.value}, which is not text", "keys that are text")
+            raise YamlError(line, place, f"the key {key_node.value} is not text; write it in quotes")
         if key in values:
             first = lines[*place, key]
-            raise YamlError(line, (*place, key), f"a second time (first on line {first})", f"one key '{key}'")
+            raise YamlError(line, (*place, key), f"given a second time (first on line {first}); leave one of them out")
         values[key] = _value(value_node, (*place, key), line, lines)
     return values
 
 
 def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
     text: str = node.value
-    match node.tag.removeprefix(_TAG):
-        case "str":
-            return text
-        case "null":
-            return None
-        case "bool" if text.lower() in yaml.SafeLoader.bool_values:
-            return yaml.SafeLoader.bool_values[text.lower()]
-        case "int":
-            return _integer(text, place, line) if _INTEGER.fullmatch(text) else text
-        case "float":
-            return _float(text) if _FLOAT.fullmatch(text) else text
-    if node.tag in _SURPRISES:
-        return text
+    # What a tag that is written out says may be wrong, as in !!int x.
+    with suppress(KeyError, ValueError):
+        match node.tag.removeprefix(_TAG):
+            case "str":
+                return text
+            case "null":
+                return None
+            case "bool":
+                return {"true": True, "false": False}[text.lower()]
+            case "int":
+                # The length first: Python refuses to convert thousands of digits.
+                if len(text) > 40 or abs(int(text)) > MAX_INTEGER:
+                    raise YamlError(line, place, f"an integer beyond {MAX_INTEGER}; write a smaller one")
+                return int(text)
+            case "float":
+                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     raise _tagged(node, place, line)
-
-
-def _integer(text: str, place: Place, line: int) -> int:
-    digits = text.replace("_", "")
-    # The length first: Python refuses to convert thousands of digits.
-    if len(digits) > 17 or abs(int(digits)) > MAX_INTEGER:
-        raise YamlError(line, place, digits, f"integers from -{MAX_INTEGER} to {MAX_INTEGER}")
-    return int(digits)
-
-
-def _float(text: str) -> float:
-    return float(re.sub(r"\.(?=inf|nan)", "", text.replace("_", "").lower()))
 
 
 def _tagged(node: yaml.Node, place: Place, line: int) -> YamlError:
     tag = node.tag.replace(_TAG, "!!")
-    return YamlError(line, place, f"the tag {tag}", "plain YAML without tags")
+    return YamlError(line, place, f"the tag {tag} is not read; leave it out")

@@ -105,7 +105,7 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
 
     ordered = sorted(documents, key=rank)
     if not ordered:
-        raise DataError("data.path", f"no documents {where}", "at least three documents")
+        raise DataError("data.path", f"there are no documents {where}; give at least three")
     wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if len(ordered) < sum(wanted.values()):
         counts = [count for count in wanted.values() if count]

@@ -84,7 +84,7 @@ def _matching(pattern: str) -> list[Path]:
         return [Path(pattern)]
     files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))
     if not files:
-        raise DataError("data.path", f"{Path(pattern).name}, which fits no file", "a pattern of files that exist")
+        raise DataError("data.path", f"no file fits {Path(pattern).name}; name files that exist")
     return files
 
 

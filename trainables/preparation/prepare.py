@@ -173,8 +173,8 @@ def prepare(
     if what.reference is not None:
         try:
             if content_digest(tokens_of(what.reference)) != content_digest(tokens):
-                given = f"{what.reference}, which has another tokenizer than {model}"
-                raise DataError("schedule.reference", given, f"a model with the tokenizer of {model}")
+                problem = f"{what.reference} has another tokenizer than {model}; name a model with the same one"
+                raise DataError("schedule.reference", problem)
             reference = judged_by = entropies(what.reference, tokens)
         except ModelError as error:
             field = error.field.replace("models", "schedule.reference")
@@ -323,8 +323,8 @@ def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None
     if text is not None:
         raise DataError("schedule.mask_token", text, "one token of the model's vocabulary")
     if needed:
-        given = "input_mask_token, and a tokenizer without a mask token"
-        raise DataError("schedule.presentation", given, "another presentation, or schedule.mask_token: a token to use")
+        problem = "the tokenizer has no mask token for input_mask_token; set schedule.mask_token to one of its tokens"
+        raise DataError("schedule.presentation", problem)
 
 
 def _entropies(

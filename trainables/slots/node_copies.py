@@ -97,7 +97,7 @@ def _pieces(path: Path, source: Reference) -> Iterator[bytes]:
 
 
 def _changed(folder: Path, cache: Path, error: Exception) -> DataError:
-    given = f"{folder}, damaged since ({error})"
+    damaged = f"{folder} has changed since the search began ({error})"
     if folder.is_relative_to(cache):
-        return DataError("ENTRODROP_CACHE", given, "what was prepared; the next start makes it again")
-    return DataError("models", given, "as it was when the search began")
+        return DataError("ENTRODROP_CACHE", f"{damaged}; start again, which prepares it anew")
+    return DataError("models", f"{damaged}; put it back as it was")

@@ -23,7 +23,7 @@ def test_nodes_that_have_what_the_search_has() -> None:
 def test_each_thing_that_is_wrong_is_one_line_with_its_nodes() -> None:
     old = replace(HERE, versions={"Python": "3.12", "torch": "2.11.0"})
     bare = NodeReport({"Python": "3.11", "torch": None}, {"search": None, "trainables": "cc"}, {})
-    lost = replace(HERE, folders={"--output": "s3://me:secret@data/math, which it cannot see (404); allowed: a URL"})
+    lost = replace(HERE, folders={"--output": "s3://me:secret@data/math cannot be seen there (404); name a URL"})
     found = [
         ("10.0.0.1", old),
         ("10.0.0.2", old),
@@ -34,17 +34,18 @@ def test_each_thing_that_is_wrong_is_one_line_with_its_nodes() -> None:
         ("10.0.0.6", replace(HERE, gpus=[])),
         ("10.0.0.7", replace(HERE, gpus=[("NVIDIA L4", 23.6e9)])),
     ]
-    own = "the search's own, which a job submitted with --working-dir . brings along"
+    own = "submit the search as a job with --working-dir ., which brings its own along"
     assert find_problems(HERE, found) == [
-        "nodes 10.0.0.1, 10.0.0.2: given Python 3.12; allowed: Python 3.11, as the search itself has it",
-        "nodes 10.0.0.1, 10.0.0.2: given torch 2.11.0; allowed: torch 2.12.0, as the search itself has it",
-        "node 10.0.0.3: given no package torch; allowed: torch 2.12.0, as the search itself has it",
-        f"node 10.0.0.3: given no package search; allowed: {own}",
-        f"node 10.0.0.3: given other code of trainables; allowed: {own}",
-        "node 10.0.0.4: --output: given s3://me:***@data/math, which it cannot see (404); allowed: a URL",
-        r"node 10.0.0.5: given the node died\nof old age; allowed: a node that can run what the search sends it",
-        "node 10.0.0.6: given no GPU that torch can use (torch.cuda.is_available() is false); allowed: torch with "
-        "CUDA, and a driver for it, on each node with GPUs",
+        "nodes 10.0.0.1, 10.0.0.2: it has Python 3.12; install Python 3.11, which the search itself has",
+        "nodes 10.0.0.1, 10.0.0.2: it has torch 2.11.0; install torch 2.12.0, which the search itself has",
+        "node 10.0.0.3: it has no package torch; install torch 2.12.0, which the search itself has",
+        f"node 10.0.0.3: it has no package search; {own}",
+        f"node 10.0.0.3: it has other code of trainables; {own}",
+        "node 10.0.0.4: --output: s3://me:***@data/math cannot be seen there (404); name a URL",
+        r"node 10.0.0.5: it cannot run what the search sends it (the node died\nof old age); mend it, or take it "
+        "out of the cluster",
+        "node 10.0.0.6: torch can use no GPU of it (torch.cuda.is_available() is false); install torch with CUDA, and "
+        "a driver for it, on each node with GPUs",
     ]
 
 
@@ -145,5 +146,5 @@ def test_a_node_whose_gpus_torch_cannot_use_is_refused(
     look: Callable[[bool], ClusterResources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _Ray(monkeypatch, (1, [("NVIDIA H200", 150e9)]), (1, []))
-    with pytest.raises(ConfigError, match=r"^node 10\.0\.0\.1: given no GPU that torch can use"):
+    with pytest.raises(ConfigError, match=r"^node 10\.0\.0\.1: torch can use no GPU of it"):
         look(True)

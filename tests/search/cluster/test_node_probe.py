@@ -51,11 +51,11 @@ def test_a_folder_that_all_nodes_share(tmp_path: Path) -> None:
         assert seen(output) is None
         wrong = seen(output, f"{tmp_path}/other")
         assert wrong is not None
-        assert "which it cannot see (No such file or directory); allowed: a folder on storage that" in wrong
+        assert "cannot be seen there (No such file or directory); name a folder on storage that" in wrong
         with write_probe_file(output) as mark:
             # Another disk at the same path.
             (tmp_path / "math" / mark[1].rpartition("/")[2]).write_text("another")
-            assert "which is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
+            assert "is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
         assert list((tmp_path / "math").iterdir()) == []
 
 
@@ -67,13 +67,13 @@ def test_a_folder_that_each_node_may_have_for_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wrong = seen(cache, f"{tmp_path}/file/cache")
     assert wrong is not None
-    assert "which it cannot write (Not a directory); allowed: one that each node can write" in wrong
+    assert "cannot be written there (Not a directory); name one that each node can write" in wrong
 
 
 def test_a_store_whose_package_a_node_lacks() -> None:
     mark = ("--output", "nosuch://data/math/.seen", "a", True)
     wrong = probe_function()((), (), [mark], False)[2]["--output"]
-    assert wrong.startswith("nosuch://data/math, which it cannot see (Unsupported filesystem: 'nosuch')")
+    assert wrong.startswith("nosuch://data/math cannot be seen there (Unsupported filesystem: 'nosuch')")
 
 
 def test_what_all_nodes_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,11 @@ def test_what_all_nodes_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_place_that_the_search_itself_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"^ENTRODROP_CACHE: given .*/file/cache; allowed: a folder that can be"):
+    with pytest.raises(
+        ConfigError, match=r"^ENTRODROP_CACHE: .*/file/cache cannot be written \(.*\); name another folder"
+    ):
         write_probe_file(NeededFolder("ENTRODROP_CACHE", tmp_path / "file" / "cache", False)).__enter__()
-    with pytest.raises(ConfigError, match=r"^--output: given file://.*/file/math; allowed: a URL that can be"):
+    with pytest.raises(ConfigError, match=r"^--output: file://.*/file/math cannot be written \(.*\); name another URL"):
         write_probe_file(NeededFolder("--output", UPath(f"file://{tmp_path}/file/math"), True)).__enter__()
 
 

@@ -29,9 +29,9 @@ def test_what_a_job_would_lose_is_told_before_anything_starts(
     (unpacked / "space.yaml").write_text(SPACE)
     assert main(["space.yaml", "--output", "runs/space"]) == 2
     output, tracking = capsys.readouterr().err.splitlines()
-    assert output.startswith("--output: given runs/space, in the working folder of a Ray job")
-    assert "allowed: an absolute path, on storage that all nodes share" in output
-    assert tracking.startswith(f"MLFLOW_TRACKING_URI: given sqlite:///{unpacked}/mlflow.db, in the working folder")
+    assert output.startswith("--output: runs/space is in the working folder of a Ray job")
+    assert "name an absolute path, on storage that all nodes share" in output
+    assert tracking.startswith(f"MLFLOW_TRACKING_URI: sqlite:///{unpacked}/mlflow.db is in the working folder")
     assert sorted(unpacked.iterdir()) == [unpacked / "space.yaml"]
 
 

@@ -103,7 +103,7 @@ def test_where_the_memory_of_the_gpus_is_not_known_workers_are_not_found() -> No
     with pytest.raises(DataError) as refused:
         allocate(space(), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0}))
     assert str(refused.value) == (
-        "resources.workers: given auto; allowed: a number, as the memory of the GPUs there are is not known"
+        "resources.workers: the memory of the GPUs is not known; write a number in place of auto"
     )
     assert allocate(space(2), SMALL, ClusterResources({"CPU": 8.0, "GPU": 8.0})) == Allocation(2, 4)
 
@@ -125,7 +125,7 @@ def test_what_never_fits_is_refused_with_the_numbers() -> None:
     with pytest.raises(DataError) as refused:
         on_gpus(space(), LARGE, 1)
     line = str(refused.value)
-    assert line.startswith("resources.workers: given auto; allowed: ")
+    assert line.startswith("resources.workers: ")
     for part in (LARGE, "GB of each GPU with 1 worker", "71.5 GB may be used", "89% of 80 GB"):
         assert part in line
     # Two rows cannot be shared out to four workers.
@@ -149,8 +149,8 @@ def test_a_count_with_which_not_even_the_state_fits_is_refused_with_the_numbers(
     with pytest.raises(DataError) as refused:
         on_gpus(space(1), LARGE, 8)
     assert str(refused.value) == (
-        f"resources.workers: given 1; allowed: auto, or counts with which {LARGE} fits: its weights, their copies and "
-        "gradients and AdamW's moments alone take 196.6 GB of each GPU, and 71.5 GB may be used (89% of 80 GB)"
+        f"resources.workers: {LARGE} does not fit with 1: its weights, their copies and gradients and AdamW's moments "
+        "alone take 196.6 GB of each GPU, and 71.5 GB may be used (89% of 80 GB); write auto, or use larger GPUs"
     )
     with pytest.raises(DataError, match=r"alone take 98\.3 GB"):
         on_gpus(space(2), LARGE, 8)

@@ -51,7 +51,7 @@ def test_names_of_all_kinds_load(write: Any, tmp_path: Path) -> None:
         ("./weights", "given './weights', which does not exist; allowed: builtin/nano, "),
         ("small.gguf", "given 'small.gguf', which does not exist; allowed: "),
         ('"a\\0/b"', "which does not exist"),
-        ("3", "given 3; allowed: builtin/nano, "),
+        ("3", "given 3; allowed: a list of builtin/nano, builtin/micro, hub"),
     ],
 )
 def test_what_is_no_model_is_told(write: Any, given: str, told: str) -> None:
@@ -94,5 +94,5 @@ def test_models_whose_files_would_overwrite_each_other_are_told(write: Any, tmp_
     for folder in ("a/base", "b/base"):
         (tmp_path / folder).mkdir(parents=True)
     told = failure(write(MINIMAL), "models=[a/base, b/base]")
-    assert "models.1: given " in told
-    assert "allowed: models with different names (base)" in told
+    assert "models.1: the results of " in told
+    assert "would have the same file names; rename a folder" in told

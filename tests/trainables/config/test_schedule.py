@@ -35,12 +35,12 @@ WRONG_VALUES = [
     (
         "schedule:\n  mask_ratio: 1.5",
         9,
-        "schedule.mask_ratio: given 1.5; allowed: a number from 0 to 1 or a mapping",
+        "schedule.mask_ratio: given 1.5; allowed: from 0 to 1 (share of these token",
     ),
     (
         "schedule:\n  mask_ratio:\n    low: 0\n    high: 2",
         11,
-        "schedule.mask_ratio.high: given 2; allowed: a number from 0 to 1",
+        "schedule.mask_ratio.high: given 2; allowed: from 0 to 1 (share o",
     ),
     (
         "schedule:\n  mask_ratio:\n    low: 0.5\n    high: 0.5",
@@ -55,12 +55,12 @@ WRONG_VALUES = [
     (
         "schedule:\n  mask_ratio: {low: 0, high: 1, log: 1}",
         9,
-        "mask_ratio.log: given 1; allowed: true, false",
+        "mask_ratio.log: given 1; allowed: true or false; true needs",
     ),
     (
         "schedule:\n  mask_ratio: {low: 0.1}",
         9,
-        "schedule.mask_ratio.high: given nothing; allowed: a number from 0",
+        "schedule.mask_ratio.high: given nothing; allowed: from 0 to 1 (sh",
     ),
     (
         "schedule:\n  mask_ratio: {low: 0.1, hihg: 1}",
@@ -72,27 +72,27 @@ WRONG_VALUES = [
         9,
         "schedule.mask_ratio.range: given an unknown key; allowed: low, high, log",
     ),
-    ("schedule:\n  mask_ratio: []", 9, "schedule.mask_ratio: given []; allowed: a number from 0 to 1 or"),
+    ("schedule:\n  mask_ratio: []", 9, "schedule.mask_ratio: given []; allowed: from 0 to 1 (share of t"),
     (
         "schedule:\n  mask_ratio:\n    - 0.5\n    - 1.5",
         11,
-        "schedule.mask_ratio.1: given 1.5; allowed: a number from 0 to 1",
+        "schedule.mask_ratio.1: given 1.5; allowed: from 0 to 1 (share o",
     ),
-    ("schedule:\n  mask_ratio: [1, 1.0]", 9, "schedule.mask_ratio.1: given 1.0 a second time; allowed: each"),
+    ("schedule:\n  mask_ratio: [1, 1.0]", 9, "schedule.mask_ratio.1: 1.0 is given a second time; leave it o"),
     (
         "schedule:\n  presentation: inputs",
         9,
-        "given 'inputs'; allowed: input, input_mask_token, input_random_token, loss or a list of such choices; did",
+        "given 'inputs'; allowed: input (the token's embedding becomes zero), input_mask_token (it becomes the mas",
     ),
     (
         "schedule:\n  presentation: [loss, loss]",
         9,
-        "schedule.presentation.1: given 'loss' a second time; allowed",
+        "schedule.presentation.1: 'loss' is given a second time; leav",
     ),
     (
         "schedule:\n  presentation: {low: 0, high: 1}",
         9,
-        'given {"low": 0, "high": 1}; allowed: input, input_mask_token, input_r',
+        'given {"low": 0, "high": 1}; allowed: input (the token\'s embedding bec',
     ),
     (
         "schedule:\n  entropy_threshold: 0.5",
@@ -102,19 +102,17 @@ WRONG_VALUES = [
     (
         "schedule:\n  curriculum:\n    - shape: linear\n    - shape: sigmoidal",
         11,
-        "schedule.curriculum.1.shape: given 'sigmoidal'; allowed: constant, cosine, linear, sigmoid, spline, step;"
-        " did you mean 'sigmoid'?",
+        "schedule.curriculum.1.shape: given 'sigmoidal'; allowed: constant, linear, cosine, sigmoid, step, spline; ",
     ),
     (
         "schedule:\n  curriculum:\n    shape: linear\n    midpoint: 0.5",
         11,
-        "schedule.curriculum.midpoint: given 'midpoint' with shape linear; allowed: shape;"
-        " 'midpoint' belongs to shape sigmoid",
+        "schedule.curriculum.midpoint: given an unknown key; allowed: shape; 'midpoint' belongs to shape sigmoid",
     ),
     (
         "schedule:\n  curriculum:\n    - shape: sigmoid\n      steepness: {low: 0, high: 9}",
         11,
-        "schedule.curriculum.0.steepness.low: given 0; allowed: a number above 0",
+        "schedule.curriculum.0.steepness.low: given 0; allowed: above 0; 4 is ge",
     ),
     (
         "schedule:\n  curriculum: [{at: 0.5}]",
@@ -129,13 +127,13 @@ WRONG_VALUES = [
     (
         "schedule:\n  curriculum: linear",
         9,
-        "schedule.curriculum: given 'linear'; allowed: a mapping with shape: con",
+        "schedule.curriculum: given 'linear'; allowed: a mapping with shape cons",
     ),
-    ("schedule:\n  curriculum: []", 9, "schedule.curriculum: given []; allowed: a mapping with shape: const"),
+    ("schedule:\n  curriculum: []", 9, "schedule.curriculum: given []; allowed: a mapping with shape consta"),
     (
         "schedule:\n  curriculum:\n    - shape: step\n    - at: 0.5\n      shape: step",
         12,
-        "schedule.curriculum.1.shape: given 'step' a second time; allowed: each shape once",
+        "schedule.curriculum.1.shape: step is given a second time; search its parameters i",
     ),
 ]
 
@@ -195,24 +193,24 @@ def test_a_spline_has_knots_or_rises(write: Any, given: str, knots: int, rises: 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("entropy_threshold={}", "schedule.entropy_threshold: given nothing; allowed: {quantile: ...} or {nats: ...}"),
-        ("entropy_threshold={quantile: 0.5, nats: 1}", "schedule.entropy_threshold.nats: given 'nats' beside 'qua"),
-        ("entropy_threshold.nats=-1", "schedule.entropy_threshold.nats: given -1; allowed: a number of at least 0"),
+        ("entropy_threshold={}", "schedule.entropy_threshold: neither quantile nor nats is given; give one of them"),
+        ("entropy_threshold={quantile: 0.5, nats: 1}", "schedule.entropy_threshold.nats: quantile is given too; leav"),
+        ("entropy_threshold.nats=-1", "schedule.entropy_threshold.nats: given -1; allowed: nats, at least 0 (toke"),
         ("entropy_threshold={quantile: {low: 0}}", "schedule.entropy_threshold.quantile.high: given nothing; allo"),
         ("entropy_threshold={nats: {low: 2, high: 1}}", "schedule.entropy_threshold.nats.high: given 1.0; allowed"),
-        ("entropy_threshold={nats: [1, -1]}", "schedule.entropy_threshold.nats.1: given -1; allowed: a number of "),
-        ("tokens=low", "schedule.tokens: given 'low'; allowed: low_entropy, random, high_entropy or a list of such "),
-        ("tokens=[random, randm]", "schedule.tokens.1: given 'randm'; allowed: low_entropy, random, high_entropy;"),
-        ("refresh_epochs=-1", "schedule.refresh_epochs: given -1; allowed: an integer of at least 0 or a list of such"),
+        ("entropy_threshold={nats: [1, -1]}", "schedule.entropy_threshold.nats.1: given -1; allowed: nats, at lea"),
+        ("tokens=low", "schedule.tokens: given 'low'; allowed: low_entropy; or, to compare with, random (as many of"),
+        ("tokens=[random, randm]", "schedule.tokens.1: given 'randm'; allowed: low_entropy; or, to compare with, "),
+        ("refresh_epochs=-1", "schedule.refresh_epochs: given -1; allowed: an integer of at least 0; 0 for never (epo"),
         ("refresh_epochs=[1, 0.5]", "schedule.refresh_epochs.1: given 0.5; allowed: an integer of at least 0"),
         ("refresh_epochs={low: 1, high: 2}", 'schedule.refresh_epochs: given {"low": 1, "high": 2}; allowed: an integ'),
-        ("mask_token=''", "schedule.mask_token: given ''; allowed: one line of text or null"),
-        ("reference=[builtin/nano]", 'schedule.reference: given ["builtin/nano"]; allowed: builtin/nano, builtin/'),
+        ("mask_token=''", "schedule.mask_token: given ''; allowed: one token of the tokeniz"),
+        ("reference=[builtin/nano]", 'schedule.reference: given ["builtin/nano"]; allowed: a model\'s name; null f'),
         ("curriculum={shape: spline, knots: 9}", "schedule.curriculum.knots: given 9; allowed: an integer from 1 to 8"),
         ("curriculum={shape: spline, rises: [1]}", "schedule.curriculum.rises: given [1]; allowed: a list of 2 to"),
-        ("curriculum={shape: spline, rises: [1, -1]}", "schedule.curriculum.rises.1: given -1; allowed: a number "),
+        ("curriculum={shape: spline, rises: [1, -1]}", "schedule.curriculum.rises.1: given -1; allowed: a list of 2 "),
         ("curriculum={shape: spline, rises: [1, 1], knots: 3}", "schedule.curriculum.knots: given 3; allowed: 1, "),
-        ("curriculum={shape: step, knots: 3}", "schedule.curriculum.knots: given 'knots' with shape step; allowed: "),
+        ("curriculum={shape: step, knots: 3}", "schedule.curriculum.knots: given an unknown key; allowed: shape, at"),
     ],
 )  # fmt: skip
 def test_wrong_new_keys_are_told(write: Any, override: str, told: str) -> None:

@@ -145,14 +145,14 @@ def test_a_reference_with_another_tokenizer_is_refused(cache: Path, tmp_path: Pa
 
     with mock.patch.object(module, "model_folder", folder), pytest.raises(DataError) as caught:
         module.prepare("tiny", ["tiny"], tiny.preparation(cache, reference="swapped"))
-    assert (caught.value.field, caught.value.allowed) == ("schedule.reference", "a model with the tokenizer of tiny")
-    assert caught.value.given == "swapped, which has another tokenizer than tiny"
+    told = "schedule.reference: swapped has another tokenizer than tiny; name a model with the same one"
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize(
     ("mask_token", "told"),
     [
-        (None, "schedule.presentation: given input_mask_token, and a tokenizer without a mask token; allowed: another"),
+        (None, "schedule.presentation: the tokenizer has no mask token for input_mask_token; set schedule.mask_token"),
         ("<none>", "schedule.mask_token: given <none>; allowed: one token of the model's vocabulary"),
     ],
 )

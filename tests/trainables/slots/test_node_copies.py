@@ -131,7 +131,9 @@ def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path,
     prepared = tiny.prepared(tmp_path / "cache")
     file = next(getattr(prepared, part).glob("*.safetensors"))
     flip_a_byte(file)
-    with pytest.raises(DataError, match=f"^ENTRODROP_CACHE: given .*, damaged since .{file.name} is damaged"):
+    with pytest.raises(
+        DataError, match=f"^ENTRODROP_CACHE: .* has changed since the search began .{file.name} is damaged"
+    ):
         local_copy(prepared, None, tmp_path / "cache")
     # The next start makes it again.
     assert tiny.prepared(tmp_path / "cache") == prepared
@@ -157,11 +159,13 @@ def test_nor_is_it_copied(tmp_path: Path) -> None:
     source = Elsewhere(made, tmp_path / "hidden")
     flip_a_byte(tmp_path / "hidden" / "file")
     with pytest.raises(
-        DataError, match=r"^models: given .*/model, damaged since .file is damaged.; allowed: as it was"
+        DataError, match=r"^models: .*/model has changed since the search began .file is damaged.; put it back"
     ):
         local_folder(made, files, source, tmp_path / "own")
     (tmp_path / "hidden" / "file").unlink()
-    with pytest.raises(DataError, match=r"^models: given .*/model, damaged since ..*No such file") as caught:
+    with pytest.raises(
+        DataError, match=r"^models: .*/model has changed since the search began ..*No such file"
+    ) as caught:
         local_folder(made, files, source, tmp_path / "own")
     assert "trace" not in str(caught.value)
     assert [path.suffix for path in (tmp_path / "own" / "copies").iterdir()] == [".lock"]
