@@ -12,8 +12,8 @@ from trainables.errors import ConfigError
 MINIMAL = """\
 models: [builtin/nano]
 data:
-  source: reasoning_gym
-  task: gsm_symbolic
+  source: builtin
+  task: word_problems
   train: 24
   validation: 20
   test: 20

@@ -25,7 +25,7 @@ _TRAINING = {"batch_size": 2, "sequence_length": 8 if os.environ.get("SHORT_TRIA
 SPACE = {
     "name": "tiny",
     "models": ["builtin/nano"],
-    "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 6, "validation": 6, "test": 6},
+    "data": {"source": "builtin", "task": "word_problems", "train": 6, "validation": 6, "test": 6},
     "budget": {"trials": 6, "epochs": 6},
     "training": _TRAINING,
     "early_stopping": {"pruner": "rungs", "patience": 3, "first_rung": 0.4},

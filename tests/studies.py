@@ -23,7 +23,7 @@ ONE_SEARCHED = NOTHING_SEARCHED | {"mask_ratio": {"low": 0.1, "high": 0.9}}
 
 def space(**changes: Any) -> Space:
     """Eight trials of eight epochs, of which none is stopped early."""
-    data = {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6}
+    data = {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": 6}
     common = {
         "models": [MODEL],
         "data": data,

@@ -40,7 +40,7 @@ OF_AN_ENDED_SEARCH = ("status", "report", "best")
 RECIPE = """\
 name: math-best-builtin-nano
 models: [builtin/nano]
-data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
+data: {source: builtin, task: word_problems, train: 4, validation: 4, test: 6}
 training: {sequence_length: 64}
 schedule: null
 """

@@ -162,7 +162,7 @@ def _space(trials: int, slots: int) -> Any:
     return Space.model_validate(
         {
             "models": [MODEL],
-            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
+            "data": {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": 6},
             "budget": {"trials": trials, "epochs": REPORTS},
             "resources": {"slots": slots},
             # Student's t says 1e-100 of many a trial's last step.

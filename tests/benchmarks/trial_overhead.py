@@ -58,7 +58,7 @@ def small_space(trials: int, documents: int = 4, epochs: int = 4, batch_size: in
     return Space.model_validate(
         {
             "models": [MODEL],
-            "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": documents, "validation": 4, "test": 6},
+            "data": {"source": "builtin", "task": "word_problems", "train": documents, "validation": 4, "test": 6},
             "budget": {"trials": trials, "epochs": epochs},
             "training": {"batch_size": batch_size},
             "resources": {"slots": 1},

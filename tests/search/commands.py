@@ -9,7 +9,7 @@ from search.run import main
 
 SMALL = """
 models: [builtin/nano]
-data: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}
+data: {source: builtin, task: word_problems, train: 4, validation: 4, test: 6}
 budget: {trials: 3, epochs: 2}
 """
 

@@ -33,7 +33,7 @@ def space(**changes: Any) -> Space:
     common = {
         "name": "fed",
         "models": ["builtin/nano"],
-        "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": DOCUMENTS},
+        "data": {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": DOCUMENTS},
         "budget": {"trials": 8, "epochs": EPOCHS},
         "early_stopping": {"audit": 0.0},
     }

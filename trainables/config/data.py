@@ -34,11 +34,20 @@ def _has_columns(template: str) -> str:
 Template = Annotated[str, AfterValidator(_has_columns)]
 
 
+class _Builtin(Block):
+    """Problems that this project generates itself."""
+
+    source: Literal["builtin"]
+    """Where the documents come from: builtin, files, hub, or reasoning_gym."""
+    task: Literal["word_problems", "letter_counting"]
+    """The problems: word_problems (grade-school arithmetic with worked solutions) or letter_counting."""
+
+
 class _ReasoningGym(Block):
     """Problems that the package reasoning-gym generates offline."""
 
     source: Literal["reasoning_gym"]
-    """Where the documents come from: reasoning_gym, files, or hub."""
+    """Where the documents come from: reasoning_gym, builtin, files, or hub."""
     task: Text
     """The generator, such as gsm_symbolic (grade-school arithmetic with worked solutions): a name of reasoning-gym."""
 
@@ -54,7 +63,7 @@ class _Files(_Templates):
     """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
 
     source: Literal["files"]
-    """Where the documents come from: files, hub, or reasoning_gym."""
+    """Where the documents come from: files, hub, builtin, or reasoning_gym."""
     path: OneOrMore[Text]
     """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
     of this YAML file."""
@@ -77,7 +86,7 @@ class _Hub(_Templates):
     """A data set of the Hugging Face hub, or of its local cache."""
 
     source: Literal["hub"]
-    """Where the documents come from: hub, files, or reasoning_gym."""
+    """Where the documents come from: hub, files, builtin, or reasoning_gym."""
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$")]
     """The data set: owner/name, or the path of a folder, with a / in it."""
     name: Text | None = None
@@ -115,8 +124,12 @@ class _WithAnswer(_Templates, _Splits):
         return self
 
 
+class BuiltinData(_Builtin, _Splits):
+    """Problems that this project generates itself."""
+
+
 class ReasoningGymData(_ReasoningGym, _Splits):
-    """Problems with worked solutions, generated offline by the package reasoning-gym."""
+    """Problems that the package reasoning-gym generates offline."""
 
 
 class FilesData(_Files, _WithAnswer):
@@ -132,6 +145,10 @@ class _Documents(Block):
     """Documents to measure on: an integer of at least 1."""
 
 
+class BuiltinGeneral(_Builtin, _Documents):
+    """Problems that this project generates itself."""
+
+
 class ReasoningGymGeneral(_ReasoningGym, _Documents):
     """Problems that the package reasoning-gym generates offline."""
 
@@ -144,20 +161,23 @@ class HubGeneral(_Hub, _Documents):
     """A data set of the Hugging Face hub, or of its local cache."""
 
 
-Data = Annotated[ReasoningGymData | FilesData | HubData, Field(discriminator="source")]
-General = Annotated[ReasoningGymGeneral | FilesGeneral | HubGeneral, Field(discriminator="source")]
+Data = Annotated[BuiltinData | FilesData | HubData | ReasoningGymData, Field(discriminator="source")]
+General = Annotated[
+    BuiltinGeneral | FilesGeneral | HubGeneral | ReasoningGymGeneral, Field(discriminator="source")
+]
 
 
-def source_of(
-    data: ReasoningGymData | FilesData | HubData | ReasoningGymGeneral | FilesGeneral | HubGeneral,
-) -> "Source":
+def source_of(data: Data | General) -> "Source":
     """The source that a block describes; a general one has all its documents in the training split."""
+    from trainables.data.builtin import Builtin
     from trainables.data.files import Files
     from trainables.data.hub import Hub
     from trainables.data.reasoning_gym import ReasoningGym
     from trainables.data.templates import Templates
 
     sizes = SplitSizes(data.documents, 0, 0) if isinstance(data, _Documents) else split_sizes(data)
+    if isinstance(data, _Builtin):
+        return Builtin(data.task, sizes)
     if isinstance(data, _ReasoningGym):
         return ReasoningGym(data.task, sizes)
     answer = data.answer if isinstance(data, _WithAnswer) else None
@@ -167,9 +187,7 @@ def source_of(
     return Hub(data.path, data.name, data.split, data.revision, data.files, templates, sizes)
 
 
-def is_on_hub(
-    data: ReasoningGymData | FilesData | HubData | ReasoningGymGeneral | FilesGeneral | HubGeneral,
-) -> bool:
+def is_on_hub(data: Data | General) -> bool:
     """Whether reading the data may download it."""
     return isinstance(data, _Hub) and not Path(data.path).is_dir()
 

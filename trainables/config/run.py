@@ -32,7 +32,7 @@ class RunConfig(Block):
     """Models, each searched on its own: a list of builtin/nano, builtin/micro, hub:owner/name, hub:owner/name@revision,
     package:python_package (the one GGUF file in it), or the path of a folder or of a .gguf file."""
     data: Data
-    """The domain data: a mapping with source reasoning_gym, files, or hub."""
+    """The domain data: a mapping with source builtin, files, hub, or reasoning_gym."""
     general: General | None = None
     """Documents of another kind, which measure what is forgotten: a mapping with source reasoning_gym, files, or hub;
     null for none."""

@@ -9,7 +9,7 @@ from search.output.folder import check_outlives_job, default_output
 from search.run import main
 from trainables.errors import ConfigError
 
-SPACE = "models: [builtin/nano]\ndata: {source: reasoning_gym, task: gsm_symbolic, train: 4, validation: 4, test: 6}\n"
+SPACE = "models: [builtin/nano]\ndata: {source: builtin, task: word_problems, train: 4, validation: 4, test: 6}\n"
 SERVER = "http://127.0.0.1:5000"
 
 

@@ -24,7 +24,7 @@ GPU_BYTES = GPUS["H100"].memory
 def space(workers: Any = "auto", slots: Any = "auto", gpus: float = 1, **training: Any) -> Space:
     values = {
         "models": ["hub:Qwen/Qwen3-0.6B", "hub:Qwen/Qwen3-8B"],
-        "data": {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6},
+        "data": {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": 6},
         "training": {
             "batch_size": 8,
             "sequence_length": 512,

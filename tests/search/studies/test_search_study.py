@@ -22,7 +22,7 @@ MATH = ROOT / "spaces" / "math.yaml"
 
 
 def space(**changes: Any) -> Space:
-    data = {"source": "reasoning_gym", "task": "gsm_symbolic", "train": 4, "validation": 4, "test": 6}
+    data = {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": 6}
     common = {"models": [MODEL], "data": data, "budget": {"trials": 8, "epochs": 8}, "early_stopping": {"audit": 0.0}}
     return Space.model_validate(common | changes)
 
