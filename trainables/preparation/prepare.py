@@ -1,6 +1,6 @@
 """What all trials of a model share, computed once: tokens, entropies, the frozen evaluation set.
 
-Everything is cached by content hash and only read by the trials.
+Everything is cached by content hash, that of the code that computes it included, and only read by the trials.
 """
 
 import json
@@ -22,7 +22,7 @@ from trainables.errors import DataError, ModelError
 from trainables.models.loading import context_length, load_tokenizer
 from trainables.models.resolve import model_digest, model_files, model_folder
 from trainables.preparation.scoring import score_folder
-from trainables.storage.cache import cached, content_digest, contents
+from trainables.storage.cache import cached, code_digest, content_digest, contents
 from trainables.storage.manifest import digest, file_hash
 
 SPLITS = ("train", "validation", "test")
@@ -239,6 +239,7 @@ def _splits(what: Preparation) -> list[str]:
 def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     tokenizer_files = sorted(p for pattern in ("tokenizer*", "vocab.*", "merges.txt") for p in folder.glob(pattern))
     key = {
+        "code": code_digest(__name__),
         "tokenizer": digest([file_hash(path) for path in tokenizer_files]),
         "documents": digest(asdict(what.splits)),
         "sequence_length": what.sequence_length,
@@ -330,7 +331,7 @@ def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None
 def _entropies(
     folder: Path, tokens: Path, what: Preparation, scorer: Scorer, progress: Callable[[float], None]
 ) -> Path:
-    key = {"weights": model_digest(folder), "tokens": content_digest(tokens)}
+    key = {"code": code_digest(__name__), "weights": model_digest(folder), "tokens": content_digest(tokens)}
 
     def build(entry: Path) -> None:
         progress(0.0)
@@ -352,7 +353,12 @@ def _entropies(
 
 
 def _evaluation(reference: Path, what: Preparation) -> Path:
-    key = {"entropies": content_digest(reference), "high": what.high_entropy, "low": what.low_entropy}
+    key = {
+        "code": code_digest(__name__),
+        "entropies": content_digest(reference),
+        "high": what.high_entropy,
+        "low": what.low_entropy,
+    }
 
     def build(entry: Path) -> None:
         scores = load_file(reference / "scores.safetensors")
