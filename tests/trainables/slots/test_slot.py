@@ -80,7 +80,7 @@ def data(cluster: None, prepared: Prepared) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = {name: value for name, value in ray_environment().items() if name not in os.environ}
     # Both slots hold their CPUs, whether or not there are as many.
-    cpus = mock.patch("search.cluster.ray_runtime.local_cpus", return_value=4)
+    cpus = mock.patch("search.cluster.ray_runtime.count_local_cpus", return_value=4)
     with cpus, mock.patch.dict(os.environ, environment), join_or_start_ray(tmp_path_factory.mktemp("output")):
         yield
 
