@@ -37,10 +37,13 @@ class _Device:
         gpu: bool,
         source: Reference | None,
         cache: Path,
+        made_on: str,
     ) -> None:
         torch.set_num_threads(THREADS)
         self._packed = packed
-        here = local_folder(folder, files, source, cache)
+        # The process that starts all these has just looked at the files on its own node.
+        on_same_node = ray.get_runtime_context().get_node_id() == made_on
+        here = folder if on_same_node else local_folder(folder, files, source, cache)
         # Ray hides no GPU from an actor that has none.
         self._model = FolderModel(here, one_document_a_row, torch.device("cuda") if gpu else CPU)
 
@@ -78,7 +81,9 @@ def score_on_all_devices(
     options = {"num_gpus": 1 if gpus else 0, "max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
     shared, files = ray.put(packed), model_files(folder)
     device = _Device.options(**options)  # type: ignore[attr-defined]
-    actors = [device.remote(folder, files, shared, one_document_a_row, gpus, source, cache) for _ in range(devices)]
+    made_on = ray.get_runtime_context().get_node_id()
+    given = (folder, files, shared, one_document_a_row, gpus, source, cache, made_on)
+    actors = [device.remote(*given) for _ in range(devices)]
     blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
     parts = []
     try:

@@ -39,7 +39,8 @@ def find_orphaned_groups() -> list[PlacementGroup]:
     """The placement groups of this job whose maker is dead.
 
     The maker is not in `ray.util.placement_group_table`, but in the message that this is made from. It is not public:
-    pyproject.toml holds Ray to the versions that it was tested with.
+    pyproject.toml holds Ray to the versions that it was tested with. A worker could say which group it is in, but a
+    group that still waits for room, or whose workers are starting, has none that could.
     """
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     found = []

@@ -93,8 +93,9 @@ class TrialStudy(ABC):
         self.study = optuna.create_study(
             storage=self._storage, study_name=studies.prefix + name, direction="minimize", load_if_exists=True
         )
+        self._study_id = self._storage.get_study_id_from_name(name)
         # Of each trial, by its number, what the storage knows it by.
-        self._ids: list[int] = []
+        self._ids: dict[int, int] = {}
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]
 
     @property
@@ -156,8 +157,8 @@ class TrialStudy(ABC):
         return self._storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
-        if number >= len(self._ids):
-            self._ids = [trial._trial_id for trial in self._trials()]
+        if number not in self._ids:
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         return self._ids[number]
 
     def _begun(self) -> int:

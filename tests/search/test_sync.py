@@ -105,11 +105,8 @@ def test_damaged_events(searched: Path, client: Client, capsys: pytest.CaptureFi
         file.write("no JSON\n")
     client.away.clear()
     assert main([str(searched)]) == 2
-    allowed = "allowed: the file as a search writes it"
-    assert capsys.readouterr() == (
-        "",
-        f"DIR: {searched}/events.jsonl:4: given a line without event; {allowed}\n",
-    )
+    problem = "this line has no event; put the file back as the search wrote it"
+    assert capsys.readouterr() == ("", f"DIR: {searched}/events.jsonl:4: {problem}\n")
     assert client.runs == {}
 
 

@@ -162,9 +162,7 @@ class HubGeneral(_Hub, _Documents):
 
 
 Data = Annotated[BuiltinData | FilesData | HubData | ReasoningGymData, Field(discriminator="source")]
-General = Annotated[
-    BuiltinGeneral | FilesGeneral | HubGeneral | ReasoningGymGeneral, Field(discriminator="source")
-]
+General = Annotated[BuiltinGeneral | FilesGeneral | HubGeneral | ReasoningGymGeneral, Field(discriminator="source")]
 
 
 def source_of(data: Data | General) -> "Source":

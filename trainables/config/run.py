@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.config.data import Data, General, ReasoningGymData
+from trainables.config.data import Data, FilesData, General, HubData
 from trainables.config.fields import Block, Choices, Count, Name
 from trainables.config.model_names import ModelName, distinct_slugs
 from trainables.config.schedule import Schedule
@@ -34,7 +34,8 @@ class RunConfig(Block):
     data: Data
     """The domain data: a mapping with source builtin, files, hub, or reasoning_gym."""
     general: General | None = None
-    """Documents of another kind, which measure what is forgotten: a mapping with source reasoning_gym, files, or hub;
+    """Documents of another kind, which measure what is forgotten: a mapping with source builtin, files, hub,
+    or reasoning_gym;
     null for none."""
     budget: RunBudget = RunBudget()
     """How much is spent."""
@@ -50,7 +51,7 @@ class RunConfig(Block):
         asked, where = self.evaluation.exact_match, ("evaluation", "exact_match")
         if not asked:
             return self
-        if not isinstance(self.data, ReasoningGymData) and self.data.answer is None:
+        if isinstance(self.data, FilesData | HubData) and self.data.answer is None:
             raise wrong(where, "there is no data.answer to compare with; add one, or write 0 here")
         if asked > self.data.validation:
             raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")

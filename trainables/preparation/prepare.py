@@ -1,6 +1,6 @@
 """What all trials of a model share, computed once: tokens, entropies, the frozen evaluation set.
 
-Everything is cached by content hash and only read by the trials.
+Everything is cached by content hash, that of the code that computes it included, and only read by the trials.
 """
 
 import json
@@ -22,7 +22,7 @@ from trainables.errors import DataError, ModelError
 from trainables.models.loading import context_length, load_tokenizer
 from trainables.models.resolve import model_digest, model_files, model_folder
 from trainables.preparation.scoring import score_folder
-from trainables.storage.cache import cached, content_digest, contents
+from trainables.storage.cache import cached, code_digest, content_digest, contents
 from trainables.storage.manifest import digest, file_hash
 
 SPLITS = ("train", "validation", "test")
@@ -154,35 +154,12 @@ def prepare(
     Raises:
         DataError: documents, a model or a reference that cannot be used.
     """
-
-    def weights(name: str) -> Path:
-        return model_folder(name, what.cache, lambda share: progress(f"base weights of {name}: {share:.0%}"))
-
-    def entropies(name: str, tokens: Path) -> Path:
-        return _entropies(
-            weights(name), tokens, what, scorer, lambda share: progress(f"entropies under {name}: {share:.0%}")
-        )
-
-    def tokens_of(name: str) -> Path:
-        return _tokens(name, weights(name), what)
-
-    folder = weights(model)
+    entries = _Entries(what, progress, scorer)
+    folder = entries.weights(model)
     progress(f"tokens of {model}")
-    tokens = tokens_of(model)
-    own = entropies(model, tokens)
-    if what.reference is not None:
-        try:
-            if content_digest(tokens_of(what.reference)) != content_digest(tokens):
-                problem = f"{what.reference} has another tokenizer than {model}; name a model with the same one"
-                raise DataError("schedule.reference", problem)
-            reference = judged_by = entropies(what.reference, tokens)
-        except ModelError as error:
-            field = error.field.replace("models", "schedule.reference")
-            raise DataError(field, error.given, error.allowed, error.nearest) from error
-    else:
-        reference = own
-        alike = (n for n in models if content_digest(tokens_of(n)) == content_digest(tokens))
-        judged_by = entropies(next(alike), tokens)
+    tokens = entries.tokens(model)
+    own = entries.entropies(model, tokens)
+    reference, judged_by = _references(entries, model, models, tokens, own)
     evaluation = _evaluation(judged_by, what)
     train = _packed(tokens, "train")
     return Prepared(
@@ -206,6 +183,50 @@ def prepare(
             "evaluation": contents(evaluation),
         },
     )
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The entries of any model of the search, made where they are missing."""
+
+    what: Preparation
+    progress: Callable[[str], None]
+    scorer: Scorer
+
+    def weights(self, model: str) -> Path:
+        return model_folder(
+            model, self.what.cache, lambda share: self.progress(f"base weights of {model}: {share:.0%}")
+        )
+
+    def tokens(self, model: str) -> Path:
+        return _tokens(model, self.weights(model), self.what)
+
+    def entropies(self, model: str, tokens: Path) -> Path:
+        def progress(share: float) -> None:
+            self.progress(f"entropies under {model}: {share:.0%}")
+
+        return _entropies(self.weights(model), tokens, self.what, self.scorer, progress)
+
+
+def _references(entries: _Entries, model: str, models: Sequence[str], tokens: Path, own: Path) -> tuple[Path, Path]:
+    """The entropies that say which training tokens are low, and those that say which held-out ones are high or low.
+
+    Args:
+        tokens, own: the tokens of `model`, and the entropies under it.
+    """
+    reference = entries.what.reference
+    if reference is None:
+        alike = (name for name in models if content_digest(entries.tokens(name)) == content_digest(tokens))
+        return own, entries.entropies(next(alike), tokens)
+    try:
+        if content_digest(entries.tokens(reference)) != content_digest(tokens):
+            problem = f"{reference} has another tokenizer than {model}; name a model with the same one"
+            raise DataError("schedule.reference", problem)
+        entropies = entries.entropies(reference, tokens)
+    except ModelError as error:
+        field = error.field.replace("models", "schedule.reference")
+        raise DataError(field, error.given, error.allowed, error.nearest) from error
+    return entropies, entropies
 
 
 def _base_losses(own: Path, evaluation: Path) -> dict[str, float]:
@@ -239,6 +260,7 @@ def _splits(what: Preparation) -> list[str]:
 def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     tokenizer_files = sorted(p for pattern in ("tokenizer*", "vocab.*", "merges.txt") for p in folder.glob(pattern))
     key = {
+        "code": code_digest(__name__),
         "tokenizer": digest([file_hash(path) for path in tokenizer_files]),
         "documents": digest(asdict(what.splits)),
         "sequence_length": what.sequence_length,
@@ -330,7 +352,7 @@ def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None
 def _entropies(
     folder: Path, tokens: Path, what: Preparation, scorer: Scorer, progress: Callable[[float], None]
 ) -> Path:
-    key = {"weights": model_digest(folder), "tokens": content_digest(tokens)}
+    key = {"code": code_digest(__name__), "weights": model_digest(folder), "tokens": content_digest(tokens)}
 
     def build(entry: Path) -> None:
         progress(0.0)
@@ -352,7 +374,12 @@ def _entropies(
 
 
 def _evaluation(reference: Path, what: Preparation) -> Path:
-    key = {"entropies": content_digest(reference), "high": what.high_entropy, "low": what.low_entropy}
+    key = {
+        "code": code_digest(__name__),
+        "entropies": content_digest(reference),
+        "high": what.high_entropy,
+        "low": what.low_entropy,
+    }
 
     def build(entry: Path) -> None:
         scores = load_file(reference / "scores.safetensors")

@@ -9,6 +9,7 @@ import ray
 from filelock import FileLock
 from ray.exceptions import RayTaskError
 
+from trainables import parallel
 from trainables.errors import DataError
 from trainables.preparation.prepare import Prepared
 from trainables.slots.mailbox import Reference
@@ -31,21 +32,39 @@ class FileServer:
             return file.read(_PIECE)
 
 
-def local_copy(prepared: Prepared, source: Reference | None, cache: Path) -> Prepared:
+def local_copy(
+    prepared: Prepared, source: Reference | None, cache: Path, node: int = 0, looks: bool = True
+) -> Prepared:
     """`prepared` with folders that this node has, to the last byte: a slot may start days after it was prepared.
 
+    Every rank calls this; one of each node looks, and none goes on before all have.
+
     Args:
-        source: handle of the `Source`; None: all is on this node.
+        source: handle of the `FileServer`; None: all is on this node.
         cache: folder for copies, of this node alone or not.
+        node: of this rank, as the ranks count their nodes.
+        looks: whether this rank looks for its node.
 
     Raises:
-        DataError: it is no longer what was prepared.
+        DataError: it is no longer what was prepared, on whichever node.
         OSError: there is no room for a copy.
     """
-    here: dict[str, Any] = {
-        name: local_folder(getattr(prepared, name), files, source, cache) for name, files in prepared.files.items()
-    }
-    return replace(prepared, **here)
+    folders: dict[str, Any] | Exception | None = None
+    if looks:
+        try:
+            folders = {
+                name: local_folder(getattr(prepared, name), files, source, cache)
+                for name, files in prepared.files.items()
+            }
+        except (DataError, OSError) as error:
+            folders = error
+    on_nodes = {}
+    for other, found in parallel.gathered((node, folders)):
+        if isinstance(found, Exception):
+            raise found
+        if found is not None:
+            on_nodes[other] = found
+    return replace(prepared, **on_nodes[node])
 
 
 def local_folder(folder: Path, files: Mapping[str, str], source: Reference | None, cache: Path) -> Path:

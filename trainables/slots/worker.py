@@ -48,7 +48,7 @@ def serve(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     device = ray.train.torch.get_device()
     _keep_to(config["share"], device)
-    context = ray.get_runtime_context()
+    context, ranks = ray.get_runtime_context(), ray.train.get_context()
     worker = WorkerHandle(context.current_actor, context.get_node_id())
     ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
     pulse = _Pulse(mailbox)
@@ -76,7 +76,8 @@ def serve(config: dict[str, Any]) -> None:
                             # One model at a time: sizes follow one another, and a slot's memory is planned for one.
                             warm.clear()
                             with _storage(config["cache"]):
-                                prepared = local_copy(prepared, config["source"], config["cache"])
+                                node, looks = ranks.get_node_rank(), ranks.get_local_rank() == 0
+                                prepared = local_copy(prepared, config["source"], config["cache"], node, looks)
                     run = _start(request.run, prepared, config["how"], warm, device, pulse)
                     agreement = parallel.Agreement()
                     setup_s = time.monotonic() - began

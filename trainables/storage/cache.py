@@ -1,11 +1,13 @@
 """Folders cached by content hash: made once, written whole or not at all, checked each time they are opened."""
 
+import ast
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ _BUILDING = ".building-"
 _AT_WORK = ".lock"
 # Nothing takes longer to build, on a folder that knows no locks.
 _LONGEST_BUILD_S = 24 * 3600.0
+# The folder of this package.
+_SOURCES = Path(__file__).parents[2]
 
 
 def default_root() -> Path:
@@ -90,6 +94,34 @@ def contents(folder: Path) -> dict[str, str]:
 def content_digest(folder: Path) -> str:
     """SHA-256 over the hashes of an entry's files."""
     return digest(contents(folder))
+
+
+@cache
+def code_digest(module: str, sources: Path = _SOURCES) -> str:
+    """SHA-256 of the code of a module and of all modules of its package that it imports, directly or not: for the key
+    of an entry that they compute. Comments and layout do not count.
+
+    Args:
+        module: its full name.
+        sources: the folder of the package.
+    """
+    package, _, _ = module.partition(".")
+    code: dict[str, str] = {}
+    names = [module]
+    while names:
+        name = names.pop()
+        path = sources / (name.replace(".", "/") + ".py")
+        if name in code or not name.startswith(f"{package}.") or not path.is_file():
+            continue
+        tree = ast.parse(path.read_bytes())
+        code[name] = ast.dump(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                # What is imported may be a module itself.
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return digest(code)
 
 
 def _intact(folder: Path, key: Mapping[str, Any]) -> bool:

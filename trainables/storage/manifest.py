@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, cast
 
 from trainables.storage.files import Place
 
 MANIFEST = "manifest.json"
+# A file system's clock ticks: what changed twice within a tick looks as if it had changed once.
+_TICK_S = 2.0
 
 
 class DamagedError(ValueError):
@@ -21,10 +26,26 @@ def digest(value: Any) -> str:
 
 
 def file_hash(path: Place) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content. A process reads a file of a folder once, as long as nobody writes to it."""
+    if isinstance(path, Path):
+        state = path.stat()
+        if time.time() - max(state.st_mtime, state.st_ctime) > _TICK_S:
+            # Nobody can set back the time of a file's last change (ctime).
+            return _unchanged_hash(
+                path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+            )
+    return _read_hash(path)
+
+
+def _read_hash(path: Place) -> str:
     with path.open("rb") as file:
         # What fsspec opens has `readinto` as well.
         return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _unchanged_hash(path: Path, *_state: int) -> str:
+    return _read_hash(path)
 
 
 def hashes_of(part: Place, those: Callable[[str], bool] = lambda _: True) -> dict[str, str]:

@@ -58,13 +58,13 @@ def test_a_damaged_line_is_told_with_its_place(tmp_path: Path, line: str) -> Non
     append_events(path, SlotsChanged(slots=1))
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(ConfigError, match=r"events\.jsonl:2: given a line without event; allowed: the file as"):
+    with pytest.raises(ConfigError, match=r"events\.jsonl:2: this line has no event; put the file back"):
         read(path)
 
 
 def test_a_line_that_lacks_a_key_is_told(tmp_path: Path) -> None:
     (path := tmp_path / "events.jsonl").write_text('{"time": 1, "event": "slots_changed"}\n')
-    with pytest.raises(ConfigError, match=r"events\.jsonl:1: given a line without slots"):
+    with pytest.raises(ConfigError, match=r"events\.jsonl:1: this line has no slots"):
         read(path)
 
 

@@ -7,6 +7,7 @@ from tests.configs import FILES, MINIMAL, failure
 from trainables.config.data import FilesData, FilesGeneral, source_of
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
+from trainables.data.builtin import Builtin
 from trainables.data.documents import Source, SplitSizes
 from trainables.data.files import Files
 from trainables.data.hub import Hub
@@ -21,6 +22,7 @@ def test_a_files_path_is_relative_to_the_space(write: Any, tmp_path: Path) -> No
     assert data.template == "{question}\n{answer}"
 
 
+GYM = MINIMAL.replace("builtin\n", "reasoning_gym\n").replace("word_problems", "gsm_symbolic")
 WRONG_DATA = [
     (
         MINIMAL,
@@ -53,33 +55,34 @@ WRONG_DATA = [
     (MINIMAL, "models: [builtin/nano]", "", 2, "models: given nothing; allowed: a list of builtin/nano, buil"),
     (
         MINIMAL,
-        "reasoning_gym",
-        "resoning_gym",
+        "builtin\n  task",
+        "bultin\n  task",
         3,
-        "allowed: reasoning_gym, files, hub; did you mean 'reasoning_gym'?",
+        "allowed: builtin, files, hub, reasoning_gym; did you mean 'builtin'?",
     ),
     (
         MINIMAL,
-        "  source: reasoning_gym\n",
+        "  source: builtin\n",
         "",
         2,
-        "data.source: given nothing; allowed: reasoning_gym, files, hub",
+        "data.source: given nothing; allowed: builtin, files, hub, reasoning_gym",
     ),
     (
         MINIMAL,
-        "  task: gsm_symbolic",
+        "  task: word_problems",
         "  path: a",
         4,
         "data.path: given an unknown key; allowed: ",
     ),
-    (MINIMAL, "  task: gsm_symbolic", "  path: a", 4, "'path' belongs to source files or hub"),
-    (MINIMAL, "gsm_symbolic", "''", 4, "data.task: given ''; allowed: a name of reasoning-gym (the g"),
+    (MINIMAL, "  task: word_problems", "  path: a", 4, "'path' belongs to source files or hub"),
+    (MINIMAL, "word_problems", "word_problem", 4, "data.task: given 'word_problem'; allowed: wor"),
+    (GYM, "gsm_symbolic", "''", 4, "data.task: given ''; allowed: a name of reasoning-gym (the g"),
     (MINIMAL, "test: 20", "test: 0", 7, "data.test: given 0; allowed: an integer of at least 1"),
     (MINIMAL, "  test: 20\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
     (FILES, "path: my.jsonl", "path: ''", 4, "data.path: given ''; allowed: a file, or a pattern such as \""),
     (FILES, "path: my.jsonl", 'path: "a\\0"', 4, "data.path: given 'a\\x00'; allowed: a file, or a pattern such "),
     (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: given '\\ud800'; allowed: a file, or a pattern such "),
-    (FILES, "path: my.jsonl", "task: gsm_symbolic", 4, "'task' belongs to source reasoning_gym"),
+    (FILES, "path: my.jsonl", "task: gsm_symbolic", 4, "'task' belongs to source builtin or reasoning_gym"),
     (
         FILES,
         "{question}\\n{answer}",
@@ -176,7 +179,8 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
     assert source(HUB, "data.revision=v1", "data.files=python/*") == Hub(
         "openai/gsm8k", "main", "train", "v1", "python/*", Templates("{answer}"), sizes
     )
-    assert source(MINIMAL, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
+    assert source(MINIMAL) == Builtin("word_problems", SplitSizes(24, 20, 20))
+    assert source(GYM, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
 
 
 GENERAL = "general: {source: files, path: [general.txt], template: '{text}', documents: 9}\n"
@@ -212,8 +216,8 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         (GENERAL + MINIMAL, "general.train=3", "general.train: given an unknown key; allowed: "),
         (GENERAL + MINIMAL, "general.answer='{a}'", "general.answer: given an unknown key; allowed: "),
         (GENERAL + MINIMAL, "general.task=x", "general.task: given an unknown key; allowed: documents, temp"),
-        (GENERAL + MINIMAL, "general.source=file", "general.source: given 'file'; allowed: reasoning_gym, files, "),
-        (GENERAL + MINIMAL, "general=3", "general: given 3; allowed: a mapping with source reasoning_gym, files, or h"),
+        (GENERAL + MINIMAL, "general.source=file", "general.source: given 'file'; allowed: builtin, files, hub, r"),
+        (GENERAL + MINIMAL, "general=3", "general: given 3; allowed: a mapping with source builtin, files, hub, or"),
         (MINIMAL, "data.documents=3", "data.documents: given an unknown key; allowed: "),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 
+import trainables
 from tests import tiny
 from trainables.data.documents import Document
 from trainables.data.packing import pack
@@ -19,6 +20,7 @@ from trainables.models.loading import load_model, load_tokenizer
 from trainables.preparation import prepare as module
 from trainables.preparation.prepare import SPLITS, Prepared
 from trainables.preparation.scoring import score, score_folder
+from trainables.storage.cache import code_digest
 from trainables.training.evaluate import evaluate
 from trainables.training.warm_model import WarmModel
 
@@ -39,6 +41,41 @@ def test_the_second_time_nothing_is_computed(tmp_path: Path) -> None:
     assert scorer.call_count == 2
     assert (other.data_hash, other.evaluation_hash) == (first.data_hash, first.evaluation_hash)
     assert other.base_losses != first.base_losses
+
+
+def test_what_other_code_has_computed_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = mock.Mock(wraps=score_folder)
+    first = tiny.prepared(tmp_path, scorer=scorer)
+    monkeypatch.setattr(module, "code_digest", lambda _: "other")
+    second = tiny.prepared(tmp_path, scorer=scorer)
+    assert scorer.call_count == 2
+    for entry in ("tokens", "entropies", "evaluation"):
+        assert getattr(second, entry) != getattr(first, entry)
+    # What a run depends on is what came out.
+    assert (second.base_hash, second.data_hash) == (first.base_hash, first.data_hash)
+    assert second.evaluation_hash == first.evaluation_hash
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("entropy.py", "stable=True", "stable=False"),
+        ("loss.py", "import", "import math\nimport"),
+        ("data/packing.py", "heappop(by_room[room])", "by_room[room].pop()"),
+        ("forward.py", "rows.position_RT", "rows.document_RT"),
+        ("training/evaluate.py", "ROWS = 8", "ROWS = 16"),
+        ("preparation/prepare.py", ".half()", ".bfloat16()"),
+    ],
+)
+def test_the_code_that_counts(tmp_path: Path, source: str, old: str, new: str) -> None:
+    shutil.copytree(Path(trainables.__file__).parent, tmp_path / "trainables")
+    before = code_digest(module.__name__, tmp_path)
+    path = tmp_path / "trainables" / source
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    code_digest.cache_clear()
+    assert code_digest(module.__name__, tmp_path) != before == code_digest(module.__name__)
 
 
 def test_the_hashes_do_not_depend_on_where_the_cache_lies(tmp_path: Path, prepared: Prepared) -> None:

@@ -1,19 +1,29 @@
 """Nodes that do not see the folder of what was prepared copy it once, to the last byte."""
 
+import hashlib
+import json
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from ray.exceptions import RayTaskError
 
 from tests import tiny
 from tests.trainables.damage import flip_a_byte
 from tests.trainables.training.runs import finish
 from trainables.errors import DataError
+from trainables.preparation.prepare import Prepared
 from trainables.settings import Lora, ModelSettings
 from trainables.slots.node_copies import FileServer, local_copy, local_folder
+from trainables.storage import manifest
 from trainables.storage.manifest import hashes_of
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
@@ -169,3 +179,57 @@ def test_nor_is_it_copied(tmp_path: Path) -> None:
         local_folder(made, files, source, tmp_path / "own")
     assert "trace" not in str(caught.value)
     assert [path.suffix for path in (tmp_path / "own" / "copies").iterdir()] == [".lock"]
+
+
+@contextmanager
+def counted_reads() -> Iterator[Counter[str]]:
+    """How often this process reads files for their hashes, by name; files are remembered from their first second on."""
+    reads: Counter[str] = Counter()
+
+    def read(path: Path) -> str:
+        reads[path.name] += 1
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    with mock.patch.object(manifest, "_read_hash", read), mock.patch.object(manifest, "_TICK_S", -1.0):
+        yield reads
+
+
+def _prepare(_: int, cache: Path, folder: Path) -> None:
+    with counted_reads() as reads:
+        torch.save(tiny.prepared(cache), folder / "prepared")
+    (folder / "prepare.json").write_text(json.dumps(reads))
+
+
+def _rank(rank: int, cache: Path, folder: Path, nodes: int) -> None:
+    """A rank of a slot of two, on one node or each on its own: which files it reads, and what it is refused."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-{nodes}", rank=rank, world_size=2)
+    prepared: Prepared = torch.load(folder / "prepared", weights_only=False)
+    node, looks = (rank, True) if nodes == 2 else (0, rank == 0)
+    with counted_reads() as reads:
+        assert local_copy(prepared, None, cache, node, looks) == prepared
+    (folder / f"{nodes}-{rank}.json").write_text(json.dumps(reads))
+    dist.barrier()
+    if rank == 0:
+        flip_a_byte(prepared.tokens / "tokens.safetensors")
+    dist.barrier()
+    with pytest.raises(DataError, match=r"tokens.safetensors is damaged"):
+        local_copy(prepared, None, cache, node, looks)
+    dist.barrier()
+    if rank == 0:
+        flip_a_byte(prepared.tokens / "tokens.safetensors")
+    dist.destroy_process_group()
+
+
+@pytest.mark.integration
+def test_weights_are_read_for_their_hash_once_in_a_process_and_once_on_a_node(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    tiny.folder("tiny", cache)
+    torch.multiprocessing.spawn(_prepare, (cache, tmp_path), nprocs=1)
+    for nodes in (1, 2):
+        torch.multiprocessing.spawn(_rank, (cache, tmp_path, nodes), nprocs=2)
+    reads = {
+        name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("prepare", "1-0", "1-1", "2-0", "2-1")
+    }
+    assert [process.get("model.safetensors", 0) for process in reads.values()] == [1, 1, 0, 1, 1]
+    assert reads["1-1"] == {}
+    assert set(reads["1-0"].values()) == {1}

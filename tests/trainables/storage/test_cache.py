@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import DataError
-from trainables.storage.cache import cached, content_digest, default_root
+from trainables.storage.cache import cached, code_digest, content_digest, default_root
 from trainables.storage.manifest import digest, file_hash, read_manifest
 
 KEY = {"a": 1, "b": [2, "three"]}
@@ -197,3 +197,37 @@ def test_what_a_process_is_building_stays_when_the_clock_jumps(tmp_path: Path) -
 
     assert {file.name for file in cached(tmp_path, "kind", KEY, build).iterdir()} >= {"one.bin", "two.txt"}
     assert not list((tmp_path / "kind").glob(".building-*"))
+
+
+MODULES = {
+    "here/one.py": "import here.two\nfrom here import three\n",
+    "here/two.py": "def double(x):\n    return 2 * x  # twice\n",
+    "here/three.py": "def lazy():\n    from here.deep.four import A\n",
+    "here/deep/four.py": "import json\nfrom there import B\nA = 4\n",
+    "here/five.py": "A = 5\n",
+    "there.py": "B = 6\n",
+}
+
+
+def write_modules(folder: Path, **changes: str) -> str:
+    for name, text in (MODULES | changes).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return code_digest("here.one", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "counts"),
+    [
+        ("here/one.py", "import here.two\nfrom here import three\nA = 1\n", True),
+        ("here/two.py", "def double(x):\n    return 3 * x\n", True),
+        ("here/two.py", "# Doubles.\ndef double(x):\n\n    return (2 * x)\n", False),
+        ("here/deep/four.py", "A = 5\n", True),
+        ("here/five.py", "A = 6\n", False),
+        ("there.py", "B = 7\n", False),
+    ],
+)
+def test_code_counts_that_a_module_imports_from_its_package(tmp_path: Path, name: str, text: str, counts: bool) -> None:
+    before = write_modules(tmp_path / "before")
+    assert write_modules(tmp_path / "same") == before
+    assert (write_modules(tmp_path / "after", **{name: text}) != before) == counts

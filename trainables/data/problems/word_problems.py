@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
+from zlib import crc32
 
 from trainables.data.problems import english
 from trainables.data.problems.numbers import Dice, Now, Numbers, UnfitError, Value
@@ -43,9 +44,16 @@ def problem(seed: int, index: int) -> Problem:
             continue
 
 
-def generate(seed: int) -> Iterator[Problem]:
-    """problem(seed, 0), problem(seed, 1) and so on, without end."""
-    return (problem(seed, index) for index in count())
+def generate(seed: int, pretraining: bool = False) -> Iterator[Problem]:
+    """problem(seed, 0), problem(seed, 1) and so on, without end, but for those of structures that are not asked for.
+
+    Args:
+        pretraining: one structure in five is for the text that the built-in models are pretrained on, and the others
+            for data: a model knows what a word problem is, as real ones do, and none of the structures that it is
+            tuned and tested on.
+    """
+    problems = (problem(seed, index) for index in count())
+    return (each for each in problems if (crc32(each.structure.encode()) % 5 == 0) == pretraining)
 
 
 @dataclass(frozen=True)
