@@ -22,7 +22,7 @@ def test_a_second_search_in_the_folder_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ConfigError, match="cannot be written .*; name another folder"),
+        pytest.raises(ConfigError, match=r"cannot be written .*; name another folder"),
         lock_output(tmp_path / "file" / "one"),
     ):
         pass
