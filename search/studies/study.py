@@ -93,7 +93,7 @@ class TrialStudy(ABC):
         self.study = optuna.create_study(
             storage=self._storage, study_name=studies.prefix + name, direction="minimize", load_if_exists=True
         )
-        self._study_id = self._storage.get_study_id_from_name(name)
+        self._study_id = self._storage.get_study_id_from_name(studies.prefix + name)
         # Of each trial, by its number, what the storage knows it by.
         self._ids: dict[int, int] = {}
         self._interrupted = [t.number for t in self._trials() if t.state == TrialState.RUNNING]

@@ -130,7 +130,7 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(url: str, expected
     assert "hunter2" not in str(to_store(load(tmp_path / "space.yaml").config))
 
 
-def test_a_search_does_not_go_on_in_the_connect_database_of_another_of_its_name(tmp_path: Path) -> None:
+def test_a_search_does_not_go_on_in_the_studies_of_another_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SMALL + f"name: fed\nstudy: {{storage: 'sqlite:///{tmp_path}/studies.db'}}\n")
     space_file = load(tmp_path / "space.yaml")
     studies = _connect_database(space_file, tmp_path)

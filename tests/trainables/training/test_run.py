@@ -208,17 +208,17 @@ def test_accumulation_does_not_matter(warm: WarmModel, changes: dict[str, Any]) 
 def test_entropies_are_computed_anew_from_the_model_in_training(warm: WarmModel) -> None:
     settings = tiny.settings(entrodrop=replace(tiny.entrodrop(), refresh_epochs=2), epochs=5)
     run = Run(warm, settings)
-    known = [run._entropy_RT]
+    known = [run._dropout.entropy_RT]
     for _ in range(5):
         before = weights(warm)
         run.advance()
-        known.append(run._entropy_RT)
+        known.append(run._dropout.entropy_RT)
         if len(run.history) in (3, 5):
             # What was computed at the epoch's start is what its weights say.
             now = weights(warm)
             warm.model.load_state_dict(before)
             rows = warm.rows
-            assert torch.equal(score(warm.forward, warm.train[:rows])[0], run._entropy_RT)
+            assert torch.equal(score(warm.forward, warm.train[:rows])[0], run._dropout.entropy_RT)
             warm.model.load_state_dict(now)
     changed = [not torch.equal(a, b) for a, b in pairwise(known)]
     assert changed == [False, False, True, False, True]
