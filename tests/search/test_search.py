@@ -103,7 +103,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
     assert parent.data.metrics["builtin-nano.test.best.difference.low"] == found["low"]
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "resolved.yaml", "summary.json", "rebound.png", "report.html"} <= artifacts
-    assert confirmation["verdict"] in parent.data.tags["mlflow.note.content"]
+    assert Verdict(confirmation["verdict"]).words in parent.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.integration
@@ -158,8 +158,11 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
     found = confirmation["arms"]["entrodrop"]["against_none"]["best"]["high_entropy_loss"]
     assert found["mean"] == pytest.approx(ours - none)
     assert found["low"] < found["mean"] < found["high"]
-    assert confirmation["verdict"] in whole[0]
-    assert confirmation["verdict"] in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
+    assert Verdict(confirmation["verdict"]).words in whole[0]
+    assert (
+        Verdict(confirmation["verdict"]).words
+        in (searches.folder / "whole" / "best_schedule.builtin-nano.yaml").read_text()
+    )
 
 
 @pytest.mark.integration

@@ -14,7 +14,7 @@ from trainables.data.problems.letter_counting import WORDS, letter_count
 from trainables.data.problems.scenes import MEN, WOMEN
 from trainables.data.problems.word_problems import generate
 
-_PER_KIND, _WORD_PROBLEMS = 280, 600
+_PER_KIND, _WORD_PROBLEMS = 280, 100
 _NAMES = sorted((*MEN, *WOMEN))
 _ANIMALS = {
     "dog": 4,
