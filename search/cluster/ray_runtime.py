@@ -5,11 +5,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from search.hardware import count_local_cpus
 from trainables.errors import ConfigError, one_line
+
+# The folder that the packages lie in.
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -28,17 +31,19 @@ def join_or_start_ray(output: Path) -> Iterator[Path | None]:
     address = os.environ.get("RAY_ADDRESS")
     folder = None if address else _temporary(output)
     try:
-        if address:
-            _join(address)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=count_local_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                _temp_dir=str(folder),
-            )
+        # Ray's workers import from this process's current folder first, where a file search.py would hide the package.
+        with chdir(_ROOT):
+            if address:
+                _join(address)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=count_local_cpus(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="error",
+                    _temp_dir=str(folder),
+                )
         yield folder
     finally:
         ray.shutdown()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import DEADLINE_S
+from tests import DEADLINE_S, ROOT
 
 pytestmark = pytest.mark.faults
 
@@ -33,6 +33,7 @@ with join_or_start_ray(Path(sys.argv[1])):
     print("stranger", done.returncode, "AuthenticationError" in done.stderr)
     folders = [path for path in Path(sys.argv[2]).iterdir()]
     print("folders", len(folders))
+    print("imports", ray.get(ray.remote(lambda: __import__("search.arms").arms.BASELINE).remote()))
     print("niceness", ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0))
 gone, left = psutil.wait_procs(processes, timeout=60)
 print("left", len(left), "of", len(processes))
@@ -51,11 +52,13 @@ def temporary() -> Iterator[Path]:
 def test_ray_listens_on_loopback_only_with_its_token_starves_no_worker_and_leaves_nothing(
     tmp_path: Path, temporary: Path
 ) -> None:
-    environment = os.environ | {"TMPDIR": str(temporary)}
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         environment.pop(name, None)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    # Not from the current folder (-P), as the console command; Ray's workers have no such flag.
+    (tmp_path / "search.py").write_text("raise SystemExit('the wrong one')\n")
+    command = [sys.executable, "-P", "-c", SCRIPT, str(tmp_path / "output"), str(temporary)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     listens = {line.partition(" ")[2] for line in lines if line.startswith("listens")}
@@ -64,5 +67,6 @@ def test_ray_listens_on_loopback_only_with_its_token_starves_no_worker_and_leave
     assert "stranger 1 True" in lines
     assert "folders 1" in lines
     assert "niceness 0" in lines
+    assert "imports none" in lines
     assert any(line.startswith("left 0 of ") and line != "left 0 of 0" for line in lines), lines
     assert list(temporary.iterdir()) == []
