@@ -122,7 +122,7 @@ def test_an_empty_store_and_one_that_is_away(tmp_path: Path, capsys: pytest.Capt
     assert "MLflow has no search" in capsys.readouterr().err
     absent = f"sqlite:///{tmp_path}/absent.db"
     assert main(["--uri", absent]) == 2
-    assert "a file that does not exist" in capsys.readouterr().err
+    assert "absent.db does not exist; name the file" in capsys.readouterr().err
     assert not (tmp_path / "absent.db").exists()
     assert main(["--uri", "http://user:secret@127.0.0.1:9"]) == 2
     err = capsys.readouterr().err

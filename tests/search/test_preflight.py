@@ -80,8 +80,7 @@ def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
     Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
     line = refused(capsys, ["space.yaml"])
     assert line == (
-        'space.yaml:5: resources.autoscaler: given {"cpus": 3, "gpus": null}; '
-        "allowed: null where no cluster is joined (RAY_ADDRESS is not set)"
+        "space.yaml:5: resources.autoscaler: no cluster is joined, as RAY_ADDRESS is not set; set it, or write null here"
     )
     assert main(["space.yaml", "--dry-run"]) == 0
     assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out

@@ -124,7 +124,7 @@ def test_what_is_to_be_prepared(write: Any, tmp_path: Path) -> None:
 
 
 def test_general_documents_are_of_another_source(write: Any) -> None:
-    text = "general: {source: reasoning_gym, task: chain_sum, documents: 5}\n"
+    text = "general: {source: builtin, task: letter_counting, documents: 5}\n"
     splits = splits_of(config(write, text))
     assert [len(part) for part in (splits.train, splits.validation, splits.test, splits.general)] == [24, 20, 20, 5]
     assert not {d.text for d in splits.general} & {d.text for d in splits.train}

@@ -362,7 +362,7 @@ def test_what_is_too_large_is_not_read_whole(
     ("column", "told"),
     [
         (pyarrow.array([2**62], pyarrow.timestamp("us")), "date value out of range"),
-        (pyarrow.array([1], pyarrow.timestamp("us", tz="Nowhere/At_All")), "Nowhere/At_All"),
+        (pyarrow.array([1], pyarrow.timestamp("us", tz="Nowhere/At_All")), "(Nowhere/At_All|zoneinfo)"),
         (pyarrow.array([2**62], pyarrow.duration("s")), "too large"),
         (pyarrow.Array.from_buffers(pyarrow.string(), 1, pyarrow.array([b"\xff"]).buffers()), "can't decode byte 0xff"),
     ],

@@ -237,9 +237,9 @@ def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]
     deviation = math.sqrt(rates["low_entropy"] / (8 * warm.prepared.train_tokens))
     assert rates["random"] == pytest.approx(rates["low_entropy"], abs=4 * deviation)
     assert rates["high_entropy"] == pytest.approx(rates["low_entropy"], abs=4 * deviation)
-    low, high = (run(tokens, 1.0)._candidate_RT[:-1] for tokens in ("low_entropy", "high_entropy"))
+    low, high = (run(tokens, 1.0)._dropout._candidate_RT[:-1] for tokens in ("low_entropy", "high_entropy"))
     assert warm.entropy_RT[low].max() < warm.entropy_RT[high].min()
-    assert torch.equal(run("random", 1.0)._candidate_RT[:-1], warm.droppable_RT)
+    assert torch.equal(run("random", 1.0)._dropout._candidate_RT[:-1], warm.droppable_RT)
 
 
 @pytest.mark.parametrize(
