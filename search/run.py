@@ -12,7 +12,6 @@ Exit codes: 0 done, 1 the search failed, 2 something in the space or the argumen
 
 import argparse
 import gc
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.environment import ray_address, set_ray_environment
 from search.hardware import ClusterResources, parse_gpus
 from search.interruption import EARLY
 from search.output.folder import Output, check_outlives_job, default_output, lock_output
@@ -63,7 +63,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         check_contestants(space_file)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
         here = None
-        if planned_for is None and not os.environ.get("RAY_ADDRESS"):
+        if planned_for is None and not ray_address():
             here = ClusterResources.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
             check_fit(space_file, here)
         if options.dry_run:
@@ -78,9 +78,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             return 0
         assert splits is not None
         found = None if here is None else _allotted(space_file, here)
-        from search.cluster.ray_runtime import set_environment
-
-        set_environment()
+        set_ray_environment()
         from search.session import run_session
 
         def allot(there: ClusterResources | None) -> "dict[str, Allocation]":
@@ -128,7 +126,7 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
     """
     if options.gpus is None:
         grows = space_file.config.resources.autoscaler
-        if grows is None or os.environ.get("RAY_ADDRESS"):
+        if grows is None or ray_address():
             return None
         if options.dry_run:
             return grow_cluster(space_file, ClusterResources({}))

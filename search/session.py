@@ -1,22 +1,20 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from rich.console import Console
 
 from search.cluster.node_checks import check_nodes, list_needed_folders
 from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import ray_address
 from search.hardware import ClusterResources
 from search.interruption import EXIT_CODE, Interruption
 from search.output.events import Evaluations, Events
@@ -31,7 +29,7 @@ from search.results.page.page import write_page
 from search.results.registry import register_models
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
-from search.scheduling.preparation import DataPreparation
+from search.scheduling.preparation import DataPreparation, PreparationWatch
 from search.space import Space, masked_text, to_store
 from search.studies.storage import (
     DATABASE_ERRORS,
@@ -60,7 +58,6 @@ from trainables.storage.files import write_atomic
 # Seconds that the end of a search waits for MLflow, once before and once after the results are written; and the end of
 # one that was interrupted.
 _FLUSH_TIMEOUT, _HURRIED_FLUSH_TIMEOUT = 30.0, 2.0
-_NEWS_INTERVAL = 10.0
 
 
 def run_session(
@@ -90,7 +87,7 @@ def run_session(
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 cluster = None
-                if os.environ.get("RAY_ADDRESS"):
+                if ray_address():
                     gpus = space.resources.gpus_per_worker > 0
                     note = ProgressConsole(console, {}).note
                     nodes = check_nodes(
@@ -100,29 +97,33 @@ def run_session(
                 allotments = allot(cluster)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                found = _search(space_file, splits, where, database, allotments, console, interruption, resume_command)
+                outcome = _search(
+                    space_file, splits, where, database, allotments, console, interruption, resume_command
+                )
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
             raise ConfigError(f"--resume: the search in {where} is damaged ({error}); name one that is whole") from None
         except DATABASE_ERRORS as error:
-            what = f"study.storage: {describe_error(error)}"
-            print(f"the search cannot go on: {what}; then go on with: {resume_command}", file=sys.stderr)
-            return 1
+            return _give_up(f"study.storage: {describe_error(error)}", output, resume_command)
         except OSError as error:
             # Such as a disk that is full: what is written is whole, and the search can go on.
-            print(f"the search cannot go on: {error}; then go on with: {resume_command}", file=sys.stderr)
-            return 1
-    _tell(found, console, space)
-    if found.interrupted and interruption.reason is not None:
-        print(f"the search cannot go on: {interruption.reason}; then go on with: {resume_command}", file=sys.stderr)
-        return 1
-    if found.interrupted:
+            return _give_up(error, output, resume_command)
+    _print_outcome(outcome, console, space)
+    if outcome.interrupted and interruption.reason is not None:
+        return _give_up(interruption.reason, output, resume_command)
+    if outcome.interrupted:
         print(interruption.last_words, file=sys.stderr)
         return EXIT_CODE
-    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in found.files)})", highlight=False, soft_wrap=True)
-    console.print(f"all trials: {_ui_command(found.tracking_uri)}", highlight=False, soft_wrap=True)
-    return 1 if any(size.searched.best() is None for size in found.sizes) else 0
+    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in outcome.files)})", highlight=False, soft_wrap=True)
+    console.print(f"all trials: {_ui_command(outcome.tracking_uri)}", highlight=False, soft_wrap=True)
+    return 1 if any(result.searched.best() is None for result in outcome.results) else 0
+
+
+def _give_up(reason: object, output: Path, resume_command: str) -> int:
+    advice = f"go on with: {resume_command}" if (output / RESOLVED).exists() else "start it again"
+    print(f"the search cannot go on: {reason}; then {advice}", file=sys.stderr)
+    return 1
 
 
 def _connect_database(space_file: ConfigFile[Space], output: Path) -> StudyStorage | None:
@@ -151,10 +152,10 @@ def _connect_database(space_file: ConfigFile[Space], output: Path) -> StudyStora
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Outcome:
     """What came of a search, so far if it was interrupted."""
 
-    sizes: list[ModelResult]
+    results: list[ModelResult]
     summary: dict[str, Any]
     files: list[Path]
     unregistered: list[str]
@@ -171,23 +172,19 @@ def _search(
     console: Console,
     interruption: Interruption,
     resume_command: str,
-) -> _Found:
+) -> _Outcome:
     began = time.perf_counter()
     space, output = space_file.config, where.folder
-    stored = to_yaml(to_store(space))
-    text = masked_text(space_file.text, stored)
-    # This one first: with it the folder is one that --resume goes on with.
-    write_atomic(output / RESOLVED, stored)
+    _write_space(space_file, output)
     interruption.last_words = f"interrupted; go on with: {resume_command}"
-    write_atomic(output / SPACE, text)
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
-    studies_storage = database or open_journal(output / JOURNAL)
-    sizes = open_results(studies_storage, {model: with_allocation(space, allotments[model]) for model in models})
-    studies = [study for size in sizes for study in size.studies]
-    delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
+    storage = database or open_journal(output / JOURNAL)
+    results = open_results(storage, {model: with_allocation(space, allotments[model]) for model in models})
+    studies = [study for result in results for study in result.studies]
     planned = {study.name: study.planned for study in studies}
-    with ProgressConsole(console, planned) as progress, ExitStack() as stack:
+    delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
+    with ProgressConsole(console, planned) as progress:
         interruption.tell = progress.note
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.state.follow)
@@ -196,37 +193,15 @@ def _search(
         record.search_started(space, planned, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
-        preparing = DataPreparation(space, splits, models)
-        watch = stack.enter_context(_Watch(preparing, progress, models))
-        told: set[str] = set()
-
-        def full_tokens(model: str) -> int:
-            prepared = preparing.result(model)
-            if model not in told:
-                told.add(model)
-                record.prepared(model, prepared.data_hash)
-                if prepared.cut:
-                    progress.note(f"{model}: {_cut(prepared)}")
-            return prepared.train_tokens * space.budget.epochs
-
-        slot = partial(
-            SlotConfig,
-            cpus=space.resources.cpus_per_worker,
-            gpus=space.resources.gpus_per_worker,
-            placement=space.resources.placement,
-            prepared=preparing.prepared,
-            how=model_settings_of(space),
-            cache=default_root(),
-            stop_signal=StopSignal.options(scheduling_strategy=place_on_this_node()).remote(),  # type: ignore[attr-defined]
-            source=preparing.source,
-            restarts=space.faults.restarts,
-            hang_s=60 * space.faults.hang_minutes,
-        )
-        if space.resources.gpus_per_worker:
-            # The slots will hold the GPUs, which the entropies are computed on.
-            while not preparing.ready(timeout=1.0) and not interruption.asked:
-                pass
-        trained = _train(sizes, space, allotments, slot, full_tokens, where, record, interruption)
+        preparation = DataPreparation(space, splits, models)
+        full_tokens = partial(_full_tokens, space, preparation, set(), record, progress)
+        with PreparationWatch(preparation, progress.note) as watch:
+            slot_config = partial(_slot_config, space, preparation)
+            if space.resources.gpus_per_worker:
+                # The slots will hold the GPUs, which the entropies are computed on.
+                while not preparation.ready(timeout=1.0) and not interruption.asked:
+                    pass
+            trained = _train(results, space, allotments, slot_config, full_tokens, where, record, interruption)
     if trained.error is not None:
         raise trained.error
     interrupted = not all(study.ended for study in studies)
@@ -239,30 +214,88 @@ def _search(
     flush_timeout = _HURRIED_FLUSH_TIMEOUT if interruption.asked else _FLUSH_TIMEOUT
     # The summary names runs, and is itself kept in MLflow: what came before is delivered first.
     delivery.flush(flush_timeout)
-    summary = summarize(sizes, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
+    summary = summarize(results, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
     if not interrupted:
         for model in models:
-            prepared = preparing.result(model)
-            summary["models"][model] |= {
-                "base": prepared.base_losses,
-                "data_hash": prepared.data_hash,
-                "evaluation_hash": prepared.evaluation_hash,
-            }
-    files = write_results(output, space, sizes, summary)
+            summary["models"][model] |= _describe_data(preparation.result(model))
+    files, unregistered = _conclude(where, space, results, summary, record, interrupted)
+    if not delivery.close(flush_timeout):
+        print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
+    return _Outcome(results, summary, files, unregistered, interrupted, delivery.tracking_uri)
+
+
+def _write_space(space_file: ConfigFile[Space], output: Path) -> None:
+    stored = to_yaml(to_store(space_file.config))
+    # This one first: with it the folder is one that --resume goes on with.
+    write_atomic(output / RESOLVED, stored)
+    write_atomic(output / SPACE, masked_text(space_file.text, stored))
+
+
+def _full_tokens(
+    space: Space,
+    preparation: DataPreparation,
+    announced: set[str],
+    record: Recorder,
+    progress: ProgressConsole,
+    model: str,
+) -> int:
+    """Tokens of a trial of the model that is not stopped early; waits for its data, which it announces once."""
+    prepared = preparation.result(model)
+    if model not in announced:
+        announced.add(model)
+        record.prepared(model, prepared.data_hash)
+        if prepared.cut:
+            counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
+            progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
+    return prepared.train_tokens * space.budget.epochs
+
+
+def _slot_config(space: Space, preparation: DataPreparation, workers: int) -> SlotConfig:
+    return SlotConfig(
+        workers=workers,
+        cpus=space.resources.cpus_per_worker,
+        gpus=space.resources.gpus_per_worker,
+        placement=space.resources.placement,
+        prepared=preparation.prepared,
+        how=model_settings_of(space),
+        cache=default_root(),
+        stop_signal=StopSignal.options(scheduling_strategy=place_on_this_node()).remote(),  # type: ignore[attr-defined]
+        source=preparation.source,
+        restarts=space.faults.restarts,
+        hang_s=60 * space.faults.hang_minutes,
+    )
+
+
+def _describe_data(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "base": prepared.base_losses,
+        "data_hash": prepared.data_hash,
+        "evaluation_hash": prepared.evaluation_hash,
+    }
+
+
+def _conclude(
+    where: Output,
+    space: Space,
+    results: list[ModelResult],
+    summary: dict[str, Any],
+    record: Recorder,
+    interrupted: bool,
+) -> tuple[list[Path], list[str]]:
+    """Writes the results and registers the models. Returns the files, and lines on models that are not registered."""
+    output = where.folder
+    files = write_results(output, space, results, summary)
+    unregistered: list[str] = []
     if not interrupted:
         # It takes seconds; of a search that is to end, `search.report` makes it.
         evaluations = Evaluations(Events(output / EVENTS))
-        write_page(output / REPORT, [LoadedSearch(output, space, sizes, summary, evaluations, finished=True)])
+        write_page(output / REPORT, [LoadedSearch(output, space, results, summary, evaluations, finished=True)])
         files.append(output / REPORT)
-    missing = []
-    if space.tracking.register_as is not None and not interrupted:
-        missing = register_models(where, space, sizes, record)
-    words = "\n".join(f"- **{size.model}**: {describe_result(size, space)}" for size in sizes)
+        if space.tracking.register_as is not None:
+            unregistered = register_models(where, space, results, record)
+    words = "\n".join(f"- **{result.model}**: {describe_result(result, space)}" for result in results)
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
-    delivered = delivery.close(flush_timeout)
-    if not delivered:
-        print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
-    return _Found(sizes, summary, files, missing, interrupted, delivery.tracking_uri)
+    return files, unregistered
 
 
 @dataclass
@@ -275,10 +308,10 @@ class _Trained:
 
 
 def _train(
-    sizes: Sequence[ModelResult],
+    results: Sequence[ModelResult],
     space: Space,
     allotments: Mapping[str, Allocation],
-    slot: Callable[..., SlotConfig],
+    slot_config: Callable[..., SlotConfig],
     full_tokens: Callable[[str], int],
     where: Output,
     record: Recorder,
@@ -287,20 +320,20 @@ def _train(
     """Runs the trials of all sizes; slots are started anew for a size that gets others than the one before it.
 
     Args:
-        slot: makes the slots' configuration, of their workers.
+        slot_config: makes the slots' configuration, of their workers.
     """
     from search.scheduling.trial_loop import TrialLoop
     from search.scheduling.tune_adapter import remove_checkpoints, run_trials
 
     trained = _Trained()
-    by_model = {size.model: size for size in sizes}
+    by_model = {result.model: result for result in results}
     storage, patience_s = (where.folder / "ray").absolute(), 60 * space.faults.shrink_minutes
     for allotted, models in group_by_allocation(list(by_model), allotments):
         if space.resources.automatic:
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
         trial_loop = TrialLoop(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
-        own = slot(workers=allotted.workers)
+        own = slot_config(workers=allotted.workers)
         run_trials(trial_loop, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
         remove_checkpoints(studies, where.checkpoints, where.remove)
         trained.slot_start_s += trial_loop.slot_start_s
@@ -311,16 +344,13 @@ def _train(
     return trained
 
 
-def _tell(found: _Found, console: Console, space: Space) -> None:
-    """The last words."""
-    if space.arms is not None and any(size.confirmed is not None for size in found.sizes):
-        console.print(tabulate_comparison(found.sizes, space))
-    for size in found.sizes:
-        console.print(f"{size.model}: {describe_result(size, space)}", highlight=False, soft_wrap=True)
-    for size in found.sizes:
-        cost = describe_costs(found.summary["models"][size.model])
-        console.print(f"{size.model}: {cost}", highlight=False, soft_wrap=True)
-    for line in found.unregistered:
+def _print_outcome(outcome: _Outcome, console: Console, space: Space) -> None:
+    results = outcome.results
+    if space.arms is not None and any(result.confirmed is not None for result in results):
+        console.print(tabulate_comparison(results, space))
+    lines = [f"{result.model}: {describe_result(result, space)}" for result in results]
+    lines += [f"{result.model}: {describe_costs(outcome.summary['models'][result.model])}" for result in results]
+    for line in (*lines, *outcome.unregistered):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -330,52 +360,6 @@ def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
     if len(known) < len(parameters):
         return list(parameters)
     return sorted(parameters, key=lambda model: parameters[model] or 0)
-
-
-def _cut(prepared: Prepared) -> str:
-    counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
-    return f"cut at training.sequence_length: {counts} documents"
-
-
-class _Watch:
-    """Tells how the preparation is going, from a thread of its own; use it as a context manager.
-
-    Attributes:
-        prepare_s: seconds until all data was prepared; None before.
-    """
-
-    def __init__(self, preparing: DataPreparation, progress: ProgressConsole, models: list[Any]) -> None:
-        self.prepare_s: float | None = None
-        self._preparing, self._progress, self._models = preparing, progress, list(models)
-        self._stop = threading.Event()
-        self._began = time.perf_counter()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        told, told_at = "", -_NEWS_INTERVAL
-        references = [self._preparing.prepared[model] for model in self._models]
-        while not self._stop.is_set():
-            ready, _ = ray.wait(references, num_returns=len(references), timeout=1.0)
-            if len(ready) == len(references):
-                self.prepare_s = time.perf_counter() - self._began
-                # What is wrong with it is told to the one that waits for it.
-                with suppress(RayError):
-                    ray.get(ready)
-                    self._progress.note(f"data is prepared ({self.prepare_s:.0f} s)")
-                return
-            news, now = self._preparing.news(), time.perf_counter()
-            subject = news.partition(":")[0]
-            if news and news != told and (subject != told.partition(":")[0] or now - told_at >= _NEWS_INTERVAL):
-                self._progress.note(news)
-                told, told_at = news, now
 
 
 def _ui_command(uri: str) -> str:

@@ -11,7 +11,6 @@ Exit codes: 0 nothing is left, 1 MLflow is still away or refused something, 2 so
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from search.environment import mlflow_address
 from search.output.events import Events
 from search.output.folder import EVENTS, RESOLVED, check_search_folder, lock_output
 from search.output.object_store import open_output
@@ -81,7 +81,7 @@ def _deliver(folder: Path, timeout: float) -> int:
     uri = tracking.uri
     if uri is not None and "***" in uri:
         # The folder holds no password.
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = mlflow_address()
         if uri is None:
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI: the folder keeps no password; set this to {tracking.uri} with its password"

@@ -16,7 +16,8 @@ from unittest import mock
 import psutil
 import yaml
 
-from search.cluster.ray_runtime import join_or_start_ray, ray_environment
+from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import ray_environment
 from tests import DEADLINE_S, ROOT
 from tests.networks import INTERFACE, Network
 from tests.searches import end_process

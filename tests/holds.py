@@ -20,7 +20,7 @@ from tests import DEADLINE_S, ROOT
 # What Python runs in place of `-m search.run`. Ray reads the environment when it is imported.
 PROGRAM = (
     "-c",
-    "from search.cluster.ray_runtime import set_environment; set_environment(); "
+    "from search.environment import set_ray_environment; set_ray_environment(); "
     "from tests.held_search import run; run()",
 )
 PREPARATION = "preparation"

@@ -8,14 +8,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster.node_probe import NeededFolder, NodeReport, ProbeFile, probe_function, write_probe_file
+from search.cluster import node_probe
+from search.cluster.node_probe import NeededFolder, NodeReport, ProbeFile, probe_node, write_probe_file
 from search.hardware import ClusterResources
 from search.output.folder import Output
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
+
+# A node may not have this project yet: Ray sends it the code.
+cloudpickle.register_pickle_by_value(node_probe)
 
 # What a slot's processes import.
 _PACKAGES = (
@@ -103,22 +108,21 @@ class _Nodes:
     """The nodes of a cluster, each looked at once.
 
     Args:
-        marks: of the folders.
+        files: in the folders.
         gpus: whether those of nodes that have some are looked at.
     """
 
     def __init__(
         self,
-        marks: list[ProbeFile],
+        files: list[ProbeFile],
         gpus: bool,
         packages: tuple[str, ...] = _PACKAGES,
         sources: tuple[str, ...] = _SOURCES,
     ) -> None:
-        look = probe_function()
-        self._arguments = packages, sources, marks
+        self._arguments = packages, sources, files
         # A process that has looked at GPUs ends, and leaves nothing on them. It takes none: a slot may have them all.
-        self._task = ray.remote(num_cpus=0, max_retries=0, max_calls=int(gpus))(look)
-        self._here = NodeReport(*look(*self._arguments, False))
+        self._task = ray.remote(num_cpus=0, max_retries=0, max_calls=int(gpus))(probe_node)
+        self._here = NodeReport(*probe_node(*self._arguments, False))
         self._looks_at_gpus = gpus
         self._gpus: list[tuple[str, float]] = []
         self._asked: dict[str, tuple[Any, float]] = {}

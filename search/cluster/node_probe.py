@@ -1,7 +1,12 @@
 """What a node of a cluster says of itself: its packages, its GPUs, and what it sees and can write."""
 
+import hashlib
+import importlib.metadata
+import importlib.util
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +15,7 @@ from typing import Any, TypeAlias
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.files import Place, store_errors
 
-_MARK = ".seen-"
+_PREFIX = ".seen-"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ ProbeFile: TypeAlias = tuple[str, str, str, bool]
 
 @contextmanager
 def write_probe_file(folder: NeededFolder) -> Iterator[ProbeFile]:
-    """Marks the folder, for as long as the context is open.
+    """Writes a file into the folder, which stays as long as the context is open.
 
     Raises:
         ConfigError: this process cannot write it.
@@ -60,24 +65,24 @@ def write_probe_file(folder: NeededFolder) -> Iterator[ProbeFile]:
     place, content = folder.place, secrets.token_hex(16)
     if isinstance(place, Path):
         place = place.absolute()
-    mark = place / f"{_MARK}{secrets.token_hex(8)}"
+    file = place / f"{_PREFIX}{secrets.token_hex(8)}"
     try:
         with store_errors(place):
             place.mkdir(parents=True, exist_ok=True)
             if folder.shared:
                 # Of a search that was killed: an output is one search's at a time.
-                for left in place.glob(f"{_MARK}*"):
+                for left in place.glob(f"{_PREFIX}*"):
                     left.unlink()
-            mark.write_text(content)
+            file.write_text(content)
     except OSError as error:
         given, reason = mask_secrets(str(folder.place)), error.strerror
         kind = "folder" if isinstance(place, Path) else "URL"
         raise ConfigError(f"{folder.setting}: {given} cannot be written ({reason}); name another {kind}") from None
     try:
-        yield folder.setting, str(mark), content, folder.shared
+        yield folder.setting, str(file), content, folder.shared
     finally:
         with suppress(OSError), store_errors(place):
-            mark.unlink()
+            file.unlink()
 
 
 ProbeResult: TypeAlias = tuple[
@@ -85,80 +90,75 @@ ProbeResult: TypeAlias = tuple[
 ]
 
 
-def probe_function() -> Callable[..., ProbeResult]:
-    """The function that looks at a node, and returns what a Report has.
+def probe_node(packages: Sequence[str], sources: Sequence[str], files: Sequence[ProbeFile], gpus: bool) -> ProbeResult:
+    """Looks at the node that it runs on. Returns what a NodeReport has.
 
-    It is made here and uses the standard library alone, for GPUs torch, and for URLs upath, so that Ray sends its code:
-    the node may not have this package.
+    Ray sends the code of this module (search/cluster/node_checks.py): the node may not have it. So what runs there uses
+    the standard library alone, for GPUs torch, and for URLs upath.
     """
+    versions: dict[str, str | None] = {"Python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    versions |= {name: _version(name) for name in packages}
+    problems = {setting: _check_folder(path, content, shared) for setting, path, content, shared in files}
+    return (
+        versions,
+        {name: _hash_sources(name) for name in sources},
+        {setting: problem for setting, problem in problems.items() if problem is not None},
+        _list_gpus() if gpus and importlib.util.find_spec("torch") is not None else None,
+    )
 
-    def look(
-        packages: tuple[str, ...], sources: tuple[str, ...], marks: list[tuple[str, str, str, bool]], gpus: bool
-    ) -> ProbeResult:
-        import hashlib
-        import importlib.metadata
-        import importlib.util
-        import sys
-        import uuid
-        from pathlib import Path
 
-        versions: dict[str, str | None] = {"Python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-        for name in packages:
-            try:
-                # A build for GPUs and one without them are of one version.
-                versions[name] = importlib.metadata.version(name).partition("+")[0]
-            except importlib.metadata.PackageNotFoundError:
-                versions[name] = None
-        digests: dict[str, str | None] = {}
-        for name in sources:
-            spec = importlib.util.find_spec(name)
-            if spec is None or spec.origin is None:
-                digests[name] = None
-                continue
-            root, digest = Path(spec.origin).parent, hashlib.sha256()
-            for path in sorted(root.rglob("*.py")):
-                digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-            digests[name] = digest.hexdigest()
+def _version(package: str) -> str | None:
+    try:
+        # A build for GPUs and one without them are of one version.
+        return importlib.metadata.version(package).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
-        def why(error: Exception) -> str:
-            return str(getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__)
 
-        def wrong(mark: str, content: str, shared: bool) -> str | None:
-            """What is wrong with the folder of a mark, and what to do."""
-            file: Any = Path(mark)
-            seen, unseen = False, "is another folder there"
-            # A store raises what it likes.
-            errors: type[Exception] = Exception if "://" in mark else OSError
-            try:
-                if "://" in mark:
-                    from upath import UPath
+def _hash_sources(package: str) -> str | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    root, digest = Path(spec.origin).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
-                    file = UPath(mark)
-                seen = file.read_text(encoding="utf-8", errors="replace") == content
-            except errors as error:
-                unseen = f"cannot be seen there ({why(error)})"
-            folder = mark.rpartition("/")[0]
-            if shared and not seen:
-                return f"{folder} {unseen}; name a folder on storage that all nodes share, or a URL that all reach"
-            if shared or not seen:
-                own = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
-                try:
-                    own.parent.mkdir(parents=True, exist_ok=True)
-                    own.write_text("")
-                    own.unlink()
-                except errors as error:
-                    return f"{folder} cannot be written there ({why(error)}); name one that each node can write"
-            return None
 
-        found = {setting: wrong(mark, content, shared) for setting, mark, content, shared in marks}
-        folders = {setting: told for setting, told in found.items() if told is not None}
-        gpus_found = None
-        if gpus and importlib.util.find_spec("torch") is not None:
-            import torch
+def _check_folder(probe_path: str, content: str, shared: bool) -> str | None:
+    """What is wrong with the folder of a probe file, and what to do."""
+    file: Any = Path(probe_path)
+    seen, problem = False, "is another folder there"
+    # A store raises what it likes.
+    errors: type[Exception] = Exception if "://" in probe_path else OSError
+    try:
+        if "://" in probe_path:
+            from upath import UPath
 
-            each = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-            properties = map(torch.cuda.get_device_properties, each)
-            gpus_found = [(gpu.name, float(gpu.total_memory)) for gpu in properties]
-        return versions, digests, folders, gpus_found
+            file = UPath(probe_path)
+        seen = file.read_text(encoding="utf-8", errors="replace") == content
+    except errors as error:
+        problem = f"cannot be seen there ({_reason(error)})"
+    folder = probe_path.rpartition("/")[0]
+    if shared and not seen:
+        return f"{folder} {problem}; name a folder on storage that all nodes share, or a URL that all reach"
+    if shared or not seen:
+        own = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
+        try:
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.write_text("")
+            own.unlink()
+        except errors as error:
+            return f"{folder} cannot be written there ({_reason(error)}); name one that each node can write"
+    return None
 
-    return look
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__)
+
+
+def _list_gpus() -> list[tuple[str, float]]:
+    import torch
+
+    each = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return [(gpu.name, float(gpu.total_memory)) for gpu in map(torch.cuda.get_device_properties, each)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
+from search.environment import ray_address
 from search.hardware import count_local_cpus
 from trainables.errors import ConfigError, one_line
 
@@ -25,10 +26,11 @@ def join_or_start_ray(output: Path) -> Iterator[Path | None]:
 
     Raises:
         ConfigError: the cluster cannot be joined.
+        TimeoutError: this machine is too busy to start Ray.
     """
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = ray_address()
     folder = None if address else _temporary(output)
     try:
         # Ray's workers import from this process's current folder first, where a file search.py would hide the package.
@@ -36,14 +38,7 @@ def join_or_start_ray(output: Path) -> Iterator[Path | None]:
             if address:
                 _join(address)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=count_local_cpus(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="error",
-                    _temp_dir=str(folder),
-                )
+                _start(folder)
         yield folder
     finally:
         ray.shutdown()
@@ -51,37 +46,23 @@ def join_or_start_ray(output: Path) -> Iterator[Path | None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def set_environment() -> None:
-    """Sets what Ray reads from the environment, where nobody has; to be called before Ray is imported."""
-    for name, value in ray_environment().items():
-        os.environ.setdefault(name, value)
+def _start(folder: Path | None) -> None:
+    import ray
 
-
-def ray_environment() -> dict[str, str]:
-    """Environment variables that Ray reads, some of them when it is imported."""
-    alone = {
-        # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # By default 15: any other process that computes would starve the workers.
-        "RAY_worker_niceness": "0",
-    }
-    return {
-        **({} if os.environ.get("RAY_ADDRESS") else alone),
-        # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        # The old output engine is silent at verbosity 0; the new one prints a banner.
-        "RAY_AIR_NEW_OUTPUT": "0",
-        # What Ray itself says of a node that is lost goes to the same lines as the search's.
-        "RAY_COLOR_PREFIX": "0",
-        # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
-        "RAY_worker_maximum_startup_concurrency": "8",
-        # search/interruption.py listens.
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        # Tune would start a trial again by itself whose node the cluster took away; the Tune adapter does.
-        "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
-    }
+    try:
+        ray.init(
+            address="local",
+            num_cpus=count_local_cpus(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            _temp_dir=str(folder),
+        )
+    except Exception as error:
+        # Ray gives its own processes half a minute, which no setting changes.
+        if "timed out during startup" not in str(error):
+            raise
+        raise TimeoutError("Ray did not start within 30 seconds: this machine is too busy; end other work") from None
 
 
 def _join(address: str) -> None:

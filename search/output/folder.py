@@ -1,6 +1,5 @@
 """The output folder of a search: its files, its lock, and where it may be."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from search.environment import set_mlflow_address
 from search.tracking.mlflow_runs import SQLITE, tracking_uri
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
@@ -115,7 +115,7 @@ def default_output(name: str) -> Path:
     if not _fleeting(Path()):
         return Path("runs") / name
     root = default_root()
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"{SQLITE}{root}/mlflow.db")
+    set_mlflow_address(f"{SQLITE}{root}/mlflow.db")
     return root / "runs" / name
 
 

@@ -1,15 +1,18 @@
 """Prepares each model's data in a Ray actor of its own, while the slots start."""
 
-import os
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
+from search.environment import ray_address
 from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
 from search.space import Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
@@ -21,7 +24,8 @@ from trainables.slots.actors import describe_death, place_on_this_node
 from trainables.slots.node_copies import FileServer
 from trainables.storage.cache import default_root
 
-_NEWS_TIMEOUT = 1.0
+# Seconds that an answer is waited for, and between two lines on the same subject.
+_NEWS_TIMEOUT, _NEWS_INTERVAL = 1.0, 10.0
 
 
 # News has a thread of its own, so that it is told while the data is being prepared.
@@ -64,7 +68,7 @@ class DataPreparation:
         # What it writes is where the driver looks for it.
         here = {"scheduling_strategy": place_on_this_node()}
         self.source: Any = None
-        if os.environ.get("RAY_ADDRESS"):
+        if ray_address():
             self.source = FileServer.options(**here).remote()  # type: ignore[attr-defined]
         self._actor = _Preparer.options(**here).remote(space, what, self.source)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
@@ -100,6 +104,49 @@ class DataPreparation:
             reason = one_line(describe_death(cause))
             raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
         return prepared
+
+
+class PreparationWatch:
+    """Tells how the preparation is going, from a thread of its own; use it as a context manager.
+
+    Args:
+        note: gets the lines.
+
+    Attributes:
+        prepare_s: seconds until all data was prepared; None before.
+    """
+
+    def __init__(self, preparation: DataPreparation, note: Callable[[str], object]) -> None:
+        self.prepare_s: float | None = None
+        self._preparation, self._note = preparation, note
+        self._stop = threading.Event()
+        self._began = time.perf_counter()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        noted, noted_at = "", -_NEWS_INTERVAL
+        references = list(self._preparation.prepared.values())
+        while not self._stop.is_set():
+            if self._preparation.ready(timeout=1.0):
+                self.prepare_s = time.perf_counter() - self._began
+                # Whoever waits for the data is told what is wrong with it.
+                with suppress(RayError):
+                    ray.get(references)
+                    self._note(f"data is prepared ({self.prepare_s:.0f} s)")
+                return
+            news, now = self._preparation.news(), time.perf_counter()
+            subject = news.partition(":")[0]
+            if news and news != noted and (subject != noted.partition(":")[0] or now - noted_at >= _NEWS_INTERVAL):
+                self._note(news)
+                noted, noted_at = news, now
 
 
 def _check_budget(space: Space, prepared: Prepared) -> None:

@@ -5,7 +5,6 @@ on the same slots, so that a size after the first finds its workers running, unl
 """
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from search.environment import set_pending_slots
 from search.interruption import Interrupted
 from search.scheduling.capacity import SlotCapacity, SlotResources
 from search.scheduling.placement_groups import OrphanedGroups
@@ -226,8 +226,7 @@ def run_trials(
     )
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # All slots start at the same time; by default a searcher's trials would wait for one another.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    set_pending_slots(slots)
     # After an interruption the slots end with Ray.
     with suppress(Interrupted):
         tuner.fit()

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from search.environment import mlflow_address, set_mlflow_environment
 from search.tracking.cursor import Cursor
 from search.tracking.entries import SEARCH, Data, End, Files, Model, Start, Values
 from trainables.errors import mask_secrets
@@ -40,12 +41,7 @@ _REQUIRED = ("torch", "transformers")
 
 def new_client(uri: str) -> Any:
     """An MLflow client; importing mlflow takes seconds, so the thread does it."""
-    # MLflow's own retries would hold up the queue for minutes without saying so, and make a run twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    # With a server, MLflow prints the address of each run that ends, into the live table.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    set_mlflow_environment()
     from mlflow import MlflowClient
 
     # Importing mlflow sets these levels.
@@ -56,7 +52,7 @@ def new_client(uri: str) -> Any:
 
 def tracking_uri(uri: str | None) -> str:
     """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    uri = uri or mlflow_address() or f"{SQLITE}mlflow.db"
     return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
 
 

@@ -283,9 +283,9 @@ def run(side: Callable[[int, int, Path], Measured], trials: int, slots: int) -> 
     # Tune is silent.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     if side is ours:
-        from search.cluster.ray_runtime import set_environment
+        from search.environment import set_ray_environment
 
-        set_environment()
+        set_ray_environment()
     import ray
 
     ray.init(address="local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")

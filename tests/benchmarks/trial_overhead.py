@@ -30,7 +30,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from search.cluster.ray_runtime import set_environment
+from search.environment import set_ray_environment
 from search.interruption import Interruption
 from search.scheduling.preparation import DataPreparation
 from search.scheduling.trial_loop import Observer, TrialLoop
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--recipe-trials", type=int, default=6)
     options = parse(parser, trials=2, recipe_trials=2)
-    set_environment()
+    set_ray_environment()
     # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:

@@ -22,7 +22,7 @@ from typing import Any
 import ray
 from optuna.trial import TrialState
 
-from search.cluster.ray_runtime import set_environment
+from search.environment import set_ray_environment
 from search.scheduling.preparation import DataPreparation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--first", type=int, default=64, help="documents of the run that tells how long one takes")
     options = parse(parser, seconds=[1], trials=2, first=BATCH)
-    set_environment()
+    set_ray_environment()
     # As in tests.benchmarks.trial_overhead: the bookkeeping has a CPU of its own.
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     result: dict[str, Any] = {"lost": {}, "trial_s": {}}

@@ -23,7 +23,8 @@ import psutil
 import ray
 from optuna.trial import TrialState
 
-from search.cluster.ray_runtime import join_or_start_ray, ray_environment
+from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import ray_environment
 from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.scheduling.tune_adapter import remove_checkpoints, run_trials

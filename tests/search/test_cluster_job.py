@@ -259,8 +259,9 @@ def other_packages(tmp_path: Path) -> dict[str, str]:
 WATCH = """
 import sys, threading
 from pathlib import Path
-from search.cluster.ray_runtime import join_or_start_ray, set_environment
-set_environment()
+from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import set_ray_environment
+set_ray_environment()
 from search.cluster.node_checks import check_nodes
 ended = threading.Event()
 def refused(line):

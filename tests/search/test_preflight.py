@@ -79,9 +79,8 @@ def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
 ) -> None:
     Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
     line = refused(capsys, ["space.yaml"])
-    assert line == (
-        "space.yaml:5: resources.autoscaler: no cluster is joined, as RAY_ADDRESS is not set; set it, or write null here"
-    )
+    problem = "no cluster is joined, as RAY_ADDRESS is not set; set it, or write null here"
+    assert line == f"space.yaml:5: resources.autoscaler: {problem}"
     assert main(["space.yaml", "--dry-run"]) == 0
     assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out
     assert "given 4; allowed: at most 3" in refused(capsys, ["space.yaml", "--dry-run", "--set=resources.slots=4"])

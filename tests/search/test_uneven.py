@@ -13,8 +13,8 @@ pytestmark = pytest.mark.cluster
 
 # Stands in for GPUs on which the second model fits only with two workers.
 DRIVER = """
-from search.cluster.ray_runtime import set_environment
-set_environment()
+from search.environment import set_ray_environment
+set_ray_environment()
 from search.scheduling import allocation
 allocation.allocate = lambda space, model, *there: allocation.Allocation(*((2, 1) if "other" in model else (1, 2)))
 from tests.held_search import run

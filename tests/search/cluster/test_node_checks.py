@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 from search.cluster.node_checks import check_nodes, find_problems, probe_cluster
-from search.cluster.node_probe import NodeReport, probe_function
+from search.cluster.node_probe import NodeReport, probe_node
 from search.hardware import GPUS, ClusterResources
 from trainables.errors import ConfigError
 
@@ -86,7 +86,7 @@ class _Ray:
         def answer(packages: Any, sources: Any, marks: Any, gpus: bool) -> Any:
             self.asked.append(gpus)
             found = self._there[scheduling_strategy][1] if gpus else None
-            return *probe_function()(packages, sources, marks, False)[:3], found
+            return *probe_node(packages, sources, marks, False)[:3], found
 
         return mock.Mock(remote=answer)
 

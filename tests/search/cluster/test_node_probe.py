@@ -10,7 +10,7 @@ from ray import cloudpickle
 from upath import UPath
 
 from search.cluster.node_checks import list_needed_folders
-from search.cluster.node_probe import NeededFolder, probe_function, write_probe_file
+from search.cluster.node_probe import NeededFolder, probe_node, write_probe_file
 from search.output.folder import Output
 from trainables.errors import ConfigError
 from trainables.storage.files import Place
@@ -35,7 +35,7 @@ def seen(folder: NeededFolder, path: str | None = None) -> str | None:
     """What a node says of a folder, which lies elsewhere there if a path is given."""
     with write_probe_file(folder) as (setting, mark, content, shared):
         there = mark if path is None else f"{path}/{mark.rpartition('/')[2]}"
-        return probe_function()((), (), [(setting, there, content, shared)], False)[2].get(setting)
+        return probe_node((), (), [(setting, there, content, shared)], False)[2].get(setting)
 
 
 def places(tmp_path: Path) -> list[Place]:
@@ -55,7 +55,7 @@ def test_a_folder_that_all_nodes_share(tmp_path: Path) -> None:
         with write_probe_file(output) as mark:
             # Another disk at the same path.
             (tmp_path / "math" / mark[1].rpartition("/")[2]).write_text("another")
-            assert "is another folder there" in probe_function()((), (), [mark], False)[2]["--output"]
+            assert "is another folder there" in probe_node((), (), [mark], False)[2]["--output"]
         assert list((tmp_path / "math").iterdir()) == []
 
 
@@ -72,7 +72,7 @@ def test_a_folder_that_each_node_may_have_for_itself(tmp_path: Path) -> None:
 
 def test_a_store_whose_package_a_node_lacks() -> None:
     mark = ("--output", "nosuch://data/math/.seen", "a", True)
-    wrong = probe_function()((), (), [mark], False)[2]["--output"]
+    wrong = probe_node((), (), [mark], False)[2]["--output"]
     assert wrong.startswith("nosuch://data/math cannot be seen there (Unsupported filesystem: 'nosuch')")
 
 
@@ -101,7 +101,7 @@ def test_a_place_that_the_search_itself_cannot_write(tmp_path: Path) -> None:
 
 
 def test_versions_and_code_of_this_process() -> None:
-    versions, sources, _, _ = probe_function()(("torch", "no-such-package"), ("search", "no_such_package"), [], False)
+    versions, sources, _, _ = probe_node(("torch", "no-such-package"), ("search", "no_such_package"), [], False)
     assert versions["Python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert versions["torch"] is not None
     assert "+" not in versions["torch"]
@@ -111,19 +111,19 @@ def test_versions_and_code_of_this_process() -> None:
 
 
 def test_the_gpus_of_a_node_are_those_that_torch_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert probe_function()((), (), [], False)[3] is None
+    assert probe_node((), (), [], False)[3] is None
     monkeypatch.setattr("torch.cuda", mock.Mock(**{"is_available.return_value": False}))
-    assert probe_function()((), (), [], True)[3] == []
+    assert probe_node((), (), [], True)[3] == []
     l4 = mock.Mock(total_memory=23_600_000_000)
     l4.name = "NVIDIA L4"
     cuda = {"is_available.return_value": True, "device_count.return_value": 2, "get_device_properties.return_value": l4}
     monkeypatch.setattr("torch.cuda", mock.Mock(**cuda))
-    assert probe_function()((), (), [], True)[3] == [("NVIDIA L4", 23.6e9)] * 2
+    assert probe_node((), (), [], True)[3] == [("NVIDIA L4", 23.6e9)] * 2
 
 
 @pytest.mark.faults
 def test_a_node_without_this_project_can_report(tmp_path: Path) -> None:
-    (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(probe_function()))
+    (tmp_path / "look.pickle").write_bytes(cloudpickle.dumps(probe_node))
     command = [sys.executable, "-c", BARE, str(tmp_path / "look.pickle")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

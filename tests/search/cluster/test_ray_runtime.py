@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from search.cluster.ray_runtime import join_or_start_ray, ray_folder
 from tests import DEADLINE_S, ROOT
 
 pytestmark = pytest.mark.faults
@@ -16,8 +18,9 @@ pytestmark = pytest.mark.faults
 SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
-from search.cluster.ray_runtime import join_or_start_ray, set_environment
-set_environment()
+from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import set_ray_environment
+set_ray_environment()
 import psutil
 with join_or_start_ray(Path(sys.argv[1])):
     processes = psutil.Process().children(recursive=True)
@@ -38,6 +41,18 @@ with join_or_start_ray(Path(sys.argv[1])):
 gone, left = psutil.wait_procs(processes, timeout=60)
 print("left", len(left), "of", len(processes))
 """
+
+
+def test_a_machine_too_busy_for_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    late = Exception("The current node timed out during startup. This could happen because")
+    with (
+        mock.patch("ray.init", side_effect=late),
+        pytest.raises(TimeoutError, match="this machine is too busy"),
+        join_or_start_ray(tmp_path),
+    ):
+        pass
+    assert not ray_folder(tmp_path).exists()
 
 
 @pytest.fixture

@@ -127,8 +127,9 @@ def test_a_claim_is_what_a_slot_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from search.cluster.ray_runtime import join_or_start_ray, set_environment
-set_environment()
+from search.cluster.ray_runtime import join_or_start_ray
+from search.environment import set_ray_environment
+set_ray_environment()
 import ray
 from search.scheduling.capacity import SlotCapacity, SlotResources
 

@@ -1,0 +1,75 @@
+"""The environment variables that a search reads, and those that it sets for Ray and MLflow where nobody has.
+
+trainables/storage/cache.py reads that of the cache, trainables/finetune.py those of torchrun.
+"""
+
+import os
+
+_MLFLOW = {
+    # MLflow's own retries would hold up the queue for minutes without saying so, and make a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # With a server, MLflow prints the address of each run that ends, into the live table.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def ray_address() -> str | None:
+    """The cluster that the search joins; None: it starts a Ray of its own."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
+def mlflow_address() -> str | None:
+    """Where MLflow records, for a space that does not say."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def set_mlflow_address(uri: str) -> None:
+    os.environ.setdefault("MLFLOW_TRACKING_URI", uri)
+
+
+def set_mlflow_environment() -> None:
+    """To be called before MLflow is imported."""
+    _set(_MLFLOW)
+
+
+def set_ray_environment() -> None:
+    """To be called before Ray is imported."""
+    _set(ray_environment())
+
+
+def set_pending_slots(slots: int) -> None:
+    """All slots start at the same time; by default a searcher's trials would wait for one another."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+
+
+def ray_environment() -> dict[str, str]:
+    alone = {
+        # Not a cluster, in spite of the name: its servers listen on loopback only, as they do on a Mac.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # By default 15: any other process that computes would starve the workers.
+        "RAY_worker_niceness": "0",
+    }
+    return {
+        **({} if ray_address() else alone),
+        # The study, MLflow and the report hold what Tune's own loggers would write for each trial.
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # The old output engine is silent at verbosity 0; the new one prints a banner.
+        "RAY_AIR_NEW_OUTPUT": "0",
+        # What Ray itself says of a node that is lost goes to the same lines as the search's.
+        "RAY_COLOR_PREFIX": "0",
+        # Ray warns of more starting processes than cores; a slot has six, most of them idle ever after.
+        "RAY_worker_maximum_startup_concurrency": "8",
+        # search/interruption.py listens.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        # Tune would start a trial again by itself whose node the cluster took away; the Tune adapter does.
+        "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
+    }
+
+
+def _set(variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
