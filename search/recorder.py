@@ -30,7 +30,7 @@ from search.studies.pruners import PLATEAU
 from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking.delivery import Delivery
 from trainables.config.model_names import slug
-from trainables.errors import mask_secrets
+from trainables.errors import mask_secrets, one_line
 
 
 class Recorder:
@@ -105,6 +105,10 @@ class Recorder:
                 files=[self._place(file) for file in files],
             )
         )
+
+    def search_failed(self, reason: str) -> None:
+        """An error has ended the search."""
+        self._write(SearchEnded(status="FAILED", description=mask_secrets(one_line(reason))))
 
     def register(self, name: str, study: TrialStudy, number: int, folder: Path, tags: Mapping[str, str]) -> None:
         """Registers the model that a study's trial has left in `folder`, which must stay until MLflow has taken it."""

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,7 @@ def run_session(
     """
     space = space_file.config
     output = where.folder
-    console = Console()
+    console = Console(markup=False, highlight=False)
     with Interruption() as interruption:
         database = _connect_database(space_file, output)
         try:
@@ -115,8 +115,8 @@ def run_session(
     if outcome.interrupted:
         print(interruption.last_words, file=sys.stderr)
         return EXIT_CODE
-    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in outcome.files)})", highlight=False, soft_wrap=True)
-    console.print(f"all trials: {_ui_command(outcome.tracking_uri)}", highlight=False, soft_wrap=True)
+    console.print(f"\nresults: {where}/ ({', '.join(f.name for f in outcome.files)})", soft_wrap=True)
+    console.print(f"all trials: {_ui_command(outcome.tracking_uri)}", soft_wrap=True)
     return 1 if any(result.searched.best() is None for result in outcome.results) else 0
 
 
@@ -184,12 +184,13 @@ def _search(
     studies = [study for result in results for study in result.studies]
     planned = {study.name: study.planned for study in studies}
     delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
-    with ProgressConsole(console, planned) as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(ProgressConsole(console, planned))
         interruption.tell = progress.note
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.state.follow)
             progress.state.begun(planned)
-        record = Recorder(progress, delivery, output / EVENTS)
+        record = stack.enter_context(_recording(progress, delivery, output / EVENTS))
         record.search_started(space, planned, resume_command)
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
@@ -202,8 +203,8 @@ def _search(
                 while not preparation.ready(timeout=1.0) and not interruption.asked:
                     pass
             trained = _train(results, space, allotments, slot_config, full_tokens, where, record, interruption)
-    if trained.error is not None:
-        raise trained.error
+        if trained.error is not None:
+            raise trained.error
     interrupted = not all(study.ended for study in studies)
     timing = {
         "wall_s": time.perf_counter() - began,
@@ -222,6 +223,20 @@ def _search(
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
     return _Outcome(results, summary, files, unregistered, interrupted, delivery.tracking_uri)
+
+
+@contextmanager
+def _recording(progress: ProgressConsole, delivery: Delivery, events: Path) -> Iterator[Recorder]:
+    """The record of a search, which an error ends as well."""
+    record = Recorder(progress, delivery, events)
+    try:
+        yield record
+    except Exception as error:
+        # A disk that is full cannot take this either.
+        with suppress(OSError):
+            record.search_failed(str(error))
+        delivery.close(_HURRIED_FLUSH_TIMEOUT)
+        raise
 
 
 def _write_space(space_file: ConfigFile[Space], output: Path) -> None:
@@ -351,7 +366,7 @@ def _print_outcome(outcome: _Outcome, console: Console, space: Space) -> None:
     lines = [f"{result.model}: {describe_result(result, space)}" for result in results]
     lines += [f"{result.model}: {describe_costs(outcome.summary['models'][result.model])}" for result in results]
     for line in (*lines, *outcome.unregistered):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:

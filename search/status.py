@@ -41,7 +41,7 @@ def _told(text: str, watch: bool) -> int:
 
 
 def _show(search: "Followed", watch: bool) -> int:
-    console = Console()
+    console = Console(markup=False, highlight=False)
     search.read()
     if watch and search.runs and console.is_terminal:
         with Live(get_renderable=search.view, console=console, refresh_per_second=2):
@@ -50,7 +50,7 @@ def _show(search: "Followed", watch: bool) -> int:
                 search.read()
     else:
         console.print(search.view())
-    console.print(search.words, highlight=False, soft_wrap=True)
+    console.print(search.words, soft_wrap=True)
     return 0
 
 
@@ -80,7 +80,7 @@ class Followed:
         self._folder, self._events = folder, Events(folder / EVENTS)
         self._state = SearchProgress({}, lambda: self._now)
         self._now = 0.0
-        self._ended: str | None = None
+        self._ended: SearchEnded | None = None
         self._resume_command = ""
 
     def read(self) -> None:
@@ -102,7 +102,7 @@ class Followed:
         if isinstance(event, SearchStarted):
             self._ended, self._resume_command = None, event.resume_command
         elif isinstance(event, SearchEnded):
-            self._ended = event.status
+            self._ended = event
 
     def view(self) -> ProgressTable:
         return ProgressTable(self._state)
@@ -112,9 +112,15 @@ class Followed:
         """Whether it runs, and if not, why."""
         if self.runs:
             return "running"
-        if self._ended == "FINISHED":
-            return f"finished; see {mask_secrets(self._named).rstrip('/')}/{REPORT}"
-        how = "interrupted" if self._ended is not None else "not running: it was killed, or its machine was lost"
+        match self._ended:
+            case SearchEnded(status="FINISHED"):
+                return f"finished; see {mask_secrets(self._named).rstrip('/')}/{REPORT}"
+            case SearchEnded(status="FAILED"):
+                how = f"failed: {self._ended.description}"
+            case SearchEnded():
+                how = "interrupted"
+            case None:
+                how = "not running: it was killed, or its machine was lost"
         return f"{how}; go on with: {self._resume_command}"
 
 

@@ -137,7 +137,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     if settings.batch_size % (settings.accumulation * ranks):
         allowed = f"a multiple of training.accumulation ({settings.accumulation}) * {ranks} processes"
         raise recipe.error("training.batch_size", settings.batch_size, allowed)
-    console = Console(quiet=parallel.rank() > 0, highlight=False, soft_wrap=True)
+    console = Console(quiet=parallel.rank() > 0, markup=False, highlight=False, soft_wrap=True)
     try:
         prepared = _prepared(config, console, device)
         check_evaluations(settings.evaluations_per_epoch, prepared.train_rows, settings.batch_size, prepared.model)

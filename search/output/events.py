@@ -135,9 +135,9 @@ class ModelRegistered(TrialEvent):
 @dataclass(frozen=True, kw_only=True)
 class SearchEnded(Event):
     """Attributes:
-    status: FINISHED or KILLED.
+    status: FINISHED, KILLED (interrupted) or FAILED.
     parameters, metrics, tags: what came of it.
-    description: the same in markdown.
+    description: the same in markdown; of one that failed, why.
     files: in the output folder.
     """
 

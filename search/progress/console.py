@@ -11,7 +11,7 @@ from rich.text import Text
 
 from search.output.events import Evaluation, Event, TrialEnded, TrialStarted
 from search.progress.state import RunningTrial, SearchProgress
-from search.progress.table import ProgressTable, duration_text, loss_text
+from search.progress.table import ProgressTable, duration_text, loss_text, standing_text
 from search.studies.study import describe_reason
 
 # Seconds between two plain lines about one trial.
@@ -79,17 +79,17 @@ class ProgressConsole:
         return self._clock() - self._told[trial.study, trial.number] >= _LINE_INTERVAL
 
     def _evaluation(self, trial: RunningTrial) -> str:
-        best = self.state.studies[trial.study].best
+        standing = standing_text(self.state.studies[trial.study])
         return (
             f"{trial.tokens:,}/{trial.full_tokens:,} tokens, "
-            f"high-entropy loss {loss_text(trial.losses[-1])} (best {loss_text(best)})"
+            f"high-entropy loss {loss_text(trial.losses[-1])} ({standing})"
         )
 
     def _end(self, event: TrialEnded) -> str:
         study = self.state.studies[event.study]
         why = describe_reason(event.reason) if event.reason else ""
         why = f" ({why}: {event.detail})" if event.detail else f" ({why})" if why else ""
-        loss = f"high-entropy loss {loss_text(event.objective)} (best {loss_text(study.best)})"
+        loss = f"high-entropy loss {loss_text(event.objective)} ({standing_text(study)})"
         return (
             f"{event.state}{why}, {loss}; "
             f"{study.ended} of {study.planned} trials, time left {duration_text(self.state.time_left())}"

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from search.arms import curriculum_name, curriculum_strengths
+from search.arms import BASELINE, curriculum_name, curriculum_strengths
 from search.output.events import Evaluation, Event, SearchStarted, TrialEnded, TrialEvent, TrialStarted
+from search.studies.pruners import PLATEAU
 
 
 @dataclass
@@ -22,6 +23,7 @@ class RunningTrial:
 
     study: str
     number: int
+    arm: str
     curriculum: str
     full_tokens: int
     tokens: int
@@ -39,12 +41,15 @@ class StudyProgress:
     Attributes:
         planned: how many it will have.
         states: how many have ended, by state: complete, pruned, failed.
-        best: the lowest objective of a complete trial, in nats.
+        objectives: of the trials whose objective is known, by arm and number, in nats: those that ran to their end, and
+        those that stopped because their best evaluation lay behind them.
+    confirms: whether its trials repeat a few settings with other seeds.
     """
 
     planned: int
     states: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
-    best: float | None = None
+    objectives: dict[str, dict[int, float]] = field(default_factory=dict)
+    confirms: bool = False
     # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
     tokens: list[int] = field(default_factory=list)
     seconds_measured: float = 0.0
@@ -53,6 +58,12 @@ class StudyProgress:
     @property
     def ended(self) -> int:
         return sum(self.states.values())
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The least objective, in nats, and its trial; no dropout apart."""
+        known = ((v, n) for arm, values in self.objectives.items() if arm != BASELINE for n, v in values.items())
+        return min(known, default=None)
 
     @property
     def trial_seconds(self) -> float | None:
@@ -113,12 +124,13 @@ class SearchProgress:
         return self._running.get(key)
 
     def _started(self, event: TrialStarted) -> None:
-        self.studies[event.study].planned = event.planned
+        study = self.studies[event.study]
+        study.planned, study.confirms = event.planned, event.stage == "confirmation"
         name, strengths = curriculum_name(event.arm, event.parameters), curriculum_strengths(event.parameters)
         if event.study != self._study and not self._running:
             self._study, self._most_running = event.study, 1
             self._busy_s, self._busy_since = 0.0, math.inf
-        trial = RunningTrial(event.study, event.trial, name, event.full_tokens, event.tokens, strengths)
+        trial = RunningTrial(event.study, event.trial, event.arm, name, event.full_tokens, event.tokens, strengths)
         self._running[event.study, event.trial] = trial
         self._most_running = max(self._most_running, len(self._running))
 
@@ -141,8 +153,8 @@ class SearchProgress:
             study.tokens.append(trial.tokens)
             study.seconds_measured += event.time - trial.first[0]
             study.tokens_measured += trial.tokens - trial.first[1]
-        if event.state == "complete" and objective is not None:
-            study.best = min(objective, study.best if study.best is not None else objective)
+        if objective is not None and (event.state == "complete" or event.reason == PLATEAU):
+            study.objectives.setdefault(trial.arm, {})[trial.number] = objective
 
     def time_left(self) -> float | None:
         """Seconds that the trials still to run will take, going by the ended ones; None before the first."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.arms import BASELINE
 from search.progress.state import SearchProgress, StudyProgress
 
 # Characters of a curve.
@@ -67,8 +69,18 @@ class ProgressTable:
 
 def _tally(name: str, study: StudyProgress) -> Text:
     states = ", ".join(f"{count} {state}" for state, count in study.states.items() if count) or "none yet"
-    text = f"{name}: {study.ended} of {study.planned} trials ({states}), best {loss_text(study.best)}"
+    text = f"{name}: {study.ended} of {study.planned} trials ({states}), {standing_text(study)}"
     return Text(text, overflow="ellipsis", no_wrap=True)
+
+
+def standing_text(study: StudyProgress) -> str:
+    """What leads, as the search itself ranks its trials, beside no dropout; in a confirmation the mean of each arm."""
+    if study.confirms:
+        means = [f"{arm} {loss_text(fmean(values.values()))}" for arm, values in study.objectives.items()]
+        return f"means: {', '.join(means) or '-'}"
+    best = f"best {loss_text(study.best[0])} (trial {study.best[1]})" if study.best else "best -"
+    baseline = study.objectives.get(BASELINE)
+    return f"{best}, no dropout {loss_text(min(baseline.values()))}" if baseline else best
 
 
 def loss_text(value: float | None) -> str:

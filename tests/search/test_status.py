@@ -32,7 +32,8 @@ ENDED_UNBEGUN = {
     "reason": "",
     "objective": None,
 }
-RESUME = "python -m search.run mine.yaml --resume"
+# Its brackets are no markup.
+RESUME = "python -m search.run mine.yaml --set 'models=[builtin/nano]' --resume"
 
 
 class Written:
@@ -94,6 +95,10 @@ def test_a_search_that_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFi
     one_ended_and_one_running(begun(events))
     events.write(SearchEnded(status="KILLED"))
     assert f"interrupted; go on with: {RESUME}\n" in told_of(tmp_path, capsys)
+    begun(events, resumed=True)
+    events.write(SearchEnded(status="FAILED", description="budget.tokens: given 10; allowed: at least 4,000"))
+    failed = f"failed: budget.tokens: given 10; allowed: at least 4,000; go on with: {RESUME}\n"
+    assert failed in told_of(tmp_path, capsys)
     told = begun(events, resumed=True)
     for trial in (1, 2, 3):
         told.started(trial, 4, CURRICULUM)

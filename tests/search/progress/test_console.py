@@ -25,13 +25,19 @@ class Told:
     """Tells `tell` of one study's trials, as events at the times of the clock."""
 
     def __init__(
-        self, tell: Callable[[Event], object], clock: Clock | None = None, study: str = "m", full_tokens: int = 100
+        self,
+        tell: Callable[[Event], object],
+        clock: Clock | None = None,
+        study: str = "m",
+        full_tokens: int = 100,
+        stage: str = "search",
     ) -> None:
         self._tell, self._clock, self._study, self._full = tell, clock or Clock(), study, full_tokens
+        self._stage = stage
 
     @property
     def _of(self) -> dict[str, Any]:
-        return {"time": self._clock.now, "study": self._study}
+        return {"time": self._clock.now, "study": self._study, "stage": self._stage}
 
     def started(
         self, trial: int, planned: int, curriculum: dict[str, Any] | None = None, arm: str = "entrodrop"
@@ -99,14 +105,40 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
     assert text.getvalue().endswith("m trial 0 linear: started\n")
 
 
-def test_only_a_complete_trial_sets_the_best() -> None:
+def test_the_best_is_the_one_that_the_search_ranks_first_and_stands_beside_no_dropout() -> None:
     text, clock = StringIO(), Clock()
-    with ProgressConsole(Console(file=text, width=80), {"m": 3}, clock) as progress:
-        for trial, state, loss in ((0, "pruned", 5.0), (1, "complete", 6.0), (2, "complete", 6.5)):
-            Told(progress.happened, clock).started(trial, 3)
-            Told(progress.happened, clock).ended(trial, state, None, loss)
-    ends = [line for line in text.getvalue().splitlines() if "started" not in line]
-    assert [line.partition("(best ")[2][:6] for line in ends] == ["-); 1 ", "6.0000", "6.0000"]
+    ends = (
+        (0, "none", "complete", None, 5.9),
+        (1, "entrodrop", "pruned", "losing", 5.0),
+        (2, "entrodrop", "complete", None, 6.0),
+        # Its best evaluation lay behind it.
+        (3, "entrodrop", "pruned", "plateau", 5.8),
+        (4, "entrodrop", "complete", None, 6.5),
+    )
+    with ProgressConsole(Console(file=text, width=80), {"m": 5}, clock) as progress:
+        told = Told(progress.happened, clock)
+        for trial, arm, state, reason, loss in ends:
+            told.started(trial, 5, arm=arm)
+            told.ended(trial, state, reason, loss)
+    lines = [line for line in text.getvalue().splitlines() if "started" not in line]
+    standings = [line.partition("high-entropy loss ")[2].partition("; ")[0].partition(" ")[2] for line in lines]
+    assert standings == [
+        "(best -, no dropout 5.9000)",
+        "(best -, no dropout 5.9000)",
+        "(best 6.0000 (trial 2), no dropout 5.9000)",
+        "(best 5.8000 (trial 3), no dropout 5.9000)",
+        "(best 5.8000 (trial 3), no dropout 5.9000)",
+    ]
+
+
+def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
+    text, clock = StringIO(), Clock()
+    with ProgressConsole(Console(file=text, width=80), {"m/confirmation": 4}, clock) as progress:
+        told = Told(progress.happened, clock, study="m/confirmation", stage="confirmation")
+        for trial, (arm, loss) in enumerate((("none", 6.0), ("entrodrop", 5.0), ("none", 5.5), ("entrodrop", 5.6))):
+            told.started(trial, 4, arm=arm)
+            told.ended(trial, "complete", None, loss)
+    assert "(means: none 5.7500, entrodrop 5.3000); 4 of 4 trials" in text.getvalue()
 
 
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
@@ -203,7 +235,7 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
         state.follow(event)
     state.begun({"m": 4})
     study = state.studies["m"]
-    assert (study.ended, study.planned, study.best, state.running) == (2, 4, 4.0, [])
+    assert (study.ended, study.planned, study.best, state.running) == (2, 4, (4.0, 1), [])
     # 1,000 tokens took 20 s; two trials are left.
     assert state.time_left() == 40.0
     # A driver that was killed had told the end of trial 1, but not the study.
