@@ -154,7 +154,9 @@ class Recorder:
         self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str = ""
     ) -> None:
         losses = study.losses(candidate.number)
-        final = {"best_high_entropy_loss": min(losses), "final_high_entropy_loss": losses[-1]} if losses else {}
+        final = {"best_high_entropy_loss": min(losses)} if losses else {}
+        if state == TrialState.COMPLETE:
+            final["final_high_entropy_loss"] = losses[-1]
         objective = study.value(candidate.number) if losses else None
         # What a trial had until it was stopped because it would not win cannot be compared with the end of another.
         if objective is not None and (state == TrialState.COMPLETE or reason == PLATEAU):

@@ -207,7 +207,7 @@ def _search(
             raise trained.error
     interrupted = not all(study.ended for study in studies)
     timing = {
-        "wall_s": time.perf_counter() - began,
+        "wall_s": progress.state.earlier_s + time.perf_counter() - began,
         "prepare_s": watch.prepare_s,
         "slot_start_s": median(trained.slot_start_s),
         "trial_overhead_s": median(trained.overhead_s),

@@ -86,6 +86,9 @@ class SearchProgress:
         self._over: set[tuple[str, int]] = set()
         # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
         self._study, self._most_running = "", 1
+        # Seconds of the search's earlier parts, and of this one its first and last event.
+        self.earlier_s = 0.0
+        self._part = (math.nan, math.nan)
         # Seconds that the slots have worked, and since when.
         self._busy_s, self._busy_since = 0.0, math.inf
 
@@ -109,6 +112,9 @@ class SearchProgress:
         """Takes in an event, which may be from an earlier part of the search. Returns the trial that it is about."""
         if isinstance(event, SearchStarted):
             self.begun(event.planned)
+            self.earlier_s += self._part_s
+            self._part = (event.time, event.time)
+        self._part = (self._part[0], event.time)
         if not isinstance(event, TrialEvent):
             return None
         key = event.study, event.trial
@@ -155,6 +161,11 @@ class SearchProgress:
             study.tokens_measured += trial.tokens - trial.first[1]
         if objective is not None and (event.state == "complete" or event.reason == PLATEAU):
             study.objectives.setdefault(trial.arm, {})[trial.number] = objective
+
+    @property
+    def _part_s(self) -> float:
+        began, last = self._part
+        return last - began if math.isfinite(began) else 0.0
 
     def time_left(self) -> float | None:
         """Seconds that the trials still to run will take, going by the ended ones; None before the first."""

@@ -10,12 +10,13 @@ from search.studies.study import STATES, TrialStudy, device_s_of, reason_of
 
 
 def sum_costs(study: TrialStudy) -> dict[str, Any]:
-    """The runs of a study that have ended, their tokens, and their device seconds; None if those were not measured."""
-    ended = study.trials(*STATES)
-    measured = [device_s for t in ended if (device_s := device_s_of(t)) is not None]
+    """The runs of a study, also those that an interruption has left, their tokens, and their device seconds; None if
+    those were not measured."""
+    runs = study.trials(*STATES, TrialState.RUNNING)
+    measured = [device_s for t in runs if (device_s := device_s_of(t)) is not None]
     return {
-        "runs": len(ended),
-        "tokens": sum(study.tokens(t.number) for t in ended),
+        "runs": len(runs),
+        "tokens": sum(study.tokens(t.number) for t in runs),
         "device_s": sum(measured) if measured else None,
     }
 

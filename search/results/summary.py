@@ -79,18 +79,24 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
             "params": study.parameters(trial),
             "high_entropy_loss": study.values(trial)[0],
             "best_high_entropy_loss": min(losses),
-            "final_high_entropy_loss": losses[-1],
+            # One that was stopped early has no last epoch.
+            "final_high_entropy_loss": losses[-1] if trial.state == TrialState.COMPLETE else None,
             "mlflow_run_id": run_id(study.name, trial.number),
         }
 
     pruned, failed = study.trials(TrialState.PRUNED), study.trials(TrialState.FAIL)
-    complete = study.trials(TrialState.COMPLETE)
+    complete, running = study.trials(TrialState.COMPLETE), study.trials(TrialState.RUNNING)
     cost, saving = sum_costs(study), sum_savings(study)
     stopping = space.early_stopping
     summary = {
         "baseline": describe(study.baseline()),
         "best": describe(study.best()),
-        "trials": {"complete": len(complete), "pruned": len(pruned), "failed": len(failed)},
+        "trials": {
+            "complete": len(complete),
+            "pruned": len(pruned),
+            "failed": len(failed),
+            "running": len(running),
+        },
         "stopped": dict(Counter(reason_of(t) for t in pruned)),
         "failures": {str(t.number): reason_of(t) for t in failed},
         "audit": audit_stopping(study, stopping.first_rung, stopping.reduction_factor),

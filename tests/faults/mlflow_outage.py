@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mlflow import MlflowClient
+from optuna.trial import TrialState
 
 from tests.scripts import parse, parser_of, write_results
 from tests.searches import SPACE, Searches
@@ -87,7 +88,9 @@ def compared(searches: Searches, output: str, database: Path) -> tuple[int, int]
         wanted |= Counter({(trial.number, "high_entropy_loss", tokens, loss): 1 for tokens, loss in losses})
         best, final = min(trial.intermediate_values.values()), trial.intermediate_values[max(trial.intermediate_values)]
         for name, value in zip(LAST_VALUES, (best, final, best), strict=True):
-            wanted[trial.number, name, 0, value] += 1
+            # One that was stopped early has no last epoch.
+            if name != "final_high_entropy_loss" or trial.state == TrialState.COMPLETE:
+                wanted[trial.number, name, 0, value] += 1
     found: Counter[tuple[int, str, int, float]] = Counter()
     for number, run_id in enumerate(run_ids):
         if run_id is not None:

@@ -49,7 +49,7 @@ def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) ->
     assert best["high_entropy_loss"] == min(min(t.intermediate_values.values()) for t in known)
     assert best["params"]["curriculum"]["shape"] == study.trials[best["trial"]].params["curriculum.shape"]
     assert sum(model["trials"].values()) == 6
-    assert set(model["trials"]) == {"complete", "pruned", "failed"}
+    assert set(model["trials"]) == {"complete", "pruned", "failed", "running"}
     trained = sum(max(t.intermediate_values) for t in study.trials)
     full = max(study.trials[0].intermediate_values)
     assert model["tokens"] == {"trained": trained, "saved": 6 * full - trained}

@@ -236,6 +236,9 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
     state.begun({"m": 4})
     study = state.studies["m"]
     assert (study.ended, study.planned, study.best, state.running) == (2, 4, (4.0, 1), [])
+    state.follow(SearchStarted(time=1000.0, planned={"m": 4}, resume_command=""))
+    # Not the time between the two parts.
+    assert state.earlier_s == 40.0
     # 1,000 tokens took 20 s; two trials are left.
     assert state.time_left() == 40.0
     # A driver that was killed had told the end of trial 1, but not the study.

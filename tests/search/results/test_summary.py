@@ -104,8 +104,8 @@ def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> No
     failed, running = entry["trials_table"]
     assert (failed["state"], failed["reason"], failed["tokens"], failed["objective"]) == ("failed", "nan", 100, None)
     assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
-    assert entry["tokens"]["trained"] == 100
-    assert describe_costs(entry).startswith("100 tokens")
+    assert entry["tokens"]["trained"] == 200
+    assert describe_costs(entry).startswith("200 tokens in 2 trials")
     assert describe_result(ModelResult(study, None), asked).endswith("failed: the loss is not finite (1)")
 
 
