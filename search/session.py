@@ -138,7 +138,7 @@ def _connect_database(space_file: ConfigFile[Space], output: Path) -> StudyStora
         return None
     try:
         database = connect_database(url, space.name)
-        taken = database.holds_the_search and not (output / RESOLVED).exists()
+        taken = bool(database.names) and not (output / RESOLVED).exists()
     except (DatabaseError, *DATABASE_ERRORS) as error:
         raise space_file.error(
             "study.storage", f"{shown(url)} cannot be opened ({describe_error(error)}); name a database that can"

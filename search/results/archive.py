@@ -59,11 +59,11 @@ def _connect_database(folder: Path, url: str, search: str) -> StudyStorage:
             "without one here, and set it outside (PostgreSQL reads PGUSER and PGPASSWORD)"
         )
     database = connect_database(url, search)
-    if not database.holds_the_search:
+    if not database.names:
         raise ConfigError(
             f"DIR: {url} does not hold the search of {folder}; name the output folder of one that it holds"
         )
-    return database
+    return database.copy_to_memory()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,9 +31,16 @@ class StudyStorage:
     prefix: str = ""
 
     @property
-    def holds_the_search(self) -> bool:
-        """Whether a search of this prefix has begun there."""
-        return any(name.startswith(self.prefix) for name in optuna.get_all_study_names(self.storage))
+    def names(self) -> list[str]:
+        """The studies of the search there; none if it has not begun."""
+        return [name for name in optuna.get_all_study_names(self.storage) if name.startswith(self.prefix)]
+
+    def copy_to_memory(self) -> "StudyStorage":
+        """For a reader: to open a study is to write to it."""
+        memory = InMemoryStorage()
+        for name in self.names:
+            optuna.copy_study(from_study_name=name, from_storage=self.storage, to_storage=memory)
+        return StudyStorage(memory, self.prefix)
 
 
 class JournalError(ValueError):

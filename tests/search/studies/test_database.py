@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, event
 
 from search.interruption import Interruption
-from search.results.model_result import ModelResult
+from search.results.model_result import ModelResult, open_results
 from search.scheduling.trial_loop import TrialLoop
 from search.session import _connect_database
 from search.space import load, to_store
@@ -61,13 +61,25 @@ def test_a_search_is_the_same_as_in_a_journal(tmp_path: Path) -> None:
 
 
 def test_searches_share_a_database_under_their_names(tmp_path: Path) -> None:
-    assert not database(tmp_path).holds_the_search
+    assert database(tmp_path).names == []
     SearchStudy(database(tmp_path), MODEL, space()).ask()
-    assert database(tmp_path).holds_the_search
+    assert database(tmp_path).names == ["fed/builtin/nano"]
     # A name is not the beginning of another.
-    assert not database(tmp_path, "fe").holds_the_search
+    assert database(tmp_path, "fe").names == []
     other = SearchStudy(database(tmp_path, "fe"), MODEL, space())
     assert other.trials(*TrialState) == []
+
+
+def test_a_reader_has_a_copy_and_changes_nothing(tmp_path: Path) -> None:
+    asked = space(budget={"trials": 3, "epochs": 8}, confirmation={"best": 1, "seeds": 2})
+    searched = SearchStudy(database(tmp_path), MODEL, asked)
+    for number in range(2):
+        assert searched.ask() is not None
+        searched.report(number, {"tokens": 100, "high_entropy_loss": 5.0 + number})
+    before = (tmp_path / "studies.db").read_bytes()
+    (copy,) = open_results(database(tmp_path).copy_to_memory(), {MODEL: asked})
+    assert trials(copy) == trials(ModelResult(searched, None))
+    assert (tmp_path / "studies.db").read_bytes() == before
 
 
 _WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values")
