@@ -346,6 +346,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[Space]:
     return loader.load(path, overrides, Space)
 
 
+def load_stored(path: Path) -> Space:
+    """The space that a search has stored, also on a machine that does not have its models.
+
+    Raises:
+        ConfigError: damaged.
+    """
+    return loader.load(path, (), Space, models_are_here=False).config
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
     return Space.model_json_schema()

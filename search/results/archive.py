@@ -13,7 +13,7 @@ from search.output.events import Evaluations, Events
 from search.output.folder import EVENTS, JOURNAL, RESOLVED, SUMMARY, check_search_folder
 from search.results.model_result import ModelResult, open_results
 from search.results.summary import summarize
-from search.space import Space, load
+from search.space import Space, load_stored
 from search.studies.storage import (
     DATABASE_ERRORS,
     DatabaseError,
@@ -74,7 +74,7 @@ def load_search(folder: Path) -> Iterator[LoadedSearch]:
         ConfigError: there is none, or it is damaged.
     """
     check_search_folder(folder, RESOLVED, EVENTS)
-    space = load(folder / RESOLVED, []).config
+    space = load_stored(folder / RESOLVED)
     if space.study.storage is None:
         check_search_folder(folder, JOURNAL)
     evaluations = Evaluations(Events(folder / EVENTS))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.space import Space, fewest_documents, json_schema, load, masked_text
+from search.space import Space, fewest_documents, json_schema, load, load_stored, masked_text
 from tests import ROOT
 from tests.configs import FILES, MINIMAL, failure, tells
 from trainables.config.fields import FloatRange
@@ -376,3 +376,16 @@ def test_the_text_that_is_kept_has_no_password(uri: str, write: Any) -> None:
     kept = masked_text(text, "otherwise")
     assert "hunter2" not in kept
     assert ("# mine" in kept) is ("@db/a" in uri)
+
+
+def test_a_stored_space_is_read_where_its_models_are_not(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    path = tmp_path / "resolved.yaml"
+    path.write_text(
+        "models: [./tiny]\ndata: {source: builtin, task: word_problems, train: 4, validation: 4, test: 6}\n"
+    )
+    assert load(path).config == load_stored(path)
+    (tmp_path / "tiny").rmdir()
+    with pytest.raises(ConfigError, match="which does not exist"):
+        load(path)
+    assert load_stored(path).models == [str(tmp_path / "tiny")]

@@ -39,10 +39,15 @@ class ConfigFile(Generic[Model]):
         return _error(self.path, self.origins, [Problem(place, words, allowed, nearest)])
 
 
-def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> ConfigFile[Model]:
+def load(
+    path: str | Path, overrides: Sequence[str], schema: type[Model], models_are_here: bool = True
+) -> ConfigFile[Model]:
     """The configuration in the file `path`, after `overrides` such as "budget.trials=4" or "models.0=builtin/nano".
 
     Without a name in the file, the stem of the file's name is the name.
+
+    Args:
+        models_are_here: whether the folders of its models must exist.
 
     Raises:
         ConfigError: anything that the author of the file or of the overrides can mend.
@@ -62,7 +67,9 @@ def load(path: str | Path, overrides: Sequence[str], schema: type[Model]) -> Con
         _apply(override, tree, origins)
     tree.setdefault("name", re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9_]", "_", path.stem)[:100])
     try:
-        config = schema.model_validate(tree, context={"folder": path.parent.absolute()})
+        config = schema.model_validate(
+            tree, context={"folder": path.parent.absolute(), "models_are_here": models_are_here}
+        )
     except ValidationError as error:
         raise _error(path, origins, [one["ctx"]["problem"] for one in error.errors(include_url=False)]) from None
     return ConfigFile(path, config, text, origins)
