@@ -48,6 +48,8 @@ class Run:
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
         self._steps, self._tokens = 0, 0
+        # Since the last evaluation, also before an interruption.
+        self._seconds = 0.0
         # This rank's summed loss, labels and dropped tokens since the last evaluation.
         self._sums = torch.zeros(3, dtype=torch.float64, device=warm.device)
         self._parameters = {name: p for name, p in warm.model.named_parameters() if p.requires_grad}
@@ -97,12 +99,15 @@ class Run:
         Raises:
             NonFiniteLossError: a training or validation loss is NaN or infinite; the same on every rank.
         """
-        began, tokens_before = time.perf_counter(), self._tokens
-        with self._noise:
-            for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
-                self._refresh()
-                self._sums += self._optimizer_step()
-                stepped()
+        began = time.perf_counter() - self._seconds
+        try:
+            with self._noise:
+                for _ in range(self._steps, self._step_of_evaluation(len(self.history) + 1)):
+                    self._refresh()
+                    self._sums += self._optimizer_step()
+                    stepped()
+        finally:
+            self._seconds = time.perf_counter() - began
         losses = self._evaluate()
         loss_sum, labels, dropped = parallel.sum_over_ranks(self._sums).tolist()
         self._sums.zero_()
@@ -116,12 +121,13 @@ class Run:
                 "train_loss": train_loss,
                 "mask_rate": dropped / max(seen, 1),
                 "curriculum_strength": self._strength,
-                "learning_rate": self._optimizer.param_groups[0]["lr"],
+                "learning_rate": learning_rate(self.settings, self._steps - 1, self._total_steps),
                 "tokens": float(self._tokens),
                 "epoch": self._steps / self._steps_per_epoch,
-                "tokens_per_s": (self._tokens - tokens_before) / (time.perf_counter() - began),
+                "tokens_per_s": seen / (time.perf_counter() - began),
             }
         )
+        self._seconds = 0.0
         if losses["high_entropy_loss"] <= min(metrics["high_entropy_loss"] for metrics in self.history):
             _copy(self._parameters, self._best)
         return self.history[-1]
@@ -269,6 +275,7 @@ class Run:
         """Writes the run's exact state, whole or not at all; every rank calls this."""
         sums = parallel.sum_over_ranks(self._sums.clone()).tolist()
         about = {"steps": self._steps, "tokens": self._tokens, "history": self.history, "sums": sums}
+        about["seconds"] = self._seconds
         checkpoint.save(folder, self._state(), self.identity(), self._steps, about)
 
     def restore(self, folder: Place) -> None:
@@ -280,6 +287,8 @@ class Run:
         state = self._state()
         about: dict[str, Any] = checkpoint.load(folder, state, self.identity())
         self._steps, self._tokens, self.history = about["steps"], about["tokens"], about["history"]
+        # One of an older version does not have it.
+        self._seconds = about.get("seconds", 0.0)
         self._sums.zero_()
         if parallel.rank() == 0:
             self._sums += torch.tensor(about["sums"], dtype=torch.float64)

@@ -86,6 +86,24 @@ def test_a_run_that_was_stopped_between_two_evaluations_has_the_same_bits(
     assert same(weights(fresh), last)
 
 
+def test_what_is_measured_over_an_interval_counts_what_was_before_an_interruption_at_its_last_step(
+    warm: WarmModel, prepared: Prepared, tmp_path: Path
+) -> None:
+    settings = tiny.settings()
+    whole = Run(warm, settings)
+    expected = whole.advance()
+    steps = whole._steps
+    interrupted = Run(warm, settings)
+    with pytest.raises(_Stop):
+        interrupted.advance(stopping(steps))
+    interrupted.save(tmp_path / "run")
+    resumed = Run(WarmModel(prepared, tiny.CPU), settings)
+    resumed.restore(tmp_path / "run")
+    metrics = resumed.advance()
+    assert metrics["learning_rate"] == expected["learning_rate"]
+    assert 0 < metrics["tokens_per_s"] < 100 * expected["tokens_per_s"]
+
+
 def test_the_best_weights_survive_an_interruption(warm: WarmModel, tmp_path: Path) -> None:
     changes = {"learning_rate": 0.05, "epochs": 6}
     whole = finish(Run(warm, tiny.settings(**changes), keep_best=True)).test()
