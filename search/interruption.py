@@ -18,8 +18,6 @@ import psutil
 
 EXIT_CODE = 130
 EARLY = "interrupted before the first trial"
-# Seconds that the running trials have to save their state.
-_GRACE = 8.0
 # Seconds that killed processes may take to be gone.
 _KILLED = 0.5
 _STDERR = 2
@@ -33,6 +31,9 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """Listens to SIGINT and SIGTERM while it is entered; called in the main thread.
 
+    Args:
+        save_s: seconds that the running trials have to save their state.
+
     Attributes:
         asked: whether the search is to end.
         reason: why, if no person wants it.
@@ -41,8 +42,10 @@ class Interruption:
         temporary: a folder that the second signal removes.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
-        self.last_words, self.tell = EARLY, tell
+    def __init__(self, save_s: float = 20.0) -> None:
+        self.last_words = EARLY
+        self.tell: Callable[[str], None] = lambda line: None
+        self._save_s = save_s
         self.temporary: Path | None = None
         self.reason: str | None = None
         self._asked_at: float | None = None
@@ -69,7 +72,7 @@ class Interruption:
     @property
     def overdue(self) -> bool:
         """True when trials that have not saved yet are no longer waited for."""
-        return self._asked_at is not None and time.monotonic() - self._asked_at > _GRACE
+        return self._asked_at is not None and time.monotonic() - self._asked_at > self._save_s
 
     def ask(self, reason: str) -> None:
         """As the first signal does, from any thread."""

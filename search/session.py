@@ -80,7 +80,7 @@ def run_session(
     space = space_file.config
     output = where.folder
     console = Console(markup=False, highlight=False)
-    with Interruption() as interruption:
+    with Interruption(space.faults.save_seconds) as interruption:
         database = _connect_database(space_file, output)
         try:
             with join_or_start_ray(output) as interruption.temporary, ExitStack() as stack:

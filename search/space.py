@@ -176,6 +176,9 @@ class Faults(Block):
     shrink_minutes: NotNegative = 1
     """Minutes for which lost nodes are waited for before the search goes on with fewer slots, and may come to other
     settings: at least 0."""
+    save_seconds: NotNegative = 20
+    """Seconds that the running trials have to save their state when the search is interrupted: at least 0. Clusters
+    and Kubernetes kill a process half a minute after they asked it to end; the search itself needs ten of them."""
 
 
 def _not_mysql(url: str) -> str:
