@@ -1,5 +1,6 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,14 +83,16 @@ def run_session(
     console = Console(markup=False, highlight=False)
     with Interruption(space.faults.save_seconds) as interruption:
         database = _connect_database(space_file, output)
+        note = ProgressConsole(console, {}).note
+        if address := ray_address():
+            note(f"joining the Ray cluster at {address}")
         try:
             with join_or_start_ray(output) as interruption.temporary, ExitStack() as stack:
                 # Ray has a handler of its own for SIGTERM.
                 interruption.listen()
                 cluster = None
-                if ray_address():
+                if address:
                     gpus = space.resources.gpus_per_worker > 0
-                    note = ProgressConsole(console, {}).note
                     nodes = check_nodes(
                         list_needed_folders(where), interruption.ask, note, lambda: interruption.asked, gpus
                     )
@@ -186,7 +189,7 @@ def _search(
     delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
     with ExitStack() as stack:
         progress = stack.enter_context(ProgressConsole(console, planned))
-        interruption.tell = progress.note
+        interruption.tell = delivery.note = progress.note
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.state.follow)
             progress.state.begun(planned)
@@ -378,4 +381,5 @@ def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
 
 
 def _ui_command(uri: str) -> str:
-    return mask_secrets(uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}")
+    uri = mask_secrets(uri)
+    return uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])

@@ -196,10 +196,25 @@ class StudyBlock(Block):
     folder."""
 
 
+# What MLflow keeps runs in; it has given up folders.
+_MLFLOW_STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+MLFLOW_URI = "sqlite:///PATH, or the address of an MLflow server"
+
+
+def is_mlflow_uri(uri: str) -> bool:
+    return uri.partition(":")[0].partition("+")[0] in _MLFLOW_STORES
+
+
+def _mlflow_uri(uri: str) -> str:
+    if not is_mlflow_uri(uri):
+        raise wrong((), shown(uri), MLFLOW_URI)
+    return uri
+
+
 class Tracking(Block):
     experiment: Text = "entrodrop"
     """MLflow experiment that the search is recorded in: a name."""
-    uri: Text | None = None
+    uri: Annotated[Text, AfterValidator(_mlflow_uri)] | None = None
     """Where MLflow records: a tracking URI; null for MLFLOW_TRACKING_URI, or MLflow's own default."""
     register_as: Text | None = None
     """Name under which MLflow registers the confirmed model of each size: one line of text, which the size's own name

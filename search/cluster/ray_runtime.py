@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import secrets
 import shutil
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -14,6 +17,11 @@ from trainables.errors import ConfigError, one_line
 
 # The folder that the packages lie in.
 _ROOT = Path(__file__).resolve().parents[2]
+# Seconds that the machine of a cluster has to answer.
+_ANSWERS_S = 10.0
+# The longest of Ray's paths in its folder, and the bytes that a system allows the path of a socket.
+_SOCKET = "/session_2026-11-29_09-00-26_533450_1234567/sockets/plasma_store"
+_LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 
 
 @contextmanager
@@ -48,7 +56,9 @@ def join_or_start_ray(output: Path) -> Iterator[Path | None]:
 
 def _start(folder: Path | None) -> None:
     import ray
+    from ray.exceptions import RayError
 
+    _bring_token()
     try:
         ray.init(
             address="local",
@@ -58,6 +68,12 @@ def _start(folder: Path | None) -> None:
             logging_level="error",
             _temp_dir=str(folder),
         )
+    except RayError as error:
+        # Such as RAY_AUTH_TOKEN_PATH that names no file.
+        reason = one_line(" ".join(str(error).split()), 300)
+        raise ConfigError(
+            f"RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN: Ray refuses its token ({reason}); unset them"
+        ) from None
     except Exception as error:
         # Ray gives its own processes half a minute, which no setting changes.
         if "timed out during startup" not in str(error):
@@ -65,25 +81,67 @@ def _start(folder: Path | None) -> None:
         raise TimeoutError("Ray did not start within 30 seconds: this machine is too busy; end other work") from None
 
 
+def _bring_token() -> None:
+    """Where Ray cannot keep the token of its servers at home, they get one for this search alone."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    try:
+        home = Path.home() / ".ray"
+        home.mkdir(parents=True, exist_ok=True)
+        keeps = os.access(home, os.W_OK)
+    # No home, or none that can be written.
+    except (OSError, RuntimeError):
+        keeps = False
+    if not keeps:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
 def _join(address: str) -> None:
     import ray
     from ray.exceptions import RayError
 
     try:
+        _check_answers(address)
         ray.init(log_to_driver=False, logging_level="error")
     # RuntimeError: another version of Ray or Python; RayError: no token, or another one.
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         reason = one_line(" ".join(str(error).split()), 300)
         raise ConfigError(
             f"RAY_ADDRESS: no Ray cluster can be joined at {address!r} ({reason}); name one that runs, or unset it"
         ) from None
 
 
+def _check_answers(address: str) -> None:
+    """Raises OSError or ValueError if nothing listens there: Ray would wait for it for a quarter of an hour."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address.removeprefix("ray://"))
+    if found is None:
+        raise ValueError("it names none")
+    host, _, port = found.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
+
+
 def ray_folder(output: Path) -> Path:
-    """Where Ray keeps its own files during a search of `output`."""
+    """Where Ray keeps its own files during a search of `output`.
+
+    Raises:
+        ConfigError: TMPDIR is too long for Ray's sockets, and there is no shorter folder.
+    """
     name = hashlib.blake2b(str(output.absolute()).encode(), digest_size=6).hexdigest()
-    # Short: Ray's sockets are in it, and the path of a socket has at most 107 bytes.
-    return Path(tempfile.gettempdir()) / f"ray-{name}"
+    return _short_folder() / f"ray-{name}"
+
+
+def _short_folder() -> Path:
+    """TMPDIR, or /tmp where the paths of Ray's sockets would get too long, as on a Mac."""
+    longest = _LONGEST_SOCKET - len(f"/ray-{'0' * 12}{_SOCKET}")
+    given = tempfile.gettempdir()
+    for folder in (given, "/tmp"):
+        if len(os.fsencode(folder)) <= longest and os.access(folder, os.W_OK):
+            return Path(folder)
+    raise ConfigError(
+        f"TMPDIR: the path {one_line(given)} is too long for Ray's sockets; name a folder of at most {longest} bytes"
+    )
 
 
 def _temporary(output: Path) -> Path:
@@ -94,5 +152,5 @@ def _temporary(output: Path) -> Path:
     try:
         folder.mkdir(mode=0o700)
     except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="ray-"))
+        folder = Path(tempfile.mkdtemp(prefix="ray-", dir=folder.parent))
     return folder

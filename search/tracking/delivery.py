@@ -9,7 +9,14 @@ from typing import Any
 from search.output.events import Event, Events
 from search.tracking.cursor import CURSOR, Cursor, EntryId
 from search.tracking.entries import SEARCH, Data, End, Entry, EntryMaker, Files, Model, Start, Values, groups
-from search.tracking.mlflow_runs import MISSING, MlflowRuns, error_code, new_client, tracking_uri
+from search.tracking.mlflow_runs import (
+    MISSING,
+    DeletedExperimentError,
+    MlflowRuns,
+    error_code,
+    new_client,
+    tracking_uri,
+)
 from search.tracking.outbox import take_over
 from trainables.errors import mask_secrets
 
@@ -40,6 +47,7 @@ class Delivery:
         OSError: they cannot be read or written.
 
     Attributes:
+        note: is given a line for the person when MLflow has not taken something.
         tracking_uri: where the runs are, as MLflow takes it: with its password, if it has one.
         left: events that MLflow had not taken before.
         last_error: why the last failed try failed, with passwords masked; empty if none has.
@@ -49,6 +57,8 @@ class Delivery:
         self, uri: str | None, experiment: str, events: Path, client: Callable[[str], Any] = new_client
     ) -> None:
         self.tracking_uri, self.last_error = tracking_uri(uri), ""
+        self.note: Callable[[str], object] = lambda line: None
+        self._noted: set[str] = set()
         # Files are found again from whichever folder a later process is started in.
         self._path = events.absolute()
         self._cursor = take_over(self._path)
@@ -152,6 +162,8 @@ class Delivery:
                 with self._changed:
                     self._failures += 1
                     self._changed.notify_all()
+                if self._failures == _AWAY_AFTER:
+                    self._tell()
                 if self._hurry.wait(delay):
                     delay = _FIRST_DELAY
                     self._hurry.clear()
@@ -205,6 +217,7 @@ class Delivery:
                     self._deliver([entry])
                 return
             self._keep(error)
+            self._tell()
             self._cursor.refuse(ids)
         else:
             self._cursor.take(ids)
@@ -220,7 +233,14 @@ class Delivery:
         return tries >= _ARTIFACT_TRIES
 
     def _keep(self, error: Exception) -> None:
-        self.last_error = mask_secrets(f"{type(error).__name__}: {error}".split("\n")[0])
+        own = isinstance(error, DeletedExperimentError)
+        self.last_error = mask_secrets(str(error) if own else f"{type(error).__name__}: {error}".split("\n")[0])
+
+    def _tell(self) -> None:
+        """Once for each reason: the search goes on, and the person may mend it meanwhile."""
+        if self.last_error not in self._noted:
+            self._noted.add(self.last_error)
+            self.note(f"MLflow does not take the record, which is kept: {self.last_error}")
 
 
 def undelivered_models(events: Path) -> list[str]:

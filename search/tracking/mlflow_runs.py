@@ -6,6 +6,7 @@ have names. Only making a run is not repeatable: each has a tag of its own, by w
 
 import logging
 import os
+import shlex
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from search.environment import mlflow_address, set_mlflow_environment
+from search.space import MLFLOW_URI, is_mlflow_uri
 from search.tracking.cursor import Cursor
 from search.tracking.entries import SEARCH, Data, End, Files, Model, Start, Values
-from trainables.errors import mask_secrets
+from trainables.errors import ConfigError, mask_secrets, one_line
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000
@@ -51,14 +53,24 @@ def new_client(uri: str) -> Any:
 
 
 def tracking_uri(uri: str | None) -> str:
-    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder."""
+    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder.
+
+    Raises:
+        ConfigError: MLFLOW_TRACKING_URI is something that MLflow keeps no runs in.
+    """
     uri = uri or mlflow_address() or f"{SQLITE}mlflow.db"
+    if uri == mlflow_address() and not is_mlflow_uri(uri):
+        raise ConfigError(f"MLFLOW_TRACKING_URI: given {one_line(uri)}; allowed: {MLFLOW_URI}")
     return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
 
 
 def error_code(error: Exception) -> str | None:
     """MLflow's name for what went wrong."""
     return getattr(error, "error_code", None)
+
+
+class DeletedExperimentError(Exception):
+    """The experiment is in MLflow's bin, and keeps its name."""
 
 
 class MlflowRuns:
@@ -180,6 +192,12 @@ class MlflowRuns:
 
     def _find_experiment(self, client: Any) -> str:
         found = client.get_experiment_by_name(self._experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            restored = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
+            raise DeletedExperimentError(
+                f"tracking.experiment: {self._experiment} has been deleted; restore it "
+                f"(MLFLOW_TRACKING_URI={shlex.quote(mask_secrets(self._uri))} {restored}), or name another one"
+            )
         if found is not None:
             return str(found.experiment_id)
         location = None

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from unittest import mock
 
@@ -136,3 +137,10 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["space.yaml", "--unknown"])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////My Projects é 100% #1/mlflow.db", "sqlite:///plain/mlflow.db"])
+def test_the_command_that_opens_mlflow_can_be_pasted(uri: str) -> None:
+    from search.session import _ui_command
+
+    assert shlex.split(_ui_command(uri)) == ["mlflow", "ui", "--backend-store-uri", uri]

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trainables.errors import DataError
+from trainables.errors import ConfigError, DataError
 from trainables.storage.files import safetensors_errors
 from trainables.storage.manifest import (
     MANIFEST,
@@ -34,10 +34,19 @@ _SOURCES = Path(__file__).parents[2]
 
 
 def default_root() -> Path:
-    """$ENTRODROP_CACHE, or entrodrop-search in the user's cache folder; absolute, as other processes are elsewhere."""
+    """$ENTRODROP_CACHE, or entrodrop-search in the user's cache folder; absolute, as other processes are elsewhere.
+
+    Raises:
+        ConfigError: the user has no home folder.
+    """
     if chosen := os.environ.get("ENTRODROP_CACHE"):
         return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "entrodrop-search"
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen).absolute() / "entrodrop-search"
+    try:
+        return Path.home().absolute() / ".cache" / "entrodrop-search"
+    except RuntimeError:
+        raise ConfigError("ENTRODROP_CACHE: there is no home folder to keep prepared data in; name a folder") from None
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:

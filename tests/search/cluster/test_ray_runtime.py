@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from search.cluster.ray_runtime import join_or_start_ray, ray_folder
 from tests import DEADLINE_S, ROOT
+from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.faults
 
@@ -55,6 +57,36 @@ def test_a_machine_too_busy_for_ray_is_named(tmp_path: Path, monkeypatch: pytest
     assert not ray_folder(tmp_path).exists()
 
 
+def test_an_address_where_nothing_listens_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        mock.patch("ray.init") as init,
+        pytest.raises(ConfigError, match=rf"^RAY_ADDRESS: no Ray cluster can be joined at '{address}' \(.*refused"),
+        join_or_start_ray(tmp_path),
+    ):
+        pass
+    init.assert_not_called()
+
+
+@pytest.mark.parametrize("length", [20, 49, 200])
+def test_the_paths_of_rays_sockets_are_short_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    given = f"/tmp/{'x' * (length - 5)}"
+    monkeypatch.setattr("tempfile.gettempdir", lambda: given)
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    folder = ray_folder(tmp_path)
+    assert len(str(folder / "session_2026-11-29_09-00-26_533450_1234567/sockets/plasma_store")) <= 107
+    assert str(folder).startswith(given) == (length == 20)
+    monkeypatch.setattr("os.access", lambda path, mode: path != "/tmp")
+    if length > 20:
+        with pytest.raises(ConfigError, match=r"^TMPDIR: the path .* name a folder of at most 26 bytes"):
+            ray_folder(tmp_path)
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     # Short, as Ray's sockets are in it.
@@ -67,7 +99,8 @@ def temporary() -> Iterator[Path]:
 def test_ray_listens_on_loopback_only_with_its_token_starves_no_worker_and_leaves_nothing(
     tmp_path: Path, temporary: Path
 ) -> None:
-    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    # No home that can be written.
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "HOME": "/proc/nonexistent"}
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness"):
         environment.pop(name, None)
     # Not from the current folder (-P), as the console command; Ray's workers have no such flag.

@@ -69,7 +69,7 @@ class Client:
 
     def get_experiment_by_name(self, name: str) -> Any:
         self._request("get_experiment_by_name")
-        return SimpleNamespace(experiment_id="1")
+        return SimpleNamespace(experiment_id="1", lifecycle_stage="active")
 
     def create_run(self, experiment_id: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
         self._request("create_run")

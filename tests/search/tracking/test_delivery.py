@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from search.output.events import OutboxEntry, SlotsChanged
 from search.tracking.delivery import Delivery, undelivered_models
+from search.tracking.mlflow_runs import tracking_uri
+from tests import DEADLINE_S
 from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search
 from trainables.errors import ConfigError, mask_secrets
 
@@ -485,6 +488,30 @@ def test_where_the_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert uri(None) == "http://server"
     assert uri("http://other") == "http://other"
     assert uri("sqlite:///runs/mlflow.db") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+@pytest.mark.parametrize("uri", ["file:///runs", "mlruns", "/srv/mlruns"])
+def test_a_store_that_mlflow_has_given_up_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ConfigError, match=f"^MLFLOW_TRACKING_URI: given {uri}; allowed: sqlite:///PATH, or"):
+        tracking_uri(None)
+
+
+@pytest.mark.faults
+def test_a_deleted_experiment_is_told_at_once_and_can_be_restored(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client.delete_experiment(client.create_experiment("e"))
+    search, lines, noted = Search(f"sqlite:///{tmp_path}/mlflow.db", tmp_path), [], threading.Event()
+    search.note = lambda line: (lines.append(line), noted.set())
+    search.started()
+    assert noted.wait(DEADLINE_S)
+    assert "tracking.experiment: e has been deleted; restore it (MLFLOW_TRACKING_URI=sqlite:///" in lines[0]
+    assert " mlflow experiments restore --experiment-id 1), or name another one" in lines[0]
+    client.restore_experiment("1")
+    assert search.close(DEADLINE_S)
+    assert len(lines) == 1
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
