@@ -83,4 +83,7 @@ def _format_amount(tokens: int, device_s: float | None) -> str:
 
 
 def _format_hours(device_s: float) -> str:
-    return f"{device_s / 3600:,.2f} device hours" if device_s >= 36 else f"{device_s:.0f} device seconds"
+    for seconds, unit in ((3600, "hours"), (60, "minutes")):
+        if device_s >= 2 * seconds:
+            return f"{device_s / seconds:,.1f} device {unit}"
+    return f"{device_s:.0f} device seconds"

@@ -18,8 +18,8 @@ from search.space import Space
 from search.studies.search_study import SearchStudy
 from search.studies.study import losses_of, reason_of
 
-# Trials of an arm that importances can be told from.
-_FEWEST_FOR_IMPORTANCES = 6
+# Trials of an arm that importances can be told from: the better tenth must be more than one.
+_FEWEST_FOR_IMPORTANCES = 20
 
 
 def summarize(
@@ -62,7 +62,7 @@ def _collect_numbers(study: SearchStudy, trial: FrozenTrial) -> dict[str, float]
         from trainables.curriculum import curriculum_from
 
         rise = curriculum_from(parameters["curriculum"])
-        numbers["curriculum.half_strength"] = next(i / 100 for i in range(101) if rise(i / 100) >= 0.5)
+        numbers["curriculum.half_strength"] = next(i / 100 for i in range(101) if rise(i / 100) >= 0.5 - 1e-9)
     return numbers
 
 

@@ -108,6 +108,8 @@ def _list_failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _format_number(value: object) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
+        value = int(value)
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"

@@ -133,16 +133,18 @@ def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
             continue
         parameters = result.searched.parameters(best)
         curriculum, ratio = curriculum_from(parameters["curriculum"]), parameters["mask_ratio"]
-        progress = [n / (_POINTS - 1) for n in range(_POINTS)]
+        is_step = parameters["curriculum"]["shape"] == "step"
+        progress = sorted({n / (_POINTS - 1) for n in range(_POINTS)} | {parameters["curriculum"].get("at", 0.0)})
         shares = [ratio * curriculum(u) for u in progress]
-        line = {"color": colour, "width": 3}
-        figure.add_scatter(x=progress, y=shares, name=_escape(result.model), mode="lines", line=line)
+        line = {"color": colour, "width": 3, "shape": "hv" if is_step else "linear"}
+        label = f"{result.model}: {label_arm(best.user_attrs['arm'])}"
+        figure.add_scatter(x=progress, y=shares, name=_escape(label), mode="lines", line=line)
         threshold = parameters["entropy_threshold"]
         kind, value = next(iter(threshold.items())) if isinstance(threshold, Mapping) else ("", threshold)
         threshold_text = f"{kind} {value:.3g}".strip()
         name = curriculum_name(best.user_attrs["arm"], parameters)
         rows.append([result.model, f"trial {best.number}", name, ratio, threshold_text])
-        best_curricula.append(f"{result.model}: {name}, up to {ratio:.0%} of the tokens below {threshold_text}")
+        best_curricula.append(f"{label}, {name}, up to {ratio:.0%} of the tokens below {threshold_text}")
     if not rows:
         return None
     figure.update_xaxes(title="progress of the run", range=[0, 1])
@@ -191,7 +193,11 @@ def plot_trend(trend: Mapping[str, Any] | None) -> Plot | None:
             figure.update_yaxes(range=[bottom - margin, top + margin], **panel)
     figure.update_xaxes(type="log", title="parameters")
     caption = f"The best settings of models of {' and '.join(f'{size:,}' for size in sizes)} parameters"
-    caption += "." if extrapolation is None else ", and what a straight line says of a larger one: an extrapolation."
+    caption += (
+        ": too few sizes to tell a trend."
+        if extrapolation is None
+        else ", and what a straight line says of a larger one: an extrapolation."
+    )
     headers = ["setting", "parameters", "value", "from"]
     return Plot("How the best settings move with size", caption, figure, headers, rows, columns)
 
@@ -268,9 +274,11 @@ def plot_slices(result: ModelResult) -> list[Plot]:
         parameters = list_common_parameters(ranked)
         if len(ranked) < _FEWEST or not parameters:
             continue
+        ranked.sort(key=lambda trial: trial.number)
         figure = optuna.visualization.plot_slice(as_plain_study(study, ranked), params=parameters, target_name="nats")
         figure.update_layout(title=None)
-        figure.update_traces(marker={"colorscale": "Viridis", "size": 8})
+        # Optuna would number anew the trials of an arm.
+        figure.update_traces(marker={"color": [t.number for t in ranked], "colorscale": "Viridis", "size": 8})
         figure.for_each_xaxis(lambda axis, arm=arm: axis.update(title=_shorten(axis.title.text, arm)))
         rows = [[t.number, *(t.params[name] for name in parameters), study.values(t)[0]] for t in ranked]
         caption = f"The objective of {len(ranked)} trials by each setting that was searched; yellow ones came late."

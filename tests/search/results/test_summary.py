@@ -136,8 +136,8 @@ def entry(**changes: Any) -> dict[str, Any]:
     [
         (
             {},
-            "612,000 tokens, 0.03 device hours in 8 trials; 688,500 tokens, 20 device seconds in 9 runs to confirm; "
-            "stopping early saved 210,000 tokens (26 %), about 0.01 device hours, 1 of 2 audited stops was wrong",
+            "612,000 tokens, 108 device seconds in 8 trials; 688,500 tokens, 20 device seconds in 9 runs to confirm; "
+            "stopping early saved 210,000 tokens (26 %), about 36 device seconds, 1 of 2 audited stops was wrong",
         ),
         (
             {"device_s": None, "saved_device_s": None, "confirmation": None, "audit": {"audited": 0, "wrong": 0}},
@@ -150,7 +150,7 @@ def entry(**changes: Any) -> dict[str, Any]:
                 "audit": {"audited": 1, "wrong": 0},
                 "confirmation": {"runs": 1, "tokens": 800, "device_s": None},
             },
-            "800 tokens, 0.03 device hours in 1 trial; 800 tokens in 1 run to confirm; 0 of 1 audited stop was wrong",
+            "800 tokens, 108 device seconds in 1 trial; 800 tokens in 1 run to confirm; 0 of 1 audited stop was wrong",
         ),
     ],
 )
