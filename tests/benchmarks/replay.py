@@ -34,7 +34,7 @@ from scipy import stats
 from search.space import Space
 from search.studies.study import objective_value
 from tests.benchmarks.curves.make import space
-from tests.benchmarks.curves.table import Curve, Table
+from tests.benchmarks.curves.table import Curve, Table, table_of
 from tests.benchmarks.searchers import Optuna, Searcher, Stock, ours
 from tests.scripts import parse, parser_of, write_results
 
@@ -73,6 +73,7 @@ def run(searcher: Searcher, table: Table, objective: str, tokens: int) -> Trace:
     running: list[tuple[int, int, int]] = []  # tokens on the slot's clock, trial, evaluations so far
     stopped: list[int] = []
     spent, regret = [0], [math.inf]
+    chosen: int | None = None
 
     def begin(clock: int) -> None:
         if spent[-1] + sum(table.full_tokens for _ in running) < tokens and (asked := searcher.ask()) is not None:
@@ -93,11 +94,10 @@ def run(searcher: Searcher, table: Table, objective: str, tokens: int) -> Trace:
             if stops and not ended:
                 stopped.append(trial)
             begin(clock)
+            chosen = searcher.chosen()
         else:
             heapq.heappush(running, (clock + curve.tokens[done + 1] - curve.tokens[done], trial, done + 1))
-        chosen = searcher.chosen()
         regret.append(curves[chosen].value(objective) - best if chosen is not None else math.inf)
-    chosen = searcher.chosen()
     bound = curves[chosen].value(objective) if chosen is not None else math.inf
     wrong = sum(curves[trial].value(objective) < bound for trial in stopped)
     return Trace(spent, regret, len(curves), len(stopped), wrong)
@@ -113,13 +113,12 @@ def settings(objective: str, seed: int, **early_stopping: Any) -> Space:
 
 def search(what: str, model: str, objective: str, trials: int, seed: int) -> Trace:
     """One search by a searcher, on a model's table, with the tokens of so many full trials."""
-    table = Table(model)
+    table = table_of(model)
     tokens = trials * table.full_tokens
     own = settings(objective, seed)
     if what in PRUNERS or what == OURS:
         own = own if what == OURS else settings(objective, seed, pruner=what)
-        with ours(table, model, own) as (searcher, _):
-            return run(searcher, table, objective, tokens)
+        return run(ours(table, model, own)[0], table, objective, tokens)
     samplers = {"random": optuna.samplers.RandomSampler, "TPE": optuna.samplers.TPESampler}
     other: Searcher = Stock(own, seed) if what == STOCK else Optuna(own, samplers[what](seed=seed))
     return run(other, table, objective, tokens)
@@ -187,7 +186,7 @@ def main() -> int:
                 for what in (*COLOURS, *PRUNERS):
                     found = pool.imap(partial(search, what, model, objective, options.trials), range(options.seeds))
                     traces[what] = list(track(found, f"{model}, {objective}: {what}", options.seeds))
-                table = Table(model)
+                table = table_of(model)
                 correlations = {"rank_correlations": rank_correlations(table, objective)}
                 results[f"{model}, {objective}"] = compared(traces) | correlations
                 drawn.append((traces, f"{model}, objective {objective}", table.full_tokens))

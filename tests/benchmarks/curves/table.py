@@ -6,6 +6,7 @@ Shapes: S settings of one curriculum shape, D searched numbers.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,8 @@ class Table:
     def best(self, objective: str) -> float:
         """The least objective of all settings, in nats."""
         return min(curve.value(objective) for curve in self.curves.values())
+
+
+@cache
+def table_of(model: str) -> Table:
+    return Table(model)
