@@ -11,7 +11,16 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
-from search.studies.pruners import LOSING, PLATEAU, CurvePruner, RungPruner, has_plateaued, is_audited, is_known
+from search.studies.pruners import (
+    LOSING,
+    PLATEAU,
+    ComebackPruner,
+    CurvePruner,
+    RungPruner,
+    has_plateaued,
+    is_audited,
+    is_known,
+)
 from search.studies.samplers import ArmSampler
 from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value, reason_of
@@ -164,26 +173,33 @@ class SearchStudy(TrialStudy):
         return reason
 
     def _reason(self, trial: FrozenTrial) -> str | None:
-        stopping, space = self._space.early_stopping, self._space
-        full = self.full_tokens
-        if stopping.pruner == "none" or full is None or max(trial.intermediate_values) >= full:
+        stopping, space, full = self._space.early_stopping, self._space, self.full_tokens
+        if full is None or max(trial.intermediate_values) >= full:
             return None
-        if space.objective == "best" and all(
-            has_plateaued(values, stopping.patience) for values in self._measured(trial).values()
+        if (
+            space.objective == "best"
+            and (patience := stopping.patience) is not None
+            and all(has_plateaued(values, patience) for values in self._measured(trial).values())
         ):
             return PLATEAU
         # Of several objectives a trial may win one although it is behind in the other.
-        if len(space.objectives) > 1:
+        if len(space.objectives) > 1 or self._pruner is None:
             return None
         return LOSING if self._pruner.prune(self.study, trial) else None
 
     @cached_property
-    def _pruner(self) -> optuna.pruners.BasePruner:
+    def _pruner(self) -> optuna.pruners.BasePruner | None:
         stopping, full = self._space.early_stopping, self.full_tokens
         assert full is not None
-        if stopping.pruner == "curves":
-            return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
-        return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
+        match stopping.pruner:
+            # With best, patience says as much, and stops less that would have won.
+            case "comebacks" if self.objective != "best":
+                return ComebackPruner(stopping.first_rung, full, self.objective)
+            case "curves":
+                return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
+            case "rungs":
+                return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
+        return None
 
     def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
         """Each objective's losses in the order of the evaluations, in nats."""

@@ -1,7 +1,7 @@
 """Searchers for the replay: this project's studies, and what people use instead, each asked and told in one way."""
 
+from types import SimpleNamespace
 from typing import Any, Protocol
-from unittest import mock
 
 import optuna
 from optuna.storages import InMemoryStorage
@@ -81,7 +81,7 @@ class Stock:
         number = len(self._trials)
         config = self._search.suggest(str(number))
         assert isinstance(config, dict)
-        self._trials[number], self._losses[number] = mock.Mock(trial_id=str(number)), []
+        self._trials[number], self._losses[number] = SimpleNamespace(trial_id=str(number)), []
         self._scheduler.on_trial_add(None, self._trials[number])
         return number, self._search._ot_trials[str(number)].params
 
@@ -107,7 +107,7 @@ class Ours:
 
     def __init__(self, study: SearchStudy) -> None:
         self._study = study
-        self.reasons: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
         if (candidate := self._study.ask()) is None:
@@ -117,11 +117,14 @@ class Ours:
     def report(self, trial: int, evaluation: int, tokens: int, loss: float) -> bool:
         reason = self._study.report(trial, {"tokens": tokens, "high_entropy_loss": loss})
         if reason is not None:
-            self.reasons[trial] = reason
+            self._reasons[trial] = reason
         return reason is not None
 
     def end(self, trial: int, stopped: bool) -> None:
-        self._study.tell(trial, TrialState.PRUNED if stopped else TrialState.COMPLETE, self.reasons.get(trial))
+        if stopped:
+            self._study.tell(trial, TrialState.PRUNED, self._reasons[trial])
+        else:
+            self._study.tell(trial, TrialState.COMPLETE)
 
     def chosen(self) -> int | None:
         ranked = [t for t in (self._study.best(), self._study.baseline()) if t is not None]

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from tests.benchmarks.curves.make import space
 from tests.benchmarks.curves.table import table_of
-from tests.benchmarks.replay import OBJECTIVES, Trace, run, settings
+from tests.benchmarks.replay import OBJECTIVES, Replay, Trace, settings
 from tests.benchmarks.searchers import ours
 from tests.scripts import parse, parser_of, write_results
 
@@ -34,9 +34,9 @@ def searches(objective: str, trials: int, seed: int) -> tuple[Trace, Trace]:
     first, second = table_of(small), table_of(large)
     budget = trials * second.full_tokens
     searcher, studied = ours(first, small, own)
-    run(searcher, first, objective, trials * first.full_tokens)
+    Replay(searcher, first, objective).traces([trials * first.full_tokens])
     (warm, _), (cold, _) = ours(second, large, own, studied), ours(second, large, own)
-    return run(warm, second, objective, budget), run(cold, second, objective, budget)
+    return Replay(warm, second, objective).traces([budget])[0], Replay(cold, second, objective).traces([budget])[0]
 
 
 def compared(found: list[tuple[Trace, Trace]]) -> dict[str, Any]:
