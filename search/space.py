@@ -60,8 +60,8 @@ class Budget(RunBudget):
     """For each model; the search of one ends with what is used up first, and what runs then runs on."""
 
     trials: Count = 8
-    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0
-    is the baseline without dropout."""
+    """Full trials for each model, with arms for each arm in which something is searched: an integer of at least 1;
+    trial 0 is the baseline without dropout; the tokens that stopping early saves go to further trials."""
     tokens: Count | None = None
     """Tokens to train on in the search of each model, for each arm (without arms, for the baseline and for the
     schedule): an integer of at least one trial's; null for no limit."""

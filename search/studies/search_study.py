@@ -1,5 +1,6 @@
 """The search of one model size: what to try next in which arm, when to stop, and what came out."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -53,6 +54,8 @@ class SearchStudy(TrialStudy):
         self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
         # Of each arm's trials the tokens, once they have ended: a suggestion must not look through all trials.
         self._trained: dict[str, dict[int, int | None]] = {name: {} for name in self.arms}
+        # Of each arm's trials that were stopped early the number, and the tokens in all.
+        self._stopped = dict.fromkeys(self.arms, (0, 0))
         for trial in self._trials():
             self._sampling[trial.user_attrs["arm"]].suggest(trial.number, trial.params)
             self._trained[trial.user_attrs["arm"]][trial.number] = None
@@ -77,7 +80,7 @@ class SearchStudy(TrialStudy):
 
     @property
     def planned(self) -> int:
-        return sum(arm.trials for arm in self.arms.values())
+        return sum(len(self._trained[arm.name]) + self._trials_left(arm) for arm in self.arms.values())
 
     @property
     def exhausted(self) -> bool:
@@ -91,12 +94,19 @@ class SearchStudy(TrialStudy):
         if budget.device_hours is not None and self._device_s() >= 3600 * budget.device_hours:
             return None
         used = {name: self._used(name) for name in self.arms}
-        left = [arm for arm in self.arms.values() if len(self._trained[arm.name]) < arm.trials]
+        left = [arm for arm in self.arms.values() if self._trials_left(arm)]
         if budget.tokens is not None:
             full = self.full_tokens
             # Before the first report nobody knows what a trial takes, but that the budget is enough for one.
             left = [a for a in left if (used[a.name] * full < budget.tokens if full else not self._runs(a.name))]
         return min(left, key=lambda arm: used[arm.name], default=None)
+
+    def _trials_left(self, arm: Arm) -> int:
+        """Full trials that the arm's budget is still enough for. Those that were stopped early count together, with the
+        tokens that they have had: what stopping saves goes to further trials. One that failed counts as a full one."""
+        count, tokens = self._stopped[arm.name]
+        full = math.ceil(tokens / self.full_tokens) if self.full_tokens else count
+        return max(0, arm.trials - (len(self._trained[arm.name]) - count) - full)
 
     def _of(self, arm: str) -> list[FrozenTrial]:
         return [t for t in self._trials() if t.user_attrs.get("arm") == arm]
@@ -221,8 +231,11 @@ class SearchStudy(TrialStudy):
 
     def _learn(self, number: int) -> None:
         trial = self._trial(number)
-        sampling = self._sampling[trial.user_attrs["arm"]]
-        self._trained[trial.user_attrs["arm"]][number] = self.tokens(number)
+        arm, tokens = trial.user_attrs["arm"], self.tokens(number)
+        self._trained[arm][number], sampling = tokens, self._sampling[arm]
+        if trial.state == TrialState.PRUNED:
+            count, before = self._stopped[arm]
+            self._stopped[arm] = count + 1, before + tokens
         if trial.state == TrialState.FAIL:
             sampling.learn_failure(number)
         else:
