@@ -238,8 +238,9 @@ def rank_correlations(table: Table, objective: str) -> list[float]:
     return [float(stats.spearmanr(values, end).statistic) for values in so_far]
 
 
-def draw(panel: Any, traces: dict[str, list[Trace]], title: str, full_tokens: int, trials: int) -> None:
-    at = np.linspace(1, trials, 200) * full_tokens
+def draw(panel: Any, traces: dict[str, list[Trace]], title: str, full_tokens: int, first: int, trials: int) -> None:
+    """Mean regret from the tokens of so many full trials on, with its standard error."""
+    at = np.linspace(first, trials, 200) * full_tokens
     for what, colour in COLOURS.items():
         stepped = np.maximum([_at(trace, at) for trace in traces[what]], 1e-3)  # for a logarithmic axis
         mean, error = stepped.mean(axis=0), stepped.std(axis=0) / math.sqrt(len(stepped))
@@ -306,7 +307,7 @@ def main() -> int:
 
         figure = Figure(figsize=(5.2 * len(OBJECTIVES), 3.8 * len(options.models)), layout="constrained")
         for panel, arguments in zip(figure.subplots(len(drawn) // 2, 2, squeeze=False).flat, drawn, strict=True):
-            draw(panel, *arguments, options.trials[-1])
+            draw(panel, *arguments, options.slots, options.trials[-1])
         figure.axes[0].legend(frameon=False)
         figure.savefig(options.picture or io.BytesIO(), dpi=130)
     return 0
