@@ -60,8 +60,8 @@ class Budget(RunBudget):
     """For each model; the search of one ends with what is used up first, and what runs then runs on."""
 
     trials: Count = 8
-    """Trials for each model, with arms for each arm in which something is searched: an integer of at least 1; trial 0
-    is the baseline without dropout."""
+    """Full trials for each model, with arms for each arm in which something is searched: an integer of at least 1;
+    trial 0 is the baseline without dropout; the tokens that stopping early saves go to further trials."""
     tokens: Count | None = None
     """Tokens to train on in the search of each model, for each arm (without arms, for the baseline and for the
     schedule): an integer of at least one trial's; null for no limit."""
@@ -72,13 +72,15 @@ class Budget(RunBudget):
 
 
 class EarlyStopping(Block):
-    pruner: Literal["curves", "rungs", "none"] = "curves"
-    """How trials are stopped early: curves (those whose extrapolated objective is hardly below the best one), rungs
-    (the worse ones stop at each rung), or none."""
-    patience: Count = 3
-    """With the objective best, evaluations without improvement after which a trial stops: an integer of at least 1."""
+    patience: Count | None = 3
+    """With the objective best, evaluations without improvement after which a trial stops: an integer of at least 1;
+    null for never."""
+    pruner: Literal["comebacks", "curves", "rungs", "none"] = "comebacks"
+    """How trials that will not win are stopped: comebacks (with the objectives final and mean, those that the largest
+    comeback so far, with a margin, would not bring to the best), curves (those whose extrapolated objective is hardly
+    below the best one), rungs (the worse ones stop at each rung), or none."""
     first_rung: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of the budget's tokens before the first rung, or before curves are extrapolated: above 0 and below 1."""
+    """Share of the budget's tokens before the first rung, or before comebacks or curves count: above 0 and below 1."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """One in so many trials goes on at each rung: an integer of at least 2."""
     chance: Annotated[float, Field(gt=0, lt=1)] = 0.05

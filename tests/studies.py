@@ -29,7 +29,7 @@ def space(**changes: Any) -> Space:
         "data": data,
         "budget": {"trials": 8, "epochs": 8},
         "schedule": ONE_SEARCHED,
-        "early_stopping": {"pruner": "none"},
+        "early_stopping": {"pruner": "none", "patience": None},
     }
     return Space.model_validate(common | changes)
 

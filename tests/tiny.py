@@ -55,7 +55,7 @@ def space(folder: Path, **changes: Any) -> dict[str, Any]:
         "data": {**files, "train": 24, "validation": 10, "test": 9},
         "budget": {"trials": 2, "epochs": 3},
         "training": {"batch_size": 2, "sequence_length": 48},
-        "early_stopping": {"pruner": "none"},
+        "early_stopping": {"pruner": "none", "patience": None},
         "confirmation": None,
         **changes,
     }

@@ -21,7 +21,7 @@ class Arm:
     """An arm, and the space as it is in this arm.
 
     Attributes:
-        trials: that may begin.
+        trials: full ones that may begin; with the tokens that stopping early saves, more begin.
     """
 
     name: str

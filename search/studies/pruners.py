@@ -8,6 +8,7 @@ Shapes: N finished trials, F features of a curve so far.
 
 import bisect
 import math
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ Array = NDArray[np.float64]
 # With fewer the interval of a prediction is too wide to say anything.
 _FEWEST_DEGREES = 2
 _FEATURES = 4
+# The feature that is the objective so far.
+_SO_FAR = 1
+# No stop was wrong with these in 50 searches each of 16, 32 and 64 trials (LOG.md, 2026-11-29).
+_FEWEST_COMEBACKS, _MARGIN, _MARGIN_OF_ONE = 5, 0.2, 4.0
 
 
 def has_plateaued(losses: Sequence[float], patience: int) -> bool:
@@ -123,19 +128,17 @@ class _Ended:
         self.end_N = np.insert(self.end_N, at, end)
 
 
-class CurvePruner(optuna.pruners.BasePruner):
-    """Predicts a trial's objective at its end from its losses so far, by linear regression over the trials of its arm
-    whose objective is known (Baker et al., arXiv 1705.10823).
+class HistoryPruner(optuna.pruners.BasePruner):
+    """Holds a trial against those of its arm whose objective is known, at the same tokens.
 
     It is for one study, and remembers what it has seen of trials that have ended: they do not change.
 
     Args:
         first: share of the budget before which no trial is stopped.
-        chance: a trial is stopped if its probability of coming out below the best known one is less.
     """
 
-    def __init__(self, first: float, chance: float, full_tokens: int, objective: str) -> None:
-        self._first_tokens, self._chance, self._objective = first * full_tokens, chance, objective
+    def __init__(self, first: float, full_tokens: int, objective: str) -> None:
+        self._first_tokens, self._objective = first * full_tokens, objective
         self._seen = 0
         self._running: list[int] = []
         self._known: dict[str, list[FrozenTrial]] = defaultdict(list)
@@ -147,10 +150,11 @@ class CurvePruner(optuna.pruners.BasePruner):
             return False
         self._look(study)
         ended = self._ended_at(trial.user_attrs["arm"], tokens)
-        if not ended.numbers:
-            return False
-        own_F = self._features(losses_of(trial))
-        return chance_below(ended.end_N.min(), ended.feature_NF, ended.end_N, own_F) < self._chance
+        return bool(ended.numbers) and self._is_lost(ended, losses_of(trial))
+
+    @abstractmethod
+    def _is_lost(self, ended: _Ended, losses: Sequence[float]) -> bool:
+        """Whether a trial with these losses so far is to be stopped."""
 
     def _look(self, study: optuna.Study) -> None:
         """Finds the trials whose objective has become known."""
@@ -174,6 +178,44 @@ class CurvePruner(optuna.pruners.BasePruner):
     def _features(self, losses: Sequence[float]) -> Array:
         change = losses[-1] - losses[-2] if len(losses) > 1 else 0.0
         return np.array([1.0, objective_value(self._objective, losses), losses[-1], change])
+
+
+class CurvePruner(HistoryPruner):
+    """Predicts a trial's objective at its end from its losses so far, by linear regression over the trials of its arm
+    whose objective is known (Baker et al., arXiv 1705.10823).
+
+    Args:
+        chance: a trial is stopped if its probability of coming out below the best known one is less.
+    """
+
+    def __init__(self, first: float, chance: float, full_tokens: int, objective: str) -> None:
+        super().__init__(first, full_tokens, objective)
+        self._chance = chance
+
+    def _is_lost(self, ended: _Ended, losses: Sequence[float]) -> bool:
+        chance = chance_below(ended.end_N.min(), ended.feature_NF, ended.end_N, self._features(losses))
+        return chance < self._chance
+
+
+class ComebackPruner(HistoryPruner):
+    """Stops a trial that the largest comeback of its arm's trials so far, with a margin, would not bring to the best.
+
+    A comeback is what the objective falls by from here to the end. Where dropout costs first and pays later, it is the
+    winners that come back furthest: a prediction errs on them, this waits for them.
+    """
+
+    def _is_lost(self, ended: _Ended, losses: Sequence[float]) -> bool:
+        now = objective_value(self._objective, losses)
+        return beyond_comebacks(now, ended.end_N.min(), ended.feature_NF[:, _SO_FAR] - ended.end_N)
+
+
+def beyond_comebacks(now: float, best: float, comeback_N: Array) -> bool:
+    """Whether an objective of `now` would stay above `best` after the largest of these comebacks and a margin, which is
+    a share of their range: the fewer have been seen, the further the next one may lie beyond them. All in nats."""
+    if len(comeback_N) < _FEWEST_COMEBACKS:
+        return False
+    margin = (_MARGIN + _MARGIN_OF_ONE / len(comeback_N)) * (comeback_N.max() - comeback_N.min())
+    return bool(now - comeback_N.max() - margin > best)
 
 
 def chance_below(bound: float, feature_NF: Array, end_N: Array, feature_F: Array) -> float:

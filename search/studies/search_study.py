@@ -1,5 +1,6 @@
 """The search of one model size: what to try next in which arm, when to stop, and what came out."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -11,7 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
-from search.studies.pruners import LOSING, PLATEAU, CurvePruner, RungPruner, has_plateaued, is_audited, is_known
+from search.studies.pruners import (
+    LOSING,
+    PLATEAU,
+    ComebackPruner,
+    CurvePruner,
+    RungPruner,
+    has_plateaued,
+    is_audited,
+    is_known,
+)
 from search.studies.samplers import ArmSampler
 from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value, reason_of
@@ -44,6 +54,8 @@ class SearchStudy(TrialStudy):
         self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
         # Of each arm's trials the tokens, once they have ended: a suggestion must not look through all trials.
         self._trained: dict[str, dict[int, int | None]] = {name: {} for name in self.arms}
+        # Of each arm's trials that were stopped early the number, and the tokens in all.
+        self._stopped = dict.fromkeys(self.arms, (0, 0))
         for trial in self._trials():
             self._sampling[trial.user_attrs["arm"]].suggest(trial.number, trial.params)
             self._trained[trial.user_attrs["arm"]][trial.number] = None
@@ -68,7 +80,7 @@ class SearchStudy(TrialStudy):
 
     @property
     def planned(self) -> int:
-        return sum(arm.trials for arm in self.arms.values())
+        return sum(len(self._trained[arm.name]) + self._trials_left(arm) for arm in self.arms.values())
 
     @property
     def exhausted(self) -> bool:
@@ -82,12 +94,19 @@ class SearchStudy(TrialStudy):
         if budget.device_hours is not None and self._device_s() >= 3600 * budget.device_hours:
             return None
         used = {name: self._used(name) for name in self.arms}
-        left = [arm for arm in self.arms.values() if len(self._trained[arm.name]) < arm.trials]
+        left = [arm for arm in self.arms.values() if self._trials_left(arm)]
         if budget.tokens is not None:
             full = self.full_tokens
             # Before the first report nobody knows what a trial takes, but that the budget is enough for one.
             left = [a for a in left if (used[a.name] * full < budget.tokens if full else not self._runs(a.name))]
         return min(left, key=lambda arm: used[arm.name], default=None)
+
+    def _trials_left(self, arm: Arm) -> int:
+        """Full trials that the arm's budget is still enough for. Those that were stopped early count together, with the
+        tokens that they have had: what stopping saves goes to further trials. One that failed counts as a full one."""
+        count, tokens = self._stopped[arm.name]
+        full = math.ceil(tokens / self.full_tokens) if self.full_tokens else count
+        return max(0, arm.trials - (len(self._trained[arm.name]) - count) - full)
 
     def _of(self, arm: str) -> list[FrozenTrial]:
         return [t for t in self._trials() if t.user_attrs.get("arm") == arm]
@@ -164,26 +183,33 @@ class SearchStudy(TrialStudy):
         return reason
 
     def _reason(self, trial: FrozenTrial) -> str | None:
-        stopping, space = self._space.early_stopping, self._space
-        full = self.full_tokens
-        if stopping.pruner == "none" or full is None or max(trial.intermediate_values) >= full:
+        stopping, space, full = self._space.early_stopping, self._space, self.full_tokens
+        if full is None or max(trial.intermediate_values) >= full:
             return None
-        if space.objective == "best" and all(
-            has_plateaued(values, stopping.patience) for values in self._measured(trial).values()
+        if (
+            space.objective == "best"
+            and (patience := stopping.patience) is not None
+            and all(has_plateaued(values, patience) for values in self._measured(trial).values())
         ):
             return PLATEAU
         # Of several objectives a trial may win one although it is behind in the other.
-        if len(space.objectives) > 1:
+        if len(space.objectives) > 1 or self._pruner is None:
             return None
         return LOSING if self._pruner.prune(self.study, trial) else None
 
     @cached_property
-    def _pruner(self) -> optuna.pruners.BasePruner:
+    def _pruner(self) -> optuna.pruners.BasePruner | None:
         stopping, full = self._space.early_stopping, self.full_tokens
         assert full is not None
-        if stopping.pruner == "curves":
-            return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
-        return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
+        match stopping.pruner:
+            # With best, patience says as much, and stops less that would have won.
+            case "comebacks" if self.objective != "best":
+                return ComebackPruner(stopping.first_rung, full, self.objective)
+            case "curves":
+                return CurvePruner(stopping.first_rung, stopping.chance, full, self.objective)
+            case "rungs":
+                return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
+        return None
 
     def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
         """Each objective's losses in the order of the evaluations, in nats."""
@@ -205,8 +231,11 @@ class SearchStudy(TrialStudy):
 
     def _learn(self, number: int) -> None:
         trial = self._trial(number)
-        sampling = self._sampling[trial.user_attrs["arm"]]
-        self._trained[trial.user_attrs["arm"]][number] = self.tokens(number)
+        arm, tokens = trial.user_attrs["arm"], self.tokens(number)
+        self._trained[arm][number], sampling = tokens, self._sampling[arm]
+        if trial.state == TrialState.PRUNED:
+            count, before = self._stopped[arm]
+            self._stopped[arm] = count + 1, before + tokens
         if trial.state == TrialState.FAIL:
             sampling.learn_failure(number)
         else:

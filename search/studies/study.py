@@ -172,7 +172,8 @@ class TrialStudy(ABC):
     @property
     def full_tokens(self) -> int | None:
         """The budget of a trial that is not stopped early, in tokens."""
-        tokens: int | None = self.study.user_attrs.get("full_tokens")
+        # Without the copy that Study.user_attrs makes: each evaluation asks for it.
+        tokens: int | None = self._storage.get_study_user_attrs(self._study_id).get("full_tokens")
         return tokens
 
     def prepared(self, full_tokens: int) -> None:

@@ -1,20 +1,16 @@
 """Searchers for the replay: this project's studies, and what people use instead, each asked and told in one way."""
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
-from unittest import mock
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search.space import Space
 from search.studies.arm_spaces import arms_of, suggest_settings
 from search.studies.search_study import SearchStudy
-from search.studies.storage import open_journal
+from search.studies.storage import StudyStorage
 from tests.benchmarks.curves.table import Curve, Table
 
 
@@ -85,7 +81,7 @@ class Stock:
         number = len(self._trials)
         config = self._search.suggest(str(number))
         assert isinstance(config, dict)
-        self._trials[number], self._losses[number] = mock.Mock(trial_id=str(number)), []
+        self._trials[number], self._losses[number] = SimpleNamespace(trial_id=str(number)), []
         self._scheduler.on_trial_add(None, self._trials[number])
         return number, self._search._ot_trials[str(number)].params
 
@@ -111,33 +107,32 @@ class Ours:
 
     def __init__(self, study: SearchStudy) -> None:
         self._study = study
-        self.reasons: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        candidate = self._study.ask()
-        return (candidate.number, self._study.study.trials[candidate.number].params) if candidate is not None else None
+        if (candidate := self._study.ask()) is None:
+            return None
+        return candidate.number, self._study.study.get_trials(deepcopy=False)[candidate.number].params
 
     def report(self, trial: int, evaluation: int, tokens: int, loss: float) -> bool:
         reason = self._study.report(trial, {"tokens": tokens, "high_entropy_loss": loss})
         if reason is not None:
-            self.reasons[trial] = reason
+            self._reasons[trial] = reason
         return reason is not None
 
     def end(self, trial: int, stopped: bool) -> None:
-        self._study.tell(trial, TrialState.PRUNED if stopped else TrialState.COMPLETE, self.reasons.get(trial))
+        if stopped:
+            self._study.tell(trial, TrialState.PRUNED, self._reasons[trial])
+        else:
+            self._study.tell(trial, TrialState.COMPLETE)
 
     def chosen(self) -> int | None:
         ranked = [t for t in (self._study.best(), self._study.baseline()) if t is not None]
         return min(ranked, key=lambda t: self._study.values(t)[0]).number if ranked else None
 
 
-@contextmanager
-def ours(
-    table: Table, model: str, space: Space, smaller: SearchStudy | None = None
-) -> Iterator[tuple[Ours, SearchStudy]]:
-    """This project's search, with its journal in a folder of its own; in memory where that is to be had."""
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        study = SearchStudy(open_journal(Path(folder) / "study.journal"), model, space, smaller)
-        study.prepared(table.full_tokens)
-        yield Ours(study), study
+def ours(table: Table, model: str, space: Space, smaller: SearchStudy | None = None) -> tuple[Ours, SearchStudy]:
+    """This project's search, with its study in memory."""
+    study = SearchStudy(StudyStorage(InMemoryStorage()), model, space, smaller)
+    study.prepared(table.full_tokens)
+    return Ours(study), study

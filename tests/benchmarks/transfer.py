@@ -21,8 +21,8 @@ from typing import Any
 from rich.progress import track
 
 from tests.benchmarks.curves.make import space
-from tests.benchmarks.curves.table import Table
-from tests.benchmarks.replay import OBJECTIVES, Trace, run, settings
+from tests.benchmarks.curves.table import table_of
+from tests.benchmarks.replay import OBJECTIVES, Replay, Trace, settings
 from tests.benchmarks.searchers import ours
 from tests.scripts import parse, parser_of, write_results
 
@@ -31,12 +31,12 @@ def searches(objective: str, trials: int, seed: int) -> tuple[Trace, Trace]:
     """The larger model's search with transfer, and without."""
     small, large = space().models
     own = settings(objective, seed)
-    first, second = Table(small), Table(large)
+    first, second = table_of(small), table_of(large)
     budget = trials * second.full_tokens
-    with ours(first, small, own) as (searcher, studied):
-        run(searcher, first, objective, trials * first.full_tokens)
-        with ours(second, large, own, studied) as (warm, _), ours(second, large, own) as (cold, _):
-            return run(warm, second, objective, budget), run(cold, second, objective, budget)
+    searcher, studied = ours(first, small, own)
+    Replay(searcher, first, objective).traces([trials * first.full_tokens])
+    (warm, _), (cold, _) = ours(second, large, own, studied), ours(second, large, own)
+    return Replay(warm, second, objective).traces([budget])[0], Replay(cold, second, objective).traces([budget])[0]
 
 
 def compared(found: list[tuple[Trace, Trace]]) -> dict[str, Any]:

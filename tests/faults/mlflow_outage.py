@@ -114,7 +114,7 @@ def main() -> int:
     options = parse(parser, outages=1, seconds=1.0, lock=1.0, pause=1.0, trials=10, ready=True)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        content = SPACE | {"early_stopping": {"pruner": "none"}, "confirmation": None}
+        content = SPACE | {"early_stopping": {"pruner": "none", "patience": None}, "confirmation": None}
         searches = Searches(folder, content, default_root())
         door = Door()
         stack.callback(door.close)

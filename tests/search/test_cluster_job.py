@@ -179,7 +179,8 @@ def test_a_node_that_does_not_come_back_costs_a_slot(spread: Searches, cluster: 
 def test_a_job_on_a_cluster_without_nodes_gets_them_from_its_autoscaler(
     searches: Searches, whole: tuple[str, str], scaling: Cluster, holds: Holds
 ) -> None:
-    small = ["budget.trials=6", "budget.epochs=6", "early_stopping.pruner=none", "confirmation=null"]
+    never = ["early_stopping.pruner=none", "early_stopping.patience=null"]
+    small = ["budget.trials=6", "budget.epochs=6", *never, "confirmation=null"]
     given = [f"--set={each}" for each in (*small, "resources.autoscaler={cpus: 2}")]
     holds.hold("builtin-nano/0@1", "builtin-nano/1@1")
     job = submit(scaling, searches, "grown", *given, holds=holds)

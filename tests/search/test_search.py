@@ -24,7 +24,8 @@ from trainables.finetune import main as finetune
 @pytest.mark.integration
 def test_the_study_holds_true_states(searches: Searches, whole: tuple[str, str]) -> None:
     study = searches.study("whole")
-    assert len(study.trials) == 6
+    # Six full ones; with what stopping saves, more.
+    assert len(study.trials) >= 6
     assert study.trials[0].user_attrs["arm"] == "none"
     assert study.trials[1].params["curriculum.shape"] == "sigmoid"
     states = {t.state.name for t in study.trials}
@@ -48,11 +49,11 @@ def test_the_summary_has_its_keys(searches: Searches, whole: tuple[str, str]) ->
     known = [t for t in study.trials[1:] if is_known(t)]
     assert best["high_entropy_loss"] == min(min(t.intermediate_values.values()) for t in known)
     assert best["params"]["curriculum"]["shape"] == study.trials[best["trial"]].params["curriculum.shape"]
-    assert sum(model["trials"].values()) == 6
+    assert sum(model["trials"].values()) == len(study.trials)
     assert set(model["trials"]) == {"complete", "pruned", "failed", "running"}
     trained = sum(max(t.intermediate_values) for t in study.trials)
     full = max(study.trials[0].intermediate_values)
-    assert model["tokens"] == {"trained": trained, "saved": 6 * full - trained}
+    assert model["tokens"] == {"trained": trained, "saved": len(study.trials) * full - trained}
     assert set(summary["timing"]) == {"wall_s", "prepare_s", "slot_start_s", "trial_overhead_s"}
     assert 0 < summary["timing"]["trial_overhead_s"] < 5
     assert [row["state"] for row in model["trials_table"]] == [states[t.state.name] for t in study.trials]
@@ -140,7 +141,7 @@ def test_plain_lines_and_last_words(searches: Searches, whole: tuple[str, str]) 
     assert not (searches.folder / "whole" / "checkpoints").exists()
     assert not (searches.folder / "whole" / "ray").exists()
     ended = [event["stage"] for event in searches.events("whole", "trial_ended")]
-    assert (ended.count("search"), ended.count("confirmation")) == (6, 4)
+    assert (ended.count("search"), ended.count("confirmation")) == (len(searches.study("whole").trials), 4)
 
 
 @pytest.mark.integration
@@ -204,8 +205,9 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     # Room was made: the search goes on, and confirms what it finds.
     (searches.folder / "events.jsonl").replace(events)
     searches.run("interrupted", *larger)
-    assert searches.table("interrupted")[:6] == searches.table("whole")
-    assert len(searches.table("interrupted")) == 8
+    # After six, the smaller budget may have let a slot wait.
+    assert searches.table("interrupted")[:6] == searches.table("whole")[:6]
+    assert len(searches.table("interrupted")) >= 8
     for row in searches.table("interrupted"):
         if row[0] in before and before[row[0]][1] in ("COMPLETE", "PRUNED"):
             assert before[row[0]] == row

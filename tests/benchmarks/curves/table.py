@@ -6,6 +6,7 @@ Shapes: S settings of one curriculum shape, D searched numbers.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,19 @@ class Table:
     """The curves of one model; setting 0 is the baseline."""
 
     def __init__(self, model: str) -> None:
+        self.model = model
         rows = [row for row in pq.read_table(CURVES).to_pylist() if row["model"] == model]
         self.curves = {r["setting"]: Curve(r["setting"], r["tokens"], r["high_entropy_loss"]) for r in rows}
         self.full_tokens = rows[0]["tokens"][-1]
-        params = {row["setting"]: json.loads(row["params"]) for row in rows}
+        params = self.params = {row["setting"]: json.loads(row["params"]) for row in rows}
         shapes = {values.get(SHAPE) for values in params.values()}
         self._settings = {s: [n for n, values in params.items() if values.get(SHAPE) == s] for s in shapes}
         self._names = {s: [n for n in sorted(params[of[0]]) if n != SHAPE] for s, of in self._settings.items()}
         self._point_SD = {s: np.array([self._point(s, params[n]) for n in of]) for s, of in self._settings.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of a search shares its table.
+        return table_of, (self.model,)
 
     def _point(self, shape: str | None, params: Mapping[str, Any]) -> NDArray[np.float64]:
         return np.array([np.log(params[n]) if n in _LOGARITHMIC else params[n] for n in self._names[shape]])
@@ -60,3 +66,8 @@ class Table:
     def best(self, objective: str) -> float:
         """The least objective of all settings, in nats."""
         return min(curve.value(objective) for curve in self.curves.values())
+
+
+@cache
+def table_of(model: str) -> Table:
+    return Table(model)

@@ -11,7 +11,7 @@ from search.space import Space
 from search.studies.bootstrap import Verdict
 from tests.search.fed import ARMS, curve, fed, space
 
-NEVER_STOPPED = {"early_stopping": {"pruner": "none"}}
+NEVER_STOPPED = {"early_stopping": {"pruner": "none", "patience": None}}
 
 
 def points(figure: Figure, marker: str) -> list[tuple[float, float]]:

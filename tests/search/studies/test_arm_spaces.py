@@ -120,6 +120,30 @@ def test_what_is_stopped_early_leaves_tokens_for_more_trials(tmp_path: Path) -> 
     assert [candidate.arm for candidate in candidates] == ["none"] + ["entrodrop"] * 8
 
 
+def test_trials_are_full_ones(tmp_path: Path) -> None:
+    study = search(tmp_path, budget={"trials": 3, "epochs": 8}, early_stopping={"patience": 1, "audit": 0.0})
+    assert study.planned == 3
+    candidates = run_all(study, lambda candidate: 5.0)
+    # Two full ones; as long as one more is left, another begins. Each stops after a quarter.
+    assert [candidate.arm for candidate in candidates] == ["none"] + ["entrodrop"] * 5
+    assert study.planned == 6
+    reopened = search(tmp_path, budget={"trials": 4, "epochs": 8}, early_stopping={"patience": 1, "audit": 0.0})
+    assert len(run_all(reopened, lambda candidate: 5.0)) == 4
+
+
+def test_trials_are_not_more_than_full_ones_fit_in(tmp_path: Path) -> None:
+    study = search(tmp_path, budget={"trials": 2, "epochs": 8}, early_stopping={"patience": 4, "audit": 0.0})
+    # The one that is searched stops after five of eight evaluations: what is left is not enough for another.
+    assert len(run_all(study, lambda candidate: 5.0)) == 2
+
+
+def test_a_trial_that_failed_counts_as_a_full_one(tmp_path: Path) -> None:
+    study = search(tmp_path, budget={"trials": 4, "epochs": 8})
+    while (candidate := study.ask()) is not None:
+        fail(study, candidate)
+    assert len(study.study.trials) == 4
+
+
 def test_hours_end_the_search_of_a_size(tmp_path: Path) -> None:
     clock, limited = Clock(), space(budget={"trials": 8, "epochs": 8, "hours": 1.0})
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)

@@ -128,6 +128,18 @@ def test_a_plateau_stops_nothing_where_the_best_is_not_the_objective(tmp_path: P
         assert run(study, ask(study), [5.0] * 8) == "complete"
 
 
+def test_patience_is_independent_of_the_pruner(tmp_path: Path) -> None:
+    study = search(tmp_path, early_stopping={"pruner": "none", "patience": 1, "audit": 0.0})
+    ask(study)
+    assert run(study, ask(study), [5.0] * 8) == PLATEAU
+
+
+def test_without_patience_a_plateau_stops_nothing(tmp_path: Path) -> None:
+    study = search(tmp_path, early_stopping={"patience": None, "audit": 0.0})
+    ask(study)
+    assert run(study, ask(study), [5.0] * 8) == "complete"
+
+
 def test_at_its_end_a_trial_is_complete(tmp_path: Path) -> None:
     study = search(tmp_path, early_stopping={"patience": 7, "audit": 0.0})
     ask(study)

@@ -191,7 +191,8 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
     parts = opened("parts")
     go_on(parts, until=100)
     assert table(parts) == table(whole)
-    assert len(table(parts)) == 8
+    # Eight full ones and more, as some stop early.
+    assert len(table(parts)) > 8
 
 
 def test_an_interrupted_trial_comes_first_with_its_settings(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from search.studies.bootstrap import Verdict
 from tests.search.fed import ARMS, fed, space
 
 SIZES = [(1_000_000, 0.4), (5_000_000, 0.5), (16_000_000, 0.55)]
-NEVER_STOPPED = {"early_stopping": {"pruner": "none"}, "confirmation": None}
+NEVER_STOPPED = {"early_stopping": {"pruner": "none", "patience": None}, "confirmation": None}
 
 
 def fit(*sizes: tuple[int, float]) -> dict[str, Any] | None:
