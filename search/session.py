@@ -48,7 +48,7 @@ from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import to_yaml
-from trainables.data.documents import Splits
+from trainables.data.documents import Splits, number_groups
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
 from trainables.preparation.prepare import Prepared
@@ -185,6 +185,9 @@ def _search(
     studies_storage = database or open_journal(output / JOURNAL)
     sizes = open_results(studies_storage, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for size in sizes for study in size.studies]
+    for size in sizes:
+        if size.confirmed is not None:
+            size.confirmed.know_groups(number_groups(splits.test), number_groups(splits.general))
     delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
     planned = {study.name: study.planned for study in studies}
     with ProgressConsole(console, planned) as progress, ExitStack() as stack:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from search import status, sync
 from search.arms import BASELINE
 from search.run import main
-from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING, PLATEAU, is_known
+from search.studies.verdict import Verdict
 from tests import DEADLINE_S
 from tests.holds import PREPARATION, PROGRAM, Holds
 from tests.searches import Searches

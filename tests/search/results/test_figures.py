@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from search.results.figures import draw_rebound, draw_verdict, write_figures
 from search.results.model_result import ModelResult, select_curves
 from search.space import Space
-from search.studies.bootstrap import Verdict
+from search.studies.verdict import Verdict
 from tests.search.fed import ARMS, curve, fed, space
 
 NEVER_STOPPED = {"early_stopping": {"pruner": "none"}}

@@ -16,11 +16,11 @@ from search.results.files import describe_result, format_best_schedule, tabulate
 from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, load
-from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate
+from search.studies.verdict import Verdict
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of

@@ -7,12 +7,12 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
-from search.studies.bootstrap import Verdict, difference
 from search.studies.comparison import sentence
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate
+from search.studies.verdict import Verdict
 from tests.studies import ask, fail, run, run_all, search, space
 from trainables.settings import Settings
 

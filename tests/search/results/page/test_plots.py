@@ -8,7 +8,7 @@ import pytest
 from search.results.page.plots import Plot, plot_front, plot_history, plot_rungs, plot_trend, plot_verdicts
 from search.results.size_trend import fit_size_trend
 from search.results.summary import summarize
-from search.studies.bootstrap import Verdict
+from search.studies.verdict import Verdict
 from tests.search.fed import ARMS, fed, space
 
 SIZES = [(1_000_000, 0.4), (5_000_000, 0.5), (16_000_000, 0.55)]
