@@ -174,8 +174,8 @@ def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Mo
     assert settings_of(load_recipe(path).config) == settings_of(size.searched.space_of(trial))
     assert load(path).config.budget.trials == 2
     assert text.startswith(f"# Trial {number} of {MODEL} in the search fed.\n# Best validation high-entropy loss ")
-    assert f"Use trial {number} (entrodrop): confirmed better" in text
-    assert f"use trial {number} (entrodrop): confirmed better" in describe_result(size, asked)
+    assert f"Use trial {number} of entrodrop: it is confirmed better" in text
+    assert f"use trial {number} of entrodrop: it is confirmed better" in describe_result(size, asked)
 
 
 def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def test_the_detectable_difference_is_found_four_times_of_five() -> None:
     tokens_TK = np.repeat(tokens_1K, tries, axis=0)
     effect_T1K = generator.normal(0, 0.2, (tries, 1, 60))
     sides = [
-        10 * (c * effect_T1K + 0.02 * generator.normal(size=(tries, 5, 1)) + 0.1 * generator.normal(size=(tries, 5, 60)))
+        10
+        * (c * effect_T1K + 0.02 * generator.normal(size=(tries, 5, 1)) + 0.1 * generator.normal(size=(tries, 5, 60)))
         for c in range(2)
     ]
     parts = components_of(sides, tokens_TK)
