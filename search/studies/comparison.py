@@ -171,9 +171,9 @@ def describe_limits(found: Difference) -> str:
     if not wanted or max(documents or 0, seeds or 0) > _MOST:
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
     if documents is not None and (found.documents_decide or seeds is None):
-        return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test to {_rounded(documents):,}"
+        return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test: {_rounded(documents)}"
     if seeds is not None:
-        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds to {seeds}"
+        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
     return f"{text}; for one of {wanted:.2g} nats raise both data.test and confirmation.seeds"
 
 

@@ -141,8 +141,9 @@ def intervals_of(parts: Components, level: float | Array, resamples: int = RESAM
 
     The groups' part is a studentised bootstrap (Efron and Tibshirani 1993), taken symmetric (Hall 1988). With few
     groups its critical value is itself luck: it is drawn halfway to Student's t, and both are widened by what they were
-    found short. The runs' part is drawn from what their variance says of its true value (a generalised interval, Weerahandi
-    1993): of few runs all of it, of many the part that is theirs as a whole by point estimate (Behrens and Fisher).
+    found short. The runs' part is drawn from what their variance says of its true value (a generalised interval,
+    Weerahandi 1993): of few runs all of it, of many the part that is theirs as a whole by point estimate (Behrens and
+    Fisher).
 
     Args:
         level: one, or one for each data set.

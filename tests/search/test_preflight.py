@@ -25,8 +25,8 @@ def test_test_documents_of_too_few_prompts_are_told(capsys: pytest.CaptureFixtur
     Path("space.yaml").write_text(f"models: [builtin/nano]\n{data}\nbudget: {{trials: 3, epochs: 2}}\n")
     line = refused(capsys, ["space.yaml"])
     assert line == (
-        "space.yaml:2: data.test: given 20 documents of 2 different prompts or templates; allowed: documents of at least"
-        " 6, for an interval of 95%; or confirmation: null"
+        "space.yaml:2: data.test: given 20 documents of 2 different prompts or templates; allowed: documents of at "
+        "least 6, for an interval of 95%; or confirmation: null"
     )
     assert main(["space.yaml", "--dry-run", "--set=confirmation=null"]) == 0
 
@@ -96,7 +96,8 @@ def test_what_an_autoscaler_may_do_needs_a_cluster_or_is_planned_for(
     Path("space.yaml").write_text(SMALL + "resources: {slots: 3, autoscaler: {cpus: 3}}\n")
     line = refused(capsys, ["space.yaml"])
     assert line == (
-        "space.yaml:5: resources.autoscaler: no cluster is joined, as RAY_ADDRESS is not set; set it, or write null here"
+        "space.yaml:5: resources.autoscaler: no cluster is joined, as RAY_ADDRESS is not set; "
+        "set it, or write null here"
     )
     assert main(["space.yaml", "--dry-run"]) == 0
     assert "CPUs      3 of 3 (3 slots)" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A confirmation in rounds on several slots, without Ray: a slot waits while a round decides whether there is another."""
+"""A confirmation in rounds on several slots, without Ray: a slot waits while a round decides on another."""
 
 from pathlib import Path
 from unittest import mock

@@ -372,7 +372,7 @@ def test_where_documents_decide_two_seeds_are_all(tmp_path: Path) -> None:
     assert in_rounds(confirmation, noisy(-0.1, 0.001, by_document=1.0)) == [1, 1, 2, 2]
     found = confirmation.comparisons()["entrodrop"].differences["best"]["high_entropy_loss"]
     assert found.verdict == Verdict.UNDECIDED
-    assert "documents decide: for one of 0.1 nats set data.test to " in words(confirmation, 0.95)
+    assert "documents decide: for one of 0.1 nats set data.test: " in words(confirmation, 0.95)
     # Here, runs alone are sure of it.
     assert found.verdict_here == Verdict.BETTER
 
