@@ -261,7 +261,7 @@ def test_a_sentence_keeps_the_names_of_arms(tmp_path: Path) -> None:
     with mock.patch.dict(EFFECTS, EntroDrop=-0.3):
         text = format_best_schedule(fed(tmp_path, asked), asked)
     assert text is not None
-    assert " (EntroDrop): confirmed better" in text
+    assert " of EntroDrop: it is confirmed better" in text
 
 
 def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:
