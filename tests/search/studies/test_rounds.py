@@ -30,6 +30,28 @@ def test_estimates_of_the_information_may_fall() -> None:
     assert 0 < level_of_look([0.6, 0.5, 1.0], 0.05) <= 0.05
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("true", [0.0, 2.6])
+def test_rounds_of_few_runs_err_seldom_and_find_what_five_seeds_find(true: float) -> None:
+    generator, tries, most = np.random.default_rng(0), 20_000, 6
+    loss_TS, theirs_TS = generator.normal(-true, size=(tries, most)), generator.normal(size=(tries, most))
+    live_T, found_T, runs_T = np.ones(tries, dtype=bool), np.zeros(tries, dtype=bool), np.zeros(tries)
+    for seeds in range(2, most + 1):
+        sides = loss_TS[:, :seeds], theirs_TS[:, :seeds]
+        error_T = np.sqrt(sum(side.var(axis=1, ddof=1) for side in sides) / seeds)
+        t_T = np.abs(sides[0].mean(axis=1) - sides[1].mean(axis=1)) / error_T
+        level = level_of_look([s / most for s in range(2, seeds + 1)], 0.05)
+        found_T |= live_T & (t_T > stats.t.isf(level / 2, 2 * seeds - 2))
+        runs_T[live_T] = 2 * seeds
+        live_T &= ~found_T
+    five_T = stats.ttest_ind(loss_TS[:, :5], theirs_TS[:, :5], axis=1).pvalue < 0.05
+    if true:
+        assert found_T.mean() > five_T.mean() - 0.01
+        assert runs_T.mean() < 8.5
+    else:
+        assert found_T.mean() < 0.055
+
+
 def test_where_documents_decide_there_is_nothing_to_come() -> None:
     assert fraction_of(1.0, 0.95) == 1.0
     assert fraction_of(0.0, 0.0) == 1.0
