@@ -189,7 +189,8 @@ class Confirmation(TrialStudy):
                 break
             parts, at = runs.components(point, HIGH), (0, family.index(chosen))
             variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
-            fractions.append(fraction_of(variance, least) if seeds < self._how.most_seeds else 1.0)
+            share = float(parts.share_with(self._how.most_seeds)[at])
+            fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
             level = level_of_look(fractions, self._error)
             found = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
             # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.

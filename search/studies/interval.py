@@ -27,6 +27,8 @@ _ROUNDING = 1e-18
 _FEW_GROUPS = 60.0
 # Degrees of freedom of the runs' variance up to which nothing is taken for granted of what they share.
 _FEW_DEGREES = 6.0
+# How often a variance is measured as far below its true value as the share of the information allows for.
+_BELOW = 0.4
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,18 @@ class Components:
         lasting_TD = np.maximum(0.0, self.documents_TD - self._of_difference(self.noise_TC))
         result: Array = lasting_TD + 2 * np.maximum(self.run_TC, self.noise_TC).mean(axis=1, keepdims=True) / seeds
         return result
+
+    def share_with(self, seeds: int) -> Array:
+        """The least variance of the mean, with so many runs of every setting, as a share of what it is now; TD. The
+        runs' variance is taken somewhat above what was measured: were it taken too low, a look would seem to be the
+        last one, and spend all of the error, just where its interval is too narrow."""
+        degrees_T1 = np.where(self.wild_TC, 0, self.runs_C - 1).sum(axis=1, keepdims=True)
+        above_T1 = degrees_T1 / stats.chi2.ppf(_BELOW, degrees_T1)
+        run_TC = np.maximum(above_T1 * self.run_TC, self.noise_TC)
+        lasting_TD = np.maximum(0.0, self.documents_TD - self._of_difference(self.noise_TC))
+        now_TD = lasting_TD + self._of_difference(run_TC)
+        least_TD = lasting_TD + 2 * run_TC.mean(axis=1, keepdims=True) / seeds
+        return np.where(now_TD > 0, np.minimum(1.0, least_TD / np.where(now_TD > 0, now_TD, 1.0)), 1.0)
 
     def _of_difference(self, value_TC: Array) -> Array:
         each_TC = value_TC / self.runs_C

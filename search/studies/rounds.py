@@ -25,7 +25,7 @@ _LEAST_LEVEL = 0.002
 _POINTS = 101
 # Share of the error that is left unspent where all is still to come: with few runs, Student's t at one look is less
 # like that at the next than the normal process that levels are solved for (5.8 % instead of 5; LOG.md, 2026-11-29).
-_LESS_ALIKE = 0.15
+_LESS_ALIKE = 0.25
 
 
 def spent(fraction: float, error: float) -> float:
@@ -78,13 +78,13 @@ def is_futile(difference: float, variance: float, least_variance: float, level: 
     return abs(difference) + float(stats.norm.isf(_FUTILE)) * room < bound
 
 
-def fraction_of(variance: float, least_variance: float) -> float:
+def fraction_of(share: float) -> float:
     """The share of the information that there can be: 1 where further seeds would change little.
 
     Args:
-        variance, least_variance: of the difference, now and with all seeds.
+        share: the difference's variance with all seeds, of what it is now.
     """
-    return 1.0 if least_variance >= ENOUGH * variance else least_variance / variance
+    return 1.0 if share >= ENOUGH else share
 
 
 def level_of_look(fractions: Sequence[float], error: float) -> float:

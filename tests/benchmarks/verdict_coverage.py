@@ -201,9 +201,9 @@ def by_rounds(
         for seeds in range(2, MOST + 1):
             parts = components_of([loss[:, :seeds] for loss in losses], tokens_TK)
             variance_T, least_T = parts.variance_TD[at], parts.variance_with(MOST)[at]
-            level_T = np.full(block, LEVEL)
+            share_T, level_T = parts.share_with(MOST)[at], np.full(block, LEVEL)
             for t in np.flatnonzero(live_T):
-                fractions[t].append(fraction_of(variance_T[t], least_T[t]) if seeds < MOST else 1.0)
+                fractions[t].append(fraction_of(share_T[t]) if seeds < MOST else 1.0)
                 level_T[t] = level_of_look(fractions[t], LEVEL)
             mean_T, half_T = parts.mean_TD[at], intervals_of(parts, level_T, _RESAMPLES, seed).half_TD[at]
             better_T, worse_T = live_T & (mean_T + half_T < 0), live_T & (mean_T - half_T > 0)
