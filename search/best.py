@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.studies.bootstrap import Verdict
+from search.studies.verdict import Verdict
 from search.tracking.mlflow_runs import SQLITE, new_client, tracking_uri
 from trainables.config.command_line import exit_code, invocation
 from trainables.config.model_names import slug
@@ -137,7 +137,7 @@ def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
     found = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
-    rank = [Verdict.BETTER, Verdict.NO_DIFFERENCE, Verdict.WORSE]
+    rank = [Verdict.BETTER, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
     return sorted(found, key=lambda one: (rank.index(one.verdict), one.difference))
 
 

@@ -156,7 +156,8 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResou
         lines.append(f"  search  {most} at most")
         if space.confirmation is not None:
             runs = Confirmation(studies, study, space).planned
-            lines.append(f"  confirm {runs} runs; {trial.times(runs)}")
+            most_runs = "at most " if space.confirmation.in_rounds else ""
+            lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
         lines.append(f"  kept    {_checkpoints(model, space)}")
         return [*lines, "  samples", *_samples(study, trial.tokens)], most

@@ -8,15 +8,18 @@ from search.arms import BASELINE
 from search.hardware import ClusterResources, count_served, parse_gpus
 from search.output.folder import LOCK as LOCK
 from search.output.folder import RESOLVED
-from search.space import Space, to_store
+from search.space import Space, fewest_documents, to_store
 from trainables.config.loader import ConfigFile
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import YamlError, read
+from trainables.data.documents import Splits, number_groups
 from trainables.errors import ConfigError, one_line
 
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
 _MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
 _MAY_CHANGE = ("resources", "faults", "tracking")
+# Numbers that a search of an earlier version did not have.
+_NEWER = ("confirmation.max_seeds",)
 
 
 def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:
@@ -38,7 +41,7 @@ def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> N
         return
     before, now = _began_with(output), to_store(space_file.config)
     for changed, was, given in find_changes(before, now):
-        if changed.partition(".")[0] in _MAY_CHANGE:
+        if changed.partition(".")[0] in _MAY_CHANGE or (was is None and changed in _NEWER):
             continue
         if changed not in _MAY_GROW:
             allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
@@ -122,6 +125,17 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
     if space.confirmation.best > most:
         allowed = f"at most {most}, the trials of an arm: where nothing is searched there is one"
         raise space_file.error("confirmation.best", space.confirmation.best, allowed)
+
+
+def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
+    """Raises ConfigError if the test documents are of too few prompts or templates for any interval."""
+    how = space_file.config.confirmation
+    groups = len(set(number_groups(splits.test)))
+    if how is None or groups >= (fewest := fewest_documents(how.confidence)):
+        return
+    given = f"{len(splits.test)} documents of {groups} different prompts or templates"
+    allowed = f"documents of at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
+    raise space_file.error("data.test", given, allowed)
 
 
 def grow_cluster(space_file: ConfigFile[Space], cluster: ClusterResources) -> ClusterResources:

@@ -94,7 +94,8 @@ class Recorder:
                 tags[f"{short}.model"] = model
                 tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
                 for point, found in confirmation["difference"].items():
-                    metrics |= {f"{short}.test.{point}.difference.{bound}": value for bound, value in found.items()}
+                    shown = ("mean", "low", "high", "here_low", "here_high", "detectable")
+                    metrics |= {f"{short}.test.{point}.difference.{name}": found[name] for name in shown}
         self._write(
             SearchEnded(
                 status=status,

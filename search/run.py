@@ -24,7 +24,14 @@ from search.hardware import ClusterResources, parse_gpus
 from search.interruption import EARLY
 from search.output.folder import Output, check_outlives_job, default_output, lock_output
 from search.output.object_store import open_output
-from search.preflight import check_contestants, check_fit, check_hub_models, check_output, grow_cluster
+from search.preflight import (
+    check_contestants,
+    check_fit,
+    check_groups,
+    check_hub_models,
+    check_output,
+    grow_cluster,
+)
 from search.space import Space, find_space, load
 from trainables.config.command_line import configured, invocation, resume_command
 from trainables.config.loader import ConfigFile
@@ -61,6 +68,8 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             check_hub_models(space_file)
         splits = _splits(space_file, options.dry_run)
         check_contestants(space_file)
+        if splits is not None:
+            check_groups(space_file, splits)
         # A cluster is asked when the search joins it; this machine is known before anything is started.
         here = None
         if planned_for is None and not ray_address():

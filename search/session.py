@@ -47,7 +47,7 @@ from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import to_yaml
-from trainables.data.documents import Splits
+from trainables.data.documents import Splits, number_groups
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
 from trainables.preparation.prepare import Prepared
@@ -185,6 +185,9 @@ def _search(
     storage = database or open_journal(output / JOURNAL)
     results = open_results(storage, {model: with_allocation(space, allotments[model]) for model in models})
     studies = [study for result in results for study in result.studies]
+    for result in results:
+        if result.confirmed is not None:
+            result.confirmed.know_groups(number_groups(splits.test), number_groups(splits.general))
     planned = {study.name: study.planned for study in studies}
     delivery = Delivery(space.tracking.uri, space.tracking.experiment, output / EVENTS)
     with ExitStack() as stack:

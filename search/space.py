@@ -14,9 +14,10 @@ import math
 from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from search.arms import ArmBlock, check_arms
 from search.hardware import parse_gpus
@@ -48,6 +49,22 @@ def fewest_documents(confidence: float) -> int:
     """The fewest documents that an interval of this confidence can be made from: with fewer, they could all agree by
     chance more often than the interval may be wrong (2 * 0.5**K > 1 - confidence)."""
     return math.ceil(1 - math.log2(1 - confidence))
+
+
+# Nats by which settings differ from document to document, at their best evaluations: the least that was measured
+# (LOG.md, 2026-11-29).
+_DOCUMENTS_DIFFER = 0.12
+
+
+def least_margin(documents: int, confidence: float) -> float:
+    """The smallest margin that an interval over so many documents could lie within, whatever the seeds, in nats."""
+    return NormalDist().inv_cdf((1 + confidence) / 2) * _DOCUMENTS_DIFFER / math.sqrt(documents)
+
+
+def documents_for_margin(margin: float, confidence: float) -> int:
+    """Test documents for an interval that lies within a margin, in nats, in four of five cases of no difference."""
+    errors = NormalDist().inv_cdf((1 + confidence) / 2) + NormalDist().inv_cdf(0.9)
+    return math.ceil((errors * _DOCUMENTS_DIFFER / margin) ** 2)
 
 
 def _hard_tokens_first(objectives: list[Objective]) -> list[Objective]:
@@ -96,13 +113,39 @@ class Sampler(Block):
     """Random trials before tpe or gp starts to learn: an integer of at least 1."""
 
 
+_Seeds = Annotated[int, Field(ge=2)]
+if TYPE_CHECKING:
+    SeedsOrAuto = Union[int, Literal["auto"]]  # noqa: UP007
+else:
+    # Tagged, as errors then name the setting alone.
+    SeedsOrAuto = Annotated[
+        Annotated[_Seeds, Tag("fixed")] | Annotated[Literal["auto"], Tag("choices")],
+        Discriminator(lambda given: "choices" if given == "auto" else "fixed"),
+    ]
+
+
 class ConfirmationBlock(Block):
     best: Count = 2
     """Settings of each arm that are trained again: an integer of at least 1."""
-    seeds: Annotated[int, Field(ge=2)] = 3
-    """Seeds that each is trained with: an integer of at least 2."""
+    seeds: SeedsOrAuto = "auto"
+    """Seeds that each is trained with: an integer of at least 2, or auto (two, then more while they can decide)."""
+    max_seeds: Annotated[int, Field(ge=2)] = 6
+    """With seeds auto, the most: an integer of at least 2."""
+    margin: Positive | None = None
+    """The difference in loss below which a setting is called equal to no dropout, in nats: above 0; null not to claim
+    equality."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Confidence of the intervals: from 0.5 to 0.999."""
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether seeds are added while they can decide."""
+        return self.seeds == "auto"
+
+    @property
+    def most_seeds(self) -> int:
+        """That each setting can be trained with."""
+        return self.max_seeds if self.seeds == "auto" else self.seeds
 
 
 def _gpus(text: str) -> str:
@@ -302,6 +345,10 @@ class Space(RunConfig):
         if self.data.test < (fewest := fewest_documents(how.confidence)):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(self.data.test), allowed)
+        if how.margin is not None and how.margin < (least := least_margin(self.data.test, how.confidence)):
+            documents = documents_for_margin(how.margin, how.confidence)
+            allowed = f"at least {least:.2g} with {self.data.test} test documents; or data.test: {documents}"
+            raise wrong(("confirmation", "margin"), shown(how.margin), allowed)
         return self
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from search.arms import BASELINE, curriculum_name, curriculum_strengths
-from search.output.events import Evaluation, Event, SearchStarted, TrialEnded, TrialEvent, TrialStarted
+from search.output.events import Evaluation, Event, SearchEnded, SearchStarted, TrialEnded, TrialEvent, TrialStarted
 from search.studies.pruners import PLATEAU
 
 
@@ -115,6 +115,9 @@ class SearchProgress:
             self.earlier_s += self._part_s
             self._part = (event.time, event.time)
         self._part = (self._part[0], event.time)
+        if isinstance(event, SearchEnded) and event.status == "FINISHED":
+            for study in self.studies.values():
+                study.planned = study.ended
         if not isinstance(event, TrialEvent):
             return None
         key = event.study, event.trial
@@ -134,6 +137,9 @@ class SearchProgress:
         study.planned, study.confirms = event.planned, event.stage == "confirmation"
         name, strengths = curriculum_name(event.arm, event.parameters), curriculum_strengths(event.parameters)
         if event.study != self._study and not self._running:
+            # A confirmation may have ended with fewer runs than it could have had.
+            if (over := self.studies.get(self._study)) is not None:
+                over.planned = over.ended
             self._study, self._most_running = event.study, 1
             self._busy_s, self._busy_since = 0.0, math.inf
         trial = RunningTrial(event.study, event.trial, event.arm, name, event.full_tokens, event.tokens, strengths)

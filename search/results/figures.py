@@ -11,17 +11,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.results.model_result import ModelResult, collect_differences, select_curves
 from search.space import Space
-from search.studies.bootstrap import Verdict
 from search.studies.comparison import point_of
+from search.studies.verdict import Verdict
 from trainables.figures import COLOURS, GREY, draw_legend, make_panels, write_png
 
 # Verdicts differ by colour, and by shape without it. The shapes have their names from Plotly.
 VERDICT_STYLES = {
     Verdict.BETTER: (COLOURS[1], "circle"),
-    Verdict.NO_DIFFERENCE: (GREY, "diamond"),
     Verdict.WORSE: (COLOURS[0], "x"),
+    Verdict.EQUAL: (GREY, "square"),
+    Verdict.UNDECIDED: (GREY, "diamond"),
 }
-_MARKERS = {"circle": "o", "diamond": "D", "x": "X"}
+_MARKERS = {"circle": "o", "diamond": "D", "square": "s", "x": "X"}
 
 
 def write_figures(output: Path, space: Space, results: Sequence[ModelResult]) -> list[Path]:

@@ -53,7 +53,7 @@ def _describe_failures(study: TrialStudy) -> str:
 def format_best_schedule(result: ModelResult, space: Space) -> str | None:
     """A space, as YAML, in which every setting has the value that did best; None if no trial has an objective.
 
-    After a confirmation that is the setting that it chose, or, if that was worse, the baseline that beat it.
+    After a confirmation that is the setting that it found better than no dropout, or the baseline.
     """
     study = result.searched
     baseline_value: float | None

@@ -8,12 +8,12 @@ from optuna.trial import FrozenTrial
 
 from search.arms import BASELINE
 from search.space import Space
-from search.studies.bootstrap import Difference, Verdict
-from search.studies.comparison import Comparison, point_of
+from search.studies.comparison import HIGH, Comparison, point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
 from search.studies.study import TrialStudy
+from search.studies.verdict import Difference, Verdict
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ModelResult:
     @cached_property
     def verdict(self) -> dict[str, Difference]:
         """For each point the difference that the verdict is about; empty if nothing was confirmed."""
-        if self.chosen is None or self.confirmed is None:
+        if self.chosen is None:
             return {}
-        return self.confirmed.verdict(self.chosen)
+        return {point: by_measure[HIGH] for point, by_measure in self.comparisons[self.chosen].differences.items()}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def collect_differences(results: Sequence[ModelResult], space: Space) -> dict[st
     point = point_of(space)
     differences = {
         result.model: {
-            arm: comparison.differences[point]["high_entropy_loss"]
+            arm: comparison.differences[point][HIGH]
             for arm, comparison in result.comparisons.items()
             if arm != BASELINE
         }
@@ -122,8 +122,9 @@ def open_results(studies: StudyStorage, spaces: Mapping[str, Space]) -> list[Mod
 
 
 def recommend_arm(result: ModelResult, space: Space) -> str | None:
-    """The arm that the confirmation chose or, if that was worse, the baseline that beat it; None without one."""
-    return BASELINE if verdict_of(result, space) == Verdict.WORSE else result.chosen
+    """The arm that the confirmation chose if it is better than no dropout, the baseline if not; None without one."""
+    verdict = verdict_of(result, space)
+    return verdict and (result.chosen if verdict == Verdict.BETTER else BASELINE)
 
 
 def verdict_of(result: ModelResult, space: Space) -> Verdict | None:

@@ -3,7 +3,6 @@
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -115,7 +114,7 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
         summary["confirmation"] = {
             "chosen": result.chosen,
             "verdict": verdict_of(result, space),
-            "difference": {point: asdict(difference) for point, difference in result.verdict.items()},
+            "difference": {point: difference.to_json() for point, difference in result.verdict.items()},
             "among": result.confirmed.among,
             "arms": {arm: comparison.to_json() for arm, comparison in result.comparisons.items()},
             "failures": {str(t.number): reason_of(t) for t in result.confirmed.trials(TrialState.FAIL)},

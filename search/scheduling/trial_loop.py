@@ -108,6 +108,11 @@ class TrialLoop:
         return self._studies[0] if self._studies else None
 
     @property
+    def _gives_trials(self) -> bool:
+        study = self._study
+        return study is not None and not study.waits
+
+    @property
     def finished(self) -> bool:
         """True when no further trial will begin; while one runs, it may have to begin again."""
         return self.interruption.asked or (
@@ -173,7 +178,7 @@ class TrialLoop:
         """The trials whose turn it is, each with whether it goes on."""
         decided = []
         # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
-        while not (self._order.has_room and self._study is not None and not self.interruption.asked):
+        while not (self._order.has_room and self._gives_trials and not self.interruption.asked):
             index = self._order.next()
             if index is None:
                 break

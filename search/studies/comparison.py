@@ -1,24 +1,28 @@
-"""What the runs of a confirmation say: how an arm's chosen setting differs from no dropout on the test split.
+"""What the runs of a confirmation say: how settings differ from no dropout on the test split.
 
-Shapes: S seeds, K documents.
+Shapes: S runs, K documents.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from search.space import Space
-from search.studies.bootstrap import Difference, Verdict, difference
+from search.studies.interval import Array, Components
+from search.studies.verdict import POWER, Difference, Verdict, components, differences
 
 # The weights that the test split is read with: of the evaluation of least validation loss, and the last ones.
 POINTS = ("best", "final")
-# Runs that an interval can be made from, and documents.
+# Runs that an interval can be made from, and groups of documents.
 FEWEST = 2
+# Documents that are still advised.
+_MOST = 100_000
+HIGH, GENERAL = "high_entropy_loss", "general_loss"
 
 
 def point_of(space: Space) -> str:
@@ -49,7 +53,7 @@ class Comparison:
         validation: mean objective over the seeds, in nats, by which it was chosen.
         losses: for each point and measure the mean over the seeds, in nats.
         differences: for each point and measure, to the baseline; empty for the baseline itself.
-        seeds: that both were trained with.
+        seeds: that it was trained with.
     """
 
     contestant: Contestant
@@ -59,54 +63,59 @@ class Comparison:
     seeds: int
 
     def to_json(self) -> dict[str, Any]:
-        differences = {p: {m: asdict(d) for m, d in values.items()} for p, values in self.differences.items()}
+        found = {p: {m: d.to_json() for m, d in values.items()} for p, values in self.differences.items()}
         return {
             "trial": self.contestant.trial,
             "params": self.contestant.parameters,
             "validation": self.validation,
             "test": self.losses,
-            "against_none": differences,
+            "against_none": found,
             "seeds": self.seeds,
         }
 
 
-def compare(
-    ours: Mapping[int, FrozenTrial],
-    theirs: Mapping[int, FrozenTrial],
-    point: str,
-    confidence: float,
-    measures: Sequence[str] | None = None,
-) -> dict[str, Difference]:
-    """For each measure the difference of two settings on the test split, ours minus theirs.
+@dataclass(frozen=True)
+class Runs:
+    """The runs of settings that are compared, the baseline's first.
 
-    Args:
-        ours, theirs: runs by seed; those seeds count that both have, at least two.
-        point: one of POINTS.
-        measures: by default, all that documents enough have tokens of.
+    Attributes:
+        runs: of each setting, at least two.
+        groups: of the documents of the test split and of the general one; empty: each document is its own.
     """
-    seeds = sorted(ours.keys() & theirs.keys())
-    first = ours[seeds[0]]
-    differences = {}
-    for measure in measures or measures_of(first, point):
-        ours_SK, theirs_SK = (
-            np.array([_documents(runs[seed], point, measure)[0] for seed in seeds]) for runs in (ours, theirs)
-        )
-        tokens_K = np.array(_documents(first, point, measure)[1])
-        differences[measure] = difference(ours_SK, theirs_SK, tokens_K, confidence)
-    return differences
+
+    runs: Sequence[Sequence[FrozenTrial]]
+    groups: Mapping[str, Sequence[int]]
+
+    def differences(self, point: str, measure: str, level: float, margin: float | None) -> list[Difference]:
+        """Of each setting to the first on the test split; the intervals hold together but with the chance `level`."""
+        return differences(*self._losses(point, measure), level, margin)
+
+    def components(self, point: str, measure: str) -> Components:
+        return components(*self._losses(point, measure))
+
+    def _losses(self, point: str, measure: str) -> tuple[list[Array], Array, Sequence[int] | None]:
+        losses = [np.array([_documents(run, point, measure)[0] for run in runs]) for runs in self.runs]
+        tokens_K = np.array(_documents(self.runs[0][0], point, measure)[1])
+        return losses, tokens_K, self.groups.get("general" if measure == GENERAL else "test")
 
 
-def measures_of(run: FrozenTrial, point: str) -> list[str]:
-    """The measures that documents enough have tokens of."""
+def measures_of(run: FrozenTrial, point: str, groups: Mapping[str, Sequence[int]] | None = None) -> list[str]:
+    """The measures that groups of documents enough have tokens of; without groups, documents enough."""
     read = run.user_attrs["test"][point]
-    names = [*read["test"], *(["general_loss"] if "general" in read else [])]
-    return [name for name in names if sum(n > 0 for n in _documents(run, point, name)[1]) >= FEWEST]
+    names = [*read["test"], *([GENERAL] if "general" in read else [])]
+
+    def count(measure: str) -> int:
+        counts = _documents(run, point, measure)[1]
+        own = (groups or {}).get("general" if measure == GENERAL else "test") or range(len(counts))
+        return len({group for group, tokens in zip(own, counts, strict=True) if tokens})
+
+    return [name for name in names if count(name) >= FEWEST]
 
 
 def _documents(run: FrozenTrial, point: str, measure: str) -> tuple[list[float], list[float]]:
     """A measure's sums and counts for each document of the test split, or of the general one."""
     read = run.user_attrs["test"][point]
-    values = read["general"]["loss"] if measure == "general_loss" else read["test"][measure]
+    values = read["general"]["loss"] if measure == GENERAL else read["test"][measure]
     return values["sums"], values["counts"]
 
 
@@ -130,19 +139,45 @@ def mean_losses(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
 
 
 def sentence(chosen: str, best: Comparison, found: Difference, among: int, confidence: float) -> str:
-    """What to use, and how sure that is.
+    """What to use; then why, on which documents that holds, and what would tell more.
 
     Args:
         found: the verdict's difference, at the point of the objective.
         among: settings that this one was chosen among.
     """
-    named = f"trial {best.contestant.trial} ({chosen})" if best.contestant.trial is not None else chosen
-    interval = f"{found.mean:+.4f} nats, {100 * confidence:g}% interval {found.low:+.4f} to {found.high:+.4f}"
+    trial = best.contestant.trial
+    named = f"trial {trial} of {chosen}" if trial is not None else chosen
     choice = f", best of {among} settings" if among > 1 else ""
-    against = f"high-entropy test loss against no dropout {interval}, {best.seeds} seeds{choice}"
+    why = (
+        f"high-entropy test loss against no dropout {found.mean:+.4f} nats, {100 * confidence:g}% interval"
+        f" {found.low:+.4f} to {found.high:+.4f} on documents like these, {found.here_low:+.4f} to"
+        f" {found.here_high:+.4f} on these documents alone, {best.seeds} seeds{choice}"
+    )
     match found.verdict:
         case Verdict.BETTER:
-            return f"use {named}: {found.verdict.words} ({against})"
+            return f"use {named}: it is {found.verdict.words} ({why})"
         case Verdict.WORSE:
-            return f"use no dropout: {named} is {found.verdict.words} ({against})"
-    return f"use no dropout, or {named}: {found.verdict.words} ({against})"
+            return f"use no dropout: {named} is {found.verdict.words} ({why})"
+        case Verdict.EQUAL:
+            return f"use no dropout: {named} is equal to it within {found.margin:g} nats ({why})"
+    return f"use no dropout: {named} was not shown to be better ({why}). {describe_limits(found)}"
+
+
+def describe_limits(found: Difference) -> str:
+    """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less."""
+    text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
+    wanted = found.margin or abs(found.mean)
+    documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
+    if not wanted or max(documents or 0, seeds or 0) > _MOST:
+        return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
+    if documents is not None and (found.documents_decide or seeds is None):
+        return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test: {_rounded(documents)}"
+    if seeds is not None:
+        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
+    return f"{text}; for one of {wanted:.2g} nats raise both data.test and confirmation.seeds"
+
+
+def _rounded(documents: int) -> int:
+    """Up to two digits: it is an estimate."""
+    unit: int = 10 ** max(0, len(str(documents)) - 2)
+    return math.ceil(documents / unit) * unit

@@ -5,30 +5,46 @@ The setting of each arm and its stopping point are chosen on the validation spli
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.arms import BASELINE
 from search.space import Space
 from search.studies.arm_spaces import dimensions
-from search.studies.bootstrap import Difference
 from search.studies.comparison import (
     FEWEST,
+    HIGH,
     POINTS,
     Comparison,
     Contestant,
-    compare,
+    Runs,
     mean_losses,
     measures_of,
     point_of,
     test_losses,
 )
+from search.studies.rounds import fraction_of, is_futile, level_of_look, spent
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy
+from search.studies.verdict import Verdict
 from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen when all contestants had been trained with so many seeds.
+
+    Attributes:
+        level: the error of the intervals at this look.
+        last: whether further seeds would decide nothing, or it is decided.
+    """
+
+    seeds: int
+    level: float
+    last: bool
 
 
 class Confirmation(TrialStudy):
@@ -38,6 +54,20 @@ class Confirmation(TrialStudy):
         super().__init__(studies, f"{searched.model}/confirmation", searched.model, space)
         assert space.confirmation is not None
         self._searched, self._how = searched, space.confirmation
+        # What was looked at, how many contestants and which ended runs, and what was seen.
+        self._looked: tuple[tuple[int, ...], list[_Look]] | None = None
+
+    def know_groups(self, test: Sequence[int], general: Sequence[int]) -> None:
+        """Keeps which documents of the test split, and of the general one, are of one group, by the groups' numbers."""
+        groups = {"test": list(test), "general": list(general)}
+        if self._groups != groups:
+            self.study.set_user_attr("groups", groups)
+
+    @property
+    def _groups(self) -> dict[str, list[int]]:
+        """Empty in a confirmation of an older version: each document is its own group."""
+        groups: dict[str, list[int]] = self.study.user_attrs.get("groups", {})
+        return groups
 
     @property
     def contestants(self) -> list[Contestant]:
@@ -83,22 +113,100 @@ class Confirmation(TrialStudy):
     @property
     def planned(self) -> int:
         if (contestants := len(self.contestants)) or self._searched.ended:
-            return contestants * self._how.seeds
+            return contestants * self._seeds_at_most
         arms = self._searched.arms.values()
         best = sum(1 if arm.name == BASELINE else min(self._how.best, arm.trials) for arm in arms)
-        return (best + self._varies_the_baseline) * self._how.seeds
+        return (best + self._varies_the_baseline) * self._seeds_at_most
+
+    @property
+    def _seeds_at_most(self) -> int:
+        """Seeds that a contestant may come to be trained with: in rounds, fewer when it is decided."""
+        looks = self._looks()
+        return looks[-1].seeds if looks and looks[-1].last else self._how.most_seeds
 
     @property
     def exhausted(self) -> bool:
-        return not self._interrupted and self._searched.ended and self._next() is None
+        return not self._interrupted and self._searched.ended and not self.waits and self._next() is None
+
+    @property
+    def waits(self) -> bool:
+        """A round has begun, and whether there is another hangs on its runs."""
+        if self._interrupted or not self._how.in_rounds or self._next() is not None or not self.contestants:
+            return False
+        looks = self._looks()
+        return not (looks and looks[-1].last) and self._round < self._how.most_seeds
+
+    @property
+    def _round(self) -> int:
+        """The seeds that each contestant may be trained with now."""
+        most, looks = self._how.most_seeds, self._looks()
+        if not self._how.in_rounds:
+            return most
+        if looks and looks[-1].last:
+            return looks[-1].seeds
+        return next((seeds for seeds in range(FEWEST, most) if not self._ended_with(seeds)), most)
 
     def _next(self) -> tuple[int, int] | None:
         """A contestant and a seed that it has not been trained with. All contestants get one seed, then the next: what
         an interruption leaves can be compared."""
         begun = {(t.user_attrs["contestant"], t.user_attrs["seed"]) for t in self._trials()}
-        seeds = range(self._first_seed, self._first_seed + self._how.seeds)
+        seeds = range(self._first_seed, self._first_seed + self._round)
         pairs = ((index, seed) for seed in seeds for index in range(len(self.contestants)))
         return next((pair for pair in pairs if pair not in begun), None)
+
+    def _ended_with(self, seeds: int) -> bool:
+        """Whether the runs of all contestants with so many seeds have ended, however they did."""
+        ended = {
+            (t.user_attrs["contestant"], t.user_attrs["seed"]) for t in self._trials() if t.state != TrialState.RUNNING
+        }
+        return all(
+            (index, self._first_seed + n) in ended for n in range(seeds) for index in range(len(self.contestants))
+        )
+
+    def _looks(self) -> list[_Look]:
+        """The looks at the runs so far, one for each round that has ended: a function of what is stored alone."""
+        if not self._how.in_rounds or not self.contestants:
+            return []
+        ended = self.trials(TrialState.COMPLETE, TrialState.FAIL)
+        runs = (len(self.contestants), *(t.number for t in ended))
+        if self._looked is None or self._looked[0] != runs:
+            self._looked = runs, self._look_again()
+        return self._looked[1]
+
+    def _look_again(self) -> list[_Look]:
+        looks: list[_Look] = []
+        fractions: list[float] = []
+        for seeds in range(FEWEST, self._how.most_seeds + 1):
+            if not self._ended_with(seeds):
+                break
+            chosen, baseline = self._chosen_of(seeds), self._choice(BASELINE, seeds)
+            if chosen is None or baseline is None:
+                continue
+            point, family = point_of(self._space), self._family(seeds)
+            runs = self._compared(baseline, family, seeds)
+            if HIGH not in measures_of(runs.runs[0][0], point, runs.groups):
+                looks.append(_Look(seeds, self._error, last=True))
+                break
+            parts, at = runs.components(point, HIGH), (0, family.index(chosen))
+            variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
+            share = float(parts.share_with(self._how.most_seeds)[at])
+            fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
+            level = level_of_look(fractions, self._error)
+            found = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
+            # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.
+            margin = self._how.margin
+            futile = is_futile(found.mean, variance, least, self._error) and (
+                margin is None or abs(found.mean) + 2 * least**0.5 > margin
+            )
+            last = fractions[-1] == 1 or found.verdict != Verdict.UNDECIDED or futile
+            looks.append(_Look(seeds, level, last))
+            if last:
+                break
+        return looks
+
+    @property
+    def _error(self) -> float:
+        return 1 - self._how.confidence
 
     @property
     def _first_seed(self) -> int:
@@ -136,53 +244,74 @@ class Confirmation(TrialStudy):
         return {point: test_losses(trial, point) for point in POINTS} if "test" in trial.user_attrs else {}
 
     def comparisons(self) -> dict[str, Comparison]:
-        """Each arm's chosen setting against the baseline's; arms without two seeds in common with it are left out, and
-        measures whose tokens are all in one document. Without high-entropy tokens in two there is no comparison."""
+        """Each arm's chosen setting against the baseline's; arms without two runs are left out, and measures whose
+        tokens are all in one group of documents. Without high-entropy tokens in two there is no comparison. The
+        intervals hold for all settings together that the confirmation has: a seed that is lucky on the validation
+        split, and so decides the choice, is lucky on the test split as well."""
         if (baseline := self._choice(BASELINE)) is None:
             return {}
-        theirs, comparisons = self._runs(baseline), {}
+        family, own = self._family(), list(self._runs(baseline).values())
+        groups = self._groups
+        if HIGH not in measures_of(own[0], POINTS[0], groups):
+            return {}
+        compared = self._compared(baseline, family)
+        found = {
+            point: {
+                measure: compared.differences(point, measure, self._level, self._how.margin)
+                for measure in measures_of(own[0], point, groups)
+            }
+            for point in (POINTS if family else ())
+        }
+        comparisons = {}
         for arm in self._searched.arms:
             if (choice := self._choice(arm)) is None:
                 continue
-            ours = self._runs(choice)
-            common = [ours[seed] for seed in sorted(theirs.keys() & ours.keys())]
-            if len(common) < FEWEST or "high_entropy_loss" not in measures_of(common[0], POINTS[0]):
-                continue
-            among = sum(contestant.arm == arm for contestant in self.contestants)
-            comparisons[arm] = Comparison(
-                self.contestants[choice],
-                self._validation(choice),
-                {point: mean_losses(common, point) for point in POINTS},
-                {} if arm == BASELINE else {p: compare(ours, theirs, p, self._confidence(among)) for p in POINTS},
-                len(common),
-            )
-        return comparisons if BASELINE in comparisons else {}
+            runs = list(self._runs(choice).values())
+            differences = {
+                point: {measure: of[family.index(choice)] for measure, of in by_measure.items()}
+                for point, by_measure in found.items()
+                if arm != BASELINE
+            }
+            losses = {point: mean_losses(runs, point) for point in POINTS}
+            validation = self._validation(choice)
+            comparisons[arm] = Comparison(self.contestants[choice], validation, losses, differences, len(runs))
+        return comparisons
+
+    def _family(self, seeds: int | None = None) -> list[int]:
+        """The contestants that are compared with the baseline's: all with runs enough, the baselines apart."""
+        return [
+            index
+            for index, contestant in enumerate(self.contestants)
+            if contestant.arm != BASELINE and len(self._runs(index, seeds)) >= FEWEST
+        ]
+
+    def _compared(self, baseline: int, family: Sequence[int], seeds: int | None = None) -> Runs:
+        return Runs([list(self._runs(index, seeds).values()) for index in (baseline, *family)], self._groups)
+
+    @property
+    def _level(self) -> float:
+        """The error of the intervals that are told."""
+        if not self._how.in_rounds:
+            return self._error
+        looks = self._looks()
+        return looks[-1].level if looks else spent(FEWEST / self._how.most_seeds, self._error)
 
     @property
     def among(self) -> int:
         """The settings that the chosen one was chosen among."""
         return sum(contestant.arm != BASELINE for contestant in self.contestants)
 
-    def verdict(self, chosen: str) -> dict[str, Difference]:
-        """For each point the chosen arm's difference in high-entropy test loss to no dropout. Its interval holds for
-        all the settings together that it was chosen among (Bonferroni): a seed that is lucky on the validation split,
-        and so decides the choice, is lucky on the test split as well."""
-        baseline, choice = self._choice(BASELINE), self._choice(chosen)
-        assert baseline is not None
-        assert choice is not None
-        ours, theirs, measure = self._runs(choice), self._runs(baseline), "high_entropy_loss"
-        confidence = self._confidence(self.among)
-        return {point: compare(ours, theirs, point, confidence, [measure])[measure] for point in POINTS}
-
-    def _confidence(self, among: int) -> float:
-        """Of an interval that holds for so many settings together (Bonferroni)."""
-        return 1 - (1 - self._how.confidence) / among
-
     def chosen(self) -> str | None:
         """The arm of the best setting, the baseline apart, by the validation split."""
-        comparisons = self.comparisons()
-        arms = [arm for arm in comparisons if arm != BASELINE]
-        return min(arms, key=lambda arm: comparisons[arm].validation, default=None)
+        if self._choice(BASELINE) is None or (choice := self._chosen_of()) is None:
+            return None
+        return self.contestants[choice].arm
+
+    def _chosen_of(self, seeds: int | None = None) -> int | None:
+        """The contestant, the baseline apart, that did best on the validation split with so many seeds."""
+        choices = [self._choice(arm, seeds) for arm in self._searched.arms if arm != BASELINE]
+        known = [choice for choice in choices if choice is not None]
+        return min(known, key=lambda choice: self._validation(choice, seeds), default=None)
 
     def runs_of(self, arm: str) -> list[FrozenTrial]:
         """The runs of an arm's chosen setting, one for each seed."""
@@ -193,20 +322,24 @@ class Confirmation(TrialStudy):
         """Of the runs of an arm's chosen setting the one that has written its model, if it came to its end."""
         return next((run for run in self.runs_of(arm) if self._keeps_model(run.user_attrs["seed"])), None)
 
-    def _runs(self, contestant: int) -> dict[int, FrozenTrial]:
-        """The runs of a contestant that came to their end, by seed."""
+    def _runs(self, contestant: int, seeds: int | None = None) -> dict[int, FrozenTrial]:
+        """The runs of a contestant that came to their end, by seed; of those with the first so many seeds. In rounds,
+        of those that were looked at, if there was a look."""
+        if seeds is None and self._how.in_rounds and (looks := self._looks()):
+            seeds = looks[-1].seeds
         done = (t for t in self.trials(TrialState.COMPLETE) if t.user_attrs["contestant"] == contestant)
-        return {t.user_attrs["seed"]: t for t in done if "test" in t.user_attrs}
+        runs = {t.user_attrs["seed"]: t for t in done if "test" in t.user_attrs}
+        return {seed: runs[seed] for seed in sorted(runs) if seeds is None or seed < self._first_seed + seeds}
 
-    def _validation(self, contestant: int) -> float:
+    def _validation(self, contestant: int, seeds: int | None = None) -> float:
         """The mean objective over the seeds that all contestants have, if there are any: one that lost a bad seed must
         not gain by it."""
-        every = [self._runs(i) for i in range(len(self.contestants))]
+        every = [self._runs(i, seeds) for i in range(len(self.contestants))]
         common = set.intersection(*(set(runs) for runs in every if len(runs) >= FEWEST))
-        runs = self._runs(contestant)
+        runs = self._runs(contestant, seeds)
         return statistics.fmean(self.value(runs[seed].number) for seed in common or runs)
 
-    def _choice(self, arm: str) -> int | None:
+    def _choice(self, arm: str, seeds: int | None = None) -> int | None:
         """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
-        known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i)) >= FEWEST]
-        return min(known, key=lambda i: (self._validation(i), i), default=None)
+        known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i, seeds)) >= FEWEST]
+        return min(known, key=lambda i: (self._validation(i, seeds), i), default=None)

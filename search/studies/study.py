@@ -108,6 +108,11 @@ class TrialStudy(ABC):
     def exhausted(self) -> bool:
         """True when no further trial will begin."""
 
+    @property
+    def waits(self) -> bool:
+        """True while whether a further trial begins hangs on those that run."""
+        return False
+
     @abstractmethod
     def ask(self, clock: int = 0) -> Candidate | None:
         """The next trial, those that an interruption left running first; None when there is none.

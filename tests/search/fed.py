@@ -36,6 +36,7 @@ def space(**changes: Any) -> Space:
         "data": {"source": "builtin", "task": "word_problems", "train": 4, "validation": 4, "test": DOCUMENTS},
         "budget": {"trials": 8, "epochs": EPOCHS},
         "early_stopping": {"audit": 0.0},
+        "confirmation": {"seeds": 3},
     }
     return Space.model_validate(common | changes)
 

@@ -14,7 +14,7 @@ from trainables.config.model_names import slug
 
 MODELS: dict[str, tuple[str | None, float]] = {
     "builtin/nano": ("confirmed better", -0.3),
-    "my models/small": ("no difference shown", -0.4),
+    "my models/small": ("no_difference", -0.4),
 }
 
 
@@ -60,7 +60,7 @@ def test_all_are_listed_the_surest_first(uri: str, capsys: pytest.CaptureFixture
     assert [line.split("  ")[:2] for line in lines] == [
         ["builtin/nano", "confirmed better"],
         ["builtin/nano", "confirmed better"],
-        ["my models/small", "no difference shown"],
+        ["my models/small", "not decided"],
     ]
     assert "-0.5000 nats (-0.6000 to -0.4000)" in lines[0]
     assert "search three, code" in lines[0]

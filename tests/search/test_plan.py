@@ -86,9 +86,9 @@ def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixtur
 @pytest.mark.faults
 def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     Path("space.yaml").write_text(SMALL)
-    assert planned(capsys)["confirm"].startswith("9 runs; ")
+    assert planned(capsys)["confirm"].startswith("at most 18 runs; ")
     rate = "training.learning_rate={low: 0.0001, high: 0.01, log: true}"
-    assert planned(capsys, rate)["confirm"].startswith("12 runs; ")
+    assert planned(capsys, rate)["confirm"].startswith("at most 24 runs; ")
 
 
 @pytest.mark.faults

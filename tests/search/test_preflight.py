@@ -1,5 +1,6 @@
 """Slots that fit on a cluster, and what is said of those that do not."""
 
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -13,6 +14,21 @@ from tests.search.commands import SMALL, refused
 from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def test_test_documents_of_too_few_prompts_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({"q": f"question {n % 9}", "a": f"answer {n}"}) for n in range(90)]
+    Path("data.jsonl").write_text("\n".join(lines))
+    data = (
+        'data: {source: files, path: data.jsonl, prompt: "{q} ", template: "{a}", train: 20, validation: 20, test: 20}'
+    )
+    Path("space.yaml").write_text(f"models: [builtin/nano]\n{data}\nbudget: {{trials: 3, epochs: 2}}\n")
+    line = refused(capsys, ["space.yaml"])
+    assert line == (
+        "space.yaml:2: data.test: given 20 documents of 2 different prompts or templates; allowed: documents of at "
+        "least 6, for an interval of 95%; or confirmation: null"
+    )
+    assert main(["space.yaml", "--dry-run", "--set=confirmation=null"]) == 0
 
 
 def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:

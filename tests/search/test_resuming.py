@@ -105,3 +105,13 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_no_change() -> None:
     assert find_changes({"seed": 0}, {"seed": 0, "study": {"storage": "sqlite:///a.db"}}) == [
         ("study.storage", None, "sqlite:///a.db")
     ]
+
+
+def test_a_search_of_a_version_without_rounds_of_seeds_goes_on() -> None:
+    Path("space.yaml").write_text(SMALL + "confirmation: {seeds: 3}\n")
+    space_file = load("space.yaml")
+    before = to_store(space_file.config)
+    del before["confirmation"]["max_seeds"], before["confirmation"]["margin"]
+    Path("out").mkdir()
+    (Path("out") / "resolved.yaml").write_text(json.dumps(before))
+    check_output(space_file, Path("out"), resume=True)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from search import status, sync
 from search.arms import BASELINE
 from search.run import main
-from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING, PLATEAU, is_known
+from search.studies.verdict import Verdict
 from tests import DEADLINE_S
 from tests.holds import PREPARATION, PROGRAM, Holds
 from tests.searches import Searches
@@ -115,7 +115,7 @@ def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[st
     uri = f"sqlite:///{searches.folder}/mlflow.db"
     (version,) = MlflowClient(uri).search_model_versions("name = 'tiny-builtin-nano'")
     confirmation = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]
-    arm = BASELINE if confirmation["verdict"] == Verdict.WORSE else confirmation["chosen"]
+    arm = confirmation["chosen"] if confirmation["verdict"] == Verdict.BETTER else BASELINE
     assert version.tags == {"model": "builtin/nano", "arm": arm, "verdict": confirmation["verdict"]}
     # Of the first seed's run; the others' weights are not kept.
     (number,) = (path.name for path in (searches.folder / "whole/models/builtin-nano-confirmation").iterdir())
@@ -236,7 +236,8 @@ def test_the_best_schedule_trains_a_model_as_its_trial_did(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENTRODROP_CACHE", str(searches.cache))
-    confirmed = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]["arms"]["entrodrop"]
+    confirmation = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]
+    confirmed = confirmation["arms"]["entrodrop" if confirmation["verdict"] == Verdict.BETTER else BASELINE]
     schedule = searches.folder / "whole" / "best_schedule.builtin-nano.yaml"
     assert finetune([str(schedule)]) == 0
     output = tmp_path / "finetuned" / "tiny-best-builtin-nano"

@@ -171,7 +171,15 @@ WRONG_VALUES = [
         9,
         "tracking.register_as: only a confirmed model is registered; write null, or give the block confirmation",
     ),
-    ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2"),
+    ("confirmation: {seeds: 1}", 8, "confirmation.seeds: given 1; allowed: an integer of at least 2, or auto"),
+    ("confirmation: {seeds: many}", 8, "confirmation.seeds: given 'many'; allowed: an integer of at least 2, or auto"),
+    ("confirmation: {max_seeds: 1}", 8, "confirmation.max_seeds: given 1; allowed: an integer of at least 2"),
+    ("confirmation: {margin: 0}", 8, "confirmation.margin: given 0; allowed: above 0; null not to claim equality"),
+    (
+        "confirmation: {margin: 0.02}",
+        8,
+        "confirmation.margin: given 0.02; allowed: at least 0.053 with 20 test documents; or data.test: 379",
+    ),
     ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: from 0.5 to 0.999 (conf"),
     (
         "budget: {trials: 4}\nconfirmation: {best: 4}",

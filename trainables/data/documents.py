@@ -70,6 +70,12 @@ def general_documents(source: Source, seed: int, splits: Splits) -> tuple[Docume
         raise DataError(f"general.{field}", error.given, error.allowed, error.nearest) from None
 
 
+def number_groups(documents: Iterable[Document]) -> list[int]:
+    """Of each document the number of its group, in the order in which they occur."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(document.group, len(numbers)) for document in documents]
+
+
 def content_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -15,8 +15,8 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.plots import Plot
-from search.studies.bootstrap import Verdict
 from search.studies.study import describe_reason
+from search.studies.verdict import Verdict
 from trainables.storage.files import write_atomic
 
 

@@ -117,11 +117,15 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     names = [_escape(f"{model}: {arm}") for model, arm, _ in reversed(differences)]
     figure.update_yaxes(categoryorder="array", categoryarray=names)
     caption = (
-        f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals of "
-        "each arm by itself, on documents and seeds that had no part in choosing the settings."
+        f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals that "
+        "hold for all arms together, on documents and seeds that had no part in choosing the settings: on documents "
+        "like these, and on these documents alone."
     )
-    rows = [[model, arm, d.mean, d.low, d.high, d.verdict.words] for model, arm, d in differences]
-    columns = ["model", "arm", "nats", "low", "high", "verdict"]
+    rows = [
+        [model, arm, d.mean, d.low, d.high, d.verdict.words, d.here_low, d.here_high, d.detectable]
+        for model, arm, d in differences
+    ]
+    columns = ["model", "arm", "nats", "low", "high", "verdict", "low, here", "high, here", "detectable"]
     return Plot("Is it better than no dropout?", caption, figure, columns, rows)
 
 

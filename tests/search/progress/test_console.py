@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.output.events import Evaluation, Event, SearchStarted, TrialEnded, TrialStarted
+from search.output.events import Evaluation, Event, SearchEnded, SearchStarted, TrialEnded, TrialStarted
 from search.progress.console import ProgressConsole
 from search.progress.state import SearchProgress
 from search.progress.table import ProgressTable
@@ -66,6 +66,12 @@ def three_trials(tell: Callable[[Event], object], clock: Clock) -> None:
             told.evaluated(trial, 1000 * k, 6.2 - 0.1 * k, seconds=8.0, tokens_per_s=125.0)
         if state is not None:
             told.ended(trial, state, "losing" if state == "pruned" else None, 5.8)
+
+
+def test_what_ends_with_fewer_trials_than_it_could_have_is_not_waited_for() -> None:
+    state = SearchProgress({"m": 2, "m/confirmation": 6}, lambda: 0.0)
+    state.follow(SearchEnded(status="FINISHED"))
+    assert [study.planned for study in state.studies.values()] == [0, 0]
 
 
 def test_plain_lines_without_a_terminal() -> None:

@@ -16,11 +16,11 @@ from search.results.files import describe_result, format_best_schedule, tabulate
 from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, load
-from search.studies.bootstrap import Verdict
 from search.studies.pruners import LOSING
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate
+from search.studies.verdict import Verdict
 from tests.search.fed import ARMS, EFFECTS, FULL_TOKENS, Losses, curve, fed, space
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
@@ -176,8 +176,8 @@ def test_the_best_schedule_is_what_the_confirmation_chose(asked: Space, size: Mo
     assert settings_of(load_recipe(path).config) == settings_of(size.searched.space_of(trial))
     assert load(path).config.budget.trials == 2
     assert text.startswith(f"# Trial {number} of {MODEL} in the search fed.\n# Best validation high-entropy loss ")
-    assert f"Use trial {number} (entrodrop): confirmed better" in text
-    assert f"use trial {number} (entrodrop): confirmed better" in describe_result(size, asked)
+    assert f"Use trial {number} of entrodrop: it is confirmed better" in text
+    assert f"use trial {number} of entrodrop: it is confirmed better" in describe_result(size, asked)
 
 
 def test_a_schedule_to_hand_on_has_no_password(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_sentence_keeps_the_names_of_arms(tmp_path: Path) -> None:
     with mock.patch.dict(EFFECTS, EntroDrop=-0.3):
         text = format_best_schedule(fed(tmp_path, asked), asked)
     assert text is not None
-    assert " (EntroDrop): confirmed better" in text
+    assert " of EntroDrop: it is confirmed better" in text
 
 
 def test_why_nothing_was_confirmed_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""What an interval says of a setting against no dropout, and what would have to be raised for it to say more.
+
+Shapes: S runs of a setting, K documents, G groups of documents.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from search.studies.interval import RESAMPLES, Array, Components, components_of, intervals_of
+
+# The chance with which a difference is to be seen that is called detectable.
+POWER = 0.8
+_OLDER = {"confirmed better": "better", "no_difference": "undecided", "no difference shown": "undecided"}
+
+
+class Verdict(StrEnum):
+    """What the confidence interval of a difference in loss says: the code that is stored; `words` are for people."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "equal"
+    UNDECIDED = "undecided"
+
+    @property
+    def words(self) -> str:
+        return {"better": "confirmed better", "equal": "equal within the margin", "undecided": "not decided"}.get(
+            self, self.value
+        )
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Verdict | None":
+        """MLflow may hold the words, or what an older version stored."""
+        known = {verdict.words: verdict.value for verdict in cls} | _OLDER
+        return cls(known[value]) if isinstance(value, str) and value in known else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in loss, ours minus theirs, in nats, with two intervals.
+
+    Attributes:
+        low, high: on documents like these.
+        here_low, here_high: on these documents, whatever others would say: by the runs alone.
+        detectable: the smallest difference that such a confirmation tells from zero four times of five.
+        error: standard error of the mean; `documents_error` is the part that more documents lower, `lasting_error` the
+            part that no number of seeds does.
+        apart: standard errors that make a difference detectable where documents are many.
+        documents, groups, seeds: that it rests on.
+        margin: below which a difference is called none; None if no equality is claimed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    here_low: float
+    here_high: float
+    detectable: float
+    error: float
+    documents_error: float
+    lasting_error: float
+    apart: float
+    documents: int
+    groups: int
+    seeds: int
+    margin: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return _verdict(self.low, self.high, self.margin)
+
+    @property
+    def verdict_here(self) -> Verdict:
+        """On these documents."""
+        return _verdict(self.here_low, self.here_high, self.margin)
+
+    @property
+    def documents_decide(self) -> bool:
+        """Whether more seeds would help less than more documents."""
+        return self.lasting_error**2 > self.error**2 / 2
+
+    def documents_for(self, difference: float) -> int | None:
+        """Test documents with which a difference is detectable, at these seeds; None if no number is enough."""
+        room = (difference / self.apart) ** 2 - (self.error**2 - self.documents_error**2)
+        return math.ceil(self.documents * max(1.0, self.documents_error**2 / room)) if room > 0 else None
+
+    def seeds_for(self, difference: float) -> int | None:
+        """Seeds with which a difference is detectable, on these documents; None if no number is enough."""
+        room = (difference / self.apart) ** 2 - self.lasting_error**2
+        return math.ceil(self.seeds * max(1.0, (self.error**2 - self.lasting_error**2) / room)) if room > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "verdict": self.verdict, "verdict_here": self.verdict_here}
+
+
+def _verdict(low: float, high: float, margin: float | None) -> Verdict:
+    if high < 0:
+        return Verdict.BETTER
+    if low > 0:
+        return Verdict.WORSE
+    return Verdict.EQUAL if margin is not None and -margin <= low and high <= margin else Verdict.UNDECIDED
+
+
+def grouped(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
+    """Sums over the documents of each group; SG."""
+    numbers_K = np.unique(groups_K, return_inverse=True)[1]
+    loss_GS = np.zeros((numbers_K.max() + 1, len(loss_SK)))
+    np.add.at(loss_GS, numbers_K, loss_SK.T)
+    return loss_GS.T
+
+
+def components(losses: Sequence[Array], tokens_K: Array, groups_K: Sequence[int] | None = None) -> Components:
+    """The components of settings' differences to the first of them.
+
+    Args:
+        losses: of each setting the summed losses of each document's tokens, in nats, SK; at least two runs, and two
+            groups of documents.
+        tokens_K: the number of these tokens; documents without any are left out.
+        groups_K: of each document; None: each is its own.
+    """
+    kept_K = tokens_K > 0
+    number_K = np.arange(len(tokens_K)) if groups_K is None else np.asarray(groups_K)
+    tokens_1G, *losses_SG = (grouped(v_SK[:, kept_K], number_K[kept_K]) for v_SK in (tokens_K[None], *losses))
+    return components_of([loss_SG[None] for loss_SG in losses_SG], tokens_1G)
+
+
+def differences(
+    losses: Sequence[Array],
+    tokens_K: Array,
+    groups_K: Sequence[int] | None = None,
+    level: float = 0.05,
+    margin: float | None = None,
+    seed: int = 0,
+) -> list[Difference]:
+    """Each setting's difference to the first one; the intervals hold together but with the chance `level`.
+
+    Args:
+        losses, tokens_K, groups_K: as `components` takes them.
+        margin: as in `Difference`, in nats.
+        seed: of the resamples.
+    """
+    parts = components(losses, tokens_K, groups_K)
+    found = intervals_of(parts, level, RESAMPLES, seed)
+    variance_D, lasting_D = parts.variance_TD[0], parts.variance_with(10**9)[0]
+    power = float(stats.norm.ppf(POWER))
+    results = []
+    for d, mean in enumerate(parts.mean_TD[0]):
+        half, here, error = found.half_TD[0, d], found.here_TD[0, d], math.sqrt(variance_D[d])
+        critical = half / error if error > 0 else 0.0
+        results.append(
+            Difference(
+                float(mean),
+                float(mean - half),
+                float(mean + half),
+                float(mean - here),
+                float(mean + here),
+                float(half + power * error),
+                error,
+                math.sqrt(parts.documents_TD[0, d]),
+                math.sqrt(lasting_D[d]),
+                float(min(critical, stats.norm.isf(level / 2 / len(variance_D))) + power),
+                int((tokens_K > 0).sum()),
+                parts.tokens_TG.shape[1],
+                int(parts.runs_C[[0, d + 1]].min()),
+                margin,
+            )
+        )
+    return results
