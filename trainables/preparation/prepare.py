@@ -73,10 +73,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out document's prompt, and the answer that is expected."""
+    """A held-out document's prompt, the answer that is expected, and the document's text.
+
+    The text says which tokens are the prompt's: a word of it may take a space from the prompt's end.
+    """
 
     prompt: str
     answer: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -295,7 +299,9 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
                 "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token),
             },
             "questions": [
-                {"prompt": d.prompt, "answer": d.answer} for d in what.splits.validation if d.answer is not None
+                {"prompt": d.prompt, "answer": d.answer, "text": d.text}
+                for d in what.splits.validation
+                if d.answer is not None
             ],
         }
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
