@@ -12,7 +12,7 @@ from trainables.data.packing import Packed, pack
 
 
 class Characters:
-    """One token for each character; the tokenizer itself ends a text with 0 if `closes`, and opens it with 1 if `opens`."""
+    """One token for each character; 0 ends a document, written by the tokenizer if `closes`; 1 opens it if `opens`."""
 
     eos_token_id = 0
     all_special_ids = (0, 1)
