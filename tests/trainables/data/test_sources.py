@@ -3,11 +3,13 @@
 import bz2
 import csv
 import gzip
+import hashlib
 import json
 import os
 import pickle
 import random
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime
@@ -22,7 +24,16 @@ import pyarrow.parquet
 import pytest
 
 from trainables.data.builtin import Builtin
-from trainables.data.documents import Document, Source, Splits, SplitSizes, general_documents, split
+from trainables.data.documents import (
+    Document,
+    Source,
+    Splits,
+    SplitSizes,
+    alike,
+    content_hash,
+    general_documents,
+    split,
+)
 from trainables.data.files import Files
 from trainables.data.hub import Hub
 from trainables.data.reasoning_gym import ReasoningGym
@@ -230,6 +241,50 @@ def test_what_stands_twice_is_used_once(tmp_path: Path) -> None:
     assert len(set.union(*texts(splits))) == 23
     with pytest.raises(DataError, match=r"at most 23 together, the distinct documents in data.jsonl"):
         files(path, sizes=SplitSizes(12, 6, 6)).splits(seed=0)
+
+
+CHANGES: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "line ends": lambda text: text.replace("\n", "\r\n"),
+    "Unicode form": lambda text: unicodedata.normalize("NFD", text),
+    "a space at the end of each line": lambda text: text.replace("\n", " \n") + " ",
+    "other spaces": lambda text: text.replace(" ", "\u00a0 "),
+    "an empty line at the end": lambda text: text + "\n\n",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("prompted", [False, True])
+def test_what_differs_in_its_form_alone_is_one_document(tmp_path: Path, change: str, prompted: bool) -> None:
+    records = [{"q": f"Où est le numéro {n} ?\nDis-le.", "a": f"Il est là :\n{n}"} for n in range(30)]
+    twins = [{key: CHANGES[change](text) for key, text in record.items()} for record in records]
+    # Another answer to a question that is written in another way.
+    others = [{"q": CHANGES[change](record["q"]), "a": "Nulle part."} for record in records] if prompted else []
+    path = write_lines(tmp_path / "a.jsonl", [*records, *twins, *others])
+    how = {"template": "{a}", "prompt": "{q}\n"} if prompted else {"template": "{q}\n{a}"}
+    sizes = SplitSizes(12, 9, 9)
+    splits = files(path, sizes=sizes, **how).splits(seed=0)
+
+    def parts(splits: Splits, of: Callable[[Document], str]) -> list[set[str]]:
+        return [{alike(of(d)) for d in part} for part in (splits.train, splits.validation, splits.test)]
+
+    for own in (parts(splits, lambda d: d.prompt + d.text), parts(splits, lambda d: d.prompt or d.text)):
+        assert len(set.union(*own)) == sum(map(len, own))
+    assert len({d.group for d in splits.train}) == len(parts(splits, lambda d: d.prompt or d.text)[0])
+    written = {d.prompt + d.text for d in splits.train}
+    assert written <= {f"{r['q']}\n{r['a']}" for r in (*records, *twins, *others)}, "the text stays as it is"
+    write_lines(tmp_path / "a.jsonl", [*others, *twins, *records])
+    assert files(path, sizes=sizes, **how).splits(seed=0) == splits
+    general = files(write_lines(tmp_path / "b.jsonl", twins), sizes=SplitSizes(1, 0, 0), **how)
+    with pytest.raises(DataError):
+        general_documents(general, 0, files(path, sizes=SplitSizes(len(records + others), 0, 0), **how).splits(seed=0))
+
+
+def test_groups_of_documents_in_one_form_are_as_they_were() -> None:
+    documents = [Document(f"text {n}\n", content_hash(f"prompt {n // 2}\n"), f"prompt {n // 2}\n") for n in range(40)]
+    drawn = {d.group: hashlib.sha256(f"7\0{d.group}".encode()).digest() for d in documents}
+    ordered = sorted(documents, key=lambda d: (drawn[d.group], content_hash(d.prompt + d.text)))
+    assert split(documents, SplitSizes(20, 10, 10), 7, "here").train == tuple(ordered[:20])
 
 
 def test_documents_with_the_same_prompt_stand_in_one_split() -> None:
@@ -505,7 +560,7 @@ def test_a_line_of_spaces_parts_paragraphs(tmp_path: Path) -> None:
         ("a.csv", b"question,answer,question\na,b,c\n", "the column 'question' stands twice in a.csv; rename one"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer, not the data; "),
         ("a.xlsx", b"PK", "a file that ends in .jsonl, .json, .csv, .parquet, .txt, .tsv, or one of these compressed"),
-        ("a.csv", "日question,answer\na,b\n".encode("utf-16-le"), "save it as UTF-8 text"),
+        ("a.csv", "日question,answer\na,b\n".encode("utf-16-le"), "line 1 of a.csv, with the byte 0xe5"),
         ("a.csv", b"q,question,answer\nz,a\0,b\n", "text without NUL characters (the column 'question' has one)"),
         ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:-9], "given a.jsonl.gz; allowed: a readable UTF-8 file ("),
     ],
