@@ -5,6 +5,7 @@ Shapes: B rows, T positions, D hidden width, V vocabulary.
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ masking_utils.find_packed_sequence_indices = _documents
 
 # Files of a tokenizer.
 _TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
+# What changes a tokenizer, beside its own files.
+_TOKENS = ("added_tokens.json", "special_tokens_map.json")
+# What a model is used with, beside its weights, its configuration and its tokenizer.
+_USE = ("generation_config.json", "chat_template*", "additional_chat_templates/*")
 
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -66,6 +71,8 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     if unread:
         given = f"{folder}, where {len(unread)} weights are missing or have another shape"
         raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
+    if packed := next((n for n, p in model.named_parameters() if p.dtype != torch.float32), None):
+        raise ModelError("models", str(folder), f"a model whose weights are not quantized ({packed} is)")
     model.to(device)  # type: ignore[arg-type]
     if device.type == "cpu":
         # Until then they are read from the file when they are used, and it may have changed.
@@ -152,12 +159,25 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def save_model(model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_of: Path, folder: Path) -> None:
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that make the tokenizer in a model's folder."""
+    return sorted({path for pattern in (*_TOKENIZER, *_TOKENS) for path in folder.glob(pattern) if path.is_file()})
+
+
+def copy_what_is_used_with(base: Path, folder: Path) -> None:
+    """Copies what the model in `base` is used with, such as stop tokens and chat templates, as it stands there."""
+    for path in [*tokenizer_files(base), *(path for pattern in _USE for path in base.glob(pattern) if path.is_file())]:
+        target = folder / path.relative_to(base)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def save_model(model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path) -> None:
     """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
 
     Args:
         weights: the model's state; adapters are merged into the layers that they belong to.
-        tokenizer_of: the folder that the tokenizer is in.
+        base: the folder that the model was loaded from; what it is used with is kept.
     """
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
@@ -174,7 +194,7 @@ def save_model(model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_of:
     empty = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
     empty.load_state_dict(state)
     empty.save_pretrained(folder)
-    load_tokenizer(tokenizer_of).save_pretrained(folder)
+    copy_what_is_used_with(base, folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -217,6 +237,16 @@ def context_length(folder: Path) -> int | None:
     """
     length: int | None = getattr(read_config(folder).get_text_config(), "max_position_embeddings", None)
     return length
+
+
+def words_of(folder: Path) -> int | None:
+    """How many tokens the model in `folder` has embeddings of; None if its configuration does not say.
+
+    Raises:
+        ModelError: its configuration cannot be read, or needs code.
+    """
+    words: int | None = getattr(read_config(folder).get_text_config(), "vocab_size", None)
+    return words
 
 
 def embed(model: PreTrainedModel, token_BT: Tensor) -> Tensor:
