@@ -242,7 +242,21 @@ def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, 
             digits = pyarrow.compute.cast(batch.column(index), pyarrow.string())
             batch = batch.set_column(index, field.name, pyarrow.compute.cast(digits, pyarrow.float64()))
     rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
+    # Columns of several types, which the library datasets stores as JSON.
+    for field in [field for field in batch.schema if "arrow.json" in str(field.type)]:
+        for row in rows:
+            row[field.name] = _unpacked(row[field.name], field.type)
     return rows
+
+
+def _unpacked(value: Any, kind: pyarrow.DataType) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, pyarrow.JsonType):
+        return _parsed(value)
+    if pyarrow.types.is_struct(kind):
+        return {field.name: _unpacked(value[field.name], field.type) for field in kind}
+    return [_unpacked(one, kind.value_type) for one in value] if isinstance(value, list) else value
 
 
 def _parquet(file: Path) -> Records:

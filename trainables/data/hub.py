@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -54,8 +55,8 @@ class Hub:
             raise DataError("data.path", advice("dataset", self.path, error)) from None
         # The readers of so many formats raise what they like: RuntimeError of a script, KeyError, ArrowInvalid ...
         except Exception as error:
-            # Of "could not be parsed", the reason is what it could not be parsed for.
-            reason = _first_line(error.__cause__ if error.__cause__ and "parsed" in str(error) else error)
+            # "An error occurred while generating the dataset" has its reason behind it.
+            reason = _first_line(error.__cause__ or error)
             if isinstance(error, ValueError) and "Config" in reason:
                 # One that does not exist or is missing; the message names those that there are.
                 given = self.name or f"no configuration of {self.path}"
@@ -66,7 +67,11 @@ class Hub:
     def _loaded(self) -> Any:
         import datasets
 
+        # What it logs is in the error.
+        datasets.logging.set_verbosity(logging.CRITICAL)
         folder = Path(self.path)
+        if folder.is_dir():
+            datasets.disable_progress_bars()
         if pointer := next((p for p in sorted(folder.rglob("*")) if p.is_file() and is_lfs_pointer(p)), None):
             raise DataError("data.path", f"{pointer.name} is a Git LFS pointer, not the data; run git lfs pull there")
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():

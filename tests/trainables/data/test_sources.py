@@ -677,6 +677,15 @@ def test_a_turn_of_a_conversation_is_a_column_of_a_column(tmp_path: Path) -> Non
     assert {d.prompt + d.text for d in splits.train} <= {f"What is {n}?\nIt is {n}." for n in range(30)}
 
 
+def test_columns_of_several_types_are_read_as_they_stand(tmp_path: Path) -> None:
+    values: list[Any] = [1, "one", {"a": [1.5, None]}, [{"b": "x"}, "y"]]
+    write_lines(tmp_path / "set" / "train.jsonl", [{"a": value, "b": [{"c": value}]} for value in values])
+    for template in ("{a}", "{b[0][c]}"):
+        source = hub(tmp_path / "set", SplitSizes(4, 0, 0), templates=Templates(template))
+        expected = {"1", "one", '{"a": [1.5, null]}', '[{"b": "x"}, "y"]'}
+        assert {d.text for d in source.splits(seed=0).train} == expected
+
+
 def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
     write_lines(tmp_path / "set" / "train.jsonl", questions(30))
     with pytest.raises(DataError, match=r"data.name: given main; .*Available: \['default'\]"):
@@ -686,7 +695,7 @@ def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.template: given the column 'text'; .*: question, answer"):
         hub(tmp_path / "set", template="{text}").splits(seed=0)
     (tmp_path / "set" / "train.jsonl").write_text('{"question": 1}\n{oops\n')
-    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded"):
+    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded.*JSON parse error"):
         hub(tmp_path / "set").splits(seed=0)
 
 
