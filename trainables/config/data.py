@@ -49,13 +49,14 @@ class _ReasoningGym(Block):
 
 class _Templates(Block):
     template: Template
-    """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"."""
+    """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"; {column?}
+    where records may lack it."""
     prompt: Template | None = None
     """What stands before that text: text with at least one {column}; null for nothing."""
 
 
 class _Files(_Templates):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
     source: Literal["files"]
     """Where the documents come from: files, hub, builtin, or reasoning_gym."""
@@ -129,7 +130,7 @@ class ReasoningGymData(_ReasoningGym, _Splits):
 
 
 class FilesData(_Files, _WithAnswer):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
 
 class HubData(_Hub, _WithAnswer):
@@ -150,7 +151,7 @@ class ReasoningGymGeneral(_ReasoningGym, _Documents):
 
 
 class FilesGeneral(_Files, _Documents):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
 
 class HubGeneral(_Hub, _Documents):

@@ -61,15 +61,17 @@ def _check_weights(folder: Path, name: str) -> None:
         # transformers would load the model that they were made for.
         problem = "has adapters beside or instead of a model's weights; merge them (merge_and_unload of peft) and save"
         raise ModelError("models", f"{name} {problem} the model, or move {ADAPTER} elsewhere")
-    files = sorted(folder.glob(_WEIGHTS))
-    if not files:
+    if not any(folder.glob(_WEIGHTS)):
         others = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
         given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
         raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
-    for file in files:
-        if is_lfs_pointer(file):
-            problem = f"{file.name} is a Git LFS pointer, not the weights; run git lfs pull in {name}"
-            raise ModelError("models", problem)
+    if pointer := next(filter(is_lfs_pointer, _files(folder)), None):
+        raise ModelError("models", f"{pointer.name} is a Git LFS pointer, not the file; run git lfs pull in {name}")
+    try:
+        parameters_of(folder)
+    # The reader of safetensors raises what it likes.
+    except Exception as error:
+        raise ModelError("models", name, f"a folder with weights that can be read ({error})") from None
     index = folder / "model.safetensors.index.json"
     try:
         parts = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()

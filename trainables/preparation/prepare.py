@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class Prepared:
         masks = load_file(self.evaluation / "groups.safetensors")
         return masks[f"{split}.high"].clone(), masks[f"{split}.low"].clone()
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         known = Vocabulary(**_about(self.tokens)["vocabulary"])
         words = words_of(self.folder)

@@ -22,6 +22,16 @@ def test_a_files_path_is_relative_to_the_space(write: Any, tmp_path: Path) -> No
     assert data.template == "{question}\n{answer}"
 
 
+def test_a_tilde_is_the_home_folder(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "model").mkdir(parents=True)
+    text = FILES.replace("my.jsonl", "[~/my.jsonl, a/~.jsonl]").replace("builtin/nano", "~/model")
+    config = load(write(text), (), RunConfig).config
+    assert config.data.source == "files"
+    assert config.data.path == [str(tmp_path / "home" / "my.jsonl"), str(tmp_path / "a" / "~.jsonl")]
+    assert config.models == [str(tmp_path / "home" / "model")]
+
+
 GYM = MINIMAL.replace("builtin\n", "reasoning_gym\n").replace("word_problems", "gsm_symbolic")
 WRONG_DATA = [
     (

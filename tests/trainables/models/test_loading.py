@@ -450,7 +450,7 @@ def no_config(folder: Path) -> None:
 LACKING = [
     (with_adapters, "has adapters beside or instead of a model's weights; merge them"),
     (adapters_alone, "has adapters beside or instead of a model's weights; merge them"),
-    (a_pointer, "model.safetensors is a Git LFS pointer, not the weights; run git lfs pull in "),
+    (a_pointer, "model.safetensors is a Git LFS pointer, not the file; run git lfs pull in "),
     (a_shard_that_is_missing, "lacks 1 of its files, model-00001-of-00002.safetensors among them; copy them too"),
     (a_damaged_index, "is damaged; copy it again"),
     (pickles, "which has no safetensors but pytorch_model.bin"),
