@@ -55,7 +55,7 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     # What it warns of is refused here.
     logging.set_verbosity_error()
     _refuse_kernels(folder)
-    with _readable(folder, "a folder with a causal language model that transformers can read"):
+    with readable(folder, "a folder with a causal language model that transformers can read"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -91,7 +91,7 @@ def remove_dropout(model: PreTrainedModel) -> None:
 
 
 def _refuse_kernels(folder: Path) -> None:
-    with _readable(folder, "a folder with a causal language model that transformers can read"):
+    with readable(folder, "a folder with a causal language model that transformers can read"):
         kernels = _kernels(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if kernels:
         allowed = f"a model without attention kernels of the hub, which are code (config.json names {kernels[0]})"
@@ -108,14 +108,16 @@ def _kernels(config: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def _readable(folder: Path, allowed: str) -> Iterator[None]:
-    """Turns what transformers raises of a folder into one line."""
+def readable(model: object, allowed: str) -> Iterator[None]:
+    """Turns what transformers raises of a model, by its name or its folder, into one line."""
     try:
         yield
+    except ModelError:
+        raise
     # The readers of configurations, weights and tokenizers raise what they like: KeyError, SafetensorError ...
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError("models", str(folder), f"{allowed} ({reason})") from error
+        raise ModelError("models", str(model), f"{allowed} ({reason})") from error
 
 
 def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
@@ -206,10 +208,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     # Without any file of one, transformers makes up a tokenizer that knows no text.
     if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
         raise ModelError("models", f"{folder} has no tokenizer; name a folder with one")
-    with _readable(folder, "a folder with a tokenizer"):
+    with readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+        # Some settings are looked at when it is used.
+        tokenizer(["a b"])
     if tokenizer.eos_token_id is None:
         raise ModelError(
             "models", f"the tokenizer of {folder} has no end-of-sequence token; name a model whose has one"
@@ -223,7 +227,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: it cannot be read, or needs code.
     """
-    with _readable(folder, "a folder with the configuration of a model that transformers can read"):
+    with readable(folder, "a folder with the configuration of a model that transformers can read"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     _refuse_kernels(folder)
     return config
