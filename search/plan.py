@@ -20,12 +20,21 @@ from search.studies.storage import open_journal
 from trainables.config.data import split_sizes
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
+from trainables.errors import ModelError
 from trainables.forward import PRECISIONS, Forward
 from trainables.models.builtin import ARCHITECTURES, unweighted
-from trainables.models.loading import load_model, load_tokenizer
+from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
-from trainables.preparation.prepare import check_evaluations, check_length, mask_token_of
-from trainables.preparation.scoring import check_words
+from trainables.preparation.prepare import (
+    SPLITS,
+    check_evaluations,
+    check_learnable,
+    check_length,
+    mask_token_of,
+    of_reference,
+    other_tokenizer,
+)
+from trainables.preparation.scoring import check_finite, check_words
 from trainables.storage.cache import default_root
 from trainables.training.memory_estimate import checkpoint_bytes
 
@@ -255,15 +264,30 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
         return _Tokens(space.data.train * length, (space.data.validation + general) * length, True, None)
     tokenizer = _tokenizer(model)
     if space.schedule is not None:
-        mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space))
+        mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)
     how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
-    train, _ = pack(splits.train, tokenizer, training.sequence_length, **how)
-    held_out, _ = pack(splits.validation, tokenizer, training.sequence_length, **how)
-    for packed in (train, held_out):
-        check_words(packed, counts.words, model)
+    packed: dict[str, Packed] = {}
+    for split in (*SPLITS, *(["general"] if splits.general else [])):
+        packed[split], _ = pack(getattr(splits, split), tokenizer, training.sequence_length, **how)
+        check_words(packed[split], counts.words, model)
+        check_learnable(packed[split], split, space.data.train_on_prompt)
+    train, held_out = packed["train"], packed["validation"]
+    _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
     return _Tokens(train.tokens, evaluation, False, train)
+
+
+def _check_reference(model: str, space: Space, splits: Splits, train: Packed, how: dict[str, Any]) -> None:
+    reference = space.schedule.reference if space.schedule is not None else None
+    if reference is None or not at_hand(reference):
+        return
+    try:
+        own, _ = pack(splits.train, _tokenizer(reference), space.training.sequence_length, **how)
+        if not torch.equal(own.token_RT, train.token_RT):
+            raise other_tokenizer(reference, model)
+    except ModelError as error:
+        raise of_reference(error) from None
 
 
 def _trial(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) -> _Cost:
@@ -292,7 +316,9 @@ def _timed(model: str, space: Space, train: Packed) -> float:
     training, (workers, _) = space.training, space.resources.counts
     most = max(1, _TIMED_TOKENS // training.sequence_length)
     rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // workers), most))
-    part, forward = train[rows], Forward(_network(model))
+    network = _network(model)
+    check_forward(network, training.layout == "packed")
+    part, forward = train[rows], Forward(network)
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:
@@ -306,4 +332,5 @@ def _timed(model: str, space: Space, train: Packed) -> float:
                 break
     finally:
         torch.set_num_threads(threads)
+    check_finite(result.loss_N, model)
     return seconds / part.tokens

@@ -39,7 +39,18 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     """`text` on one line of at most `longest` characters, without credentials."""
     # Escaped first: a password with a line break in it is masked whole.
     text = mask_secrets("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    if len(text) > longest and "/" in text:
+        # What follows a long path is the reason.
+        longest *= 2
+        text = _LONG_WORD.sub(_without_middle, _LONG_PATH.sub(_without_middle, text))
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+_LONG_PATH, _LONG_WORD = re.compile(r"/.{33,}/"), re.compile(r"[^\s/]{50,}")
+
+
+def _without_middle(long: re.Match[str]) -> str:
+    return f"{long[0][:15]}...{long[0][-15:]}"
 
 
 # What is given as key=value, as in ?token=... or password=...; mask_token is a setting.

@@ -1,5 +1,7 @@
 """The Hugging Face hub: whether it gives a model, and what a person can do where it does not give what is asked for."""
 
+import contextlib
+from pathlib import Path
 from typing import Literal
 
 _NOUN = {"model": "model", "dataset": "data set"}
@@ -49,3 +51,10 @@ def advice(kind: Literal["model", "dataset"], repository: str, error: Exception)
     return (
         f"{repository} is not in the local cache, and {why}; name a local folder of it, made elsewhere by `{command}`"
     )
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what Git leaves in the place of a large one until `git lfs pull`."""
+    with contextlib.suppress(OSError), file.open("rb") as content:
+        return content.read(24) == b"version https://git-lfs."
+    return False

@@ -12,6 +12,7 @@ from trainables.config.to_settings import model_settings_of
 from trainables.errors import DataError
 from trainables.forward import PRECISIONS
 from trainables.models.configurations import config_of
+from trainables.models.loading import readable
 from trainables.settings import ModelSettings
 from trainables.storage.cache import default_root
 from trainables.training.memory_estimate import (
@@ -180,7 +181,9 @@ def network(space: Space, model: str) -> Network:
 
 @cache
 def _network(model: str, how: ModelSettings) -> Network:
-    return network_of(config_of(model, default_root()), how)
+    config = config_of(model, default_root())
+    with readable(model, "a model that transformers can make of its configuration"):
+        return network_of(config, how)
 
 
 def _there(space: Space, gpu_bytes: float) -> str:

@@ -255,14 +255,19 @@ def write_model(source: Path, folder: Path) -> None:
     # All of these take seconds to import.
     import mlflow.transformers
     import torch
+    from transformers import GenerationConfig
 
-    from trainables.models.loading import load_model, load_tokenizer
+    from trainables.models.loading import copy_what_is_used_with, load_model, load_tokenizer
 
+    model = load_model(source, torch.device("cpu"))
+    # save_pretrained refuses some that are published; it is copied as it stands.
+    model.generation_config = GenerationConfig()
     mlflow.transformers.save_model(
         # From a path MLflow 3.17 cannot write what transformers 5 reads: it asks the pipeline's class for a name.
-        {"model": load_model(source, torch.device("cpu")), "tokenizer": load_tokenizer(source)},
+        {"model": model, "tokenizer": load_tokenizer(source)},
         str(folder),
         task="text-generation",
         # Otherwise MLflow starts a process that runs the model, to see what it imports.
         pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
     )
+    copy_what_is_used_with(source, folder / "model")

@@ -100,6 +100,12 @@ _KEYS: dict[str, Callable[[Any, Any, random.Random], None]] = {
 }  # fmt: skip
 
 
+def damage_value(tree: Any, kind: str, dice: random.Random) -> None:
+    """Damages one place in a tree of objects and lists, in one of the ways of `_KEYS`."""
+    place = dice.choice(list(places(tree)))
+    _KEYS[kind](_block(tree, place), place[-1], dice)
+
+
 def _cut(text: bytes, dice: random.Random) -> bytes:
     return text[: dice.randrange(len(text))]
 
@@ -116,6 +122,12 @@ def _raw(text: bytes, dice: random.Random) -> bytes:
 
 _TEXTS: dict[str, Callable[[bytes, random.Random], bytes]] = {"truncated": _cut, "raw bytes": _raw}
 KINDS = (*_KEYS, *_TEXTS)
+VALUE_KINDS = tuple(_KEYS)
+
+
+def damage_bytes(content: bytes, kind: str, dice: random.Random) -> bytes:
+    """Damages a file, in one of the ways of `_TEXTS`."""
+    return _TEXTS[kind](content, dice)
 
 
 def damaged(number: int, seed: int) -> tuple[str, bytes]:
@@ -126,8 +138,7 @@ def damaged(number: int, seed: int) -> tuple[str, bytes]:
         return kind, _TEXTS[kind](text.encode(), dice)
     tree = yaml.safe_load(text)
     for _ in range(dice.choice([1, 1, 1, 2])):
-        place = dice.choice(list(places(tree)))
-        _KEYS[kind](_block(tree, place), place[-1], dice)
+        damage_value(tree, kind, dice)
     # Aliases of the same value in two places are none of this damage.
     return kind, yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False, allow_unicode=True).encode()
 

@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from search.run import main
 from tests import ROOT, tiny
 from tests.search.commands import SMALL, refused
+from trainables.models.loading import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -197,3 +201,49 @@ def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: p
     Path("space.yaml").write_text(json.dumps(space))
     capsys.readouterr()
     assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
+
+
+def swap_tokens(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["anna"], vocabulary["ben"] = vocabulary["ben"], vocabulary["anna"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def not_finite(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"] *= torch.nan
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def more_tokens(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"mask_token": "<new>", "eos_token": "<close>"})
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "damage", "told"),
+    [
+        (
+            "other",
+            swap_tokens,
+            "schedule.reference: {folder}/other has another tokenizer than {folder}/tiny; name",
+        ),
+        (
+            "tiny",
+            not_finite,
+            "models: given {folder}/tiny; allowed: a model with finite weights: the loss of this",
+        ),
+        ("tiny", more_tokens, "schedule.presentation: the tokenizer has no mask token that the model has an embedding"),
+    ],
+)
+def test_a_dry_run_finds_what_a_trial_would_end_with(
+    model: str, damage: Callable[[Path], None], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = {"reference": "./other"} if model == "other" else {"presentation": ["input_mask_token"]}
+    here = Path.cwd()
+    Path("space.yaml").write_text(json.dumps(tiny.space(here, schedule=schedule)))
+    damage(here / model)
+    assert main(["space.yaml", "--dry-run"]) == 2
+    assert told.format(folder=here) in capsys.readouterr().err.replace(str(here.resolve()), str(here))

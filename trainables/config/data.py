@@ -1,8 +1,7 @@
 """The blocks data and general: where documents come from."""
 
-import re
+import os
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -10,6 +9,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from trainables.config.fields import Block, Count, OneOrMore, Text
 from trainables.config.validation_messages import shown, wrong
 from trainables.data.documents import SplitSizes
+from trainables.data.templates import Field as TemplateField
+from trainables.data.templates import parse
 
 if TYPE_CHECKING:
     from trainables.data.documents import Source
@@ -17,17 +18,11 @@ if TYPE_CHECKING:
 
 def _has_columns(template: str) -> str:
     try:
-        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+        has_fields = any(isinstance(part, TemplateField) for part in parse(template))
     except ValueError as error:
         raise wrong((), shown(template), f"text with {{columns}} in braces; {{{{ for a brace ({error})") from None
-    # {} and {0} are positions, {a.b} an attribute: a column has a name. A column of a column is {a[b]}.
-    if not parts or not all(re.fullmatch(r"[^\d.\[][^.\[]*(\[[^.\[\]]+\])*", name or "") for _, name, _, _ in parts):
+    if not has_fields:
         raise wrong((), shown(template), "text with at least one {column} of the data, each with its name")
-    # A width, as in {a:99999999999}, may take all memory.
-    for _, name, form, conversion in parts:
-        if form or conversion:
-            given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
-            raise wrong((), f"'{given}'", f"{{{name}}}: a column stands in its braces alone; {{{{ for a brace")
     return template
 
 
@@ -54,13 +49,14 @@ class _ReasoningGym(Block):
 
 class _Templates(Block):
     template: Template
-    """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"."""
+    """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"; {column?}
+    where records may lack it."""
     prompt: Template | None = None
     """What stands before that text: text with at least one {column}; null for nothing."""
 
 
 class _Files(_Templates):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
     source: Literal["files"]
     """Where the documents come from: files, hub, builtin, or reasoning_gym."""
@@ -76,7 +72,8 @@ class _Files(_Templates):
         if not info.context:
             return path
         folder: Path = info.context["folder"]
-        return [str(folder / one) for one in path] if isinstance(path, list) else str(folder / path)
+        found = [str(folder / os.path.expanduser(one)) for one in ([path] if isinstance(path, str) else path)]
+        return found if isinstance(path, list) else found[0]
 
     def paths(self) -> tuple[str, ...]:
         return tuple(self.path) if isinstance(self.path, list) else (self.path,)
@@ -133,7 +130,7 @@ class ReasoningGymData(_ReasoningGym, _Splits):
 
 
 class FilesData(_Files, _WithAnswer):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
 
 class HubData(_Hub, _WithAnswer):
@@ -154,7 +151,7 @@ class ReasoningGymGeneral(_ReasoningGym, _Documents):
 
 
 class FilesGeneral(_Files, _Documents):
-    """Files of your own: JSON lines, JSON, CSV, Parquet or plain text."""
+    """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
 
 class HubGeneral(_Hub, _Documents):

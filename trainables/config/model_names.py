@@ -24,7 +24,7 @@ def _model_name(name: str, info: ValidationInfo) -> str:
     if not is_path or name.startswith("builtin/"):
         raise wrong((), shown(name), _ALLOWED, _nearest(name))
     folder = info.context["folder"] if info.context else Path()
-    path = Path(os.path.normpath(folder / name))
+    path = Path(os.path.normpath(folder / os.path.expanduser(name)))
     try:
         exists = path.is_file() if path.suffix.lower() == ".gguf" else path.is_dir()
     except ValueError:

@@ -1,8 +1,9 @@
 """Documents and their splits by content: the order of a file does not matter, and nothing stands in two splits."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
@@ -80,22 +81,34 @@ def content_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def alike(text: str) -> str:
+    """The hash of a text that is the same for texts which differ in line ends, white space or Unicode form alone."""
+    return content_hash(" ".join(unicodedata.normalize("NFC", text).split()))
+
+
 def unseen(documents: Iterable[Document], apart: Splits | None) -> Iterator[Document]:
     """The documents without repetitions, and without those of a group or a text that is in `apart`."""
-    seen = set()
+    seen, apart_from = set(), set()
     if apart is not None:
         for document in (*apart.train, *apart.validation, *apart.test, *apart.general):
-            seen |= {document.group, content_hash(document.prompt + document.text)}
-    apart_from = frozenset(seen)
+            apart_from |= {document.group, alike(document.prompt or document.text)}
+            apart_from.add(alike(document.prompt + document.text))
     for document in documents:
         whole = content_hash(document.prompt + document.text)
-        if whole not in seen and document.group not in apart_from:
-            seen.add(whole)
-            yield document
+        if whole in seen:
+            continue
+        seen.add(whole)
+        if apart_from and not apart_from.isdisjoint(
+            (document.group, alike(document.prompt or document.text), alike(document.prompt + document.text))
+        ):
+            continue
+        yield document
 
 
 def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: str) -> Splits:
     """Splits by rank of content hash; a group that reaches over the end of a split is cut there.
+
+    Of documents that differ in white space or Unicode form alone one is used, and prompts that do are one group.
 
     Args:
         documents: each only once.
@@ -109,7 +122,7 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
         drawn = hashlib.sha256(f"{seed}\0{document.group}".encode()).digest()
         return drawn, content_hash(document.prompt + document.text)
 
-    ordered = sorted(documents, key=rank)
+    ordered = sorted(_distinct(documents), key=rank)
     if not ordered:
         raise DataError("data.path", f"there are no documents {where}; give at least three")
     wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
@@ -131,3 +144,18 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
             raise DataError(f"data.{name}", str(count), allowed)
         parts[name] = tuple(part[:count])
     return Splits(**parts)
+
+
+def _distinct(documents: Iterable[Document]) -> list[Document]:
+    """One of the documents that are alike each, with one group for all prompts that are alike: the least of theirs."""
+    by_text: dict[str, Document] = {}
+    by_prompt: dict[str, str] = {}
+    for document in sorted(documents, key=lambda document: content_hash(document.prompt + document.text)):
+        by_text.setdefault(alike(document.prompt + document.text), document)
+        prompt = alike(document.prompt or document.text)
+        by_prompt[prompt] = min(by_prompt.get(prompt, document.group), document.group)
+    groups: dict[str, str] = {}
+    for document in by_text.values():
+        least = by_prompt[alike(document.prompt or document.text)]
+        groups[document.group] = min(groups.get(document.group, least), least)
+    return [replace(document, group=groups[document.group]) for document in by_text.values()]

@@ -2,18 +2,22 @@
 
 import csv
 import glob
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from trainables.data.documents import Splits, SplitSizes, split, unseen
-from trainables.data.templates import Templates
+from trainables.data.templates import Number, Templates, separator_advice
 from trainables.errors import DataError
+from trainables.hub import is_lfs_pointer
 
 Records = Iterator[tuple[str, dict[str, Any]]]
 
@@ -23,6 +27,9 @@ LONGEST_LINE = 2**26
 LARGEST_WHOLE = 2**30
 # Rows of a Parquet file that are in memory at once: a compressed file may be much smaller than its rows.
 _ROWS = 256
+# Compressed files by their first bytes, with pyarrow's names.
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2"}
+_COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Files:
     """Records in files.
 
     Attributes:
-        paths: files (.jsonl, .json, .csv, .parquet, .txt), or patterns such as texts/*.txt.
+        paths: files (.jsonl, .json, .csv, .parquet, .txt, .tsv; compressed too), or patterns such as texts/*.txt.
         templates: of a document; a text file has the column "text".
         sample_by: what of a text file is a record: "line", "paragraph" or "document".
     """
@@ -43,7 +50,8 @@ class Files:
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
         files = [file for pattern in self.paths for file in _matching(pattern)]
         where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
-        documents = (d for file in files for d in self.templates.documents(self._records(file), file.name))
+        records = (record for file in files for record in self._records(file))
+        documents = self.templates.documents(records, where.removeprefix("in "))
         return split(unseen(documents, apart), self.sizes, seed, where)
 
     def _records(self, file: Path) -> Records:
@@ -53,29 +61,59 @@ class Files:
             ".csv": _csv,
             ".parquet": _parquet,
             ".txt": lambda file: _text(file, self.sample_by),
+            ".tsv": lambda file: _csv(file, "\t"),
         }
-        if file.suffix.lower() not in read:
-            raise DataError("data.path", file.name, f"a file that ends in {', '.join(read)}")
+        suffixes = [suffix.lower() for suffix in file.suffixes]
+        kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else file.suffix.lower()
         try:
             # Opening a pipe would wait for its other end.
             if file.exists() and not file.is_file():
-                raise DataError("data.path", file.name, "a readable UTF-8 file, not a folder, a pipe or a device")
-            yield from read[file.suffix.lower()](file)
-        except UnicodeDecodeError as error:
-            given = f"{_undecodable(file)}, with the byte 0x{error.object[error.start]:02x}"
-            raise DataError("data.path", given, "a readable UTF-8 file") from None
+                allowed = "a readable UTF-8 file, not a folder, a pipe or a device; source: hub reads a folder"
+                raise DataError("data.path", file.name, allowed)
+            if kind not in read:
+                allowed = f"a file that ends in {', '.join(read)}, or one of these compressed (.gz, .zst, .bz2)"
+                raise DataError("data.path", file.name, allowed)
+            if is_lfs_pointer(file):
+                raise DataError("data.path", f"{file.name} is a Git LFS pointer, not the data; run git lfs pull there")
+            yield from read[kind](file)
+        except UnicodeError:
+            raise DataError("data.path", _undecodable(file), "a readable UTF-8 file") from None
         except OSError as error:
-            raise DataError("data.path", file.name, f"a readable UTF-8 file ({error.strerror})") from None
+            reason = f"{error.strerror} in {file.parent}" if error.strerror else str(error)
+            raise DataError("data.path", file.name, f"a readable UTF-8 file ({reason})") from None
+
+
+def _bytes(file: Path) -> io.BufferedReader:
+    """The content of a file, compressed or not."""
+    with file.open("rb") as content:
+        begins = content.read(4)
+    for magic, name in _COMPRESSED.items():
+        if begins.startswith(magic):
+            return io.BufferedReader(pyarrow.input_stream(str(file), compression=name))
+    return file.open("rb")
+
+
+def _opened(file: Path, newline: str | None = None) -> TextIO:
+    """The text of a file in UTF-8, or in UTF-16 if it begins as such."""
+    content = _bytes(file)
+    begins = content.peek(4)[:4]
+    if begins[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    else:
+        # Two letters without a mark in front of them.
+        encodings = {b"x\0x\0": "utf-16-le", b"\0x\0x": "utf-16-be"}
+        encoding = encodings.get(re.sub(rb"[^\0]", b"x", begins), "utf-8-sig")
+    return io.TextIOWrapper(content, encoding=encoding, newline=newline)
 
 
 def _undecodable(file: Path) -> str:
     """The first line that is not UTF-8."""
-    with file.open("rb") as lines:
+    with _bytes(file) as lines:
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()
-            except UnicodeDecodeError:
-                return f"line {number} of {file.name}"
+            except UnicodeDecodeError as error:
+                return f"line {number} of {file.name}, with the byte 0x{line[error.start]:02x}"
     return file.name
 
 
@@ -97,17 +135,28 @@ def _object(record: Any, place: str, error: Exception | None = None) -> tuple[st
 
 def _json_lines(file: Path) -> Records:
     # Lines end at \n only: a line separator such as U+2028 may stand in a JSON string as it is.
-    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+    with _opened(file, newline="\n") as lines:
+        first = True
         for number, line in enumerate(_bounded(lines, file), 1):
             if not line.strip():
                 continue
+            if first and line.startswith("["):
+                # A JSON list has got the wrong name.
+                yield from _json(file)
+                return
+            first = False
             place = f"line {number} of {file.name}"
             try:
-                record = json.loads(line)
+                record = _parsed(line)
             # A ValueError that is no JSONDecodeError: Python refuses to convert thousands of digits.
             except (ValueError, RecursionError) as error:
                 _object(None, place, error)
             yield _object(record, place)
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value."""
+    return json.loads(text, parse_float=Number, parse_constant=lambda _: None)
 
 
 def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
@@ -135,14 +184,22 @@ def _whole(file: Path) -> str:
     if (size := file.stat().st_size) > LARGEST_WHOLE:
         given = f"{file.name}, of {size} bytes"
         raise DataError("data.path", given, f"at most {LARGEST_WHOLE} bytes; or .jsonl, which is read line by line")
-    return file.read_text(encoding="utf-8-sig")
+    with _opened(file) as text:
+        content = text.read(LARGEST_WHOLE + 1)
+    if len(content) > LARGEST_WHOLE:
+        raise DataError("data.path", f"{file.name}, compressed", f"at most {LARGEST_WHOLE} characters")
+    return content
 
 
 def _json(file: Path) -> Records:
     content = _whole(file)
     try:
-        records = json.loads(content)
+        records = _parsed(content)
     except (ValueError, RecursionError) as error:
+        if str(error).startswith("Extra data") and content.lstrip().startswith("{"):
+            # JSON lines have got the wrong name.
+            yield from _json_lines(file)
+            return
         raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
     if not isinstance(records, list):
         given = f"{file.name}, which holds one {type(records).__name__}"
@@ -151,18 +208,20 @@ def _json(file: Path) -> Records:
         yield _object(record, f"record {number} of {file.name}")
 
 
-def _csv(file: Path) -> Records:
+def _csv(file: Path, delimiter: str = ",") -> Records:
     # The default limit of a value is 131,072 characters.
     csv.field_size_limit(LONGEST_LINE)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(_bounded(lines, file), strict=True)
+    with _opened(file, newline="") as lines:
+        rows = csv.DictReader(_bounded(lines, file), delimiter=delimiter, strict=True)
         try:
+            columns = list(rows.fieldnames or ())
+            if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+                raise DataError("data.path", f"the column '{twice}' stands twice in {file.name}; rename one")
             for record in rows:
                 place = f"line {rows.line_num} of {file.name}"
                 if None in record:
-                    raise DataError(
-                        "data.path", place, f"as many columns as the first line: {len(rows.fieldnames or ())}"
-                    )
+                    allowed = f"as many columns as the first line: {len(columns)}{separator_advice(columns)}"
+                    raise DataError("data.path", place, allowed)
                 yield place, record
         except csv.Error as error:
             raise DataError(
@@ -170,15 +229,44 @@ def _csv(file: Path) -> Records:
             ) from None
 
 
+def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, Any]]:
+    """The rows of a table.
+
+    Raises:
+        pyarrow.ArrowException, ValueError, OverflowError, KeyError: Python has no room for a value: a date out of its
+            range, text that is not UTF-8, an unknown time zone.
+    """
+    for index, field in enumerate(batch.schema):
+        if pyarrow.types.is_float16(field.type) or pyarrow.types.is_float32(field.type):
+            # By their digits: 0.1 is not 0.10000000149011612.
+            digits = pyarrow.compute.cast(batch.column(index), pyarrow.string())
+            batch = batch.set_column(index, field.name, pyarrow.compute.cast(digits, pyarrow.float64()))
+    rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
+    # Columns of several types, which the library datasets stores as JSON.
+    for field in [field for field in batch.schema if "arrow.json" in str(field.type)]:
+        for row in rows:
+            row[field.name] = _unpacked(row[field.name], field.type)
+    return rows
+
+
+def _unpacked(value: Any, kind: pyarrow.DataType) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, pyarrow.JsonType):
+        return _parsed(value)
+    if pyarrow.types.is_struct(kind):
+        return {field.name: _unpacked(value[field.name], field.type) for field in kind}
+    return [_unpacked(one, kind.value_type) for one in value] if isinstance(value, list) else value
+
+
 def _parquet(file: Path) -> Records:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_ROWS):
-                for record in batch.to_pylist():
+                for record in arrow_records(batch):
                     number += 1
                     yield f"record {number} of {file.name}", record
-    # Also values that Python has no room for: dates out of its range, text that is not UTF-8, unknown time zones.
     except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:
         where = f"what follows record {number} of {file.name}" if number else file.name
         raise DataError("data.path", where, f"a Parquet file ({error})") from None
@@ -186,6 +274,8 @@ def _parquet(file: Path) -> Records:
 
 def _text(file: Path, sample_by: str) -> Records:
     content = _whole(file)
-    samples = {"line": content.split("\n"), "paragraph": content.split("\n\n"), "document": [content]}[sample_by]
+    samples = {"line": content.split("\n"), "paragraph": re.split(r"\n\s*\n", content), "document": [content]}[
+        sample_by
+    ]
     for number, sample in enumerate(samples, 1):
         yield f"{sample_by} {number} of {file.name}", {"text": sample.strip("\n")}

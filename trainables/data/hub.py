@@ -1,14 +1,20 @@
 """Data sets of the Hugging Face hub."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.files import arrow_records
 from trainables.data.templates import Templates
 from trainables.errors import DataError
-from trainables.hub import advice
+from trainables.hub import advice, is_lfs_pointer
+
+# Records that are in memory at once.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -37,29 +43,52 @@ class Hub:
         return split(unseen(documents, apart), self.sizes, seed, f"in the split '{self.split}' of {self.path}")
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        import datasets
-
-        problems = (OSError, datasets.exceptions.DatasetsError)
+        number = 0
         try:
-            how = {"revision": self.revision, "data_files": self.files}
-            names = datasets.get_dataset_split_names(self.path, self.name, **how)
-            if self.split not in names:
-                close = get_close_matches(self.split, names, n=1)
-                raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
-            records = datasets.load_dataset(self.path, self.name, split=self.split, **how)
+            for table in self._loaded().with_format("arrow").iter(_ROWS):
+                for record in arrow_records(table):
+                    number += 1
+                    yield f"record {number} of {self.path}", record
         except DataError:
             raise
-        except ValueError as error:
-            # Most often a configuration that does not exist or is missing; the message names those that there are.
-            given = self.name or f"no configuration of {self.path}"
-            raise DataError("data.name", given, f"a configuration that can be loaded ({_first_line(error)})") from None
         except ConnectionError as error:
             raise DataError("data.path", advice("dataset", self.path, error)) from None
-        except problems as error:
-            raise DataError("data.path", self.path, f"a data set that can be loaded ({_first_line(error)})") from None
-        for number, record in enumerate(records, 1):
-            yield f"record {number} of {self.path}", record
+        # The readers of so many formats raise what they like: RuntimeError of a script, KeyError, ArrowInvalid ...
+        except Exception as error:
+            # "An error occurred while generating the dataset" has its reason behind it.
+            reason = _first_line(error.__cause__ or error)
+            if isinstance(error, ValueError) and "Config" in reason:
+                # One that does not exist or is missing; the message names those that there are.
+                given = self.name or f"no configuration of {self.path}"
+                raise DataError("data.name", given, f"a configuration that can be loaded ({reason})") from None
+            allowed = f"a data set that can be loaded from JSON, CSV, Parquet, Arrow or text files ({reason})"
+            raise DataError("data.path", self.path, allowed) from None
+
+    def _loaded(self) -> Any:
+        import datasets
+
+        # What it logs is in the error.
+        datasets.logging.set_verbosity(logging.CRITICAL)
+        folder = Path(self.path)
+        if folder.is_dir():
+            datasets.disable_progress_bars()
+        if pointer := next((p for p in sorted(folder.rglob("*")) if p.is_file() and is_lfs_pointer(p)), None):
+            raise DataError("data.path", f"{pointer.name} is a Git LFS pointer, not the data; run git lfs pull there")
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            # What save_to_disk has written.
+            saved = datasets.load_from_disk(self.path)
+            splits = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
+            self._check_split(list(splits))
+            return splits[self.split]
+        how = {"revision": self.revision, "data_files": self.files}
+        self._check_split(datasets.get_dataset_split_names(self.path, self.name, **how))
+        return datasets.load_dataset(self.path, self.name, split=self.split, **how)
+
+    def _check_split(self, names: list[str]) -> None:
+        if self.split not in names:
+            close = get_close_matches(self.split, names, n=1)
+            raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

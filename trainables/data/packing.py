@@ -4,9 +4,10 @@ Shapes: R packed rows, T positions (the sequence length).
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -91,20 +92,21 @@ def pack(
 
     Args:
         layout: "packed" (best-fit decreasing) or "padded" (one document a row).
-        train_on_prompt: False leaves the tokens that begin in a document's prompt out of the loss.
+        train_on_prompt: False leaves the tokens of a document's prompt out of the loss (see `encode`).
 
     Returns:
         The rows, and how many documents were longer than one: they are cut there.
     """
-    encoded = tokenizer([d.prompt + d.text for d in documents], return_offsets_mapping=True)
     special = set(tokenizer.all_special_ids)
     pieces, prompts, cut = [], [], 0
-    for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        # Some tokenizers close a text by themselves, some open it; here every document ends in the same way.
-        body = [*ids, tokenizer.eos_token_id] if not ids or ids[-1] != tokenizer.eos_token_id else ids
+    for ids, prompt in encode(documents, tokenizer):
+        # Some tokenizers close a text by themselves, some open it; here every document ends in one and the same way.
+        body = [*ids, tokenizer.eos_token_id]
+        while body[-2:-1] == body[-1:]:
+            body.pop()
         cut += len(body) > sequence_length
         pieces.append(body[:sequence_length])
-        prompts.append(sum(start < len(document.prompt) for start, _ in offsets))
+        prompts.append(prompt)
     lengths = [len(piece) for piece in pieces]
     rows = _best_fit(lengths, sequence_length) if layout == "packed" else [[i] for i in range(len(pieces))]
     shape = len(rows), sequence_length
@@ -122,6 +124,36 @@ def pack(
             trained_RT[r, start if train_on_prompt else min(end, start + prompts[index]) : end] = True
             start = end
     return Packed(token_RT, document_RT, position_RT, special_RT, trained_RT), cut
+
+
+def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], int]]:
+    """The tokens of each document as the tokenizer gives them, and how many of them are the prompt's.
+
+    A token that holds any of the text is the text's, so that all of it is learned; what opens a document belongs to its
+    prompt, if there is one, and what closes it never does.
+    """
+    whole = [d.prompt + d.text for d in documents]
+    try:
+        encoded = tokenizer(whole, return_offsets_mapping=True)
+        offsets_of = encoded["offset_mapping"]
+    # Tokenizers in Python have no offsets: what the prompt alone begins with too is the prompt's.
+    except (NotImplementedError, KeyError):
+        alone = tokenizer([d.prompt for d in documents])["input_ids"]
+        # Before another word: what closes the prompt alone is not shared then.
+        longer = tokenizer([d.prompt + (d.text or " x") for d in documents])["input_ids"]
+        for document, ids, *two in zip(documents, tokenizer(whole)["input_ids"], alone, longer, strict=True):
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*two, strict=False)))
+            yield ids, shared if document.prompt else 0
+        return
+    special = set(tokenizer.all_special_ids)
+    for document, ids, offsets in zip(documents, encoded["input_ids"], offsets_of, strict=True):
+        end = len(document.prompt)
+        closed = len(ids)
+        # What closes a text has the offsets (0, 0).
+        while closed and offsets[closed - 1][1] == 0 and ids[closed - 1] in special:
+            closed -= 1
+        count = next((i for i, (_, last) in enumerate(offsets) if last > end), closed)
+        yield ids, count if document.prompt else 0
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -1,12 +1,98 @@
-"""From records with columns to documents, by templates such as "{question}\\n{answer}"."""
+"""From records with columns to documents, by templates such as "{question}\\n{answer}".
 
-from collections.abc import Iterable, Iterator, Mapping
+What stands between braces is the name of a column, whatever characters it has, or a column and what lies within it, as
+in {messages[0][content]} ({messages[-1][content]} for the last one). With a ? at its end, as in {input?}, it may be
+absent: nothing is written for it. A name with braces or a ? at its end stands in quotes, as in {"a}b"} or {"sure?"}.
+"""
+
+import json
+import math
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
+from decimal import Decimal
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from trainables.data.documents import Document, content_hash
 from trainables.errors import DataError
+
+_PART = re.compile(r'(\{\{|\}\})|\{(?:("(?:[^"\\]|\\.)*")|([^{}]*?))(\?)?\}|([{}])')
+# Characters of a field that an error shows: the record stands behind it.
+_LONGEST_FIELD = 40
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column in a template, or what lies within one.
+
+    Attributes:
+        name: what stands between the braces.
+        optional: whether records may lack it.
+    """
+
+    name: str
+    optional: bool
+
+    def value(self, record: Mapping[str, Any]) -> Any:
+        """What the record has there; None if it has nothing."""
+        for name in self.names():
+            if name in record:
+                return record[name]
+        column, inner = self.path()
+        value = record.get(column)
+        for part in inner:
+            if isinstance(value, Mapping):
+                value = value.get(part)
+            elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", part):
+                index = int(part)
+                value = value[index] if -len(value) <= index < len(value) else None
+            else:
+                return None
+        return value
+
+    def names(self) -> list[str]:
+        """The columns that it may stand for as a whole."""
+        return [self.name, f"{self.name}?"] if self.optional else [self.name]
+
+    def is_in(self, columns: Container[str]) -> bool:
+        return any(name in columns for name in (*self.names(), self.path()[0]))
+
+    def path(self) -> tuple[str, list[str]]:
+        """The column, and the keys and indices within it."""
+        path = re.fullmatch(r"([^\[\]]*)((?:\[[^\[\]]*\])+)", self.name)
+        return (path[1], re.findall(r"\[([^\[\]]*)\]", path[2])) if path else (self.name, [])
+
+    def __str__(self) -> str:
+        name = self.name if len(self.name) <= _LONGEST_FIELD else f"{self.name[: _LONGEST_FIELD - 3]}..."
+        return f"{{{name}{'?' if self.optional else ''}}}"
+
+
+@cache
+def parse(template: str) -> tuple[str | Field, ...]:
+    """The texts and the fields of a template, in their order.
+
+    Raises:
+        ValueError: a brace that belongs to no field.
+    """
+    parts: list[str | Field] = []
+    end = 0
+    for found in _PART.finditer(template):
+        double, quoted, name, optional, single = found.groups()
+        if single:
+            raise ValueError(f"a single '{single}'")
+        parts += [
+            template[end : found.start()],
+            double[0] if double else Field(_unquoted(quoted, name), bool(optional)),
+        ]
+        end = found.end()
+    return *parts, template[end:]
+
+
+def _unquoted(quoted: str | None, name: str) -> str:
+    return name if quoted is None else str(json.loads(quoted, strict=False))
 
 
 @dataclass(frozen=True)
@@ -28,43 +114,114 @@ class Templates:
             records: each with where it stands, as in "line 3 of data.jsonl".
 
         Raises:
-            DataError: a column that does not exist or has no value.
+            DataError: a column that does not exist, or that has no value which can be written as text.
         """
+        known: dict[str, None] = {}
         for place, record in records:
-            text = _filled("template", self.text, record, place, where)
-            if not text.strip():
-                continue
-            prompt = _filled("prompt", self.prompt, record, place, where) if self.prompt else ""
-            answer = _filled("answer", self.answer, record, place, where) if self.answer else None
-            yield Document(text, content_hash(prompt or text), prompt, answer)
+            known |= dict.fromkeys(record)
+            text = _filled("template", self.text, record, place, where, known)
+            prompt = _filled("prompt", self.prompt, record, place, where, known) if self.prompt else ""
+            answer = _filled("answer", self.answer, record, place, where, known) if self.answer else None
+            if text.strip():
+                yield Document(text, content_hash(prompt or text), prompt, answer)
+        for field, template in (("template", self.text), ("prompt", self.prompt), ("answer", self.answer)):
+            for part in parse(template or "") if known else ():
+                if isinstance(part, Field) and not part.is_in(known):
+                    raise _no_column(field, part, known, where)
 
 
-def _filled(field: str, template: str, record: Mapping[str, Any], place: str, where: str) -> str:
+def _filled(
+    field: str, template: str, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
+) -> str:
+    return "".join(
+        part if isinstance(part, str) else _written(field, part, record, place, where, known)
+        for part in parse(template)
+    )
+
+
+def _written(
+    field: str, part: Field, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
+) -> str:
+    if not part.optional and not part.is_in(known):
+        raise _no_column(field, part, known, where)
     try:
-        text = template.format_map(_Present(record))
-        text.encode()
-    except KeyError as error:
-        column = str(error.args[0])
-        close = get_close_matches(column, record, n=1)
-        raise DataError(
-            f"data.{field}",
-            f"the column '{column}'",
-            f"the columns of {where}: {', '.join(map(str, record))}",
-            close[0] if close else None,
-        ) from None
-    # JSON can hold half of a character, as in "\\ud800".
-    except UnicodeEncodeError:
-        raise DataError(f"data.{field}", f"{template} with {place}", "text that is Unicode") from None
-    except (LookupError, TypeError, ValueError) as error:
-        raise DataError(f"data.{field}", f"{template} with {place}", f"columns with a value ({error})") from None
+        text = as_text(part.value(record))
+        if text is not None:
+            text.encode()
+    # Bytes of a picture; half of a character, which JSON can hold as in "\\ud800"; objects within objects without end.
+    except (ValueError, RecursionError):
+        allowed = f"text that is Unicode, UTF-8 where it is bytes (the column '{part.name}' is not)"
+        raise DataError(f"data.{field}", f"{part} with {place}", allowed) from None
+    if text is None:
+        if part.optional:
+            return ""
+        allowed = f"columns with a value (the column '{part.name}' has none), or {{{part.name}?}}, which may have none"
+        raise DataError(f"data.{field}", f"{part} with {place}", allowed)
+    if "\0" in text:
+        allowed = f"text without NUL characters (the column '{part.name}' has one); save it as UTF-8 text"
+        raise DataError(f"data.{field}", f"{part} with {place}", allowed)
     return text
 
 
-class _Present(dict[str, Any]):
-    """A record whose columns without a value are not there to be written as "None"."""
+def _no_column(field: str, part: Field, known: Mapping[str, None], where: str) -> DataError:
+    column = part.path()[0]
+    close = get_close_matches(column, known, n=1)
+    if any("\0" in name for name in known):
+        raise DataError("data.path", f"{where} has NUL characters in the names of its columns; save it as UTF-8 text")
+    allowed = f"the columns of {where}: {', '.join(map(str, known))}{separator_advice(known)}"
+    return DataError(f"data.{field}", f"the column '{column}'", allowed, close[0] if close else None)
 
-    def __getitem__(self, column: str) -> Any:
-        value = super().__getitem__(column)
-        if value is None:
-            raise ValueError(f"the column '{column}' has none")
-        return value
+
+def separator_advice(columns: Iterable[str]) -> str:
+    """What to do with a table whose one column is the names of several."""
+    name, *others = columns or [""]
+    parted = not others and re.search("[;\t|]", name or "")
+    return f" (they are parted by {parted[0]!r}: save the table with commas, or as .tsv with tabs)" if parted else ""
+
+
+class Number(str):
+    """A number of a JSON file as it stands there."""
+
+
+def as_text(value: Any) -> str | None:
+    """A value as it stands in its file; None if there is none.
+
+    An object or a list is JSON. A number that is whole is written as such: a column of integers with a gap is one of
+    floating-point numbers in Parquet files.
+
+    Raises:
+        ValueError: bytes that are not UTF-8.
+    """
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case float():
+            if not math.isfinite(value):
+                return None
+            return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
+        case Decimal():
+            return format(value, "f") if value.is_finite() else None
+        case bytes():
+            return value.decode()
+        case Mapping() | list() | tuple():
+            return _as_json(value)
+        # What was a date is one again.
+        case datetime() if value.time() == time() and value.tzinfo is None:
+            return str(value.date())
+        case _:
+            return str(value)
+
+
+def _as_json(value: Any) -> str:
+    match value:
+        case Mapping():
+            inner = (f"{json.dumps(str(key), ensure_ascii=False)}: {_as_json(one)}" for key, one in value.items())
+            return f"{{{', '.join(inner)}}}"
+        case list() | tuple():
+            return f"[{', '.join(map(_as_json, value))}]"
+    text = as_text(value)
+    if text is None:
+        return "null"
+    return text if isinstance(value, int | float | Decimal | Number) else json.dumps(text, ensure_ascii=False)

@@ -5,6 +5,7 @@ Shapes: B rows, T positions, D hidden width, V vocabulary.
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ masking_utils.find_packed_sequence_indices = _documents
 
 # Files of a tokenizer.
 _TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
+# What changes a tokenizer, beside its own files.
+_TOKENS = ("added_tokens.json", "special_tokens_map.json")
+# What a model is used with, beside its weights, its configuration and its tokenizer.
+_USE = ("generation_config.json", "chat_template*", "additional_chat_templates/*")
 
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -50,7 +55,7 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     # What it warns of is refused here.
     logging.set_verbosity_error()
     _refuse_kernels(folder)
-    with _readable(folder, "a folder with a causal language model that transformers can read"):
+    with readable(folder, "a folder with a causal language model that transformers can read"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -66,6 +71,8 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     if unread:
         given = f"{folder}, where {len(unread)} weights are missing or have another shape"
         raise ModelError("models", given, f"a folder with all weights of its config.json ({unread[0]} among them)")
+    if packed := next((n for n, p in model.named_parameters() if p.dtype != torch.float32), None):
+        raise ModelError("models", str(folder), f"a model whose weights are not quantized ({packed} is)")
     model.to(device)  # type: ignore[arg-type]
     if device.type == "cpu":
         # Until then they are read from the file when they are used, and it may have changed.
@@ -84,7 +91,7 @@ def remove_dropout(model: PreTrainedModel) -> None:
 
 
 def _refuse_kernels(folder: Path) -> None:
-    with _readable(folder, "a folder with a causal language model that transformers can read"):
+    with readable(folder, "a folder with a causal language model that transformers can read"):
         kernels = _kernels(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if kernels:
         allowed = f"a model without attention kernels of the hub, which are code (config.json names {kernels[0]})"
@@ -101,14 +108,16 @@ def _kernels(config: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def _readable(folder: Path, allowed: str) -> Iterator[None]:
-    """Turns what transformers raises of a folder into one line."""
+def readable(model: object, allowed: str) -> Iterator[None]:
+    """Turns what transformers raises of a model, by its name or its folder, into one line."""
     try:
         yield
+    except ModelError:
+        raise
     # The readers of configurations, weights and tokenizers raise what they like: KeyError, SafetensorError ...
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError("models", str(folder), f"{allowed} ({reason})") from error
+        raise ModelError("models", str(model), f"{allowed} ({reason})") from error
 
 
 def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
@@ -152,12 +161,25 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def save_model(model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_of: Path, folder: Path) -> None:
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that make the tokenizer in a model's folder."""
+    return sorted({path for pattern in (*_TOKENIZER, *_TOKENS) for path in folder.glob(pattern) if path.is_file()})
+
+
+def copy_what_is_used_with(base: Path, folder: Path) -> None:
+    """Copies what the model in `base` is used with, such as stop tokens and chat templates, as it stands there."""
+    for path in [*tokenizer_files(base), *(path for pattern in _USE for path in base.glob(pattern) if path.is_file())]:
+        target = folder / path.relative_to(base)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def save_model(model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path) -> None:
     """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
 
     Args:
         weights: the model's state; adapters are merged into the layers that they belong to.
-        tokenizer_of: the folder that the tokenizer is in.
+        base: the folder that the model was loaded from; what it is used with is kept.
     """
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
@@ -174,7 +196,7 @@ def save_model(model: PreTrainedModel, weights: dict[str, Tensor], tokenizer_of:
     empty = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
     empty.load_state_dict(state)
     empty.save_pretrained(folder)
-    load_tokenizer(tokenizer_of).save_pretrained(folder)
+    copy_what_is_used_with(base, folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -186,10 +208,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     # Without any file of one, transformers makes up a tokenizer that knows no text.
     if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
         raise ModelError("models", f"{folder} has no tokenizer; name a folder with one")
-    with _readable(folder, "a folder with a tokenizer"):
+    with readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+        # Some settings are looked at when it is used.
+        tokenizer(["a b"])
     if tokenizer.eos_token_id is None:
         raise ModelError(
             "models", f"the tokenizer of {folder} has no end-of-sequence token; name a model whose has one"
@@ -203,7 +227,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: it cannot be read, or needs code.
     """
-    with _readable(folder, "a folder with the configuration of a model that transformers can read"):
+    with readable(folder, "a folder with the configuration of a model that transformers can read"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     _refuse_kernels(folder)
     return config
@@ -217,6 +241,16 @@ def context_length(folder: Path) -> int | None:
     """
     length: int | None = getattr(read_config(folder).get_text_config(), "max_position_embeddings", None)
     return length
+
+
+def words_of(folder: Path) -> int | None:
+    """How many tokens the model in `folder` has embeddings of; None if its configuration does not say.
+
+    Raises:
+        ModelError: its configuration cannot be read, or needs code.
+    """
+    words: int | None = getattr(read_config(folder).get_text_config(), "vocab_size", None)
+    return words
 
 
 def embed(model: PreTrainedModel, token_BT: Tensor) -> Tensor:

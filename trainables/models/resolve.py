@@ -5,6 +5,7 @@ Names: builtin/nano, hub:owner/name@revision, package:name, or the path of a fol
 
 import contextlib
 import importlib.util
+import json
 import math
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainables.errors import ModelError
-from trainables.hub import advice, ask_for_model
+from trainables.hub import advice, ask_for_model, is_lfs_pointer
 from trainables.models.builtin import ARCHITECTURES, base_folder, unweighted
 from trainables.storage.cache import cached
 from trainables.storage.manifest import MANIFEST, digest, file_hash
@@ -23,7 +24,7 @@ from trainables.storage.manifest import MANIFEST, digest, file_hash
 BUILTIN = tuple(ARCHITECTURES)
 HUB, _PACKAGE = "hub:", "package:"
 _WEIGHTS = "*.safetensors"
-CONFIG = "config.json"
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
 _TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "vocab.*")
 
 
@@ -47,14 +48,38 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
         return _from_gguf(path, cache)
     if not path.is_dir():
         raise ModelError("models", name, "a folder or a GGUF file that exists")
-    if not (path / CONFIG).is_file():
+    if not (path / ADAPTER).is_file() and not (path / CONFIG).is_file():
         raise ModelError("models", name, "a folder with a model's config.json")
-    if not any(path.glob(_WEIGHTS)):
-        others = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
-        given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
-        raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
+    _check_weights(path, name)
     # Other processes, as those of slots, have another current folder.
     return path.absolute()
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    """Raises ModelError if the weights in `folder` are not all of a model's, as far as can be told without them."""
+    if (folder / ADAPTER).is_file():
+        # transformers would load the model that they were made for.
+        problem = "has adapters beside or instead of a model's weights; merge them (merge_and_unload of peft) and save"
+        raise ModelError("models", f"{name} {problem} the model, or move {ADAPTER} elsewhere")
+    if not any(folder.glob(_WEIGHTS)):
+        others = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
+        given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
+        raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
+    if pointer := next(filter(is_lfs_pointer, _files(folder)), None):
+        raise ModelError("models", f"{pointer.name} is a Git LFS pointer, not the file; run git lfs pull in {name}")
+    try:
+        parameters_of(folder)
+    # The reader of safetensors raises what it likes.
+    except Exception as error:
+        raise ModelError("models", name, f"a folder with weights that can be read ({error})") from None
+    index = folder / "model.safetensors.index.json"
+    try:
+        parts = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+        missing = sorted({part for part in parts if not (folder / part).is_file()})
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ModelError("models", f"{index.name} of {name} is damaged; copy it again") from None
+    if missing:
+        raise ModelError("models", f"{name} lacks {len(missing)} of its files, {missing[0]} among them; copy them too")
 
 
 def of_hub(name: str) -> tuple[str, str | None]:
@@ -103,8 +128,7 @@ def check_hub(name: str) -> None:
 
 def _weights_from_hub(name: str) -> Path:
     folder = from_hub(name, _WEIGHTS, *_TEXTS)
-    if not any(folder.glob(_WEIGHTS)):
-        raise ModelError("models", f"{name} has no safetensors; name a model with weights as safetensors")
+    _check_weights(folder, name)
     return folder
 
 

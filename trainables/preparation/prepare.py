@@ -6,7 +6,8 @@ Everything is cached by content hash, that of the code that computes it included
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
 from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
-from trainables.models.loading import context_length, load_tokenizer
+from trainables.models.loading import context_length, load_tokenizer, tokenizer_files, words_of
 from trainables.models.resolve import model_digest, model_files, model_folder
-from trainables.preparation.scoring import score_folder
+from trainables.preparation.scoring import check_finite, score_folder
 from trainables.storage.cache import cached, code_digest, content_digest, contents
 from trainables.storage.manifest import digest, file_hash
 
@@ -73,10 +74,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out document's prompt, and the answer that is expected."""
+    """A held-out document's prompt, the answer that is expected, and the document's text.
+
+    The text says which tokens are the prompt's: a word of it may take a space from the prompt's end.
+    """
 
     prompt: str
     answer: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,12 @@ class Prepared:
         masks = load_file(self.evaluation / "groups.safetensors")
         return masks[f"{split}.high"].clone(), masks[f"{split}.low"].clone()
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(**_about(self.tokens)["vocabulary"])
+        known = Vocabulary(**_about(self.tokens)["vocabulary"])
+        words = words_of(self.folder)
+        # Tokens may have been added to the tokenizer alone.
+        return known if words is None else replace(known, ordinary=[i for i in known.ordinary if i < words])
 
     @property
     def questions(self) -> list[Question]:
@@ -220,13 +228,22 @@ def _references(entries: _Entries, model: str, models: Sequence[str], tokens: Pa
         return own, entries.entropies(next(alike), tokens)
     try:
         if content_digest(entries.tokens(reference)) != content_digest(tokens):
-            problem = f"{reference} has another tokenizer than {model}; name a model with the same one"
-            raise DataError("schedule.reference", problem)
+            raise other_tokenizer(reference, model)
         entropies = entries.entropies(reference, tokens)
     except ModelError as error:
-        field = error.field.replace("models", "schedule.reference")
-        raise DataError(field, error.given, error.allowed, error.nearest) from error
+        raise of_reference(error) from error
     return entropies, entropies
+
+
+def other_tokenizer(reference: str, model: str) -> DataError:
+    problem = f"{reference} has another tokenizer than {model}; name a model with the same one"
+    return DataError("schedule.reference", problem)
+
+
+def of_reference(error: ModelError) -> DataError:
+    """What is wrong with a model, told of the reference."""
+    field = error.field.replace("models", "schedule.reference")
+    return DataError(field, error.given, error.allowed, error.nearest)
 
 
 def _base_losses(own: Path, evaluation: Path) -> dict[str, float]:
@@ -258,10 +275,9 @@ def _splits(what: Preparation) -> list[str]:
 
 
 def _tokens(name: str, folder: Path, what: Preparation) -> Path:
-    tokenizer_files = sorted(p for pattern in ("tokenizer*", "vocab.*", "merges.txt") for p in folder.glob(pattern))
     key = {
         "code": code_digest(__name__),
-        "tokenizer": digest([file_hash(path) for path in tokenizer_files]),
+        "tokenizer": digest([file_hash(path) for path in tokenizer_files(folder)]),
         "documents": digest(asdict(what.splits)),
         "sequence_length": what.sequence_length,
         "layout": what.layout,
@@ -282,26 +298,27 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
                 layout=what.layout,
                 train_on_prompt=what.train_on_prompt,
             )
-            if not bool(packed.droppable_RT.any()):
-                field = "general.documents" if split == "general" else f"data.{split}"
-                raise DataError(field, *_too_short(what))
+            check_learnable(packed, split, what.train_on_prompt)
             tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
         save_file(tensors, entry / "tokens.safetensors")
         special = set(tokenizer.all_special_ids)
         about = {
             "cut": cut,
             "vocabulary": {
-                "ordinary": [i for i in range(len(tokenizer)) if i not in special],
-                "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token),
+                "ordinary": sorted(set(tokenizer.get_vocab().values()) - special),
+                "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token, words_of(folder)),
             },
             "questions": [
-                {"prompt": d.prompt, "answer": d.answer} for d in what.splits.validation if d.answer is not None
+                {"prompt": d.prompt, "answer": d.answer, "text": d.text}
+                for d in what.splits.validation
+                if d.answer is not None
             ],
         }
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
     entry = cached(what.cache, "tokens", key, build)
-    _check_mask_token(_about(entry)["vocabulary"]["mask_token"], what.mask_token, what.needs_mask_token)
+    mask_token = _about(entry)["vocabulary"]["mask_token"]
+    _check_mask_token(mask_token, what.mask_token, what.needs_mask_token, words_of(folder))
     return entry
 
 
@@ -320,32 +337,42 @@ def check_evaluations(per_epoch: int, rows: int, batch_size: int, model: str) ->
         raise DataError("evaluation.per_epoch", str(per_epoch), allowed)
 
 
-def _too_short(what: Preparation) -> tuple[str, str]:
-    """What is said of a split none of whose documents has a token to predict but its end: what it is, and is not."""
-    if what.train_on_prompt:
-        return "documents of at most one token", "documents of two tokens or more"
-    length = what.sequence_length
-    return f"documents whose prompts fill the {length} tokens of a row", "a longer training.sequence_length"
+def check_learnable(packed: Packed, split: str, train_on_prompt: bool) -> None:
+    """Raises DataError if none of the documents of a split has a token to predict but its end."""
+    if bool(packed.droppable_RT.any()):
+        return
+    field = "general.documents" if split == "general" else f"data.{split}"
+    if train_on_prompt:
+        raise DataError(field, "documents of at most one token", "documents of two tokens or more")
+    given = f"documents whose prompts fill the {packed.token_RT.shape[1]} tokens of a row"
+    raise DataError(field, given, "a longer training.sequence_length")
 
 
-def mask_token_of(tokenizer: PreTrainedTokenizerBase, text: str | None, needed: bool) -> int | None:
+def mask_token_of(
+    tokenizer: PreTrainedTokenizerBase, text: str | None, needed: bool, words: int | None = None
+) -> int | None:
     """The id of the token with this text, or if that is None of the tokenizer's own mask token.
 
+    Args:
+        words: how many tokens the model has embeddings of; None: not known.
+
     Raises:
-        DataError: there is no token with this text; or none at all, and one is needed.
+        DataError: there is no token with this text; or none at all, and one is needed; or none that has an embedding.
     """
     found: int | None = tokenizer.mask_token_id if text is None else tokenizer.get_vocab().get(text)
-    _check_mask_token(found, text, needed)
+    _check_mask_token(found, text, needed, words)
     return found
 
 
-def _check_mask_token(found: int | None, text: str | None, needed: bool) -> None:
-    if found is not None:
+def _check_mask_token(found: int | None, text: str | None, needed: bool, words: int | None) -> None:
+    if found is not None and (words is None or found < words or not needed):
         return
     if text is not None:
-        raise DataError("schedule.mask_token", text, "one token of the model's vocabulary")
+        which = "" if found is None else f" that it has an embedding of, which are the first {words}"
+        raise DataError("schedule.mask_token", text, f"one token of the model's vocabulary{which}")
     if needed:
-        problem = "the tokenizer has no mask token for input_mask_token; set schedule.mask_token to one of its tokens"
+        none = "no mask token" if found is None else "no mask token that the model has an embedding of,"
+        problem = f"the tokenizer has {none} for input_mask_token; set schedule.mask_token to one of its tokens"
         raise DataError("schedule.presentation", problem)
 
 
@@ -360,6 +387,7 @@ def _entropies(
         splits = {split: _packed(tokens, split) for split in _splits(what)}
         together = Packed.concatenated(list(splits.values()))
         entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded", progress)
+        check_finite(loss_RT, folder)
         tensors: dict[str, Tensor] = {}
         start = 0
         for split, packed in splits.items():

@@ -65,6 +65,17 @@ def check_words(packed: Packed, words: int, model: object) -> None:
         raise ModelError("models", str(model), allowed)
 
 
+def check_finite(loss: Tensor, model: object) -> None:
+    """Raises ModelError if losses before training are not finite: no setting of a run mends that.
+
+    Args:
+        model: its name or its folder, for the error.
+    """
+    if not bool(torch.isfinite(loss).all()):
+        allowed = "a model with finite weights: the loss of this one is not finite before training"
+        raise ModelError("models", str(model), allowed)
+
+
 class FolderModel:
     """The model in a folder, on a device, to score with.
 

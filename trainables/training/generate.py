@@ -6,9 +6,11 @@ Shapes: B questions, T positions.
 import re
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables import parallel
+from trainables.data.documents import Document
+from trainables.data.packing import encode
 from trainables.models.loading import context_length, load_tokenizer
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ExactMatch
@@ -21,12 +23,17 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
     tokenizer = load_tokenizer(prepared.folder)
     longest = context_length(prepared.folder)
     questions = prepared.questions[: how.questions]
+    # Of the base model's own settings its stop tokens count, not a penalty for repetition and the like.
+    model.generation_config = GenerationConfig(
+        eos_token_id=_stops(model, tokenizer), pad_token_id=tokenizer.eos_token_id
+    )
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
     # One question at a time: without padding, what is generated does not depend on its neighbours.
     for question in questions[parallel.rank() :: parallel.size()]:
-        token_1T = tokenizer(question.prompt, return_tensors="pt")["input_ids"].to(model.device)
+        ((ids, prompt),) = encode([Document(question.text, "", question.prompt)], tokenizer)
+        token_1T = torch.tensor([ids[:prompt]], dtype=torch.int64, device=model.device)
         room = how.max_new_tokens if longest is None else min(how.max_new_tokens, longest - token_1T.shape[1])
-        if room < 1:
+        if room < 1 or not prompt:
             # A question that the model cannot read is not answered.
             counts[1] += 1
             continue
@@ -36,12 +43,17 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
                 attention_mask=torch.ones_like(token_1T),
                 max_new_tokens=room,
                 do_sample=False,
-                pad_token_id=tokenizer.eos_token_id,
             )
         text = str(tokenizer.decode(answer_1T[0, token_1T.shape[1] :], skip_special_tokens=True))
         counts += torch.tensor([answers_agree(text, question.answer, how.pattern), 1.0], device=model.device)
     right, total = parallel.sum_over_ranks(counts).tolist()
     return float(right / max(total, 1))
+
+
+def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: those of the base model, and the one that ends each document in training."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [] if own is None else [own])})
 
 
 def answers_agree(text: str, answer: str, pattern: str | None) -> bool:

@@ -12,24 +12,31 @@ from trainables.data.packing import Packed, pack
 
 
 class Characters:
-    """One token for each character; 0 ends a document, 1 opens it if `opens`."""
+    """One token for each character; 0 ends a document, written by the tokenizer if `closes`; 1 opens it if `opens`."""
 
     eos_token_id = 0
     all_special_ids = (0, 1)
 
-    def __init__(self, opens: bool = False) -> None:
-        self.opening = [1] if opens else []
+    def __init__(self, opens: bool = False, closes: bool = False) -> None:
+        self.opening, self.closing = [1] if opens else [], [0] if closes else []
 
     def __call__(self, text: list[str], *, return_offsets_mapping: bool) -> dict[str, Any]:
         assert return_offsets_mapping
         return {
-            "input_ids": [[*self.opening, *map(ord, t)] for t in text],
-            "offset_mapping": [[*((0, 0) for _ in self.opening), *((i, i + 1) for i in range(len(t)))] for t in text],
+            "input_ids": [[*self.opening, *map(ord, t), *self.closing] for t in text],
+            "offset_mapping": [
+                [
+                    *((0, 0) for _ in self.opening),
+                    *((i, i + 1) for i in range(len(t))),
+                    *((0, 0) for _ in self.closing),
+                ]
+                for t in text
+            ],
         }
 
 
-def tokenizer(opens: bool = False) -> PreTrainedTokenizerBase:
-    return cast(PreTrainedTokenizerBase, Characters(opens))
+def tokenizer(opens: bool = False, closes: bool = False) -> PreTrainedTokenizerBase:
+    return cast(PreTrainedTokenizerBase, Characters(opens, closes))
 
 
 def packed(lengths: list[int], sequence_length: int, layout: str = "packed") -> tuple[list[list[int]], Packed]:
@@ -109,12 +116,13 @@ def test_padded_rows_hold_one_document_each() -> None:
     assert all(len(set(row.tolist()) - {-1}) == 1 for row in rows.document_RT)
 
 
+@pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("opens", [False, True])
-def test_prompts_may_be_left_out_of_the_loss(opens: bool) -> None:
+def test_prompts_may_be_left_out_of_the_loss(opens: bool, closes: bool) -> None:
     documents = [Document("answer", "0", prompt="question "), Document("text", "1")]
     start = int(opens)
-    learned, _ = pack(documents, tokenizer(opens), 40)
-    rows, _ = pack(documents, tokenizer(opens), 40, train_on_prompt=False)
+    learned, _ = pack(documents, tokenizer(opens, closes), 40)
+    rows, _ = pack(documents, tokenizer(opens, closes), 40, train_on_prompt=False)
     assert torch.equal(rows.token_RT, learned.token_RT)
     assert learned.trained_RT.sum() == learned.tokens == 16 + 5 + 2 * start
     for index, (prompt, text) in enumerate([("question ", "answer"), ("", "text")]):

@@ -1,13 +1,19 @@
 """Sources and splits. One conformance suite for all sources: a new one joins the fixture `source`."""
 
+import bz2
 import csv
+import gzip
+import hashlib
 import json
 import os
 import pickle
 import random
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,16 @@ import pyarrow.parquet
 import pytest
 
 from trainables.data.builtin import Builtin
-from trainables.data.documents import Document, Source, Splits, SplitSizes, general_documents, split
+from trainables.data.documents import (
+    Document,
+    Source,
+    Splits,
+    SplitSizes,
+    alike,
+    content_hash,
+    general_documents,
+    split,
+)
 from trainables.data.files import Files
 from trainables.data.hub import Hub
 from trainables.data.reasoning_gym import ReasoningGym
@@ -228,6 +243,50 @@ def test_what_stands_twice_is_used_once(tmp_path: Path) -> None:
         files(path, sizes=SplitSizes(12, 6, 6)).splits(seed=0)
 
 
+CHANGES: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "line ends": lambda text: text.replace("\n", "\r\n"),
+    "Unicode form": lambda text: unicodedata.normalize("NFD", text),
+    "a space at the end of each line": lambda text: text.replace("\n", " \n") + " ",
+    "other spaces": lambda text: text.replace(" ", "\u00a0 "),
+    "an empty line at the end": lambda text: text + "\n\n",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("prompted", [False, True])
+def test_what_differs_in_its_form_alone_is_one_document(tmp_path: Path, change: str, prompted: bool) -> None:
+    records = [{"q": f"Où est le numéro {n} ?\nDis-le.", "a": f"Il est là :\n{n}"} for n in range(30)]
+    twins = [{key: CHANGES[change](text) for key, text in record.items()} for record in records]
+    # Another answer to a question that is written in another way.
+    others = [{"q": CHANGES[change](record["q"]), "a": "Nulle part."} for record in records] if prompted else []
+    path = write_lines(tmp_path / "a.jsonl", [*records, *twins, *others])
+    how = {"template": "{a}", "prompt": "{q}\n"} if prompted else {"template": "{q}\n{a}"}
+    sizes = SplitSizes(12, 9, 9)
+    splits = files(path, sizes=sizes, **how).splits(seed=0)
+
+    def parts(splits: Splits, of: Callable[[Document], str]) -> list[set[str]]:
+        return [{alike(of(d)) for d in part} for part in (splits.train, splits.validation, splits.test)]
+
+    for own in (parts(splits, lambda d: d.prompt + d.text), parts(splits, lambda d: d.prompt or d.text)):
+        assert len(set.union(*own)) == sum(map(len, own))
+    assert len({d.group for d in splits.train}) == len(parts(splits, lambda d: d.prompt or d.text)[0])
+    written = {d.prompt + d.text for d in splits.train}
+    assert written <= {f"{r['q']}\n{r['a']}" for r in (*records, *twins, *others)}, "the text stays as it is"
+    write_lines(tmp_path / "a.jsonl", [*others, *twins, *records])
+    assert files(path, sizes=sizes, **how).splits(seed=0) == splits
+    general = files(write_lines(tmp_path / "b.jsonl", twins), sizes=SplitSizes(1, 0, 0), **how)
+    with pytest.raises(DataError):
+        general_documents(general, 0, files(path, sizes=SplitSizes(len(records + others), 0, 0), **how).splits(seed=0))
+
+
+def test_groups_of_documents_in_one_form_are_as_they_were() -> None:
+    documents = [Document(f"text {n}\n", content_hash(f"prompt {n // 2}\n"), f"prompt {n // 2}\n") for n in range(40)]
+    drawn = {d.group: hashlib.sha256(f"7\0{d.group}".encode()).digest() for d in documents}
+    ordered = sorted(documents, key=lambda d: (drawn[d.group], content_hash(d.prompt + d.text)))
+    assert split(documents, SplitSizes(20, 10, 10), 7, "here").train == tuple(ordered[:20])
+
+
 def test_documents_with_the_same_prompt_stand_in_one_split() -> None:
     documents = [Document(str(n), "same", "?") for n in range(5)] + [Document(str(n), str(n)) for n in range(5)]
     splits = split(documents, SplitSizes(4, 2, 1), 0, "here")
@@ -273,6 +332,128 @@ def test_a_text_file_is_read_by_line_paragraph_or_whole(tmp_path: Path, sample_b
     assert len(source.splits(seed=0).train) == count
     with pytest.raises(DataError, match=f"at most {count} together"):
         replace(source, sizes=SplitSizes(count + 1, 0, 0)).splits(seed=0)
+
+
+def document(path: Path, template: str, **how: Any) -> Document:
+    return files(path, sizes=SplitSizes(1, 0, 0), template=template, **how).splits(seed=0).train[0]
+
+
+# Values of a JSON line, and how they stand in a document; None: there is none.
+VALUES = {
+    "null": None,
+    "NaN": None,
+    "-Infinity": None,
+    "5": "5",
+    "5.0": "5.0",
+    "1.50": "1.50",
+    "1e3": "1e3",
+    "true": "true",
+    "false": "false",
+    '"None"': "None",
+    '"2024-05-01"': "2024-05-01",
+    '[1, 2.50, "é", null, NaN, {"a": true}]': '[1, 2.50, "é", null, null, {"a": true}]',
+    '{"a": {"b": []}}': '{"a": {"b": []}}',
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("template", ["{a}", "{b[0][c]}", "{b[-1][c]}"])
+def test_a_value_is_written_as_it_stands_in_the_file(tmp_path: Path, value: str, template: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"a": {value}, "b": [{{"c": {value}}}]}}\n')
+    if (expected := VALUES[value]) is not None:
+        assert document(path, f"<{template}>").text == f"<{expected}>"
+        return
+    column = template[1:-1]
+    told = (
+        f"data.template: given {template} with line 1 of a.jsonl; allowed: columns with a value (the column '{column}'"
+    )
+    with pytest.raises(DataError, match=re.escape(told)):
+        document(path, template)
+    assert document(path, f"<{{{column}?}}>").text == "<>"
+
+
+ARROW = [
+    (pyarrow.array([5.0]), "5"),
+    (pyarrow.array([0.1], pyarrow.float32()), "0.1"),
+    (pyarrow.array([1e300]), "1e+300"),
+    (pyarrow.array([float("nan")]), None),
+    (pyarrow.array([None], pyarrow.int64()), None),
+    (pyarrow.array([True]), "true"),
+    (pyarrow.array([19844], pyarrow.date32()), "2024-05-01"),
+    (pyarrow.array([datetime(2024, 5, 1)]), "2024-05-01"),
+    (pyarrow.array([datetime(2024, 5, 1, 12, 30)]), "2024-05-01 12:30:00"),
+    (pyarrow.array([Decimal("5.00")]), "5.00"),
+    (pyarrow.array(["é".encode()], pyarrow.binary()), "é"),
+    (pyarrow.array([b"\xff\xd8"], pyarrow.binary()), None),
+    (pyarrow.array([["a", None]]), '["a", null]'),
+    (pyarrow.array([{"a": 1.0, "b": b"x", "c": date(2024, 5, 1)}]), '{"a": 1, "b": "x", "c": "2024-05-01"}'),
+    (pyarrow.array([[("k", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())), '{"k": 1}'),
+    (pyarrow.array(["a", "a"]).dictionary_encode()[:1], "a"),
+    (pyarrow.array(["a\0b"]), None),
+]
+
+
+@pytest.mark.parametrize(("column", "expected"), ARROW)
+@pytest.mark.parametrize("source", ["files", "hub"])
+def test_a_value_of_a_table_is_written_or_refused(
+    tmp_path: Path, source: str, column: pyarrow.Array, expected: str | None
+) -> None:
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": column}), path)
+    sizes = SplitSizes(1, 0, 0)
+    templates = Templates("<{a}>")
+    made = files(path, sizes=sizes, template="<{a}>") if source == "files" else hub(path.parent, sizes)
+    if source == "hub":
+        made = replace(made, templates=templates)
+    if source == "hub" and pyarrow.types.is_map(column.type):
+        # The library datasets does not read them.
+        with pytest.raises(DataError, match=r"data.path: given .*/set; allowed: a data set that can be loaded"):
+            made.splits(seed=0)
+        return
+    if expected is not None:
+        assert made.splits(seed=0).train[0].text == f"<{expected}>"
+        return
+    with pytest.raises(DataError, match=r"data.template: given {a} with record 1 of .*the column 'a'"):
+        made.splits(seed=0)
+
+
+def test_a_column_that_some_records_lack_is_told_or_optional(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"q": "1", "input": "x"}, {"q": "2"}, {"q": "3", "input": None}])
+    source = files(path, sizes=SplitSizes(3, 0, 0), template="{q}{input?}")
+    assert {d.text for d in source.splits(seed=0).train} == {"1x", "2", "3"}
+    told = r"given {input} with line 2 of a.jsonl; .*\(the column 'input' has none\), or {input\?}, which may have none"
+    with pytest.raises(DataError, match=told):
+        files(path, template="{q}{input}").splits(seed=0)
+    with pytest.raises(DataError, match=r"given the column 'inputs'; .*did you mean 'input'"):
+        files(path, template="{q}{inputs?}").splits(seed=0)
+    # A file of several may lack it in all of its records.
+    other = write_lines(tmp_path / "b.jsonl", [{"q": "4"}])
+    both = files(other, path, sizes=SplitSizes(4, 0, 0), template="{q}{input?}")
+    assert {d.text for d in both.splits(seed=0).train} == {"1x", "2", "3", "4"}
+
+
+COLUMNS = {
+    "model.answer": "{model.answer}",
+    "2": "{2}",
+    "a:b": "{a:b}",
+    "": "{}",
+    "x[y": "{x[y}",
+    "x[0]": "{x[0]}",
+    "a!r": "{a!r}",
+    "User Prompt": "{User Prompt}",
+    "sure?": "{sure?}",
+    "a}{b": '{"a}{b"}',
+    'a"b': '{a"b}',
+    "a\\": "{a\\}",
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_any_column_can_be_named(tmp_path: Path, column: str) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{name: f"value of {name}" for name in COLUMNS}])
+    assert document(path, f"<{COLUMNS[column]}>{{{{}}}}").text == f"<value of {column}>{{}}"
 
 
 GOOD = '{"question": "a", "answer": "b"}\n'
@@ -328,6 +509,71 @@ def test_files_say_what_is_wrong(
     assert given in caught.value.given
     assert allowed in (caught.value.allowed or "")
     assert str(tmp_path) not in caught.value.given
+
+
+TEXT = "".join(json.dumps(record) + "\n" for record in questions(30))
+LIST = json.dumps(questions(30), indent=1)
+TABLE = "question,answer\n" + "".join(f"What is {n} + 1?,{n + 1}\n" for n in range(30))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines_in.json", TEXT.encode()),
+        ("pretty.jsonl", LIST.encode()),
+        ("one_line.jsonl", json.dumps(questions(30)).encode()),
+        ("a.tsv", TABLE.replace(",", "\t").encode()),
+        ("excel.csv", TABLE.encode("utf-16")),
+        ("excel.tsv", TABLE.replace(",", "\t").encode("utf-16")),
+        ("a.jsonl", TEXT.encode("utf-16")),
+        ("a.jsonl", TEXT.encode("utf-16-le")),
+        ("a.csv", TABLE.encode("utf-16-be")),
+        ("a.csv", TABLE.encode("utf-8-sig").replace(b"\n", b"\r\n")),
+        ("a.csv.gz", gzip.compress(TABLE.encode())),
+        ("a.jsonl.bz2", bz2.compress(TEXT.encode())),
+        ("a.jsonl.zst", pyarrow.compress(TEXT.encode(), "zstd", asbytes=True)),
+        ("a.json.gz", gzip.compress(LIST.encode("utf-16"))),
+        # A server has unpacked it, or packed it, and left the name.
+        ("a.JSONL.GZ", TEXT.encode()),
+        ("a.csv", gzip.compress(TABLE.encode())),
+    ],
+)
+def test_a_format_is_known_by_what_it_is(tmp_path: Path, name: str, content: bytes) -> None:
+    expected = files(write_lines(tmp_path / "expected.jsonl", questions(30))).splits(seed=0)
+    (tmp_path / name).write_bytes(content)
+    assert files(tmp_path / name).splits(seed=0) == expected
+
+
+def test_a_line_of_spaces_parts_paragraphs(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\r\n \r\nb\n\t\n\nc")
+    splits = files(path, sizes=SplitSizes(3, 0, 0), template="{text}", sample_by="paragraph").splits(seed=0)
+    assert {d.text for d in splits.train} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"q;answer\na, b;1\n", "allowed: as many columns as the first line: 1 (they are parted by"),
+        ("a.csv", b"question;answer\na;b\n", "(they are parted by ';': save the table with commas, or as .tsv"),
+        ("a.csv", b"question\tanswer\na\tb\n", "(they are parted by '\\t': save the table with commas, or as .tsv"),
+        ("a.csv", b"question,answer,question\na,b,c\n", "the column 'question' stands twice in a.csv; rename one"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer, not the data; "),
+        ("a.xlsx", b"PK", "a file that ends in .jsonl, .json, .csv, .parquet, .txt, .tsv, or one of these compressed"),
+        ("a.csv", "日question,answer\na,b\n".encode("utf-16-le"), "line 1 of a.csv, with the byte 0xe5"),
+        ("a.csv", b"q,question,answer\nz,a\0,b\n", "text without NUL characters (the column 'question' has one)"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 1000)[:-9], "given a.jsonl.gz; allowed: a readable UTF-8 file ("),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_says_what_to_do(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(told)):
+        files(tmp_path / name).splits(seed=0)
+
+
+def test_where_a_missing_file_was_looked_for_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"No such file or directory in {tmp_path})")):
+        files(tmp_path / "a.jsonl").splits(seed=0)
 
 
 def test_a_pipe_and_a_device_are_told_and_not_waited_for(tmp_path: Path) -> None:
@@ -431,6 +677,15 @@ def test_a_turn_of_a_conversation_is_a_column_of_a_column(tmp_path: Path) -> Non
     assert {d.prompt + d.text for d in splits.train} <= {f"What is {n}?\nIt is {n}." for n in range(30)}
 
 
+def test_columns_of_several_types_are_read_as_they_stand(tmp_path: Path) -> None:
+    values: list[Any] = [1, "one", {"a": [1.5, None]}, [{"b": "x"}, "y"]]
+    write_lines(tmp_path / "set" / "train.jsonl", [{"a": value, "b": [{"c": value}]} for value in values])
+    for template in ("{a}", "{b[0][c]}"):
+        source = hub(tmp_path / "set", SplitSizes(4, 0, 0), templates=Templates(template))
+        expected = {"1", "one", '{"a": [1.5, null]}', '[{"b": "x"}, "y"]'}
+        assert {d.text for d in source.splits(seed=0).train} == expected
+
+
 def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
     write_lines(tmp_path / "set" / "train.jsonl", questions(30))
     with pytest.raises(DataError, match=r"data.name: given main; .*Available: \['default'\]"):
@@ -440,8 +695,36 @@ def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.template: given the column 'text'; .*: question, answer"):
         hub(tmp_path / "set", template="{text}").splits(seed=0)
     (tmp_path / "set" / "train.jsonl").write_text('{"question": 1}\n{oops\n')
-    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded"):
+    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded.*JSON parse error"):
         hub(tmp_path / "set").splits(seed=0)
+
+
+@pytest.mark.parametrize("split", ["train", None])
+def test_what_save_to_disk_has_written_is_read(tmp_path: Path, split: str | None) -> None:
+    import datasets
+
+    saved = datasets.Dataset.from_list(questions(30), split=split)
+    saved.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": saved, "extra": saved}).save_to_disk(tmp_path / "two")
+    expected = hub(tmp_path / "one").splits(seed=0)
+    assert len(expected.train) == SIZES.train
+    assert hub(tmp_path / "two", split="extra").splits(seed=0) == expected
+    with pytest.raises(DataError, match=r"data.split: given tests; allowed: train, extra"):
+        hub(tmp_path / "two", split="tests").splits(seed=0)
+
+
+def test_folders_that_are_no_data_sets_are_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.py").write_text("raise SystemExit")
+    with pytest.raises(DataError, match=r"data.path: .*/set; allowed: a data set .*scripts are no longer supported"):
+        hub(tmp_path / "set").splits(seed=0)
+    (tmp_path / "set" / "train.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(DataError, match=r"data.path: train.csv is a Git LFS pointer, not the data; run git lfs pull"):
+        hub(tmp_path / "set").splits(seed=0)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"data.path: .*/saved; allowed: a data set that can be loaded from"):
+        hub(tmp_path / "saved").splits(seed=0)
 
 
 def test_a_data_set_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

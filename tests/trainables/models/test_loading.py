@@ -40,6 +40,7 @@ from transformers import (
 
 from tests import tiny
 from tests.trainables.damage import Evil
+from trainables.config.validation_messages import Problem
 from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.forward import Forward
@@ -382,3 +383,105 @@ def test_a_model_folder_loads_with_transformers(tmp_path: Path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
     )
+
+
+GENERATION = [
+    {"do_sample": True, "repetition_penalty": 1.5, "eos_token_id": [0, 5]},
+    # save_pretrained refuses it.
+    {"do_sample": False, "temperature": 0.9},
+]
+
+
+@pytest.mark.parametrize("generation", GENERATION)
+def test_what_a_model_is_used_with_is_kept(generation: dict[str, Any], tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny.save("tiny", base)
+    files = {
+        "generation_config.json": json.dumps(generation),
+        "chat_template.jinja": "{{ messages }}",
+        "additional_chat_templates/tools.jinja": "{{ tools }}",
+        "added_tokens.json": "{}",
+    }
+    for name, content in files.items():
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text(content)
+    tokenizer = (base / "tokenizer.json").read_bytes()
+    model = load_model(model_folder(str(base), tmp_path), tiny.CPU)
+    save_model(model, dict(model.state_dict()), base, tmp_path / "out")
+    for name, content in files.items():
+        assert (tmp_path / "out" / name).read_text() == content
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == tokenizer
+    assert load_tokenizer(tmp_path / "out").get_vocab() == load_tokenizer(base).get_vocab()
+    load_model(tmp_path / "out", tiny.CPU)
+
+
+def with_adapters(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/model"}')
+    (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+
+
+def adapters_alone(folder: Path) -> None:
+    with_adapters(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "config.json").unlink()
+
+
+def a_pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
+def a_shard_that_is_missing(folder: Path) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def a_damaged_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
+def pickles(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+LACKING = [
+    (with_adapters, "has adapters beside or instead of a model's weights; merge them"),
+    (adapters_alone, "has adapters beside or instead of a model's weights; merge them"),
+    (a_pointer, "model.safetensors is a Git LFS pointer, not the file; run git lfs pull in "),
+    (a_shard_that_is_missing, "lacks 1 of its files, model-00001-of-00002.safetensors among them; copy them too"),
+    (a_damaged_index, "is damaged; copy it again"),
+    (pickles, "which has no safetensors but pytorch_model.bin"),
+    (no_config, "a folder with a model's config.json"),
+    (
+        configured(num_hidden_layers=3, layer_types=["full_attention"] * 3),
+        "where 11 weights are missing or have",
+    ),
+    (cut_weights, "Error while deserializing header"),
+    (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "has no tokenizer; name a folder with one"),
+]
+
+
+@pytest.mark.parametrize("deep", [1, 12, "one long name"])
+@pytest.mark.parametrize(("damage", "told"), LACKING)
+def test_a_long_path_hides_no_reason(
+    damage: Callable[[Path], object], told: str, deep: int | str, tmp_path: Path
+) -> None:
+    inner = "x" * 200 if isinstance(deep, str) else "/".join(["Some-Model 1.5B"] * deep)
+    folder = tmp_path / inner / ("0123456789abcdef" * 3)
+    folder.parent.mkdir(parents=True)
+    tiny.save("tiny", folder)
+    damage(folder)
+
+    def load() -> None:
+        load_tokenizer(model_folder(str(folder), tmp_path / "cache"))
+        load_model(folder, tiny.CPU)
+
+    with pytest.raises(ModelError) as caught:
+        load()
+    error = caught.value
+    shown = str(Problem(("models", 0), error.given, error.allowed, error.nearest))
+    assert told in shown
+    assert len(shown) < 600

@@ -16,7 +16,7 @@ from trainables.data.packing import pack
 from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
 from trainables.forward import Forward
-from trainables.models.loading import load_model, load_tokenizer
+from trainables.models.loading import embeddings_of, load_model, load_tokenizer
 from trainables.preparation import prepare as module
 from trainables.preparation.prepare import SPLITS, Prepared
 from trainables.preparation.scoring import score, score_folder
@@ -212,6 +212,42 @@ def test_a_mask_token_that_is_needed_and_missing_is_told(
     assert str(caught.value).startswith(told)
     named = prepare(needs_mask_token=True, mask_token="coins").vocabulary
     assert named.mask_token == load_tokenizer(without).convert_tokens_to_ids("coins")
+
+
+def test_tokens_without_embeddings_are_never_shown(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", cache), folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["<one>", "<two>"])
+    tokenizer.add_special_tokens({"mask_token": "<hidden>"})
+    tokenizer.save_pretrained(folder)
+
+    def prepare(**changes: object) -> Prepared:
+        with mock.patch.object(module, "model_folder", return_value=folder):
+            return module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path, **changes))
+
+    words = embeddings_of(load_model(folder, tiny.CPU))
+    ordinary = prepare().vocabulary.ordinary
+    assert max(ordinary) == words - 1
+    assert set(range(2, words)) <= set(ordinary)
+    with pytest.raises(DataError, match=r"presentation: the tokenizer has no mask token that the model has an"):
+        prepare(needs_mask_token=True)
+    with pytest.raises(DataError, match=r"schedule.mask_token: given <one>; .* embedding of, which are the first 58"):
+        prepare(needs_mask_token=True, mask_token="<one>")
+    prepare(needs_mask_token=True, mask_token="coins")
+
+
+def test_weights_that_are_not_finite_are_told_before_the_first_trial(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", cache), folder)
+    model = load_model(folder, tiny.CPU)
+    model.get_input_embeddings().weight.data[3] = torch.nan
+    model.save_pretrained(folder)
+    with (
+        mock.patch.object(module, "model_folder", return_value=folder),
+        pytest.raises(ModelError, match=r"a model with finite weights: the loss of this one is not finite before"),
+    ):
+        module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path))
 
 
 def test_a_sequence_length_above_the_models_is_told(cache: Path) -> None:

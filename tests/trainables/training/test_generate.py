@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
+from tokenizers import processors
 
 from tests import tiny
 from trainables.data.documents import Document
@@ -89,6 +90,25 @@ def test_an_answer_ends_where_the_model_does(cache: Path) -> None:
             ):
                 assert exact_match(warm.model, warm.prepared, how, torch.float32) == 0
             assert [call.kwargs["max_new_tokens"] for call in said.call_args_list] == ([room] if room else [])
+
+
+def test_a_prompt_is_asked_as_it_was_learned_and_greedily(cache: Path) -> None:
+    warm = questions(cache)
+    tokenizer = load_tokenizer(warm.prepared.folder)
+    own = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    own.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    assert warm.model.generation_config is not None
+    warm.model.generation_config.update(repetition_penalty=1.5, eos_token_id=[0, 5])
+    said = mock.Mock(wraps=warm.model.generate)
+    with (
+        mock.patch("trainables.training.generate.load_tokenizer", return_value=tokenizer),
+        mock.patch.object(warm.model, "generate", said),
+    ):
+        exact_match(warm.model, warm.prepared, ExactMatch(questions=2, max_new_tokens=2), torch.float32)
+    for call, question in zip(said.call_args_list, warm.prepared.questions, strict=False):
+        assert tokenizer.convert_ids_to_tokens(call.args[0][0].tolist()) == question.prompt.split()
+    assert warm.model.generation_config.repetition_penalty is None
+    assert warm.model.generation_config.eos_token_id == [0, 5]
 
 
 def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:
