@@ -21,7 +21,7 @@ POINTS = ("best", "final")
 # Runs that an interval can be made from, and groups of documents.
 FEWEST = 2
 # Documents that are still advised.
-_MOST = 100_000
+_MOST = 10_000
 HIGH, GENERAL = "high_entropy_loss", "general_loss"
 
 
@@ -160,21 +160,24 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
             return f"use no dropout: {named} is {found.verdict.words} ({why})"
         case Verdict.EQUAL:
             return f"use no dropout: {named} is equal to it within {found.margin:g} nats ({why})"
-    return f"use no dropout: {named} was not shown to be better ({why}). {describe_limits(found)}"
+    return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found)}"
 
 
 def describe_limits(found: Difference) -> str:
     """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less."""
     text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
     wanted = found.margin or abs(found.mean)
+    times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
     documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
-    if not wanted or max(documents or 0, seeds or 0) > _MOST:
+    if found.documents * times > _MOST:
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
     if documents is not None and (found.documents_decide or seeds is None):
         return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test: {_rounded(documents)}"
     if seeds is not None:
         return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
-    return f"{text}; for one of {wanted:.2g} nats raise both data.test and confirmation.seeds"
+    documents, seeds = math.ceil(found.documents * times), math.ceil(found.seeds * times)
+    both = f"data.test: {_rounded(documents)} and confirmation.seeds: {seeds}"
+    return f"{text}; both decide: for one of {wanted:.2g} nats set {both}"
 
 
 def _rounded(documents: int) -> int:

@@ -7,12 +7,12 @@ import pytest
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
-from search.studies.comparison import sentence
+from search.studies.comparison import describe_limits, sentence
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import Candidate
-from search.studies.verdict import Verdict
+from search.studies.verdict import Difference, Verdict
 from tests.studies import ask, fail, run, run_all, search, space
 from trainables.settings import Settings
 
@@ -435,7 +435,7 @@ def words(confirmation: Confirmation, confidence: float) -> str:
     [
         (4.0, "use trial 7 of entrodrop: it is confirmed better (high-entropy", "-1.0000 nats, 95% interval -1.0"),
         (6.0, "use no dropout: trial 7 of entrodrop is worse (high-entropy", "+1.0000 nats, 95% interval +0.9"),
-        (5.0, "use no dropout: trial 7 of entrodrop was not shown to be better (", "+0.0000 nats, 95% interval -0.0"),
+        (5.0, "use no dropout: it is not decided whether trial 7 of entrodrop is better (", "+0.0000 nats, 95%"),
     ],
 )
 def test_the_verdict_is_one_sentence(tmp_path: Path, loss: float, begins: str, interval: str) -> None:
@@ -460,3 +460,33 @@ def test_the_same_setting_is_not_confirmed_twice(tmp_path: Path) -> None:
     run_all(study, lambda candidate: 5.0 - candidate.parameters.get("mask_ratio", 0.0), 1)
     confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(schedule=schedule))
     assert [c.parameters.get("mask_ratio") for c in confirmation.contestants] == [None, 0.5, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("mean", "documents_error", "lasting_error", "ends"),
+    [
+        (0.05, 0.019, 0.018, "documents decide: for one of 0.05 nats set data.test: 52"),
+        (0.05, 0.001, 0.001, "seeds decide: for one of 0.05 nats set confirmation.seeds: 4"),
+        (0.03, 0.015, 0.013, "both decide: for one of 0.03 nats set data.test: 140 and confirmation.seeds: 11"),
+        (0.001, 0.015, 0.013, "what was seen, +0.001 nats, is too small to be looked for"),
+    ],
+)
+def test_what_to_raise_is_a_number(mean: float, documents_error: float, lasting_error: float, ends: str) -> None:
+    found = Difference(
+        mean,
+        -0.06,
+        0.06,
+        -0.06,
+        0.06,
+        0.075,
+        0.02,
+        documents_error,
+        lasting_error,
+        2.8,
+        documents=40,
+        groups=40,
+        seeds=3,
+    )
+    text = describe_limits(found)
+    assert text.startswith("A difference of 0.075 nats would have been seen in 80% of such confirmations; ")
+    assert text.endswith(ends)
