@@ -17,8 +17,8 @@ from search.space import Space
 from search.studies.search_study import SearchStudy
 from search.studies.study import losses_of, reason_of
 
-# Trials of an arm that importances can be told from: the better tenth must be more than one.
-_FEWEST_FOR_IMPORTANCES = 20
+# Trials of an arm that importances are computed from.
+_FEWEST_FOR_IMPORTANCES = 6
 
 
 def summarize(

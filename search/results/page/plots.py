@@ -20,8 +20,8 @@ from trainables.curriculum import curriculum_from
 from trainables.figures import COLOURS, GREY
 
 _POINTS = 51
-# Fewer points than this say nothing about a setting.
-_FEWEST = 3
+# Fewer points than this say nothing about a setting; fewer trials have no better tenth to compare with the rest.
+_FEWEST, _FEWEST_FOR_IMPORTANCES = 3, 20
 _MEASURES = {
     "high_entropy_loss": "high-entropy loss (hard tokens)",
     "low_entropy_loss": "low-entropy loss (easy tokens)",
@@ -267,6 +267,9 @@ def plot_importances(result: ModelResult, summary: Mapping[str, Any]) -> Plot | 
     ]
     label, name, share = max(rows, key=lambda row: row[2])
     caption = f"{name} matters most ({share:.0%}, {label}), by PED-ANOVA."
+    trials = min(len(result.searched.ranked(arm)) for arm in importances)
+    if trials < _FEWEST_FOR_IMPORTANCES:
+        caption = f"{trials} trials of an arm are too few to tell what matters; these shares may be luck."
     return Plot("What matters", caption, figure, ["arm", "setting", "share"], rows)
 
 
