@@ -290,3 +290,19 @@ def test_arms_are_compared_in_a_table_and_one_that_diverges_fails_also_with_two_
     row = next(line for line in out.splitlines() if "decay" in line and " to " in line and "confirmed" not in line)
     assert f"{confirmation['arms']['decay']['test']['best']['high_entropy_loss']:.4f}" in row
     assert (searches.folder / "arms" / "verdict.png").stat().st_size > 10_000
+
+
+@pytest.mark.faults
+def test_a_search_that_an_error_ends_has_failed_for_everyone(
+    searches: Searches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    _, err = searches.run("failed", "--set", "budget.tokens=10", code=2)
+    assert err.startswith("--set budget.tokens=10: budget.tokens: given 10; allowed: ")
+    assert err.count("\n") == 1
+    assert status.main([str(searches.folder / "failed")]) == 0
+    assert "failed: budget.tokens: given 10; allowed: " in capsys.readouterr().out
+    run = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db").get_run(searches.search_run_id("failed"))
+    assert run.info.status == "FAILED"
+    assert "budget.tokens: given 10" in run.data.tags["mlflow.note.content"]
