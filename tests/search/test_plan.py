@@ -60,10 +60,10 @@ def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) 
     trial = tokens(plan["a"])
     assert trial > 100
     assert tokens(plan["search"]) == 7 * trial
-    # The baseline, and the two best settings of two arms, with three seeds each.
-    assert plan["confirm"].startswith("15 runs; ")
-    assert tokens(plan["confirm"]) == 15 * trial
-    assert tokens(plan["in"]) == 22 * trial
+    # The baseline, and the two best settings of two arms, with six seeds each at most.
+    assert plan["confirm"].startswith("at most 30 runs; ")
+    assert tokens(plan["confirm"]) == 30 * trial
+    assert tokens(plan["in"]) == 37 * trial
     for part in ("a", "search", "confirm", "in"):
         assert "of device time" in plan[part]
     assert "limits" not in plan
