@@ -316,9 +316,9 @@ def _timed(model: str, space: Space, train: Packed) -> float:
     training, (workers, _) = space.training, space.resources.counts
     most = max(1, _TIMED_TOKENS // training.sequence_length)
     rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // workers), most))
-    network = _network(model)
-    check_forward(network, training.layout == "packed")
-    part, forward = train[rows], Forward(network)
+    loaded = _network(model)
+    check_forward(loaded, training.layout == "packed")
+    part, forward = train[rows], Forward(loaded)
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:

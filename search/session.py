@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def _search(
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
         preparation = DataPreparation(space, splits, models)
-        full_tokens = partial(_full_tokens, space, preparation, set(), record, progress)
+        full_tokens = cache(partial(_full_tokens, space, preparation, record, progress))
         with PreparationWatch(preparation, progress.note) as watch:
             slot_config = partial(_slot_config, space, preparation)
             if space.resources.gpus_per_worker:
@@ -253,21 +253,14 @@ def _write_space(space_file: ConfigFile[Space], output: Path) -> None:
 
 
 def _full_tokens(
-    space: Space,
-    preparation: DataPreparation,
-    announced: set[str],
-    record: Recorder,
-    progress: ProgressConsole,
-    model: str,
+    space: Space, preparation: DataPreparation, record: Recorder, progress: ProgressConsole, model: str
 ) -> int:
-    """Tokens of a trial of the model that is not stopped early; waits for its data, which it announces once."""
+    """Tokens of a trial of the model that is not stopped early; waits for its data, and announces it."""
     prepared = preparation.result(model)
-    if model not in announced:
-        announced.add(model)
-        record.prepared(model, prepared.data_hash)
-        if prepared.cut:
-            counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
-            progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
+    record.prepared(model, prepared.data_hash)
+    if prepared.cut:
+        counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
+        progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
     return prepared.train_tokens * space.budget.epochs
 
 

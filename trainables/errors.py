@@ -46,7 +46,7 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-_LONG_PATH, _LONG_WORD = re.compile(r"/.{33,}/"), re.compile(r"[^\s/]{50,}")
+_LONG_PATH, _LONG_WORD = re.compile(r"/[^:;()]{33,}/"), re.compile(r"[^\s/]{50,}")
 
 
 def _without_middle(long: re.Match[str]) -> str:

@@ -58,7 +58,7 @@ class Delivery:
     ) -> None:
         self.tracking_uri, self.last_error = tracking_uri(uri), ""
         self.note: Callable[[str], object] = lambda line: None
-        self._noted: set[str] = set()
+        self._noted = False
         # Files are found again from whichever folder a later process is started in.
         self._path = events.absolute()
         self._cursor = take_over(self._path)
@@ -237,9 +237,9 @@ class Delivery:
         self.last_error = mask_secrets(str(error) if own else f"{type(error).__name__}: {error}".split("\n")[0])
 
     def _tell(self) -> None:
-        """Once for each reason: the search goes on, and the person may mend it meanwhile."""
-        if self.last_error not in self._noted:
-            self._noted.add(self.last_error)
+        """Once: the search goes on, and the person may mend it meanwhile."""
+        if not self._noted:
+            self._noted = True
             self.note(f"MLflow does not take the record, which is kept: {self.last_error}")
 
 
