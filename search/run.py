@@ -33,7 +33,7 @@ from search.preflight import (
     grow_cluster,
 )
 from search.space import Space, find_space, load
-from trainables.config.command_line import configured, invocation, resume_command
+from trainables.config.command_line import CommandLine, configured, invocation
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import StorageError, is_url
@@ -99,7 +99,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         with lock_output(output.folder):
             # Another search may have begun there meanwhile.
             check_output(space_file, output.folder, options.resume)
-            return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
+            return run_session(space_file, splits, output, allot, CommandLine.of(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -163,21 +163,43 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
     return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found)}"
 
 
+def describe_other_point(point: str, found: Difference) -> str:
+    """What the same runs say of the other weights that one may keep."""
+    kept, instead = ("best", "last") if point == "best" else ("last", "best")
+    interval = f"{found.mean:+.4f} nats, {found.low:+.4f} to {found.high:+.4f}"
+    return f"If you keep the {kept} checkpoint, not the {instead} one: {found.verdict.words} ({interval})"
+
+
 def describe_limits(found: Difference) -> str:
     """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less."""
     text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
-    wanted = found.margin or abs(found.mean)
-    times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
-    documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
-    if found.documents * times > _MOST:
+    if not (raised := settings_to_raise(found)):
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
+    limit = "both" if len(raised) > 1 else "documents" if "data.test" in raised else "seeds"
+    settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
+    return f"{text}; {limit} decide: for one of {_wanted(found):.2g} nats set {settings}"
+
+
+def settings_to_raise(found: Difference) -> dict[str, int]:
+    """The settings of a space with which a difference like the one seen, or the margin, is detectable; empty if that
+    takes more documents than are advised."""
+    wanted = _wanted(found)
+    times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
+    if found.documents * times > _MOST:
+        return {}
+    documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
     if documents is not None and (found.documents_decide or seeds is None):
-        return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test: {_rounded(documents)}"
+        return {"data.test": _rounded(documents)}
     if seeds is not None:
-        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
-    documents, seeds = math.ceil(found.documents * times), math.ceil(found.seeds * times)
-    both = f"data.test: {_rounded(documents)} and confirmation.seeds: {seeds}"
-    return f"{text}; both decide: for one of {wanted:.2g} nats set {both}"
+        return {"confirmation.seeds": seeds}
+    return {
+        "data.test": _rounded(math.ceil(found.documents * times)),
+        "confirmation.seeds": math.ceil(found.seeds * times),
+    }
+
+
+def _wanted(found: Difference) -> float:
+    return found.margin or abs(found.mean)
 
 
 def _rounded(documents: int) -> int:
