@@ -40,6 +40,7 @@ def test_its_values_are_the_defaults(write: Any) -> None:
     assert (given["confirmation"].pop("best"), default["confirmation"].pop("best")) == (1, 2)
     assert (given.pop("objective"), default.pop("objective")) == ("final", "best")
     assert (given["training"].pop("batch_size"), default["training"].pop("batch_size")) == (1, 4)
+    assert (given["training"].pop("lr_schedule"), default["training"].pop("lr_schedule")) == ("cosine", "constant")
     assert (given["training"].pop("sequence_length"), default["training"].pop("sequence_length")) == (256, 512)
     assert given == default
 
