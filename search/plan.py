@@ -18,6 +18,8 @@ from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from trainables.config.data import split_sizes
+from trainables.config.to_settings import chat_template_of
+from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
 from trainables.errors import ModelError
@@ -26,13 +28,12 @@ from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
 from trainables.preparation.prepare import (
-    SPLITS,
     check_evaluations,
-    check_learnable,
     check_length,
     mask_token_of,
     of_reference,
     other_tokenizer,
+    pack_splits,
 )
 from trainables.preparation.scoring import check_finite, check_words
 from trainables.storage.cache import default_root
@@ -265,12 +266,11 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     tokenizer = _tokenizer(model)
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)
-    how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
-    packed: dict[str, Packed] = {}
-    for split in (*SPLITS, *(["general"] if splits.general else [])):
-        packed[split], _ = pack(getattr(splits, split), tokenizer, training.sequence_length, **how)
-        check_words(packed[split], counts.words, model)
-        check_learnable(packed[split], split, space.data.train_on_prompt)
+    how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.learns_prompts}
+    chats = ChatTokenizer(tokenizer, chat_template_of(space), model)
+    packed, _ = pack_splits(splits, tokenizer, training.sequence_length, chats=chats, **how)
+    for rows in packed.values():
+        check_words(rows, counts.words, model)
     train, held_out = packed["train"], packed["validation"]
     _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
@@ -283,7 +283,9 @@ def _check_reference(model: str, space: Space, splits: Splits, train: Packed, ho
     if reference is None or not at_hand(reference):
         return
     try:
-        own, _ = pack(splits.train, _tokenizer(reference), space.training.sequence_length, **how)
+        tokenizer = _tokenizer(reference)
+        chats = ChatTokenizer(tokenizer, chat_template_of(space), reference)
+        own, _ = pack(splits.train, tokenizer, space.training.sequence_length, chats=chats, **how)
         if not torch.equal(own.token_RT, train.token_RT):
             raise other_tokenizer(reference, model)
     except ModelError as error:

@@ -261,6 +261,8 @@ def _full_tokens(
     if prepared.cut:
         counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
         progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
+    for notice in prepared.notices:
+        progress.note(notice)
     return prepared.train_tokens * space.budget.epochs
 
 

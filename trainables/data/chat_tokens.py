@@ -76,7 +76,9 @@ class ChatTokenizer:
         """
         tokens = self._tokens(chat)
         if not any(tokens.learned):
-            problem = f"the chat template of {self._model} does not show where the answers of {chat.place} begin and end"
+            problem = (
+                f"the chat template of {self._model} does not show where the answers of {chat.place} begin and end"
+            )
             raise DataError("data.chat_template", f"{problem}; give one here that has {{% generation %}}")
         cut = len(tokens.ids) > length
         if not cut:
@@ -174,7 +176,9 @@ class ChatTokenizer:
             # The token that closes the whole conversation may have a mark of its own.
             before = joined.pop() if joined and joined[-1][1] == start else (start, end)
             joined.append((before[0], end))
-        answers = [on for on, message in zip(chat.learned, chat.messages, strict=True) if message["role"] == "assistant"]
+        answers = [
+            on for on, message in zip(chat.learned, chat.messages, strict=True) if message["role"] == "assistant"
+        ]
         if len(joined) == len(answers):
             return [span for span, on in zip(joined, answers, strict=True) if on]
         if all(answers):
@@ -211,19 +215,21 @@ class ChatTokenizer:
             problem = f"the chat template of {self._model} leaves out {left_out[0]} of {chat.place}"
             raise DataError("data.chat_template", f"{problem}; give one here that writes it")
 
-    def _rendered(self, chat: Chat, messages: Sequence[dict[str, Any]], prompt: bool = False) -> tuple[str, list[_Span]]:
+    def _rendered(
+        self, chat: Chat, messages: Sequence[dict[str, Any]], prompt: bool = False
+    ) -> tuple[str, list[_Span]]:
         """The text of messages, and what {% generation %} marks in it; with the generation prompt behind it."""
+        names: dict[str, Any] = self._tokenizer.special_tokens_map
+        template, marked = self._template(chat.tools), self._is_marked(chat.tools)
         try:
-            texts, marks = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 [list(messages)],
                 tools=list(chat.tools) or None,
-                chat_template=self._template(chat.tools),
-                return_assistant_tokens_mask=self._is_marked(chat.tools),
+                chat_template=template,
+                return_assistant_tokens_mask=marked,
                 add_generation_prompt=prompt,
-                **self._tokenizer.special_tokens_map,
+                **names,
             )
-        except DataError:
-            raise
         except TemplateSyntaxError as error:
             problem = f"the chat template of {self._model} is none: {error.message} in its line {error.lineno}"
             raise DataError("data.chat_template", f"{problem}; give one here that Jinja can read") from None
@@ -232,7 +238,8 @@ class ChatTokenizer:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             allowed = f"chats that the chat template of {self._model} takes ({reason})"
             raise DataError("data.messages", chat.place, allowed) from None
-        return texts[0], marks[0] if marks else []
+        (text,), marks = rendered
+        return text, marks[0] if marked else []
 
     def _template(self, tools: Sequence[Any]) -> str:
         try:
@@ -265,9 +272,7 @@ def _last_of_runs(tokens: _Tokens, special: Container[int]) -> set[int]:
 
 def _part(chat: Chat, indices: Iterable[int]) -> Chat:
     kept = tuple(indices)
-    return replace(
-        chat, messages=tuple(chat.messages[i] for i in kept), learned=tuple(chat.learned[i] for i in kept)
-    )
+    return replace(chat, messages=tuple(chat.messages[i] for i in kept), learned=tuple(chat.learned[i] for i in kept))
 
 
 def _name(function: Any) -> str:

@@ -123,7 +123,9 @@ def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -
     for call in calls if isinstance(calls, list) else []:
         _parse_arguments(call)
     if role == "assistant" and not (content or "").strip() and not calls:
-        raise DataError("data.messages", f"{place} is an empty answer of the assistant; give it a text, or leave it out")
+        raise DataError(
+            "data.messages", f"{place} is an empty answer of the assistant; give it a text, or leave it out"
+        )
     # OpenAI leaves out the content of a message that calls tools.
     if content is None and not calls:
         raise DataError("data.messages", f"{place}, without a value of '{keys[1]}'", "messages with one")

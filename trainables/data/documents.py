@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -60,6 +60,17 @@ class Splits:
     validation: tuple[Document, ...]
     test: tuple[Document, ...]
     general: tuple[Document, ...] = ()
+
+
+class Reader(Protocol):
+    """What turns records into documents."""
+
+    def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
+        """The documents of records, each with where it stands, as in "line 3 of data.jsonl".
+
+        Raises:
+            DataError: a record that cannot be read.
+        """
 
 
 class Source(Protocol):

@@ -93,7 +93,7 @@ def pack(
     train_on_prompt: bool = True,
     chats: "ChatTokenizer | None" = None,
 ) -> tuple[Packed, int]:
-    """Tokenizes documents, each closed by the end-of-sequence token or as a chat template does, and lays them into rows.
+    """Tokenizes documents, each closed by the end-of-sequence token or by a chat template, and lays them into rows.
 
     Args:
         layout: "packed" (best-fit decreasing) or "padded" (one document a row).
@@ -112,7 +112,7 @@ def pack(
             piece, trained, is_cut = chats.encode(document.chat, sequence_length)
         else:
             ids, prompt = next(plain)
-            # Some tokenizers close a text by themselves, some open it; here every document ends in one and the same way.
+            # Some tokenizers close a text by themselves, some open it; here every text ends in one and the same way.
             body = [*ids, tokenizer.eos_token_id]
             while body[-2:-1] == body[-1:]:
                 body.pop()
@@ -142,8 +142,8 @@ def pack(
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The special tokens; many tokenizers have some that no setting of theirs names, such as those of a chat."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added.items() if token.special)}
+    added = tokenizer.added_tokens_decoder.items()
+    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
 
 
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], int]]:
