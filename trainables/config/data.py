@@ -119,7 +119,7 @@ class _Splits(Block):
     test: Count
     """Documents that the winners are confirmed on, never used before: an integer of at least 1."""
     train_on_prompt: bool = True
-    """Whether the tokens of a document's prompt are learned too: true or false; of chats only answers are learned."""
+    """Whether the tokens of a document's prompt are learned too, which those of chats never are: true or false."""
 
     @property
     def learns_prompts(self) -> bool:

@@ -76,9 +76,7 @@ class ChatTokenizer:
         """
         tokens = self._tokens(chat)
         if not any(tokens.learned):
-            problem = (
-                f"the chat template of {self._model} does not show where the answers of {chat.place} begin and end"
-            )
+            problem = f"the chat template of {self._model} does not show where the answers of {chat.place} stand"
             raise DataError("data.chat_template", f"{problem}; give one here that has {{% generation %}}")
         cut = len(tokens.ids) > length
         if not cut:
@@ -199,18 +197,26 @@ class ChatTokenizer:
         return None
 
     def _check_whole(self, chat: Chat, text: str) -> None:
-        """Raises DataError if the template leaves out a message, a tool call or a tool."""
-        left_out = [f"the tool {name}" for name in map(_name, chat.tools) if name not in text]
+        """Raises DataError if the template leaves out a message, its tool calls or the tools."""
+
+        def is_ignored(changed: Chat) -> bool:
+            try:
+                return self._rendered(changed, changed.messages)[0] == text
+            # It cannot do without.
+            except DataError:
+                return False
+
+        def changed(index: int, message: dict[str, Any]) -> Chat:
+            return replace(chat, messages=(*chat.messages[:index], message, *chat.messages[index + 1 :]))
+
+        left_out = ["the tools"] if chat.tools and is_ignored(replace(chat, tools=())) else []
         for index, message in enumerate(chat.messages):
-            calls = message.get("tool_calls") or ()
-            left_out += [f"the call of {name}" for name in map(_name, calls) if name not in text]
-            content = message.get("content", "")
-            if content.strip() not in text:
-                # It may be written otherwise, as JSON or without its reasoning.
-                other = {**message, "content": f"{content}x"}
-                changed = (*chat.messages[:index], other, *chat.messages[index + 1 :])
-                if self._rendered(chat, changed)[0] == text:
-                    left_out.append(f"message {index + 1} ({message['role']})")
+            content, others = message.get("content", ""), {k: v for k, v in message.items() if k != "tool_calls"}
+            # It may be written otherwise, as JSON or without its reasoning.
+            if content.strip() not in text and is_ignored(changed(index, {**message, "content": f"{content}x"})):
+                left_out.append(f"message {index + 1} ({message['role']})")
+            if message.get("tool_calls") and is_ignored(changed(index, others)):
+                left_out.append(f"the tool calls in message {index + 1}")
         if left_out:
             problem = f"the chat template of {self._model} leaves out {left_out[0]} of {chat.place}"
             raise DataError("data.chat_template", f"{problem}; give one here that writes it")
@@ -273,9 +279,3 @@ def _last_of_runs(tokens: _Tokens, special: Container[int]) -> set[int]:
 def _part(chat: Chat, indices: Iterable[int]) -> Chat:
     kept = tuple(indices)
     return replace(chat, messages=tuple(chat.messages[i] for i in kept), learned=tuple(chat.learned[i] for i in kept))
-
-
-def _name(function: Any) -> str:
-    """Of a tool, or of a call of one."""
-    inner = function.get("function", function)
-    return str(inner.get("name", "")) if isinstance(inner, dict) else ""

@@ -200,3 +200,219 @@ def test_learned_tokens_are_those_by_hand(name: str, conversation: str) -> None:
     ids, learned = tokens(name, messages)
     assert (ids, learned) == by_hand(name, messages)
     assert ids == expected["input_ids"]
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", ["llama3", "gemma3", "phi3"])
+def test_a_template_says_the_same_without_marks(name: str, conversation: str) -> None:
+    messages = CONVERSATIONS[conversation]
+    assert tokens(name, messages) == tokens(f"{name}_training", messages)
+
+
+@pytest.mark.parametrize("name", ["llama3", "smollm2", "mistral", "phi3", "llama3_training", "phi3_training"])
+def test_some_answers_are_learned(name: str) -> None:
+    messages = CONVERSATIONS["three turns"]
+    ids, every = tokens(name, messages)
+    only = [tokens(name, messages, learned=tuple(i == on for i in range(6)))[1] for on in (1, 3, 5)]
+    assert all(any(learned) for learned in only)
+    assert [sum(flags) for flags in zip(*only, strict=True)] == every
+    for text, learned in zip(("Hello!", "I am well.", "Yes, good."), only, strict=True):
+        own = tokenizer(name).decode([i for i, on in zip(ids, learned, strict=True) if on])
+        assert own.startswith(text)
+        assert own != text
+
+
+@pytest.mark.parametrize("name", ["llama3", "smollm2", "phi3", "llama3_training"])
+def test_an_answer_may_open_a_conversation(name: str) -> None:
+    messages = said("", "Hello, what is it?", "2 + 3?", "5")[1:]
+    ids, learned = tokens(name, messages)
+    own = tokenizer(name).decode([i for i, on in zip(ids, learned, strict=True) if on])
+    assert own.startswith("Hello, what is it?")
+    assert own.count("5") == 1
+    assert "2 + 3" not in own
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral", "llama3_training"])
+def test_offsets_without_white_space(name: str) -> None:
+    for messages in CONVERSATIONS.values():
+        fits = fitting(name, messages)
+        trimmed = ChatTokenizer(tokenizer(name, trim=True), None, "tiny").encode(chat(fits), LONG)
+        assert trimmed[:2] == tokens(name, fits)
+
+
+@pytest.mark.parametrize("name", [*BY_HAND, *MARKED])
+def test_the_last_answer_is_asked_with_the_generation_prompt(name: str) -> None:
+    messages = CONVERSATIONS["three turns"]
+    chats = ChatTokenizer(tokenizer(name), None, "tiny")
+    expected: Any = tokenizer(name).apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)
+    assert chats.prompt(chat(messages)) == expected["input_ids"]
+    ids, learned, _ = chats.encode(chat(messages, "last"), LONG)
+    # White space before a word may be other tokens than at an end.
+    asked = tokenizer(name).decode(expected["input_ids"])
+    assert tokenizer(name).decode(ids[: learned.index(True)]) == asked
+    ends = {"qwen3": "<|im_end|>", "llama3": "<|eot_id|>", "gemma3": "<end_of_turn>", "phi3": "<|endoftext|>"}
+    end = ends.get(name.removesuffix("_training"), tokenizer(name).eos_token)
+    assert chats.stops == {tokenizer(name).convert_tokens_to_ids(end)}
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+CALLED: Messages = [
+    {"role": "user", "content": "2 + 3?"},
+    {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}]},
+    {"role": "tool", "content": "5"},
+    {"role": "assistant", "content": "It is 5."},
+]
+
+
+def test_tool_calls_are_learned() -> None:
+    expected: Any = tokenizer("qwen3_training").apply_chat_template(
+        CALLED, tools=[TOOL], return_dict=True, return_assistant_tokens_mask=True
+    )
+    ids, learned = tokens("qwen3_training", CALLED, tools=(TOOL,))
+    assert (ids, learned) == (expected["input_ids"], [bool(on) for on in expected["assistant_masks"]])
+    own = tokenizer("qwen3_training").decode([i for i, on in zip(ids, learned, strict=True) if on])
+    assert '{"name": "add", "arguments": {"a": 2}}' in own
+
+
+def test_a_history_that_is_rewritten_is_noticed() -> None:
+    chats = ChatTokenizer(tokenizer("qwen3"), None, "tiny")
+    for messages in CONVERSATIONS.values():
+        chats.encode(chat(messages), LONG)
+    total = sum(m["role"] == "assistant" for messages in CONVERSATIONS.values() for m in messages)
+    assert chats.notices() == [
+        f"tiny: the chat template writes {total - 10} of {total} answers otherwise as the chat goes on (first in line "
+        "7 of a.jsonl), and that is not learned; write data.train_on_answers: last, or give a data.chat_template that "
+        "does not"
+    ]
+    last = ChatTokenizer(tokenizer("qwen3"), None, "tiny")
+    for messages in CONVERSATIONS.values():
+        last.encode(chat(messages, "last"), LONG)
+    assert last.notices() == []
+
+
+@pytest.mark.parametrize("name", ["llama3", "gemma3", "smollm2", "mistral", "phi3", *MARKED])
+def test_nothing_is_noticed_of_templates_that_keep_the_history(name: str) -> None:
+    chats = ChatTokenizer(tokenizer(name), None, "tiny")
+    for messages in CONVERSATIONS.values():
+        chats.encode(chat(fitting(name, messages)), LONG)
+    assert chats.notices() == []
+
+
+MARKS = "{% generation %}{{ m.content }}{% endgeneration %}"
+
+
+def test_an_end_of_turn_that_is_not_marked_is_noticed() -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        + MARKS
+        + "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    chats = ChatTokenizer(tokenizer("smollm2"), template, "tiny")
+    chats.encode(chat(CONVERSATIONS["three turns"]), LONG)
+    (notice,) = chats.notices()
+    assert notice.startswith("tiny: {% generation %} in the chat template leaves out the token that ends 3 answers")
+
+
+@pytest.mark.parametrize("length", [20, 40, 60, 100])
+@pytest.mark.parametrize("name", ["smollm2", "qwen3", "phi3", "llama3_training"])
+def test_a_long_chat_is_cut_between_turns(name: str, length: int) -> None:
+    chats = ChatTokenizer(tokenizer(name), None, "tiny")
+    messages = said("a", "b b b", "c", "d d d", "e", "f f f", system="x")
+    ids, learned, cut = chats.encode(chat(messages), length)
+    assert cut == (len(tokens(name, messages)[0]) > length)
+    whole = [tokens(name, messages[:n]) for n in (3, 5, 7)]
+    fitting_ones = [one for one in whole if len(one[0]) <= length]
+    assert (ids, learned) == (fitting_ones or [(whole[0][0][:length], whole[0][1][:length])])[-1]
+
+
+def test_the_oldest_turns_are_left_out_if_the_last_answer_is_learned() -> None:
+    messages = said("a", "b b b", "c", "d d d", "e", "f f f", system="x")
+    chats = ChatTokenizer(tokenizer("smollm2"), None, "tiny")
+    for kept in ([*messages[:1], *messages[3:]], [*messages[:1], *messages[5:]]):
+        expected = tokens("smollm2", kept, learned=chat(kept, "last").learned)
+        assert chats.encode(chat(messages, "last"), len(expected[0])) == (*expected, True)
+    assert chats.notices() == []
+    ids, learned, cut = chats.encode(chat(messages, "last"), 5)
+    assert (len(ids), any(learned), cut) == (5, False, True)
+    (notice,) = chats.notices()
+    assert notice.startswith("tiny: 1 chats have nothing to learn in training.sequence_length tokens (first line 7 of")
+
+
+WITHOUT_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "messages", "tools", "told"),
+    [
+        ("smollm2", "{% for", said("a", "b"), (), "data.chat_template: the chat template of tiny is none: "),
+        ("smollm2", "{{ 1 / 0 }}", said("a", "b"), (), "data.messages: given line 7 of a.jsonl; allowed: chats that "),
+        (
+            "mistral",
+            None,
+            CONVERSATIONS["a system prompt"],
+            (),
+            "data.messages: given line 7 of a.jsonl; allowed: chats that the chat template of tiny takes (Conversati",
+        ),
+        (
+            "gemma3",
+            None,
+            [*said("a"), *said("a", "b")],
+            (),
+            "data.messages: given line 7 of a.jsonl; allowed: chats that the chat template of tiny takes (Conversati",
+        ),
+        (
+            "smollm2",
+            WITHOUT_SYSTEM,
+            CONVERSATIONS["a system prompt"],
+            (),
+            "data.chat_template: the chat template of tiny leaves out message 1 (system) of line 7 of a.jsonl; give",
+        ),
+        (
+            "phi3",
+            None,
+            said("a", "b"),
+            (TOOL,),
+            "data.chat_template: the chat template of tiny leaves out the tools of line 7 of a.jsonl; give one h",
+        ),
+        (
+            "smollm2",
+            None,
+            [*said("a"), {"role": "assistant", "content": "I add.", "tool_calls": CALLED[1]["tool_calls"]}],
+            (),
+            "data.chat_template: the chat template of tiny leaves out the tool calls in message 2 of line 7 of a",
+        ),
+        # The length of the whole stands before all of it.
+        (
+            "smollm2",
+            "{{ messages | length }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}",
+            said("a", "b"),
+            (),
+            "data.chat_template: the chat template of tiny does not show where the answers of line 7 of a.jsonl st",
+        ),
+    ],
+)
+def test_what_a_template_does_not_take_is_told(
+    name: str, template: str | None, messages: Messages, tools: tuple[Any, ...], told: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        ChatTokenizer(tokenizer(name), template, "tiny").encode(replace(chat(messages), tools=tools), LONG)
+    assert str(caught.value).startswith(told)
+    assert str(caught.value).isprintable()
+
+
+def test_a_tokenizer_without_a_template_or_without_offsets_is_told() -> None:
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<end>")
+    told = r"^data.chat_template: the tokenizer of tiny has no chat template; give one here, as text or as a file$"
+    with pytest.raises(DataError, match=told):
+        ChatTokenizer(plain, None, "tiny").encode(chat(said("a", "b")), LONG)
+    told = r"^data.messages: the tokenizer of tiny does not say where in a chat its tokens stand; name a model with a"
+    with pytest.raises(DataError, match=told):
+        ChatTokenizer(ByT5Tokenizer(), tokenizer("smollm2").chat_template, "tiny").encode(chat(said("a", "b")), LONG)
+
+
+@pytest.mark.parametrize("attack", ["messages.__class__.__mro__", "''.__class__.__base__.__subclasses__()"])
+def test_a_template_runs_in_a_sandbox(attack: str) -> None:
+    template = f"{{% set found = {attack} %}}{{{{ found }}}}{tokenizer('smollm2').chat_template}"
+    with pytest.raises(DataError, match=r"^data\.messages: given line 7 of a\.jsonl; allowed: chats that"):
+        ChatTokenizer(tokenizer("smollm2"), template, "tiny").encode(chat(said("a", "b")), LONG)
