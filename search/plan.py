@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from search.arms import curriculum_name, flatten
 from search.hardware import UTILISATION, ClusterResources
+from search.learned_text import describe_split, legend
 from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
 from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
@@ -83,24 +85,27 @@ class _Tokens:
     Attributes:
         bound: whether they are the most there can be, as the data or the tokenizer is not here.
         train: the packed training split, if it is.
+        about: lines about the documents of each split.
     """
 
     epoch: int
     evaluation: int
     bound: bool
     train: Packed | None
+    about: tuple[Text, ...] = ()
 
 
-def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list[str]:
+def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloured: bool = False) -> list[str | Text]:
     """The plan as lines for a person.
 
     Args:
         splits: None if the data is not here.
+        coloured: whether colours tell what is learned, or marks.
 
     Raises:
         DataError: what only the data, the tokenizer or the memory of the GPUs could tell.
     """
-    lines = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
+    lines: list[str | Text] = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
     resources, on_gpus = space.resources, space.resources.gpus_per_worker > 0
     if not resources.automatic:
         workers, slots = resources.counts
@@ -114,8 +119,12 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
         own = with_allocation(space, allocate(space, model, cluster))
-        told, most = _size(model, own, splits, cluster)
+        tokens = _tokens(model, own, splits, coloured)
+        told, most = _size(model, own, tokens, cluster)
         lines += ["", *told]
+        # Models that share a tokenizer have the same documents.
+        if not all(line in lines for line in tokens.about):
+            lines += ["", *tokens.about]
         total = total.plus(most)
         wall_s += (most.device_s or 0.0) / own.resources.counts[1] / own.resources.devices
     lines += ["", f"in all    {total} at most"]
@@ -143,12 +152,11 @@ def _limits(budget: Budget) -> str:
     return f"{', '.join(given)} for the search of each model" if given else ""
 
 
-def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResources) -> tuple[list[str], _Cost]:
+def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
         studies = open_journal(Path(folder) / "plan.journal")
         study = SearchStudy(studies, model, space)
-        tokens = _tokens(model, space, splits)
         trial = _trial(model, space, tokens, cluster)
         if space.budget.tokens is not None and not tokens.bound:
             check_tokens(space.budget.tokens, trial.tokens, model)
@@ -255,7 +263,7 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     return unweighted(model)[1] if model in ARCHITECTURES else load_tokenizer(model_folder(model, default_root()))
 
 
-def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
+def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> _Tokens:
     training = space.training
     counts = network(space, model)
     check_length(training.sequence_length, counts.context, model)
@@ -268,14 +276,17 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)
     how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.learns_prompts}
     chats = ChatTokenizer(tokenizer, chat_template_of(space), model)
-    packed, _ = pack_splits(splits, tokenizer, training.sequence_length, chats=chats, **how)
+    packed, cut = pack_splits(splits, tokenizer, training.sequence_length, chats=chats, **how)
     for rows in packed.values():
         check_words(rows, counts.words, model)
     train, held_out = packed["train"], packed["validation"]
     _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
-    return _Tokens(train.tokens, evaluation, False, train)
+    about = [legend(coloured), *map(Text, chats.notices())]
+    for split, rows in packed.items():
+        about += describe_split(split, rows, cut[split], tokenizer, coloured)
+    return _Tokens(train.tokens, evaluation, False, train, tuple(about))
 
 
 def _check_reference(model: str, space: Space, splits: Splits, train: Packed, how: dict[str, Any]) -> None:

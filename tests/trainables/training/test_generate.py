@@ -109,6 +109,23 @@ def test_a_prompt_is_asked_as_it_was_learned_and_greedily(tmp_path: Path) -> Non
     assert warm.model.generation_config.eos_token_id == [0, 5]
 
 
+def test_chats_are_asked_with_the_generation_prompt(cache: Path) -> None:
+    template = tiny.CHAT_TEMPLATE.replace("<end>", "<mask>")
+    warm = WarmModel(tiny.prepared(cache, splits=tiny.chats(), chat_template=template), tiny.CPU)
+    tokenizer = load_tokenizer(warm.prepared.folder)
+    said = mock.Mock(wraps=warm.model.generate)
+    with mock.patch.object(warm.model, "generate", said):
+        exact_match(warm.model, warm.prepared, ExactMatch(questions=2, max_new_tokens=2), torch.float32)
+        assert warm.model.generation_config is not None
+    asked = [f"user : {document.prompt} <mask> assistant :" for document in tiny.chats().validation[:2]]
+    assert [call.args[0][0].tolist() for call in said.call_args_list] == tokenizer(asked)["input_ids"]
+    # What ends a turn ends an answer.
+    assert warm.prepared.stops == {tokenizer.mask_token_id}
+    config = warm.model.generation_config
+    assert config is not None
+    assert config.eos_token_id == [tokenizer.eos_token_id, tokenizer.mask_token_id]
+
+
 def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:
     warm = questions(cache)
     plain = Run(warm, tiny.settings(epochs=2))
