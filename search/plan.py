@@ -85,6 +85,7 @@ class _Tokens:
     Attributes:
         bound: whether they are the most there can be, as the data or the tokenizer is not here.
         train: the packed training split, if it is.
+        notices: what a person should know of the documents, a line each.
         about: lines about the documents of each split.
     """
 
@@ -92,6 +93,7 @@ class _Tokens:
     evaluation: int
     bound: bool
     train: Packed | None
+    notices: tuple[str, ...] = ()
     about: tuple[Text, ...] = ()
 
 
@@ -121,7 +123,7 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloure
         own = with_allocation(space, allocate(space, model, cluster))
         tokens = _tokens(model, own, splits, coloured)
         told, most = _size(model, own, tokens, cluster)
-        lines += ["", *told]
+        lines += ["", *told, *(f"  noticed {notice}" for notice in tokens.notices)]
         # Models that share a tokenizer have the same documents.
         if not all(line in lines for line in tokens.about):
             lines += ["", *tokens.about]
@@ -283,10 +285,10 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
     _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
-    about = [legend(coloured), *map(Text, chats.notices())]
+    about = [legend(coloured)]
     for split, rows in packed.items():
         about += describe_split(split, rows, cut[split], tokenizer, coloured)
-    return _Tokens(train.tokens, evaluation, False, train, tuple(about))
+    return _Tokens(train.tokens, evaluation, False, train, tuple(chats.notices()), tuple(about))
 
 
 def _check_reference(model: str, space: Space, splits: Splits, train: Packed, how: dict[str, Any]) -> None:

@@ -239,8 +239,8 @@ def test_the_plan_shows_what_is_learned(capsys: pytest.CaptureFixture[str]) -> N
         assert found is not None
         assert (found[2] is None) == (int(found[1]) < 24)
         counts = re.fullmatch(
-            r"    one of them: (\d+) tokens, (\d+) learned \(\d+%\), of which (\d+) may be dropped \(\d+%\), (\d+) read "
-            r"only \(\d+%\)",
+            r"    one of them: (\d+) tokens, (\d+) learned \(\d+%\), of which (\d+) may be dropped \(\d+%\), "
+            r"(\d+) read only \(\d+%\)",
             lines[at + 2],
         )
         assert counts is not None

@@ -47,7 +47,7 @@ class _ReasoningGym(Block):
     """The generator, such as gsm_symbolic (grade-school arithmetic with worked solutions): a name of reasoning-gym."""
 
 
-class _Records(Block):
+class _Templates(Block):
     template: Template | None = None
     """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"; {column?}
     where records may lack it; null where documents are chats."""
@@ -70,7 +70,7 @@ class _Records(Block):
         return self.template is None
 
 
-class _Files(_Records):
+class _Files(_Templates):
     """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
     source: Literal["files"]
@@ -94,7 +94,7 @@ class _Files(_Records):
         return tuple(self.path) if isinstance(self.path, list) else (self.path,)
 
 
-class _Hub(_Records):
+class _Hub(_Templates):
     """A data set of the Hugging Face hub, or of its local cache."""
 
     source: Literal["hub"]
@@ -138,7 +138,7 @@ def _template_text(given: str, info: ValidationInfo) -> str:
         raise wrong((), shown(given), f"text with {{{{ or {{%, or a readable file with it ({reason})") from None
 
 
-class _WithAnswer(_Records, _Splits):
+class _WithAnswer(_Templates, _Splits):
     answer: Template | None = None
     """What a generated text is compared with (evaluation.exact_match): text with at least one {column}; null for
     nothing, or for the last answer of a chat that is learned."""

@@ -32,6 +32,7 @@ class _Section:
     failures: list[tuple[str, str]]
     schedule: str | None
     plots: list[Plot]
+    documents: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
         _list_failures(entry),
         str(schedule) if search.finished and schedule.is_file() else None,
         [plot for plot in shown if plot is not None],
+        entry.get("documents"),
     )
 
 
