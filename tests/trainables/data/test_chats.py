@@ -11,6 +11,7 @@ from tests.trainables.data.test_sources import write_json, write_lines, write_pa
 from trainables.data.chats import Chats
 from trainables.data.documents import Document, SplitSizes
 from trainables.data.files import Files
+from trainables.data.hub import Hub
 from trainables.errors import DataError
 
 ASKED, ANSWER = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
@@ -89,6 +90,18 @@ def test_chats_are_read_from_files_and_split_by_their_first_question(
     )
     reverse = write(tmp_path / f"b.{suffix}", records[::-1])
     assert Files((str(reverse),), Chats(), SplitSizes(20, 10, 10)).splits(seed=0) == splits
+
+
+def test_chats_are_read_from_a_data_set(tmp_path: Path) -> None:
+    records = [
+        {"id": n, "conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"{n}!"}]}
+        for n in range(20)
+    ]
+    write_lines(tmp_path / "set" / "train.jsonl", records)
+    source = Hub(str(tmp_path / "set"), None, "train", None, None, Chats("conversations", "last"), SplitSizes(8, 6, 6))
+    splits = source.splits(seed=0)
+    found = {messages_of(d)[1]["content"] for d in (*splits.train, *splits.validation, *splits.test)}
+    assert found == {f"{n}!" for n in range(20)}
 
 
 def test_the_group_is_the_first_message_of_the_user() -> None:
