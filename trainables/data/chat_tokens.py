@@ -65,7 +65,7 @@ class ChatTokenizer:
         self._first: dict[str, str] = {}
 
     def encode(self, chat: Chat, length: int) -> tuple[list[int], list[bool], bool]:
-        """The tokens, whether each is learned, and whether the conversation was cut to `length` tokens.
+        """The tokens up to the last answer that is learned, whether each is, and whether they are cut to `length`.
 
         What is longer ends with the last turn that fits. Where that leaves no answer to learn, the oldest turns are
         left out instead; and an answer that is too long with one turn before it is cut within.
@@ -74,6 +74,8 @@ class ChatTokenizer:
             DataError: there is no template, or it refuses the conversation, leaves out a part of it, or does not show
                 where answers begin and end; or the tokenizer gives no offsets.
         """
+        # What follows the last of them is left out: nothing would be learned behind it.
+        chat = _part(chat, range(_last(chat) + 1))
         tokens = self._tokens(chat)
         if not any(tokens.learned):
             problem = f"the chat template of {self._model} does not show where the answers of {chat.place} stand"
@@ -95,8 +97,7 @@ class ChatTokenizer:
 
     def prompt(self, chat: Chat) -> list[int]:
         """The tokens with which the last answer that is learned is asked for."""
-        last = max(i for i, learned in enumerate(chat.learned) if learned)
-        return self._encoded(self._rendered(chat, chat.messages[:last], prompt=True)[0])[0]
+        return self._encoded(self._rendered(chat, chat.messages[: _last(chat)], prompt=True)[0])[0]
 
     def notices(self) -> list[str]:
         """What a person should know of the conversations so far: a line each, with what to do."""
@@ -199,9 +200,9 @@ class ChatTokenizer:
     def _check_whole(self, chat: Chat, text: str) -> None:
         """Raises DataError if the template leaves out a message, its tool calls or the tools."""
 
-        def is_ignored(changed: Chat) -> bool:
+        def is_ignored(other: Chat) -> bool:
             try:
-                return self._rendered(changed, changed.messages)[0] == text
+                return self._rendered(other, other.messages)[0] == text
             # It cannot do without.
             except DataError:
                 return False
@@ -274,6 +275,11 @@ def _last_of_runs(tokens: _Tokens, special: Container[int]) -> set[int]:
     for learned, run in groupby(zip(tokens.ids, tokens.learned, strict=True), key=lambda pair: pair[1]):
         found |= set([token for token, _ in run if learned and token in special][-1:])
     return found
+
+
+def _last(chat: Chat) -> int:
+    """The last message that is learned."""
+    return max(i for i, learned in enumerate(chat.learned) if learned)
 
 
 def _part(chat: Chat, indices: Iterable[int]) -> Chat:

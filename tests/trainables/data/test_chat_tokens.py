@@ -213,13 +213,22 @@ def test_a_template_says_the_same_without_marks(name: str, conversation: str) ->
 def test_some_answers_are_learned(name: str) -> None:
     messages = CONVERSATIONS["three turns"]
     ids, every = tokens(name, messages)
-    only = [tokens(name, messages, learned=tuple(i == on for i in range(6)))[1] for on in (1, 3, 5)]
-    assert all(any(learned) for learned in only)
-    assert [sum(flags) for flags in zip(*only, strict=True)] == every
-    for text, learned in zip(("Hello!", "I am well.", "Yes, good."), only, strict=True):
-        own = tokenizer(name).decode([i for i, on in zip(ids, learned, strict=True) if on])
+    only = [tokens(name, messages, learned=tuple(i in (on, 5) for i in range(6)))[1] for on in (1, 3, 5)]
+    assert [a + b - c for a, b, c in zip(*only, strict=True)] == every
+    last = tokenizer(name).decode([i for i, on in zip(ids, only[2], strict=True) if on])
+    assert last.startswith("Yes, good.")
+    for text, learned in zip(("Hello!", "I am well."), only, strict=False):
+        own = tokenizer(name).decode([i for i, on in zip(ids, learned, strict=True) if on]).removesuffix(last)
         assert own.startswith(text)
         assert own != text
+
+
+@pytest.mark.parametrize("name", ["qwen3", "smollm2", "phi3", "llama3_training"])
+def test_what_follows_the_last_answer_that_is_learned_is_left_out(name: str) -> None:
+    messages = CONVERSATIONS["three turns"]
+    switched_off = tuple(i == 3 for i in range(6))
+    assert tokens(name, messages, learned=switched_off) == tokens(name, messages[:4], learned=switched_off[:4])
+    assert tokens(name, [*messages, *said("Bye")]) == tokens(name, messages)
 
 
 @pytest.mark.parametrize("name", ["llama3", "smollm2", "phi3", "llama3_training"])
