@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from search.arms import curriculum_name, flatten
 from search.hardware import UTILISATION, ClusterResources
+from search.learned_text import describe_split, legend
 from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
 from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
@@ -20,6 +22,8 @@ from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.verdict import expect_detectable
 from trainables.config.data import split_sizes
+from trainables.config.to_settings import chat_template_of
+from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Splits, number_groups
 from trainables.data.packing import Packed, pack
 from trainables.errors import ModelError
@@ -28,13 +32,12 @@ from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
 from trainables.preparation.prepare import (
-    SPLITS,
     check_evaluations,
-    check_learnable,
     check_length,
     mask_token_of,
     of_reference,
     other_tokenizer,
+    pack_splits,
 )
 from trainables.preparation.scoring import check_finite, check_words
 from trainables.storage.cache import default_root
@@ -84,24 +87,29 @@ class _Tokens:
     Attributes:
         bound: whether they are the most there can be, as the data or the tokenizer is not here.
         train: the packed training split, if it is.
+        notices: what a person should know of the documents, a line each.
+        about: lines about the documents of each split.
     """
 
     epoch: int
     evaluation: int
     bound: bool
     train: Packed | None
+    notices: tuple[str, ...] = ()
+    about: tuple[Text, ...] = ()
 
 
-def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list[str]:
+def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloured: bool = False) -> list[str | Text]:
     """The plan as lines for a person.
 
     Args:
         splits: None if the data is not here.
+        coloured: whether colours tell what is learned, or marks.
 
     Raises:
         DataError: what only the data, the tokenizer or the memory of the GPUs could tell.
     """
-    lines = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
+    lines: list[str | Text] = [f"search {space.name}: {', '.join(space.models)}; seed {space.seed}", ""]
     resources, on_gpus = space.resources, space.resources.gpus_per_worker > 0
     if not resources.automatic:
         workers, slots = resources.counts
@@ -115,8 +123,12 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
     for model in space.models:
         own = with_allocation(space, allocate(space, model, cluster))
-        told, most = _size(model, own, splits, cluster)
-        lines += ["", *told]
+        tokens = _tokens(model, own, splits, coloured)
+        told, most = _size(model, own, tokens, cluster)
+        lines += ["", *told, *(f"  noticed {notice}" for notice in tokens.notices)]
+        # Models that share a tokenizer have the same documents.
+        if not all(line in lines for line in tokens.about):
+            lines += ["", *tokens.about]
         total = total.plus(most)
         wall_s += (most.device_s or 0.0) / own.resources.counts[1] / own.resources.devices
     lines += ["", f"in all    {total} at most"]
@@ -144,12 +156,11 @@ def _limits(budget: Budget) -> str:
     return f"{', '.join(given)} for the search of each model" if given else ""
 
 
-def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResources) -> tuple[list[str], _Cost]:
+def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
     with tempfile.TemporaryDirectory() as folder:
         studies = open_journal(Path(folder) / "plan.journal")
         study = SearchStudy(studies, model, space)
-        tokens = _tokens(model, space, splits)
         trial = _trial(model, space, tokens, cluster)
         if space.budget.tokens is not None and not tokens.bound:
             check_tokens(space.budget.tokens, trial.tokens, model)
@@ -267,7 +278,7 @@ def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     return unweighted(model)[1] if model in ARCHITECTURES else load_tokenizer(model_folder(model, default_root()))
 
 
-def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
+def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> _Tokens:
     training = space.training
     counts = network(space, model)
     check_length(training.sequence_length, counts.context, model)
@@ -278,17 +289,19 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     tokenizer = _tokenizer(model)
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)
-    how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.train_on_prompt}
-    packed: dict[str, Packed] = {}
-    for split in (*SPLITS, *(["general"] if splits.general else [])):
-        packed[split], _ = pack(getattr(splits, split), tokenizer, training.sequence_length, **how)
-        check_words(packed[split], counts.words, model)
-        check_learnable(packed[split], split, space.data.train_on_prompt)
+    how: dict[str, Any] = {"layout": training.layout, "train_on_prompt": space.data.learns_prompts}
+    chats = ChatTokenizer(tokenizer, chat_template_of(space), model)
+    packed, cut = pack_splits(splits, tokenizer, training.sequence_length, chats=chats, **how)
+    for rows in packed.values():
+        check_words(rows, counts.words, model)
     train, held_out = packed["train"], packed["validation"]
     _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
-    return _Tokens(train.tokens, evaluation, False, train)
+    about = [legend(coloured)]
+    for split, rows in packed.items():
+        about += describe_split(split, rows, cut[split], tokenizer, coloured)
+    return _Tokens(train.tokens, evaluation, False, train, tuple(chats.notices()), tuple(about))
 
 
 def _check_reference(model: str, space: Space, splits: Splits, train: Packed, how: dict[str, Any]) -> None:
@@ -296,7 +309,9 @@ def _check_reference(model: str, space: Space, splits: Splits, train: Packed, ho
     if reference is None or not at_hand(reference):
         return
     try:
-        own, _ = pack(splits.train, _tokenizer(reference), space.training.sequence_length, **how)
+        tokenizer = _tokenizer(reference)
+        chats = ChatTokenizer(tokenizer, chat_template_of(space), reference)
+        own, _ = pack(splits.train, tokenizer, space.training.sequence_length, chats=chats, **how)
         if not torch.equal(own.token_RT, train.token_RT):
             raise other_tokenizer(reference, model)
     except ModelError as error:

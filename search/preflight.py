@@ -18,8 +18,8 @@ from trainables.errors import ConfigError, one_line
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
 _MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
 _MAY_CHANGE = ("resources", "faults", "tracking")
-# Numbers that a search of an earlier version did not have.
-_NEWER = ("confirmation.max_seeds",)
+# Settings that a search of an earlier version did not have.
+_NEWER = ("confirmation.max_seeds", "data.train_on_answers")
 
 
 def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:

@@ -76,14 +76,19 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             here = ClusterResources.here(with_gpus=space_file.config.resources.gpus_per_worker > 0)
             check_fit(space_file, here)
         if options.dry_run:
+            from rich.console import Console
+
             from search.plan import plan
             from trainables.errors import DataError
 
+            console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+            coloured = console.is_terminal and not console.no_color
             try:
-                lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file))
+                lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file), coloured)
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
-            print("\n".join(lines))
+            for line in lines:
+                console.print(line)
             return 0
         assert splits is not None
         allotments = None if here is None else _allotted(space_file, here)

@@ -24,11 +24,12 @@ from search.progress.console import ProgressConsole
 from search.recorder import Recorder
 from search.results.archive import LoadedSearch
 from search.results.costs import describe_costs
-from search.results.files import describe_result, tabulate_comparison, write_results
+from search.results.files import choose_space, describe_result, tabulate_comparison, write_results
 from search.results.model_result import ModelResult, open_results
 from search.results.next_steps import next_steps
 from search.results.page.page import write_page
 from search.results.registry import register_models
+from search.results.shown_documents import show_documents
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
 from search.scheduling.preparation import DataPreparation, PreparationWatch
@@ -223,11 +224,10 @@ def _search(
     delivery.flush(flush_timeout)
     summary = summarize(results, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
     if not interrupted:
-        for model in models:
-            summary["models"][model] |= _describe_data(preparation.result(model))
         for result in results:
-            steps = next_steps(result, space, command, str(where))
-            summary["models"][result.model]["next"] = [asdict(step) for step in steps]
+            about = summary["models"][result.model]
+            about |= _describe_data(preparation.result(result.model), choose_space(result, space))
+            about["next"] = [asdict(step) for step in next_steps(result, space, command, str(where))]
     files, unregistered = _conclude(where, space, results, summary, record, interrupted)
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
@@ -264,6 +264,8 @@ def _full_tokens(
     if prepared.cut:
         counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
         progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
+    for notice in prepared.notices:
+        progress.note(notice)
     return prepared.train_tokens * space.budget.epochs
 
 
@@ -283,11 +285,12 @@ def _slot_config(space: Space, preparation: DataPreparation, workers: int) -> Sl
     )
 
 
-def _describe_data(prepared: Prepared) -> dict[str, Any]:
+def _describe_data(prepared: Prepared, chosen: Space | None) -> dict[str, Any]:
     return {
         "base": prepared.base_losses,
         "data_hash": prepared.data_hash,
         "evaluation_hash": prepared.evaluation_hash,
+        "documents": show_documents(prepared, chosen),
     }
 
 

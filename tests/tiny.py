@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from trainables.curriculum import Constant, Curriculum
-from trainables.data.documents import Document, Splits
+from trainables.data.documents import Chat, Document, Splits
 from trainables.data.packing import Packed
 from trainables.entropy import entropy_of_logits
 from trainables.preparation.prepare import Preparation, Prepared, Scorer, prepare
@@ -109,6 +109,28 @@ def splits(seed: int = 0) -> Splits:
         return Document(text, text)
 
     return Splits(*(tuple(document() for _ in range(size)) for size in (24, 10, 10)))
+
+
+# A chat template for the tokenizer of the models.
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+
+
+def chats() -> Splits:
+    """The documents of `splits` as chats: a question of four words, and what follows it as the answer."""
+
+    def chat(document: Document, number: int) -> Document:
+        words = document.text.split()
+        asked, answer = " ".join(words[:4]), " ".join(words[4:])
+        messages = {"role": "user", "content": asked}, {"role": "assistant", "content": answer}
+        own = Chat(messages, (False, True), place=f"line {number} of chats.jsonl")
+        return Document(answer, document.group, asked, answer, own)
+
+    own = splits()
+    parts = (own.train, own.validation, own.test)
+    return Splits(*(tuple(chat(document, n) for n, document in enumerate(part, 1)) for part in parts))
 
 
 def preparation(cache: Path, **changes: Any) -> Preparation:

@@ -211,6 +211,8 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
     if prepared.cut:
         counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
         console.print(f"cut at training.sequence_length: {counts} documents")
+    for notice in prepared.notices:
+        console.print(notice)
     return prepared
 
 

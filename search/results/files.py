@@ -54,23 +54,33 @@ def _describe_failures(study: TrialStudy) -> str:
     return f"; failed: {failures}" if failures else ""
 
 
-def format_best_schedule(result: ModelResult, space: Space) -> str | None:
-    """A space, as YAML, in which every setting has the value that did best; None if no trial has an objective.
+def choose_space(result: ModelResult, space: Space) -> Space | None:
+    """The space with the setting that did best, in which nothing is searched; None if no trial has an objective.
 
     After a confirmation that is the setting that it found better than no dropout, or the baseline.
     """
     study = result.searched
+    if (arm := recommend_arm(result, space)) is not None:
+        contestant = result.comparisons[arm].contestant
+        return fixed(study.arms[contestant.arm].space, contestant.parameters)
+    return study.space_of(trial) if (trial := study.best()) is not None else None
+
+
+def format_best_schedule(result: ModelResult, space: Space) -> str | None:
+    """The space of `choose_space` as YAML."""
+    study = result.searched
+    if (best_space := choose_space(result, space)) is None:
+        return None
     baseline_value: float | None
     if (arm := recommend_arm(result, space)) is not None:
         comparison = result.comparisons[arm]
-        contestant = comparison.contestant
-        best_space, number = fixed(study.arms[contestant.arm].space, contestant.parameters), contestant.trial
+        number = comparison.contestant.trial
         value, baseline_value = comparison.validation, result.comparisons[BASELINE].validation
         mean = ", mean over the seeds of the confirmation"
     else:
-        if (trial := study.best()) is None:
-            return None
-        best_space, number, value, mean = study.space_of(trial), trial.number, study.values(trial)[0], ""
+        trial = study.best()
+        assert trial is not None
+        number, value, mean = trial.number, study.values(trial)[0], ""
         baseline = study.baseline()
         baseline_value = study.values(baseline)[0] if baseline is not None else None
     resolved = best_space.model_dump(mode="json")

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from search.learned_text import describe_split
 from search.run import main
 from tests import ROOT, tiny
 from tests.search.commands import SMALL, refused
+from trainables.data.packing import Packed
 from trainables.models.loading import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -202,6 +204,74 @@ def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: p
     Path("space.yaml").write_text(json.dumps(space))
     capsys.readouterr()
     assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
+
+
+def write_chats(folder: Path) -> None:
+    """A space for the model "tiny" with chats, and some that are too long for a row."""
+    tiny.save("tiny", folder / "tiny")
+    chats = tiny.chats()
+    messages = [d.chat.messages for d in (*chats.train, *chats.validation, *chats.test) if d.chat is not None]
+    lines = [json.dumps({"messages": list(each)}) for each in messages]
+    (folder / "chats.jsonl").write_text("\n".join(lines))
+    (folder / "own.jinja").write_text(tiny.CHAT_TEMPLATE)
+    data = {"source": "files", "path": "chats.jsonl", "train": 24, "validation": 10, "test": 9}
+    space = {
+        "models": ["./tiny"],
+        "data": {**data, "chat_template": "own.jinja"},
+        "training": {"batch_size": 2, "sequence_length": 24},
+        "confirmation": None,
+    }
+    (folder / "space.yaml").write_text(json.dumps(space))
+
+
+def test_the_plan_shows_what_is_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    write_chats(Path.cwd())
+    assert main(["space.yaml", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "tokens    [learned, may be dropped], {learned, never dropped}, read only" in lines
+    documents = tiny.chats()
+    known = {d.text: d for d in (*documents.train, *documents.validation, *documents.test)}
+    for split, count in (("train", 24), ("validation", 10), ("test", 9)):
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {split}: "))
+        found = re.fullmatch(
+            rf"  {split}: {count} documents, the longest of (\d+) tokens of at most 24(, to which \d+ are cut)?",
+            lines[at],
+        )
+        assert found is not None
+        assert (found[2] is None) == (int(found[1]) < 24)
+        counts = re.fullmatch(
+            r"    one of them: (\d+) tokens, (\d+) learned \(\d+%\), of which (\d+) may be dropped \(\d+%\), "
+            r"(\d+) read only \(\d+%\)",
+            lines[at + 2],
+        )
+        assert counts is not None
+        total, learned, droppable, read = map(int, counts.groups())
+        assert total == learned + read
+        shown = re.fullmatch(
+            r"    \| <unknown> <unknown> (.*) <end> <unknown> <unknown>\[ ([^\]]*)\](\{ <end>\})?", lines[at + 3]
+        )
+        assert shown is not None
+        (document,) = [d for text, d in known.items() if text.startswith(shown[2]) and d.prompt == shown[1]]
+        assert droppable == len(shown[2].split())
+        assert learned == droppable + (shown[3] is not None)
+        assert (document.text == shown[2]) == (shown[3] is not None)
+
+
+def test_on_a_terminal_colours_show_what_is_learned() -> None:
+    packed = Packed(
+        *(torch.tensor([row]) for row in ([1, 2, 3, 4, 0, 0], [0, 0, 0, 0, 0, -1], [0, 1, 2, 3, 4, 0])),
+        special_RT=torch.tensor([[False, False, False, False, True, False]]),
+        trained_RT=torch.tensor([[False, False, True, True, True, False]]),
+    )
+    lines = list(describe_split("train", packed, 0, tiny.tokenizer(), coloured=True))
+    assert lines[0].plain == "  train: 1 documents, the longest of 5 tokens of at most 6"
+    counts = "5 tokens, 3 learned (60%), of which 2 may be dropped (40%), 2 read only (40%)"
+    assert [line.plain for line in lines[1:3]] == [f"    all of them: {counts}", f"    one of them: {counts}"]
+    styled = {str(span.style): lines[3].plain[span.start : span.end] for span in lines[3].spans}
+    assert styled == {"dim": "<unknown> has", "green": " buys more", "yellow": " <end>"}
+    marked = list(describe_split("train", packed, 0, tiny.tokenizer(), coloured=False))
+    assert marked[3].plain == "    | <unknown> has[ buys more]{ <end>}"
+    assert marked[3].spans == []
 
 
 def swap_tokens(folder: Path) -> None:

@@ -13,7 +13,7 @@ from trainables.data.templates import Field as TemplateField
 from trainables.data.templates import parse
 
 if TYPE_CHECKING:
-    from trainables.data.documents import Source
+    from trainables.data.documents import Reader, Source
 
 
 def _has_columns(template: str) -> str:
@@ -48,11 +48,26 @@ class _ReasoningGym(Block):
 
 
 class _Templates(Block):
-    template: Template
+    template: Template | None = None
     """The text of a document: text with at least one {column} of the data, such as "{question}\\n{answer}"; {column?}
-    where records may lack it."""
+    where records may lack it; null where documents are chats."""
     prompt: Template | None = None
     """What stands before that text: text with at least one {column}; null for nothing."""
+    messages: Text | None = None
+    """The column with a chat, a list of OpenAI's messages (role, content) or ShareGPT's (from, value): a name; null
+    without a template for messages or conversations, whichever there is."""
+
+    @model_validator(mode="after")
+    def _documents_are_texts_or_chats(self) -> Self:
+        if self.template is not None and self.messages is not None:
+            raise wrong(("messages",), "there is a template as well; leave out one of them")
+        if self.template is None and self.prompt is not None:
+            raise wrong(("prompt",), "there is no template that follows it; add one, or leave it out")
+        return self
+
+    @property
+    def has_chats(self) -> bool:
+        return self.template is None
 
 
 class _Files(_Templates):
@@ -104,16 +119,45 @@ class _Splits(Block):
     test: Count
     """Documents that the winners are confirmed on, never used before: an integer of at least 1."""
     train_on_prompt: bool = True
-    """Whether the tokens of a document's prompt are learned too: true or false."""
+    """Whether the tokens of a document's prompt are learned too, which those of chats never are: true or false."""
+
+    @property
+    def learns_prompts(self) -> bool:
+        return self.train_on_prompt
+
+
+def _template_text(given: str, info: ValidationInfo) -> str:
+    """A chat template; that of a file, if it is the path of one: then the whole of it is known later on."""
+    if "{%" in given or "{{" in given or not info.context:
+        return given
+    file: Path = info.context["folder"] / os.path.expanduser(given)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise wrong((), shown(given), f"text with {{{{ or {{%, or a readable file with it ({reason})") from None
 
 
 class _WithAnswer(_Templates, _Splits):
     answer: Template | None = None
     """What a generated text is compared with (evaluation.exact_match): text with at least one {column}; null for
-    nothing."""
+    nothing, or for the last answer of a chat that is learned."""
+    train_on_answers: Literal["all", "last"] = "all"
+    """Which messages of the assistant in a chat are learned: all, or last."""
+    chat_template: Annotated[str, Field(min_length=1), AfterValidator(_template_text)] | None = None
+    """What turns a chat into text: a template in Jinja, or a file with one, relative to the folder of this YAML file;
+    null for the tokenizer's own."""
+
+    @property
+    def learns_prompts(self) -> bool:
+        return self.train_on_prompt and not self.has_chats
 
     @model_validator(mode="after")
     def _has_a_prompt_where_one_is_needed(self) -> Self:
+        if self.has_chats:
+            return self
+        if self.train_on_answers != "all":
+            raise wrong(("train_on_answers",), "there is data.template, and so no chat; leave it out")
         if self.prompt is None and self.answer is not None:
             raise wrong(("answer",), "there is no data.prompt to answer; add one, or write null here")
         if self.prompt is None and not self.train_on_prompt:
@@ -165,6 +209,7 @@ General = Annotated[BuiltinGeneral | FilesGeneral | HubGeneral | ReasoningGymGen
 def source_of(data: Data | General) -> "Source":
     """The source that a block describes; a general one has all its documents in the training split."""
     from trainables.data.builtin import Builtin
+    from trainables.data.chats import Chats
     from trainables.data.files import Files
     from trainables.data.hub import Hub
     from trainables.data.reasoning_gym import ReasoningGym
@@ -175,11 +220,13 @@ def source_of(data: Data | General) -> "Source":
         return Builtin(data.task, sizes)
     if isinstance(data, _ReasoningGym):
         return ReasoningGym(data.task, sizes)
-    answer = data.answer if isinstance(data, _WithAnswer) else None
-    templates = Templates(data.template, data.prompt, answer)
+    answer, learned = (data.answer, data.train_on_answers) if isinstance(data, _WithAnswer) else (None, "all")
+    reader: Reader = Chats(data.messages, learned, answer)
+    if data.template is not None:
+        reader = Templates(data.template, data.prompt, answer)
     if isinstance(data, _Files):
-        return Files(data.paths(), templates, sizes, data.sample_by)
-    return Hub(data.path, data.name, data.split, data.revision, data.files, templates, sizes)
+        return Files(data.paths(), reader, sizes, data.sample_by)
+    return Hub(data.path, data.name, data.split, data.revision, data.files, reader, sizes)
 
 
 def is_on_hub(data: Data | General) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.config.data import Data, FilesData, General, HubData
+from trainables.config.data import Data, FilesData, FilesGeneral, General, HubData, HubGeneral
 from trainables.config.fields import Block, Choices, Count, Name
 from trainables.config.model_names import ModelName, distinct_slugs
 from trainables.config.schedule import Schedule
@@ -47,11 +47,19 @@ class RunConfig(Block):
     """What is measured on held-out documents."""
 
     @model_validator(mode="after")
+    def _a_chat_template_has_chats(self) -> Self:
+        given = self.data.chat_template if isinstance(self.data, FilesData | HubData) else None
+        kinds = (FilesData, HubData, FilesGeneral, HubGeneral)
+        if given is not None and not any(isinstance(d, kinds) and d.has_chats for d in (self.data, self.general)):
+            raise wrong(("data", "chat_template"), "no documents are chats; leave it out, or leave out data.template")
+        return self
+
+    @model_validator(mode="after")
     def _answers_can_be_generated(self) -> Self:
         asked, where = self.evaluation.exact_match, ("evaluation", "exact_match")
         if not asked:
             return self
-        if isinstance(self.data, FilesData | HubData) and self.data.answer is None:
+        if isinstance(self.data, FilesData | HubData) and self.data.answer is None and not self.data.has_chats:
             raise wrong(where, "there is no data.answer to compare with; add one, or write 0 here")
         if asked > self.data.validation:
             raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")

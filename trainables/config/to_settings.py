@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainables.config.data import source_of
+from trainables.config.data import FilesData, HubData, source_of
 from trainables.config.fields import FloatRange, is_searched, only
 from trainables.config.run import RunConfig
 from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
@@ -145,6 +145,11 @@ def splits_of(config: RunConfig) -> Splits:
     return replace(splits, general=general_documents(source_of(config.general), config.seed, splits))
 
 
+def chat_template_of(config: RunConfig) -> str | None:
+    """The chat template that the configuration gives; None for the tokenizer's own."""
+    return config.data.chat_template if isinstance(config.data, FilesData | HubData) else None
+
+
 def preparation_of(config: RunConfig, splits: Splits, cache: Path) -> Preparation:
     schedule = config.schedule
     return Preparation(
@@ -154,7 +159,8 @@ def preparation_of(config: RunConfig, splits: Splits, cache: Path) -> Preparatio
         config.evaluation.low_entropy,
         cache,
         layout=config.training.layout,
-        train_on_prompt=config.data.train_on_prompt,
+        train_on_prompt=config.data.learns_prompts,
+        chat_template=chat_template_of(config),
         reference=schedule.reference if schedule is not None else None,
         mask_token=schedule.mask_token if schedule is not None else None,
         needs_mask_token=schedule is not None and schedule.needs_mask_token,

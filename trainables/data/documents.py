@@ -2,12 +2,29 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainables.errors import DataError
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation.
+
+    Attributes:
+        messages: as chat templates take them, with role and content.
+        learned: of each message, whether it is learned.
+        tools: functions that the assistant may call, as JSON schemas.
+        place: where it stands, as in "line 3 of data.jsonl".
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    learned: tuple[bool, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -16,12 +33,14 @@ class Document:
 
     Attributes:
         answer: what a generated text is compared with.
+        chat: what is learned instead of the text, which only tells documents apart.
     """
 
     text: str
     group: str
     prompt: str = ""
     answer: str | None = None
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,17 @@ class Splits:
     validation: tuple[Document, ...]
     test: tuple[Document, ...]
     general: tuple[Document, ...] = ()
+
+
+class Reader(Protocol):
+    """What turns records into documents."""
+
+    def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
+        """The documents of records, each with where it stands, as in "line 3 of data.jsonl".
+
+        Raises:
+            DataError: a record that cannot be read.
+        """
 
 
 class Source(Protocol):
@@ -66,9 +96,14 @@ def general_documents(source: Source, seed: int, splits: Splits) -> tuple[Docume
     try:
         return source.splits(seed, splits).train
     except DataError as error:
-        field = error.field.removeprefix("data.")
-        field = "documents" if field == "train" else field
-        raise DataError(f"general.{field}", error.given, error.allowed, error.nearest) from None
+        raise of_general(error) from None
+
+
+def of_general(error: DataError) -> DataError:
+    """An error of the block data as one of the block general."""
+    setting = error.field.removeprefix("data.")
+    setting = "documents" if setting == "train" else setting
+    return DataError(f"general.{setting}", error.given, error.allowed, error.nearest)
 
 
 def number_groups(documents: Iterable[Document]) -> list[int]:

@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from trainables.data.documents import Splits, SplitSizes, split, unseen
-from trainables.data.templates import Number, Templates, separator_advice
+from trainables.data.documents import Reader, Splits, SplitSizes, split, unseen
+from trainables.data.templates import Number, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
 
@@ -38,12 +38,12 @@ class Files:
 
     Attributes:
         paths: files (.jsonl, .json, .csv, .parquet, .txt, .tsv; compressed too), or patterns such as texts/*.txt.
-        templates: of a document; a text file has the column "text".
+        reader: makes documents of records; a text file has the column "text".
         sample_by: what of a text file is a record: "line", "paragraph" or "document".
     """
 
     paths: tuple[str, ...]
-    templates: Templates
+    reader: Reader
     sizes: SplitSizes
     sample_by: str = "line"
 
@@ -51,7 +51,7 @@ class Files:
         files = [file for pattern in self.paths for file in _matching(pattern)]
         where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
         records = (record for file in files for record in self._records(file))
-        documents = self.templates.documents(records, where.removeprefix("in "))
+        documents = self.reader.documents(records, where.removeprefix("in "))
         return split(unseen(documents, apart), self.sizes, seed, where)
 
     def _records(self, file: Path) -> Records:

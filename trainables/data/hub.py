@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.documents import Reader, Splits, SplitSizes, split, unseen
 from trainables.data.files import arrow_records
-from trainables.data.templates import Templates
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
 
@@ -27,7 +26,7 @@ class Hub:
         split: its split that all documents are taken from.
         revision: commit, tag or branch; None for the newest.
         files: a pattern of the files that are read; None for all.
-        templates: of a document.
+        reader: makes documents of records.
     """
 
     path: str
@@ -35,11 +34,11 @@ class Hub:
     split: str
     revision: str | None
     files: str | None
-    templates: Templates
+    reader: Reader
     sizes: SplitSizes
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
-        documents = self.templates.documents(self._records(), self.path)
+        documents = self.reader.documents(self._records(), self.path)
         return split(unseen(documents, apart), self.sizes, seed, f"in the split '{self.split}' of {self.path}")
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:

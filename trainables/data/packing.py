@@ -8,12 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainables.data.documents import Document
+
+if TYPE_CHECKING:
+    from trainables.data.chat_tokens import ChatTokenizer
 
 
 @dataclass(frozen=True)
@@ -87,26 +91,36 @@ def pack(
     *,
     layout: str = "packed",
     train_on_prompt: bool = True,
+    chats: "ChatTokenizer | None" = None,
 ) -> tuple[Packed, int]:
-    """Tokenizes documents, each closed by the end-of-sequence token, and lays them into rows.
+    """Tokenizes documents, each closed by the end-of-sequence token or by a chat template, and lays them into rows.
 
     Args:
         layout: "packed" (best-fit decreasing) or "padded" (one document a row).
         train_on_prompt: False leaves the tokens of a document's prompt out of the loss (see `encode`).
+        chats: for documents that are chats, of which only answers are in the loss.
 
     Returns:
         The rows, and how many documents were longer than one: they are cut there.
     """
-    special = set(tokenizer.all_special_ids)
-    pieces, prompts, cut = [], [], 0
-    for ids, prompt in encode(documents, tokenizer):
-        # Some tokenizers close a text by themselves, some open it; here every document ends in one and the same way.
-        body = [*ids, tokenizer.eos_token_id]
-        while body[-2:-1] == body[-1:]:
-            body.pop()
-        cut += len(body) > sequence_length
-        pieces.append(body[:sequence_length])
-        prompts.append(prompt)
+    special = special_ids(tokenizer)
+    pieces, learned, cut = [], [], 0
+    plain = encode([document for document in documents if document.chat is None], tokenizer)
+    for document in documents:
+        if document.chat is not None:
+            assert chats is not None
+            piece, trained, is_cut = chats.encode(document.chat, sequence_length)
+        else:
+            ids, prompt = next(plain)
+            # Some tokenizers close a text by themselves, some open it; here every text ends in one and the same way.
+            body = [*ids, tokenizer.eos_token_id]
+            while body[-2:-1] == body[-1:]:
+                body.pop()
+            piece, is_cut = body[:sequence_length], len(body) > sequence_length
+            trained = [train_on_prompt or i >= prompt for i in range(len(piece))]
+        pieces.append(piece)
+        learned.append(trained)
+        cut += is_cut
     lengths = [len(piece) for piece in pieces]
     rows = _best_fit(lengths, sequence_length) if layout == "packed" else [[i] for i in range(len(pieces))]
     shape = len(rows), sequence_length
@@ -121,9 +135,15 @@ def pack(
             document_RT[r, start:end] = index
             position_RT[r, start:end] = torch.arange(end - start)
             special_RT[r, start:end] = torch.tensor([token in special for token in pieces[index]])
-            trained_RT[r, start if train_on_prompt else min(end, start + prompts[index]) : end] = True
+            trained_RT[r, start:end] = torch.tensor(learned[index])
             start = end
     return Packed(token_RT, document_RT, position_RT, special_RT, trained_RT), cut
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The special tokens; many tokenizers have some that no setting of theirs names, such as those of a chat."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
 
 
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], int]]:
@@ -145,7 +165,7 @@ def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) ->
             shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*two, strict=False)))
             yield ids, shared if document.prompt else 0
         return
-    special = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     for document, ids, offsets in zip(documents, encoded["input_ids"], offsets_of, strict=True):
         end = len(document.prompt)
         closed = len(ids)

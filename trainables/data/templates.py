@@ -119,20 +119,29 @@ class Templates:
         known: dict[str, None] = {}
         for place, record in records:
             known |= dict.fromkeys(record)
-            text = _filled("template", self.text, record, place, where, known)
-            prompt = _filled("prompt", self.prompt, record, place, where, known) if self.prompt else ""
-            answer = _filled("answer", self.answer, record, place, where, known) if self.answer else None
+            text = filled("template", self.text, record, place, where, known)
+            prompt = filled("prompt", self.prompt, record, place, where, known) if self.prompt else ""
+            answer = filled("answer", self.answer, record, place, where, known) if self.answer else None
             if text.strip():
                 yield Document(text, content_hash(prompt or text), prompt, answer)
         for field, template in (("template", self.text), ("prompt", self.prompt), ("answer", self.answer)):
             for part in parse(template or "") if known else ():
                 if isinstance(part, Field) and not part.is_in(known):
-                    raise _no_column(field, part, known, where)
+                    raise no_column(field, part, known, where)
 
 
-def _filled(
+def filled(
     field: str, template: str, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
 ) -> str:
+    """A template's text for a record.
+
+    Args:
+        field: the setting, for an error, as in "answer".
+        known: the columns of the records so far.
+
+    Raises:
+        DataError: a column that does not exist, or that has no value which can be written as text.
+    """
     return "".join(
         part if isinstance(part, str) else _written(field, part, record, place, where, known)
         for part in parse(template)
@@ -143,7 +152,7 @@ def _written(
     field: str, part: Field, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
 ) -> str:
     if not part.optional and not part.is_in(known):
-        raise _no_column(field, part, known, where)
+        raise no_column(field, part, known, where)
     try:
         text = as_text(part.value(record))
         if text is not None:
@@ -163,7 +172,8 @@ def _written(
     return text
 
 
-def _no_column(field: str, part: Field, known: Mapping[str, None], where: str) -> DataError:
+def no_column(field: str, part: Field, known: Mapping[str, None], where: str) -> DataError:
+    """The error of a setting that names a column which no record so far has."""
     column = part.path()[0]
     close = get_close_matches(column, known, n=1)
     if any("\0" in name for name in known):

@@ -43,6 +43,7 @@ _TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
 _TOKENS = ("added_tokens.json", "special_tokens_map.json")
 # What a model is used with, beside its weights, its configuration and its tokenizer.
 _USE = ("generation_config.json", "chat_template*", "additional_chat_templates/*")
+_CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -166,6 +167,11 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return sorted({path for pattern in (*_TOKENIZER, *_TOKENS) for path in folder.glob(pattern) if path.is_file()})
 
 
+def chat_templates(folder: Path) -> list[Path]:
+    """The files of chat templates in a model's folder; its tokenizer may have one within."""
+    return sorted(path for pattern in _USE[1:] for path in folder.glob(pattern) if path.is_file())
+
+
 def copy_what_is_used_with(base: Path, folder: Path) -> None:
     """Copies what the model in `base` is used with, such as stop tokens and chat templates, as it stands there."""
     for path in [*tokenizer_files(base), *(path for pattern in _USE for path in base.glob(pattern) if path.is_file())]:
@@ -174,12 +180,15 @@ def copy_what_is_used_with(base: Path, folder: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def save_model(model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path, chat_template: str | None = None
+) -> None:
     """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
 
     Args:
         weights: the model's state; adapters are merged into the layers that they belong to.
         base: the folder that the model was loaded from; what it is used with is kept.
+        chat_template: the one that the model was trained with, if it is not that of `base`.
     """
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
@@ -197,6 +206,9 @@ def save_model(model: PreTrainedModel, weights: dict[str, Tensor], base: Path, f
     empty.load_state_dict(state)
     empty.save_pretrained(folder)
     copy_what_is_used_with(base, folder)
+    if chat_template is not None:
+        # transformers takes it before what the tokenizer's own files say.
+        (folder / _CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

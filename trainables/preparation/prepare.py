@@ -5,7 +5,7 @@ Everything is cached by content hash, that of the code that computes it included
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainables.data.documents import Splits
-from trainables.data.packing import Packed, pack
+from trainables.data.chat_tokens import ChatTokenizer
+from trainables.data.documents import Document, Splits, of_general
+from trainables.data.packing import Packed, encode, pack, special_ids
 from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
-from trainables.models.loading import context_length, load_tokenizer, tokenizer_files, words_of
+from trainables.models.loading import chat_templates, context_length, load_tokenizer, tokenizer_files, words_of
 from trainables.models.resolve import model_digest, model_files, model_folder
 from trainables.preparation.scoring import check_finite, score_folder
 from trainables.storage.cache import cached, code_digest, content_digest, contents
@@ -41,6 +42,7 @@ class Preparation:
         cache: folder of the cache.
         layout: "packed" (documents share rows) or "padded" (one document a row).
         train_on_prompt: whether the prompts' tokens are in the loss.
+        chat_template: of chats; None: the tokenizer's own.
         reference: the model whose entropies say which training and held-out tokens are low or high; None: each model
             itself says it of its training tokens, and the first model with the same tokenizer of the held-out ones.
         mask_token: the text of the token that stands for a dropped one; None: the tokenizer's own mask token.
@@ -54,6 +56,7 @@ class Preparation:
     cache: Path
     layout: str = "packed"
     train_on_prompt: bool = True
+    chat_template: str | None = None
     reference: str | None = None
     mask_token: str | None = None
     needs_mask_token: bool = False
@@ -74,14 +77,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out document's prompt, the answer that is expected, and the document's text.
+    """The tokens of a held-out document's prompt, and the answer that is expected."""
 
-    The text says which tokens are the prompt's: a word of it may take a space from the prompt's end.
-    """
-
-    prompt: str
+    tokens: list[int]
     answer: str
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,7 @@ class Prepared:
         data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
         train_tokens, train_rows: tokens and rows of an epoch.
         cut: documents that are longer than a row, and so were cut; splits without any are left out.
+        notices: what a person should know of the data, a line each.
         base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
         files: the SHA-256 of the files in each of the four folders, by the folder's attribute and the file's name.
     """
@@ -113,6 +113,7 @@ class Prepared:
     train_tokens: int
     train_rows: int
     cut: dict[str, int]
+    notices: list[str]
     base_losses: dict[str, float]
     files: dict[str, dict[str, str]]
 
@@ -143,6 +144,17 @@ class Prepared:
     def questions(self) -> list[Question]:
         """The validation documents that have an answer."""
         return [Question(**question) for question in _about(self.tokens)["questions"]]
+
+    @property
+    def stops(self) -> set[int]:
+        """The special tokens that end the answers of chats."""
+        return set(_about(self.tokens)["stops"])
+
+    @property
+    def chat_template(self) -> str | None:
+        """The one that the space gives for chats; None: the tokenizer's own."""
+        template: str | None = _about(self.tokens)["chat_template"]
+        return template
 
 
 def prepare(
@@ -183,6 +195,7 @@ def prepare(
         train_tokens=train.tokens,
         train_rows=len(train.token_RT),
         cut={split: count for split, count in _about(tokens)["cut"].items() if count},
+        notices=_about(tokens)["notices"],
         base_losses=_base_losses(own, evaluation),
         files={
             "folder": model_files(folder),
@@ -278,41 +291,41 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     key = {
         "code": code_digest(__name__),
         "tokenizer": digest([file_hash(path) for path in tokenizer_files(folder)]),
-        "documents": digest(asdict(what.splits)),
+        # The order of a file does not matter.
+        "documents": digest(asdict(what.splits, dict_factory=lambda items: {k: v for k, v in items if k != "place"})),
         "sequence_length": what.sequence_length,
         "layout": what.layout,
         "train_on_prompt": what.train_on_prompt,
         "mask_token": what.mask_token,
+        "chat_template": [what.chat_template, [file_hash(path) for path in chat_templates(folder)]],
     }
     check_length(what.sequence_length, context_length(folder), name)
 
     def build(entry: Path) -> None:
         tokenizer = load_tokenizer(folder)
-        tensors: dict[str, Tensor] = {}
-        cut: dict[str, int] = {}
-        for split in _splits(what):
-            packed, cut[split] = pack(
-                getattr(what.splits, split),
-                tokenizer,
-                what.sequence_length,
-                layout=what.layout,
-                train_on_prompt=what.train_on_prompt,
-            )
-            check_learnable(packed, split, what.train_on_prompt)
-            tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
-        save_file(tensors, entry / "tokens.safetensors")
-        special = set(tokenizer.all_special_ids)
+        chats = ChatTokenizer(tokenizer, what.chat_template, name)
+        packed, cut = pack_splits(
+            what.splits,
+            tokenizer,
+            what.sequence_length,
+            layout=what.layout,
+            train_on_prompt=what.train_on_prompt,
+            chats=chats,
+        )
+        save_file(
+            {f"{split}.{name}": tensor for split in packed for name, tensor in packed[split].stored().items()},
+            entry / "tokens.safetensors",
+        )
         about = {
             "cut": cut,
+            "notices": chats.notices(),
             "vocabulary": {
-                "ordinary": sorted(set(tokenizer.get_vocab().values()) - special),
+                "ordinary": sorted(set(tokenizer.get_vocab().values()) - special_ids(tokenizer)),
                 "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token, words_of(folder)),
             },
-            "questions": [
-                {"prompt": d.prompt, "answer": d.answer, "text": d.text}
-                for d in what.splits.validation
-                if d.answer is not None
-            ],
+            "questions": list(_questions(what.splits.validation, tokenizer, chats)),
+            "stops": sorted(chats.stops),
+            "chat_template": what.chat_template,
         }
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -320,6 +333,43 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     mask_token = _about(entry)["vocabulary"]["mask_token"]
     _check_mask_token(mask_token, what.mask_token, what.needs_mask_token, words_of(folder))
     return entry
+
+
+def _questions(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, chats: ChatTokenizer
+) -> Iterator[dict[str, Any]]:
+    for document in documents:
+        if document.answer is None:
+            continue
+        if document.chat is not None:
+            tokens = chats.prompt(document.chat)
+        else:
+            # A word of the text may take a space from the prompt's end.
+            ((ids, prompt),) = encode([document], tokenizer)
+            tokens = ids[:prompt]
+        yield {"tokens": tokens, "answer": document.answer}
+
+
+def pack_splits(
+    splits: Splits, tokenizer: PreTrainedTokenizerBase, sequence_length: int, *, train_on_prompt: bool, **how: Any
+) -> tuple[dict[str, Packed], dict[str, int]]:
+    """The rows of each split, and how many of its documents were cut; `pack` has the arguments.
+
+    Raises:
+        DataError: a chat that its template does not take, or a split without a token to predict.
+    """
+    packed: dict[str, Packed] = {}
+    cut: dict[str, int] = {}
+    for split in (*SPLITS, *(["general"] if splits.general else [])):
+        documents = getattr(splits, split)
+        try:
+            packed[split], cut[split] = pack(
+                documents, tokenizer, sequence_length, train_on_prompt=train_on_prompt, **how
+            )
+        except DataError as error:
+            raise of_general(error) if split == "general" and error.field == "data.messages" else error from None
+        check_learnable(packed[split], split, train_on_prompt)
+    return packed, cut
 
 
 def check_length(length: int, longest: int | None, model: str) -> None:

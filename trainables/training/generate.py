@@ -9,8 +9,6 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables import parallel
-from trainables.data.documents import Document
-from trainables.data.packing import encode
 from trainables.models.loading import context_length, load_tokenizer
 from trainables.preparation.prepare import Prepared
 from trainables.settings import ExactMatch
@@ -25,15 +23,14 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
     questions = prepared.questions[: how.questions]
     # Of the base model's own settings its stop tokens count, not a penalty for repetition and the like.
     model.generation_config = GenerationConfig(
-        eos_token_id=_stops(model, tokenizer), pad_token_id=tokenizer.eos_token_id
+        eos_token_id=sorted(_stops(model, tokenizer) | prepared.stops), pad_token_id=tokenizer.eos_token_id
     )
     counts = torch.zeros(2, dtype=torch.float64, device=model.device)
     # One question at a time: without padding, what is generated does not depend on its neighbours.
     for question in questions[parallel.rank() :: parallel.size()]:
-        ((ids, prompt),) = encode([Document(question.text, "", question.prompt)], tokenizer)
-        token_1T = torch.tensor([ids[:prompt]], dtype=torch.int64, device=model.device)
+        token_1T = torch.tensor([question.tokens], dtype=torch.int64, device=model.device)
         room = how.max_new_tokens if longest is None else min(how.max_new_tokens, longest - token_1T.shape[1])
-        if room < 1 or not prompt:
+        if room < 1 or not question.tokens:
             # A question that the model cannot read is not answered.
             counts[1] += 1
             continue
@@ -50,10 +47,10 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
     return float(right / max(total, 1))
 
 
-def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end an answer: those of the base model, and the one that ends each document in training."""
     own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [] if own is None else [own])})
+    return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [] if own is None else [own])}
 
 
 def answers_agree(text: str, answer: str, pattern: str | None) -> bool:

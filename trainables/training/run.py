@@ -304,11 +304,14 @@ class Run:
 
     def save_model(self, folder: Place) -> None:
         """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
-        weights = self.weights()
+        weights, prepared = self.weights(), self.warm.prepared
         if parallel.rank() == 0:
             with safetensors_errors(folder):
                 replace_folder(
-                    folder, lambda scratch: save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
+                    folder,
+                    lambda scratch: save_model(
+                        self.warm.model, weights, prepared.folder, scratch, prepared.chat_template
+                    ),
                 )
         parallel.barrier()
 

@@ -58,7 +58,7 @@ class TokenDropout:
         """Fixes which of the training tokens may be dropped."""
         self.entropy_RT = entropy_RT
         droppable_RT = self._warm.droppable_RT
-        least, greatest, self._rate = _dropped_range(self._entrodrop, entropy_RT, droppable_RT)
+        least, greatest, self._rate = dropped_range(self._entrodrop, entropy_RT, droppable_RT)
         candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
         # The last row is the empty one.
         self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self._warm.device)
@@ -86,7 +86,7 @@ class TokenDropout:
         return PresentedBatch(rows, label_BT, dropped_BT, presentation == "input")
 
 
-def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
+def dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
     """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
 
     The random control drops as many tokens as the method would: fewer of more candidates.

@@ -32,6 +32,7 @@ class _Section:
     failures: list[tuple[str, str]]
     steps: list[dict[str, str]]
     plots: list[Plot]
+    documents: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
         _list_failures(entry),
         entry.get("next", []),
         [plot for plot in shown if plot is not None],
+        entry.get("documents"),
     )
 
 

@@ -7,7 +7,10 @@ from tests.configs import FILES, MINIMAL, failure
 from trainables.config.data import FilesData, FilesGeneral, source_of
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
+from trainables.config.to_settings import chat_template_of
+from trainables.config.yaml_values import to_yaml
 from trainables.data.builtin import Builtin
+from trainables.data.chats import Chats
 from trainables.data.documents import Source, SplitSizes
 from trainables.data.files import Files
 from trainables.data.hub import Hub
@@ -157,6 +160,26 @@ def test_the_other_keys_of_files(write: Any, tmp_path: Path) -> None:
     assert (data.train_on_prompt, data.sample_by) == (False, "document")
 
 
+CHATS = """\
+models: [builtin/nano]
+data: {source: files, path: my.jsonl, train: 3, validation: 2, test: 6}
+"""
+
+
+def test_a_chat_template_is_text_or_a_file_that_is_read_at_once(write: Any, tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    (tmp_path / "own.jinja").write_text(template)
+    config = load(write(CHATS), ["data.chat_template=own.jinja", "data.train_on_answers=last"], RunConfig).config
+    assert chat_template_of(config) == template
+    assert not config.data.learns_prompts
+    # What a run writes down of itself is read again anywhere.
+    again = write(to_yaml(config.model_dump(mode="json")), "again.yaml")
+    assert load(again, (), RunConfig).config == config
+    assert source_of(config.data) == Files(
+        (str(tmp_path / "my.jsonl"),), Chats(None, "last"), SplitSizes(3, 2, 6), "line"
+    )
+
+
 HUB = """\
 models: [builtin/nano]
 data: {source: hub, path: openai/gsm8k, name: main, template: "{answer}", train: 3, validation: 2, test: 6}
@@ -209,7 +232,14 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         # datasets has loaders by such names, which read what lies in the current folder.
         (HUB, "data.path=json", "data.path: given 'json'; allowed: owner/name, or the path of"),
         (HUB, "data.splits=train", "data.splits: given an unknown key; allowed: "),
-        (HUB, "data.template=", "data.template: given nothing; allowed: text with at least one {column}"),
+        (HUB, "data.template=a", "data.template: given 'a'; allowed: text with at least one {column}"),
+        (FILES, "data.messages=m", "data.messages: there is a template as well; leave out one of them"),
+        (CHATS, "data.prompt='{a}'", "data.prompt: there is no template that follows it; add one, or leave it out"),
+        (FILES, "data.train_on_answers=last", "data.train_on_answers: there is data.template, and so no chat; leave i"),
+        (FILES, "data.chat_template='{{x}}'", "data.chat_template: no documents are chats; leave it out, or leave ou"),
+        (CHATS, "data.chat_template=x.jinja", "data.chat_template: given 'x.jinja'; allowed: text with {{ or {%, or a"),
+        (CHATS, "data.train_on_answers=first", "data.train_on_answers: given 'first'; allowed: all, or last (which me"),
+        (CHATS, "data.messages=3", "data.messages: given 3; allowed: a name; null without a template for messages or"),
         (GENERAL + MINIMAL, "general.documents=0", "general.documents: given 0; allowed: an integer of at least 1"),
         (GENERAL + MINIMAL, "general.train=3", "general.train: given an unknown key; allowed: "),
         (GENERAL + MINIMAL, "general.answer='{a}'", "general.answer: given an unknown key; allowed: "),

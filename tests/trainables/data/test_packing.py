@@ -16,6 +16,7 @@ class Characters:
 
     eos_token_id = 0
     all_special_ids = (0, 1)
+    added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
 
     def __init__(self, opens: bool = False, closes: bool = False) -> None:
         self.opening, self.closing = [1] if opens else [], [0] if closes else []

@@ -406,7 +406,7 @@ def test_a_value_of_a_table_is_written_or_refused(
     templates = Templates("<{a}>")
     made = files(path, sizes=sizes, template="<{a}>") if source == "files" else hub(path.parent, sizes)
     if source == "hub":
-        made = replace(made, templates=templates)
+        made = replace(made, reader=templates)
     if source == "hub" and pyarrow.types.is_map(column.type):
         # The library datasets does not read them.
         with pytest.raises(DataError, match=r"data.path: given .*/set; allowed: a data set that can be loaded"):
@@ -673,7 +673,7 @@ def test_a_turn_of_a_conversation_is_a_column_of_a_column(tmp_path: Path) -> Non
     table = pyarrow.Table.from_pylist([{"conversations": pair} for pair in turns])
     pyarrow.parquet.write_table(table, folder / "train.parquet")
     templates = Templates("{conversations[1][value]}", "{conversations[0][value]}\n")
-    splits = hub(folder, templates=templates).splits(seed=0)
+    splits = hub(folder, reader=templates).splits(seed=0)
     assert {d.prompt + d.text for d in splits.train} <= {f"What is {n}?\nIt is {n}." for n in range(30)}
 
 
@@ -681,7 +681,7 @@ def test_columns_of_several_types_are_read_as_they_stand(tmp_path: Path) -> None
     values: list[Any] = [1, "one", {"a": [1.5, None]}, [{"b": "x"}, "y"]]
     write_lines(tmp_path / "set" / "train.jsonl", [{"a": value, "b": [{"c": value}]} for value in values])
     for template in ("{a}", "{b[0][c]}"):
-        source = hub(tmp_path / "set", SplitSizes(4, 0, 0), templates=Templates(template))
+        source = hub(tmp_path / "set", SplitSizes(4, 0, 0), reader=Templates(template))
         expected = {"1", "one", '{"a": [1.5, null]}', '[{"b": "x"}, "y"]'}
         assert {d.text for d in source.splits(seed=0).train} == expected
 

@@ -228,7 +228,8 @@ def test_tokens_without_embeddings_are_never_shown(cache: Path, tmp_path: Path) 
 
     words = embeddings_of(load_model(folder, tiny.CPU))
     ordinary = prepare().vocabulary.ordinary
-    assert max(ordinary) == words - 1
+    # The last one is <mask>: special, though another token is the mask token now.
+    assert max(ordinary) == words - 2
     assert set(range(2, words)) <= set(ordinary)
     with pytest.raises(DataError, match=r"presentation: the tokenizer has no mask token that the model has an"):
         prepare(needs_mask_token=True)
@@ -340,3 +341,69 @@ def test_documents_that_are_cut_are_counted(cache: Path, prepared: Prepared) -> 
     assert prepared.cut == {}
     lengths = [len(d.text.split()) + 1 for d in tiny.splits().train]
     assert tiny.prepared(cache, sequence_length=14).cut["train"] == sum(length > 14 for length in lengths) > 0
+
+
+def test_of_chats_the_answers_are_learned(cache: Path) -> None:
+    splits = tiny.chats()
+    prepared = tiny.prepared(cache, splits=splits, chat_template=tiny.CHAT_TEMPLATE)
+    tokenizer = load_tokenizer(prepared.folder)
+    train = prepared.packed("train")
+    for index, document in enumerate(splits.train):
+        where = train.document_RT == index
+        learned = train.token_RT[where & train.trained_RT].tolist()
+        assert learned == tokenizer(f"{document.text} <end>")["input_ids"]
+        assert (
+            train.token_RT[where].tolist()
+            == tokenizer(f"user : {document.prompt} <end> assistant : {document.text} <end>")["input_ids"]
+        )
+    assert (prepared.entropy("train")[~train.trained_RT] == torch.inf).all()
+    asked = [f"user : {document.prompt} <end> assistant :" for document in splits.validation]
+    assert [question.tokens for question in prepared.questions] == tokenizer(asked)["input_ids"]
+    assert [question.answer for question in prepared.questions] == [d.text for d in splits.validation]
+    assert (prepared.stops, prepared.notices, prepared.cut) == ({tokenizer.eos_token_id}, [], {})
+    assert prepared.chat_template == tiny.CHAT_TEMPLATE
+
+
+def test_chats_do_not_depend_on_the_order_of_a_file_but_on_the_template(cache: Path) -> None:
+    splits = tiny.chats()
+    moved = replace(
+        splits,
+        train=tuple(replace(d, chat=replace(d.chat, place="line 9 of b.jsonl")) for d in splits.train if d.chat),
+    )
+    one, same = (tiny.prepared(cache, splits=s, chat_template=tiny.CHAT_TEMPLATE) for s in (splits, moved))
+    assert one.tokens == same.tokens
+    other = tiny.prepared(cache, splits=splits, chat_template=tiny.CHAT_TEMPLATE.replace(" :", " then"))
+    assert one.data_hash != other.data_hash
+
+
+@pytest.mark.parametrize(
+    ("split", "template", "told"),
+    [
+        (
+            "train",
+            "{{ raise_exception('no') }}",
+            r"data\.messages: given line 1 of chats.jsonl; allowed: chats that the",
+        ),
+        ("general", "{{ raise_exception('no') }}", r"general\.messages: given line 1 of chats.jsonl; allowed: chats t"),
+        ("train", None, r"data\.chat_template: the tokenizer of tiny has no chat template; give one here, as text"),
+    ],
+)
+def test_what_a_template_does_not_take_is_told_before_anything_is_trained(
+    cache: Path, split: str, template: str | None, told: str
+) -> None:
+    splits = replace(tiny.splits(), **{split: tiny.chats().train})
+    with pytest.raises(DataError, match=f"^{told}"):
+        tiny.prepared(cache, splits=splits, chat_template=template)
+
+
+def test_what_is_noticed_of_chats_is_kept(cache: Path) -> None:
+    template = tiny.CHAT_TEMPLATE.replace("{{ m.content }}", "{{ m.content }}{% if loop.last %} .{% endif %}")
+    splits = tiny.chats()
+    twice = tuple(
+        replace(d, chat=replace(d.chat, messages=d.chat.messages * 2, learned=d.chat.learned * 2))
+        for d in splits.train
+        if d.chat
+    )
+    prepared = tiny.prepared(cache, splits=replace(splits, train=twice), chat_template=template)
+    (notice,) = prepared.notices
+    assert notice.startswith("tiny: the chat template writes 24 of 68 answers otherwise as the chat goes on (first in")

@@ -63,7 +63,7 @@ def test_the_share_of_right_answers_equals_a_slow_count(cache: Path) -> None:
     how = ExactMatch(questions=7, max_new_tokens=12, pattern=r"^\S+ \S+")
     right = 0
     for question in warm.prepared.questions[:7]:
-        tokens = tokenizer(question.prompt)["input_ids"]
+        tokens = question.tokens
         said: list[int] = []
         for _ in range(12):
             with torch.no_grad():
@@ -82,7 +82,7 @@ def test_an_answer_ends_where_the_model_does(cache: Path) -> None:
     how = ExactMatch(questions=1, max_new_tokens=10 * longest)
     with mock.patch.object(warm.model.generation_config, "eos_token_id", None):
         for words, room in ((3, longest - 3), (longest, 0)):
-            asked = [Question("anna " * words, "ben")]
+            asked = [Question([5] * words, "ben")]
             said = mock.Mock(wraps=warm.model.generate)
             with (
                 mock.patch.object(type(warm.prepared), "questions", asked),
@@ -92,23 +92,38 @@ def test_an_answer_ends_where_the_model_does(cache: Path) -> None:
             assert [call.kwargs["max_new_tokens"] for call in said.call_args_list] == ([room] if room else [])
 
 
-def test_a_prompt_is_asked_as_it_was_learned_and_greedily(cache: Path) -> None:
-    warm = questions(cache)
-    tokenizer = load_tokenizer(warm.prepared.folder)
-    own = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+def test_a_prompt_is_asked_as_it_was_learned_and_greedily(tmp_path: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    own = tokenizer.backend_tokenizer
     own.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    with mock.patch("trainables.preparation.prepare.load_tokenizer", return_value=tokenizer):
+        warm = questions(tmp_path)
     assert warm.model.generation_config is not None
     warm.model.generation_config.update(repetition_penalty=1.5, eos_token_id=[0, 5])
     said = mock.Mock(wraps=warm.model.generate)
-    with (
-        mock.patch("trainables.training.generate.load_tokenizer", return_value=tokenizer),
-        mock.patch.object(warm.model, "generate", said),
-    ):
+    with mock.patch.object(warm.model, "generate", said):
         exact_match(warm.model, warm.prepared, ExactMatch(questions=2, max_new_tokens=2), torch.float32)
-    for call, question in zip(said.call_args_list, warm.prepared.questions, strict=False):
-        assert tokenizer.convert_ids_to_tokens(call.args[0][0].tolist()) == question.prompt.split()
+    for call, document in zip(said.call_args_list, tiny.splits().validation, strict=False):
+        assert tokenizer.convert_ids_to_tokens(call.args[0][0].tolist()) == document.text.split()[:3]
     assert warm.model.generation_config.repetition_penalty is None
     assert warm.model.generation_config.eos_token_id == [0, 5]
+
+
+def test_chats_are_asked_with_the_generation_prompt(cache: Path) -> None:
+    template = tiny.CHAT_TEMPLATE.replace("<end>", "<mask>")
+    warm = WarmModel(tiny.prepared(cache, splits=tiny.chats(), chat_template=template), tiny.CPU)
+    tokenizer = load_tokenizer(warm.prepared.folder)
+    said = mock.Mock(wraps=warm.model.generate)
+    with mock.patch.object(warm.model, "generate", said):
+        exact_match(warm.model, warm.prepared, ExactMatch(questions=2, max_new_tokens=2), torch.float32)
+        assert warm.model.generation_config is not None
+    asked = [f"user : {document.prompt} <mask> assistant :" for document in tiny.chats().validation[:2]]
+    assert [call.args[0][0].tolist() for call in said.call_args_list] == tokenizer(asked)["input_ids"]
+    # What ends a turn ends an answer.
+    assert warm.prepared.stops == {tokenizer.mask_token_id}
+    config = warm.model.generation_config
+    assert config is not None
+    assert config.eos_token_id == [tokenizer.eos_token_id, tokenizer.mask_token_id]
 
 
 def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:

@@ -1,0 +1,53 @@
+"""Documents with the entropies of their tokens, for the report: which tokens the chosen schedule drops."""
+
+from typing import Any
+
+import torch
+
+from search.space import Space
+from trainables.config.to_settings import settings_of
+from trainables.masking import candidates
+from trainables.models.loading import load_tokenizer
+from trainables.preparation.prepare import Prepared
+from trainables.training.token_dropout import dropped_range
+
+DOCUMENTS, TOKENS = 3, 300
+
+
+def show_documents(prepared: Prepared, chosen: Space | None) -> dict[str, Any]:
+    """The beginnings of the first training documents, as summary.json has them.
+
+    Args:
+        chosen: the setting that the search recommends, in which nothing is searched.
+
+    Returns:
+        `tokens`: of each document its tokens, each as [text, entropy in nats or null, kind]: "read", "kept" (learned,
+        never dropped), "learned" or "candidate" (the schedule may drop it). `share`: of the candidates that are dropped
+        at full strength.
+    """
+    packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
+    droppable_RT, candidate_RT, share = packed.droppable_RT, torch.zeros_like(packed.trained_RT), 0.0
+    entrodrop = settings_of(chosen).entrodrop if chosen is not None else None
+    if entrodrop is not None:
+        least, greatest, rate = dropped_range(entrodrop, entropy_RT, droppable_RT)
+        candidate_RT, share = candidates(entropy_RT, droppable_RT, least, greatest), rate * entrodrop.mask_ratio
+    tokenizer = load_tokenizer(prepared.folder)
+    documents = []
+    for index in range(min(DOCUMENTS, int(packed.document_RT.max()) + 1)):
+        which_RT = packed.document_RT == index
+        ids = packed.token_RT[which_RT][:TOKENS].tolist()
+        flags = [mask[which_RT].tolist() for mask in (packed.trained_RT, droppable_RT, candidate_RT)]
+        kinds = [
+            "candidate" if low else "learned" if droppable else "kept" if trained else "read"
+            for trained, droppable, low in zip(*flags, strict=True)
+        ]
+        entropies = [round(h, 3) if h < torch.inf else None for h in entropy_RT[which_RT].tolist()]
+        tokens, text = [], ""
+        for end, (entropy, kind) in enumerate(zip(entropies[:TOKENS], kinds, strict=False), 1):
+            longer = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
+            # The bytes of a character may be several tokens: it stands with the last of them.
+            piece = "" if longer.endswith("\ufffd") else longer[len(text) :]
+            text += piece
+            tokens.append([piece, entropy, kind])
+        documents.append(tokens)
+    return {"tokens": documents, "share": share}

@@ -1,0 +1,87 @@
+"""Documents with their entropies: what the schedule may drop of them, and how the page shows it."""
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from search.results.shown_documents import DOCUMENTS, show_documents
+from search.space import Space, load
+from tests import tiny
+
+FIXED = """
+models: [builtin/nano]
+data: {source: builtin, task: word_problems, train: 24, validation: 10, test: 10}
+schedule:
+  entropy_threshold: {quantile: 0.3}
+  mask_ratio: 0.6
+  presentation: input
+  curriculum: [{shape: linear}]
+"""
+
+
+def chosen(write: Any, *overrides: str) -> Space:
+    return load(write(FIXED), overrides).config
+
+
+@pytest.mark.parametrize("kind", ["texts", "chats"])
+def test_the_tokens_below_the_threshold_are_candidates(kind: str, write: Any, tmp_path: Path) -> None:
+    how = {"splits": tiny.chats(), "chat_template": tiny.CHAT_TEMPLATE} if kind == "chats" else {}
+    prepared = tiny.prepared(tmp_path, **how)
+    shown = show_documents(prepared, chosen(write))
+    packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
+    threshold = np.quantile(entropy_RT[packed.droppable_RT].double().numpy(), 0.3)
+    assert len(shown["tokens"]) == DOCUMENTS
+    assert shown["share"] == pytest.approx(0.6)
+    for index, tokens in enumerate(shown["tokens"]):
+        which_RT = packed.document_RT == index
+        for (text, entropy, kind_of), token, own, trained, droppable in zip(
+            tokens,
+            tiny.tokenizer().convert_ids_to_tokens(packed.token_RT[which_RT].tolist()),
+            entropy_RT[which_RT].tolist(),
+            packed.trained_RT[which_RT].tolist(),
+            packed.droppable_RT[which_RT].tolist(),
+            strict=True,
+        ):
+            assert text.strip() == token
+            assert entropy == (None if own == torch.inf else round(own, 3))
+            learned = ("candidate" if own <= threshold else "learned") if droppable else "kept"
+            assert kind_of == (learned if trained else "read")
+    kinds = {token[2] for tokens in shown["tokens"] for token in tokens}
+    assert kinds == {"candidate", "learned", "kept", *(["read"] if kind == "chats" else [])}
+
+
+def test_nothing_is_dropped_without_a_schedule(write: Any, cache: Path) -> None:
+    prepared = tiny.prepared(cache)
+    for setting in (None, chosen(write, "schedule=null")):
+        shown = show_documents(prepared, setting)
+        assert shown["share"] == 0
+        assert {kind for tokens in shown["tokens"] for _, _, kind in tokens} == {"kept", "learned"}
+
+
+def test_the_page_shows_each_token_as_it_is() -> None:
+    environment = Environment(loader=PackageLoader("search.results.page"), autoescape=True, undefined=StrictUndefined)
+    tokens = [["<b>", None, "read"], [" 2", 4.0, "learned"], [" +\n", 0.5, "candidate"], [" </s>", 1.0, "kept"]]
+    macro = environment.get_template("documents.html.j2").module.documents  # type: ignore[attr-defined]
+    page = str(macro({"tokens": [tokens], "share": 0.25}))
+    assert "each with a probability of up to 25 %" in page
+    found = re.findall(r"<(s|i|span)((?: [^>]*)?)>([^<]*)</\1>", page.partition('<p class="document"')[2])
+    assert [(tag, unescape(text)) for tag, _, text in found] == [
+        ("i", "<b>"),
+        ("span", " 2"),
+        ("s", " +\n"),
+        ("span", " </s>"),
+    ]
+    assert [re.findall(r"\) (\d+)%|title=\"(.*?) nats", attributes) for _, attributes, _ in found] == [
+        [],
+        [("60", ""), ("", "4.00")],
+        [("8", ""), ("", "0.50")],
+        [("15", ""), ("", "1.00")],
+    ]
+    assert "Nothing is dropped." in str(macro({"tokens": [tokens], "share": 0.0}))
+    assert "script" not in page

@@ -1,0 +1,193 @@
+"""From records with conversations to documents: OpenAI's messages (role, content) or ShareGPT's (from, value).
+
+Messages become what chat templates take: OpenAI's, with text as content and with objects as the arguments of tool
+calls. A document's text only tells conversations apart; `chat_tokens.py` makes the tokens.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.data.documents import Chat, Document, alike
+from trainables.data.templates import Field, Number, as_text, filled, no_column
+from trainables.errors import DataError
+
+# The columns that are found without being named.
+COLUMNS = ("messages", "conversations")
+_OPENAI, _SHAREGPT = ("role", "content"), ("from", "value")
+_ROLES = {"human": "user", "gpt": "assistant"}
+_SHAREGPT_ROLES = ("system", "user", "assistant", "tool")
+# Keys by which a message switches itself off: OpenAI's, and those of axolotl's examples.
+_SWITCHES = ("weight", "train", "training")
+
+
+@dataclass(frozen=True)
+class Chats:
+    """What turns a record into a conversation.
+
+    Attributes:
+        column: with the messages; None: messages or conversations, whichever there is.
+        learned: which of the assistant's messages are learned: "all" or "last".
+        answer: template of what a generated text is compared with; None: the last message that is learned.
+    """
+
+    column: str | None = None
+    learned: str = "all"
+    answer: str | None = None
+
+    def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
+        """The conversations. Those with the same first message of the user are a group.
+
+        Args:
+            records: each with where it stands, as in "line 3 of data.jsonl".
+
+        Raises:
+            DataError: a column that does not exist, or a conversation that cannot be read or has nothing to learn.
+        """
+        known: dict[str, None] = {}
+        column, keys = self.column, None
+        for place, record in records:
+            known |= dict.fromkeys(record)
+            column = column or _find_column(record, where)
+            if not (field := Field(column, optional=False)).is_in(known):
+                raise no_column("messages", field, known, where)
+            try:
+                given = _read_list(column, record, place)
+                if keys is None and given:
+                    keys = _SHAREGPT if _SHAREGPT[0] in given[0] else _OPENAI
+                chat = self._chat(given, keys or _OPENAI, record, place)
+                last = next(m for m, on in zip(chat.messages[::-1], chat.learned[::-1], strict=True) if on)
+                answer = filled("answer", self.answer, record, place, where, known) if self.answer else None
+                yield _document(chat, answer or last.get("content"))
+            except DataError:
+                raise
+            # Bytes of a picture; half of a character, which JSON can hold; objects within objects without end.
+            except (ValueError, RecursionError):
+                allowed = "text that is Unicode, UTF-8 where it is bytes"
+                raise DataError("data.messages", place, allowed) from None
+
+    def _chat(
+        self, given: list[Mapping[str, Any]], keys: tuple[str, str], record: Mapping[str, Any], place: str
+    ) -> Chat:
+        messages = [_read_message(message, keys, f"message {n} of {place}") for n, message in enumerate(given, 1)]
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not answers:
+            raise DataError("data.messages", f"{place} has no message of the assistant to learn; leave it out")
+        chosen = answers if self.learned == "all" else answers[-1:]
+        learned = [i in chosen and _is_on(message, place) for i, message in enumerate(given)]
+        if not any(learned):
+            raise DataError("data.messages", f"{place} switches off all that is to be learned of it; leave it out")
+        system = record.get("system")
+        if isinstance(system, str) and system and messages[0]["role"] != "system":
+            messages, learned = [{"role": "system", "content": system}, *messages], [False, *learned]
+        tools = [] if record.get("tools") in (None, "") else _read_list("tools", record, place)
+        return Chat(tuple(messages), tuple(learned), tuple(map(_plain, tools)), place)
+
+
+def _find_column(record: Mapping[str, Any], where: str) -> str:
+    found = [name for name in COLUMNS if name in record]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError("data.messages", f"{where} has the columns {' and '.join(found)}; name one of them here")
+    problem = f"there is none, and {where} has no column {' or '.join(COLUMNS)} but {', '.join(map(str, record))}"
+    raise DataError("data.template", f"{problem}; write a template of these, or data.messages for conversations")
+
+
+def _read_list(column: str, record: Mapping[str, Any], place: str) -> list[Mapping[str, Any]]:
+    """A column of objects, which may be JSON in a text."""
+    value, reason = Field(column, optional=False).value(record), ""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            reason = f" ({error})"
+    if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
+        return value
+    raise DataError("data.messages", place, f"a list of objects in the column '{column}', or JSON text of one{reason}")
+
+
+def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -> dict[str, Any]:
+    if keys[0] not in given:
+        allowed = f"{' and '.join(keys)}, as in the records before"
+        if keys == _OPENAI and _SHAREGPT[0] not in given:
+            allowed = "role and content, or from and value"
+        raise DataError("data.messages", f"the keys {', '.join(given)} in {place}", allowed)
+    role = _ROLES.get(as_text(given[keys[0]]) or "", as_text(given[keys[0]]))
+    if role is None or (keys == _SHAREGPT and role not in _SHAREGPT_ROLES):
+        raise DataError("data.messages", f"the role '{role or ''}' in {place}", "system, human, gpt, tool")
+    content = _read_content(given.get(keys[1]), place)
+    beside = {key: _plain(one) for key, one in given.items() if key not in (*keys, *_SWITCHES) and one is not None}
+    calls = beside.get("tool_calls") or []
+    for call in calls if isinstance(calls, list) else []:
+        _parse_arguments(call)
+    if role == "assistant" and not (content or "").strip() and not calls:
+        raise DataError(
+            "data.messages", f"{place} is an empty answer of the assistant; give it a text, or leave it out"
+        )
+    # OpenAI leaves out the content of a message that calls tools.
+    if content is None and not calls:
+        raise DataError("data.messages", f"{place}, without a value of '{keys[1]}'", "messages with one")
+    return {"role": role, **({} if content is None else {"content": content}), **beside}
+
+
+def _read_content(value: Any, place: str) -> str | None:
+    """Its text; the parts of a list follow one another."""
+    if not isinstance(value, list):
+        return as_text(value)
+    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in value):
+        raise DataError("data.messages", f"{place}, which is not text alone", "text, or a list of parts that are text")
+    return "".join(as_text(part.get("text")) or "" for part in value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it. What is null in an object is left out: Parquet fills in the keys of other records."""
+    match value:
+        case Number():
+            return json.loads(value)
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items() if one is not None}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case None | bool() | int() | float():
+            return value
+    return as_text(value)
+
+
+def _parse_arguments(call: Any) -> None:
+    """Chat templates take the arguments of a tool call as an object; OpenAI writes them as JSON text."""
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    if isinstance(function, dict) and isinstance(arguments := function.get("arguments"), str):
+        try:
+            function["arguments"] = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return
+
+
+def _is_on(message: Mapping[str, Any], place: str) -> bool:
+    """Whether a message of the assistant is learned, as far as the message says."""
+    given = {key: _plain(message[key]) for key in _SWITCHES if message.get(key) is not None}
+    if wrong := next((key for key, value in given.items() if value not in (0, 1)), None):
+        allowed = "weight 0 or 1, train or training true or false"
+        raise DataError("data.messages", f"{wrong} {as_text(given[wrong])} in {place}", allowed)
+    return all(given.values())
+
+
+def _document(chat: Chat, answer: str | None) -> Document:
+    roles = [message["role"] for message in chat.messages]
+    # Without a message of the user, what stands before the first answer.
+    opening = roles.index("user") if "user" in roles else chat.learned.index(True) - 1
+    written = [_text(message) for message in chat.messages]
+    tools = json.dumps(chat.tools, ensure_ascii=False, sort_keys=True) if chat.tools else ""
+    prompt, text = tools + "".join(written[: opening + 1]), "".join(written[opening + 1 :])
+    (prompt + text).encode()
+    if "\0" in prompt + text:
+        raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
+    return Document(text, alike(written[opening] if opening >= 0 else text), prompt, answer, chat)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    beside = {key: message[key] for key in ("reasoning_content", "tool_calls") if key in message}
+    own = json.dumps(beside, ensure_ascii=False, sort_keys=True) if beside else ""
+    return f"{message['role']}: {message.get('content', '')}{own}\n"
