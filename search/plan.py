@@ -17,7 +17,7 @@ from search.studies.arm_spaces import needs_mask_token
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
-from trainables.config.data import split_sizes
+from trainables.config.data import stated_count
 from trainables.data.documents import Splits
 from trainables.data.packing import Packed, pack
 from trainables.errors import ModelError
@@ -106,8 +106,9 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list
         for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
             if each and (there := cluster.resources.get(kind, 0)) != float("inf"):
                 lines.append(f"{kind}s      {workers * slots * each:g} of {there:g} ({slots} slots)")
-    sizes = split_sizes(space.data)
-    lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
+    sizes = _sizes(space, splits)
+    lines.append(f"documents {', '.join(f'{count} {split}' for split, count in sizes.items())}")
+    lines += [f"          {note}" for note in splits.notes] if splits is not None else []
     if limits := _limits(space.budget):
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
@@ -126,6 +127,14 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources) -> list
     if total.device_s is None:
         return [*lines, "expected  no time can be told: the weights, or the kind of GPU, are not known here"]
     return [*lines, f"expected  about {_minutes(wall_s)} at most, {how}base weights not included"]
+
+
+def _sizes(space: Space, splits: Splits | None) -> dict[str, int]:
+    """The documents of each split: those that were read, or what the space states."""
+    if splits is not None:
+        return {split: len(getattr(splits, split)) for split in SPLITS}
+    stated = {split: stated_count(getattr(space.data, split)) for split in SPLITS}
+    return {split: count for split, count in stated.items() if count is not None}
 
 
 def _minutes(seconds: float) -> str:
@@ -261,7 +270,8 @@ def _tokens(model: str, space: Space, splits: Splits | None) -> _Tokens:
     general = space.general.documents if space.general is not None else 0
     if splits is None or not at_hand(model):
         length = training.sequence_length
-        return _Tokens(space.data.train * length, (space.data.validation + general) * length, True, None)
+        sizes = _sizes(space, splits)
+        return _Tokens(sizes["train"] * length, (sizes["validation"] + general) * length, True, None)
     tokenizer = _tokenizer(model)
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)

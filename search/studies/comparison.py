@@ -172,11 +172,13 @@ def describe_limits(found: Difference) -> str:
     if found.documents * times > _MOST:
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
     if documents is not None and (found.documents_decide or seeds is None):
-        return f"{text}; documents decide: for one of {wanted:.2g} nats set data.test: {_rounded(documents)}"
+        return (
+            f"{text}; documents decide: for one of {wanted:.2g} nats set data.test to {_rounded(documents)} documents"
+        )
     if seeds is not None:
-        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
+        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds to {seeds}"
     documents, seeds = math.ceil(found.documents * times), math.ceil(found.seeds * times)
-    both = f"data.test: {_rounded(documents)} and confirmation.seeds: {seeds}"
+    both = f"data.test to {_rounded(documents)} documents and confirmation.seeds to {seeds}"
     return f"{text}; both decide: for one of {wanted:.2g} nats set {both}"
 
 

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.documents import Splits, SplitSizes, split
 from trainables.data.templates import Number, Templates, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
@@ -52,7 +52,7 @@ class Files:
         where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
         records = (record for file in files for record in self._records(file))
         documents = self.templates.documents(records, where.removeprefix("in "))
-        return split(unseen(documents, apart), self.sizes, seed, where)
+        return split(documents, self.sizes, seed, where, apart)
 
     def _records(self, file: Path) -> Records:
         read: dict[str, Callable[[Path], Records]] = {

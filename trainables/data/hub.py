@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from trainables.data.documents import Splits, SplitSizes, split, unseen
+from trainables.data.documents import Splits, SplitSizes, split
 from trainables.data.files import arrow_records
 from trainables.data.templates import Templates
 from trainables.errors import DataError
@@ -40,7 +40,7 @@ class Hub:
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
         documents = self.templates.documents(self._records(), self.path)
-        return split(unseen(documents, apart), self.sizes, seed, f"in the split '{self.split}' of {self.path}")
+        return split(documents, self.sizes, seed, f"in the split '{self.split}' of {self.path}", apart)
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         number = 0

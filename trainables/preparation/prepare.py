@@ -278,7 +278,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     key = {
         "code": code_digest(__name__),
         "tokenizer": digest([file_hash(path) for path in tokenizer_files(folder)]),
-        "documents": digest(asdict(what.splits)),
+        "documents": digest(asdict(replace(what.splits, notes=()))),
         "sequence_length": what.sequence_length,
         "layout": what.layout,
         "train_on_prompt": what.train_on_prompt,
