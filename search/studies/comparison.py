@@ -176,7 +176,7 @@ def describe_limits(found: Difference) -> str:
             f"{text}; documents decide: for one of {wanted:.2g} nats set data.test to {_rounded(documents)} documents"
         )
     if seeds is not None:
-        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds to {seeds}"
+        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
     documents, seeds = math.ceil(found.documents * times), math.ceil(found.seeds * times)
     both = f"data.test to {_rounded(documents)} documents and confirmation.seeds to {seeds}"
     return f"{text}; both decide: for one of {wanted:.2g} nats set {both}"

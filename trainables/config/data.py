@@ -129,9 +129,7 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _kind(size: object) -> str:
-    if isinstance(size, dict | BaseModel):
-        return "own"
-    return "share" if isinstance(size, float) else "all" if size == "all" else "count"
+    return "share" if isinstance(size, float) else "own" if isinstance(size, dict | BaseModel) else "count"
 
 
 if TYPE_CHECKING:
@@ -141,7 +139,11 @@ if TYPE_CHECKING:
 else:
     # Tagged, as errors then name the setting alone.
     _Sized = Annotated[Count, Tag("count")] | Annotated[_Share, Tag("share")]
-    TrainSize = Annotated[_Sized | Annotated[Literal["all"], Tag("all")], Discriminator(_kind)]
+    _All = Annotated[Literal["all"], Tag("all")]
+    TrainSize = Annotated[
+        _Sized | _All,
+        Discriminator(lambda size: "share" if isinstance(size, float) else "all" if size == "all" else "count"),
+    ]
     FilesSize = Annotated[_Sized | Annotated[FilesSplit, Tag("own")], Discriminator(_kind)]
     HubSize = Annotated[_Sized | Annotated[HubSplit, Tag("own")], Discriminator(_kind)]
 

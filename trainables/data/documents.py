@@ -246,9 +246,9 @@ def _counts(given: Mapping[str, Size], total: int, where: str) -> dict[str, int]
 
 
 def _overlap(found: list[Document], name: str, where: str) -> str:
-    count = "1 document" if len(found) == 1 else f"{len(found)} documents"
+    count, are, their = ("1 document", "is", "its") if len(found) == 1 else (f"{len(found)} documents", "are", "their")
     begins = one_line((found[0].prompt + found[0].text).strip(), _SHOWN)
-    return f"{count} {where} left out, with the text or the prompt of one in data.{name}; the first: '{begins}'"
+    return f"{count} {where} {are} left out, as {their} text or prompt is in data.{name}; the first: '{begins}'"
 
 
 def _distinct(documents: Iterable[Document]) -> list[Document]:

@@ -367,7 +367,7 @@ def test_where_documents_decide_two_seeds_are_all(tmp_path: Path) -> None:
     assert in_rounds(confirmation, noisy(-0.1, 0.001, by_document=1.0)) == [1, 1, 2, 2]
     found = confirmation.comparisons()["entrodrop"].differences["best"]["high_entropy_loss"]
     assert found.verdict == Verdict.UNDECIDED
-    assert "documents decide: for one of 0.1 nats set data.test: " in words(confirmation, 0.95)
+    assert "documents decide: for one of 0.1 nats set data.test to " in words(confirmation, 0.95)
     # Here, runs alone are sure of it.
     assert found.verdict_here == Verdict.BETTER
 
@@ -460,9 +460,14 @@ def test_the_same_setting_is_not_confirmed_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mean", "documents_error", "lasting_error", "ends"),
     [
-        (0.05, 0.019, 0.018, "documents decide: for one of 0.05 nats set data.test: 52"),
+        (0.05, 0.019, 0.018, "documents decide: for one of 0.05 nats set data.test to 52 documents"),
         (0.05, 0.001, 0.001, "seeds decide: for one of 0.05 nats set confirmation.seeds: 4"),
-        (0.03, 0.015, 0.013, "both decide: for one of 0.03 nats set data.test: 140 and confirmation.seeds: 11"),
+        (
+            0.03,
+            0.015,
+            0.013,
+            "set data.test to 140 documents and confirmation.seeds to 11",
+        ),
         (0.001, 0.015, 0.013, "what was seen, +0.001 nats, is too small to be looked for"),
     ],
 )
