@@ -14,11 +14,13 @@ from search.hardware import UTILISATION, ClusterResources
 from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
 from search.space import Budget, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
+from search.studies.comparison import point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
+from search.studies.verdict import expect_detectable
 from trainables.config.data import stated_count
-from trainables.data.documents import Splits
+from trainables.data.documents import Splits, number_groups
 from trainables.data.packing import Packed, pack
 from trainables.errors import ModelError
 from trainables.forward import PRECISIONS, Forward
@@ -177,8 +179,19 @@ def _size(model: str, space: Space, splits: Splits | None, cluster: ClusterResou
             most_runs = "at most " if space.confirmation.in_rounds else ""
             lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
+            lines.append(f"  tells   {_detectable(space, splits)}")
         lines.append(f"  kept    {_checkpoints(model, space)}")
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
+
+
+def _detectable(space: Space, splits: Splits | None) -> str:
+    """The smallest difference that the confirmation can be expected to show."""
+    assert space.confirmation is not None
+    groups = len(set(number_groups(splits.test))) if splits is not None else _sizes(space, splits)["test"]
+    seeds, confidence = space.confirmation.most_seeds, space.confirmation.confidence
+    point = point_of(space)
+    nats = expect_detectable(point, groups, seeds, confidence)
+    return f"differences from about {nats:.2g} nats at the {point} evaluation, if it varies as in the default search"
 
 
 def _devices(model: str, space: Space, cluster: ClusterResources) -> list[str]:

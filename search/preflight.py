@@ -129,14 +129,15 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
 
 def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
     """Raises ConfigError if the test documents are too few for the margin, or of too few prompts for any interval."""
-    how = space_file.config.confirmation
-    if how is not None and (allowed_margin := how.margin_with(len(splits.test))) is not None:
-        raise space_file.error("confirmation.margin", how.margin, allowed_margin)
+    confirmation = space_file.config.confirmation
+    if confirmation is not None and (allowed_margin := confirmation.margin_with(len(splits.test))) is not None:
+        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
     groups = len(set(number_groups(splits.test)))
-    if how is None or groups >= (fewest := fewest_documents(how.confidence)):
+    if confirmation is None or groups >= (fewest := fewest_documents(confirmation.confidence)):
         return
     given = f"{len(splits.test)} documents of {groups} different prompts or templates"
-    allowed = f"documents of at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
+    interval = f"an interval of {100 * confirmation.confidence:g}%"
+    allowed = f"documents of at least {fewest}, for {interval}; or confirmation: null"
     raise space_file.error("data.test", given, allowed)
 
 

@@ -33,7 +33,7 @@ from search.preflight import (
     grow_cluster,
 )
 from search.space import Space, find_space, load
-from trainables.config.command_line import configured, invocation, resume_command
+from trainables.config.command_line import CommandLine, configured, invocation
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import StorageError, is_url
@@ -86,20 +86,20 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             print("\n".join(lines))
             return 0
         assert splits is not None
-        found = None if here is None else _allotted(space_file, here)
+        allotments = None if here is None else _allotted(space_file, here)
         set_ray_environment()
         from search.session import run_session
 
         def allot(there: ClusterResources | None) -> "dict[str, Allocation]":
-            if found is not None:
-                return found
+            if allotments is not None:
+                return allotments
             assert there is not None
             return _allotted(space_file, grow_cluster(space_file, there))
 
         with lock_output(output.folder):
             # Another search may have begun there meanwhile.
             check_output(space_file, output.folder, options.resume)
-            return run_session(space_file, splits, output, allot, resume_command(options, "search.run"))
+            return run_session(space_file, splits, output, allot, CommandLine.of(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from search.results.archive import LoadedSearch
 from search.results.costs import describe_costs
 from search.results.files import describe_result, tabulate_comparison, write_results
 from search.results.model_result import ModelResult, open_results
+from search.results.next_steps import next_steps
 from search.results.page.page import write_page
 from search.results.registry import register_models
 from search.results.summary import median, summarize
@@ -43,6 +44,7 @@ from search.studies.storage import (
 )
 from search.sync import describe_undelivered, sync_command
 from search.tracking.delivery import Delivery
+from trainables.config.command_line import CommandLine
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
@@ -66,7 +68,7 @@ def run_session(
     splits: Splits,
     where: Output,
     allot: Callable[[ClusterResources | None], dict[str, Allocation]],
-    resume_command: str,
+    command: CommandLine,
 ) -> int:
     """Runs a search, or goes on with the one in `where`. Returns the exit code.
 
@@ -100,21 +102,19 @@ def run_session(
                 allotments = allot(cluster)
                 if interruption.asked:
                     raise KeyboardInterrupt
-                outcome = _search(
-                    space_file, splits, where, database, allotments, console, interruption, resume_command
-                )
+                outcome = _search(space_file, splits, where, database, allotments, console, interruption, command)
         except DataError as error:
             raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
         except JournalError as error:
             raise ConfigError(f"--resume: the search in {where} is damaged ({error}); name one that is whole") from None
         except DATABASE_ERRORS as error:
-            return _give_up(f"study.storage: {describe_error(error)}", output, resume_command)
+            return _give_up(f"study.storage: {describe_error(error)}", output, command)
         except OSError as error:
             # Such as a disk that is full: what is written is whole, and the search can go on.
-            return _give_up(error, output, resume_command)
+            return _give_up(error, output, command)
     _print_outcome(outcome, console, space)
     if outcome.interrupted and interruption.reason is not None:
-        return _give_up(interruption.reason, output, resume_command)
+        return _give_up(interruption.reason, output, command)
     if outcome.interrupted:
         print(interruption.last_words, file=sys.stderr)
         return EXIT_CODE
@@ -123,8 +123,8 @@ def run_session(
     return 1 if any(result.searched.best() is None for result in outcome.results) else 0
 
 
-def _give_up(reason: object, output: Path, resume_command: str) -> int:
-    advice = f"go on with: {resume_command}" if (output / RESOLVED).exists() else "start it again"
+def _give_up(reason: object, output: Path, command: CommandLine) -> int:
+    advice = f"go on with: {command.resumed()}" if (output / RESOLVED).exists() else "start it again"
     print(f"the search cannot go on: {reason}; then {advice}", file=sys.stderr)
     return 1
 
@@ -174,12 +174,12 @@ def _search(
     allotments: Mapping[str, Allocation],
     console: Console,
     interruption: Interruption,
-    resume_command: str,
+    command: CommandLine,
 ) -> _Outcome:
     began = time.perf_counter()
     space, output = space_file.config, where.folder
     _write_space(space_file, output)
-    interruption.last_words = f"interrupted; go on with: {resume_command}"
+    interruption.last_words = f"interrupted; go on with: {command.resumed()}"
     parameters = {model: model_size(model) for model in space.models}
     models = _small_to_large(parameters)
     storage = database or open_journal(output / JOURNAL)
@@ -197,7 +197,7 @@ def _search(
             Events(output / EVENTS).hand_to(progress.state.follow)
             progress.state.begun(planned)
         record = stack.enter_context(_recording(progress, delivery, output / EVENTS))
-        record.search_started(space, planned, resume_command)
+        record.search_started(space, planned, command.resumed())
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
         for line in describe_splits(splits):
@@ -227,6 +227,9 @@ def _search(
     if not interrupted:
         for model in models:
             summary["models"][model] |= _describe_data(preparation.result(model))
+        for result in results:
+            steps = next_steps(result, space, command, str(where))
+            summary["models"][result.model]["next"] = [asdict(step) for step in steps]
     files, unregistered = _conclude(where, space, results, summary, record, interrupted)
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
@@ -309,7 +312,10 @@ def _conclude(
         files.append(output / REPORT)
         if space.tracking.register_as is not None:
             unregistered = register_models(where, space, results, record)
-    words = "\n".join(f"- **{result.model}**: {describe_result(result, space)}" for result in results)
+    words = "\n".join(
+        f"- **{result.model}**: {describe_result(result, space)}{_format_steps(summary, result.model, '`')}"
+        for result in results
+    )
     record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
     return files, unregistered
 
@@ -349,8 +355,8 @@ def _train(
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
         trial_loop = TrialLoop(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
-        own = slot_config(workers=allotted.workers)
-        run_trials(trial_loop, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
+        slot = slot_config(workers=allotted.workers)
+        run_trials(trial_loop, slot, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
         remove_checkpoints(studies, where.checkpoints, where.remove)
         trained.slot_start_s += trial_loop.slot_start_s
         trained.overhead_s += trial_loop.overhead_s
@@ -364,10 +370,19 @@ def _print_outcome(outcome: _Outcome, console: Console, space: Space) -> None:
     results = outcome.results
     if space.arms is not None and any(result.confirmed is not None for result in results):
         console.print(tabulate_comparison(results, space))
-    lines = [f"{result.model}: {describe_result(result, space)}" for result in results]
-    lines += [f"{result.model}: {describe_costs(outcome.summary['models'][result.model])}" for result in results]
+    summary = outcome.summary
+    lines = [
+        f"{result.model}: {describe_result(result, space)}{_format_steps(summary, result.model)}" for result in results
+    ]
+    lines += [f"{result.model}: {describe_costs(summary['models'][result.model])}" for result in results]
     for line in (*lines, *outcome.unregistered):
         console.print(line, soft_wrap=True)
+
+
+def _format_steps(summary: Mapping[str, Any], model: str, quote: str = "") -> str:
+    """What to do next, as lines that follow the verdict on a model."""
+    steps = summary["models"][model].get("next", [])
+    return "".join(f"\n  - to {step['why']}:\n    {quote}{step['command']}{quote}" for step in steps)
 
 
 def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:

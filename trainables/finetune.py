@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.config.command_line import configured, invocation, resume_command
+from trainables.config.command_line import CommandLine, configured, invocation
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.config.yaml_values import to_yaml
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _resume_command(options: argparse.Namespace) -> str:
-    return resume_command(options, "trainables.finetune")
+    return CommandLine.of(options, "trainables.finetune").resumed()
 
 
 def _rank() -> int:

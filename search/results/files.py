@@ -12,8 +12,9 @@ from search.arms import BASELINE
 from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
 from search.space import Space, to_store
-from search.studies.comparison import point_of, sentence
+from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
+from trainables.config.data import count_setting
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
 from trainables.config.yaml_values import to_yaml
@@ -24,12 +25,18 @@ _LONGEST_SUFFIX = 60
 
 
 def describe_result(result: ModelResult, space: Space) -> str:
-    """One sentence on what to use."""
+    """What to use; then what the same runs say of the other weights that one may keep."""
     study = result.searched
     if result.chosen is not None and result.confirmed is not None:
         assert space.confirmation is not None
-        comparison, difference = result.comparisons[result.chosen], result.verdict[point_of(space)]
-        return sentence(result.chosen, comparison, difference, result.confirmed.among, space.confirmation.confidence)
+        point = point_of(space)
+        other = next(each for each in POINTS if each != point)
+        comparison, difference = result.comparisons[result.chosen], result.verdict[point]
+        confidence = space.confirmation.confidence
+        text = sentence(
+            result.chosen, comparison, difference, result.confirmed.among, confidence, count_setting(space.data.test)
+        )
+        return f"{text}. {describe_other_point(other, comparison)}"
     best, baseline = study.best(), study.baseline()
     if best is None:
         outcome = "no trial ran to its end" if baseline is None else "no trial but the baseline ran to its end"

@@ -23,6 +23,8 @@ FEWEST = 2
 # Documents that are still advised.
 _MOST = 10_000
 HIGH, GENERAL = "high_entropy_loss", "general_loss"
+# Settings that tell more where they are raised.
+TEST, SEEDS = "data.test", "confirmation.seeds"
 
 
 def point_of(space: Space) -> str:
@@ -138,12 +140,15 @@ def mean_losses(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
     return {measure: statistics.fmean(losses[measure] for losses in read) for measure in read[0]}
 
 
-def sentence(chosen: str, best: Comparison, found: Difference, among: int, confidence: float) -> str:
+def sentence(
+    chosen: str, best: Comparison, found: Difference, among: int, confidence: float, test: str | None = TEST
+) -> str:
     """What to use; then why, on which documents that holds, and what would tell more.
 
     Args:
         found: the verdict's difference, at the point of the objective.
         among: settings that this one was chosen among.
+        test: see `describe_limits`.
     """
     trial = best.contestant.trial
     named = f"trial {trial} of {chosen}" if trial is not None else chosen
@@ -160,26 +165,61 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
             return f"use no dropout: {named} is {found.verdict.words} ({why})"
         case Verdict.EQUAL:
             return f"use no dropout: {named} is equal to it within {found.margin:g} nats ({why})"
-    return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found)}"
+    return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found, test)}"
 
 
-def describe_limits(found: Difference) -> str:
-    """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less."""
+def describe_other_point(point: str, found: Comparison) -> str:
+    """What the same runs say of the other weights that one may keep, and how these are."""
+    kept, instead = ("best", "last") if point == "best" else ("last", "best")
+    difference = found.differences[point][HIGH]
+    interval = f"{difference.mean:+.4f} nats, {difference.low:+.4f} to {difference.high:+.4f}"
+    own, other = (found.losses[each][HIGH] for each in sorted(POINTS, key=lambda each: each != point))
+    return (
+        f"If you keep the {kept} checkpoint, not the {instead} one: {difference.verdict.words} ({interval});"
+        f" its test loss is {own:.4f}, that of the {instead} one {other:.4f}"
+    )
+
+
+def describe_limits(found: Difference, test: str | None = TEST) -> str:
+    """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less.
+
+    Args:
+        test: the setting that says how many test documents there are; None if they are all of a source.
+    """
     text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
-    wanted = found.margin or abs(found.mean)
-    times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
-    documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
-    if found.documents * times > _MOST:
+    if not (raised := settings_to_raise(found, test or TEST)):
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
+    limit = "both" if len(raised) > 1 else "seeds" if SEEDS in raised else "documents"
+    source = f"give {TEST} a source of {raised.pop(TEST)} documents" if test is None and TEST in raised else ""
+    settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
+    advice = " and ".join(part for part in (source, settings and f"set {settings}") if part)
+    return f"{text}; {limit} decide: for one of {_wanted(found):.2g} nats {advice}"
+
+
+def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
+    """The settings of a space with which a difference like the one seen, or the margin, is detectable; empty if that
+    takes more documents than are advised.
+
+    Args:
+        test: the setting that says how many test documents there are.
+    """
+    wanted = _wanted(found)
+    times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
+    if found.documents * times > _MOST:
+        return {}
+    documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
     if documents is not None and (found.documents_decide or seeds is None):
-        return (
-            f"{text}; documents decide: for one of {wanted:.2g} nats set data.test to {_rounded(documents)} documents"
-        )
+        return {test: _rounded(documents)}
     if seeds is not None:
-        return f"{text}; seeds decide: for one of {wanted:.2g} nats set confirmation.seeds: {seeds}"
-    documents, seeds = math.ceil(found.documents * times), math.ceil(found.seeds * times)
-    both = f"data.test to {_rounded(documents)} documents and confirmation.seeds to {seeds}"
-    return f"{text}; both decide: for one of {wanted:.2g} nats set {both}"
+        return {SEEDS: seeds}
+    return {
+        test: _rounded(math.ceil(found.documents * times)),
+        SEEDS: math.ceil(found.seeds * times),
+    }
+
+
+def _wanted(found: Difference) -> float:
+    return found.margin or abs(found.mean)
 
 
 def _rounded(documents: int) -> int:

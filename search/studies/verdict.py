@@ -17,6 +17,8 @@ from search.studies.interval import RESAMPLES, Array, Components, components_of,
 
 # The chance with which a difference is to be seen that is called detectable.
 POWER = 0.8
+# Standard deviations in nats, in the default search: of a group of documents' own difference, and of a run.
+_DEVIATIONS = {"best": (0.15, 0.06), "final": (0.3, 0.085)}
 _OLDER = {"confirmed better": "better", "no_difference": "undecided", "no difference shown": "undecided"}
 
 
@@ -107,6 +109,20 @@ def _verdict(low: float, high: float, margin: float | None) -> Verdict:
     return Verdict.EQUAL if margin is not None and -margin <= low and high <= margin else Verdict.UNDECIDED
 
 
+def expect_detectable(point: str, groups: int, seeds: int, confidence: float) -> float:
+    """The smallest difference, in nats, that a confirmation would tell from zero four times of five, if documents and
+    seeds differ as in the default search; LOG.md says how they do there.
+
+    Args:
+        point: the weights that are read, "best" or "final".
+        groups: of the test documents.
+    """
+    documents_sd, runs_sd = _DEVIATIONS[point]
+    error = math.sqrt(documents_sd**2 / groups + 2 * runs_sd**2 / seeds)
+    critical = stats.t.isf((1 - confidence) / 2, 2 * seeds - 2)
+    return float(error * (critical + stats.norm.ppf(POWER)))
+
+
 def grouped(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
     """Sums over the documents of each group; SG."""
     numbers_K = np.unique(groups_K, return_inverse=True)[1]
@@ -146,12 +162,12 @@ def differences(
         seed: of the resamples.
     """
     parts = components(losses, tokens_K, groups_K)
-    found = intervals_of(parts, level, RESAMPLES, seed)
+    intervals = intervals_of(parts, level, RESAMPLES, seed)
     variance_D, lasting_D = parts.variance_TD[0], parts.variance_with(10**9)[0]
     power = float(stats.norm.ppf(POWER))
     results = []
     for d, mean in enumerate(parts.mean_TD[0]):
-        half, here, error = found.half_TD[0, d], found.here_TD[0, d], math.sqrt(variance_D[d])
+        half, here, error = intervals.half_TD[0, d], intervals.here_TD[0, d], math.sqrt(variance_D[d])
         critical = half / error if error > 0 else 0.0
         results.append(
             Difference(

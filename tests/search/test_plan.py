@@ -77,6 +77,7 @@ def test_the_plan_says_what_each_part_costs(capsys: pytest.CaptureFixture[str]) 
     assert plan["confirm"].startswith("at most 30 runs; ")
     assert tokens(plan["confirm"]) == 30 * trial
     assert tokens(plan["in"]) == 37 * trial
+    assert re.match(r"differences from about 0\.\d+ nats at the best evaluation, ", plan["tells"])
     for part in ("a", "search", "confirm", "in"):
         assert "of device time" in plan[part]
     assert "limits" not in plan

@@ -12,7 +12,7 @@ from search.hardware import ClusterResources
 from search.run import main
 from search.space import load
 from tests.search.commands import SMALL, refused
-from trainables.config.command_line import resume_command
+from trainables.config.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -95,7 +95,7 @@ def test_the_name_stays_in_the_folder_of_runs(name: str, capsys: pytest.CaptureF
 
 def test_the_command_to_go_on_hides_a_password() -> None:
     options = argparse.Namespace(file="a.yaml", set=["tracking.uri=http://me:hunter2@host", "seed=1"], output=None)
-    command = resume_command(options, "search.run")
+    command = CommandLine.of(options, "search.run").resumed()
     assert command == "python -m search.run a.yaml --set 'tracking.uri=http://me:***@host' --set seed=1 --resume"
 
 

@@ -34,9 +34,13 @@ def test_the_space_of_the_repository_loads() -> None:
 def test_its_values_are_the_defaults(write: Any) -> None:
     given = load(MATH).config.model_dump()
     default = load(write(MINIMAL, "math.yaml"), ["models=[builtin/nano, builtin/micro]"]).config.model_dump()
+    assert given.pop("data") != default.pop("data")
     assert given.pop("tracking") == {"experiment": "entrodrop-math", "uri": None, "register_as": None}
     assert default.pop("tracking") == {"experiment": "entrodrop", "uri": None, "register_as": None}
     assert (given["confirmation"].pop("best"), default["confirmation"].pop("best")) == (1, 2)
+    assert (given.pop("objective"), default.pop("objective")) == ("final", "best")
+    assert (given["training"].pop("batch_size"), default["training"].pop("batch_size")) == (1, 4)
+    assert (given["training"].pop("sequence_length"), default["training"].pop("sequence_length")) == (256, 512)
     assert given == default
 
 

@@ -3,8 +3,10 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from trainables.errors import ConfigError, mask_secrets
 
@@ -48,11 +50,41 @@ def invocation(module: str) -> str:
     return f"python -m {module}"
 
 
-def resume_command(options: argparse.Namespace, module: str) -> str:
-    """The command that goes on where the one with these options was interrupted, with secrets masked."""
-    parts = [options.file]
-    for override in options.set:
-        parts += ["--set", mask_secrets(override)]
-    if options.output:
-        parts += ["--output", mask_secrets(options.output)]
-    return f"{invocation(module)} {shlex.join([*parts, '--resume'])}"
+@dataclass(frozen=True)
+class CommandLine:
+    """How a command was started, for the lines that go on with it or repeat it; with secrets masked.
+
+    Attributes:
+        begin: what the line begins with, as `invocation` has it.
+        overrides: each as PATH=VALUE.
+        output: None for the default one.
+    """
+
+    begin: str
+    file: str
+    overrides: tuple[str, ...] = ()
+    output: str | None = None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, module: str) -> "CommandLine":
+        overrides = tuple(mask_secrets(override) for override in options.set)
+        return cls(invocation(module), options.file, overrides, options.output and mask_secrets(options.output))
+
+    def resumed(self, changes: Mapping[str, object] = MappingProxyType({})) -> str:
+        """The line that goes on, with other values."""
+        return self._line(self.overrides, changes, self.output, ["--resume"])
+
+    def repeated(self, changes: Mapping[str, object], output: str) -> str:
+        """The line that begins anew, with other values and another output."""
+        return self._line(self.overrides, changes, output, [])
+
+    def _line(
+        self, overrides: Iterable[str], changes: Mapping[str, object], output: str | None, flags: Iterable[str]
+    ) -> str:
+        kept = [each for each in overrides if each.partition("=")[0] not in changes]
+        parts = [self.file]
+        for override in (*kept, *(f"{path}={value}" for path, value in changes.items())):
+            parts += ["--set", override]
+        if output:
+            parts += ["--output", output]
+        return f"{self.begin} {shlex.join([*parts, *flags])}"

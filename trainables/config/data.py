@@ -298,6 +298,13 @@ def split_sizes(data: _Splits) -> SplitSizes:
     return SplitSizes(*sizes)
 
 
+def count_setting(test: int | float | _OwnSplit) -> str | None:
+    """The setting that says how many test documents there are; None where they are all of a source."""
+    if not isinstance(test, _OwnSplit):
+        return "data.test"
+    return "data.test.documents" if test.documents is not None else None
+
+
 def stated_count(size: int | float | str | _OwnSplit) -> int | None:
     """The documents of a split, where the file states how many; None if that shows when they are read."""
     count = size.documents if isinstance(size, _OwnSplit) else size

@@ -30,7 +30,7 @@ class _Section:
     words: str
     cost: str
     failures: list[tuple[str, str]]
-    schedule: str | None
+    steps: list[dict[str, str]]
     plots: list[Plot]
 
 
@@ -86,7 +86,6 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
         plots.plot_front(result, space),
     ]
     verdict, words = verdict_of(result, space), describe_result(result, space)
-    schedule = search.folder / f"best_schedule.{result.searched.slug}.yaml"
     return _Section(
         result.model,
         verdict,
@@ -94,7 +93,7 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
         words[0].upper() + words[1:],
         describe_costs(entry),
         _list_failures(entry),
-        str(schedule) if search.finished and schedule.is_file() else None,
+        entry.get("next", []),
         [plot for plot in shown if plot is not None],
     )
 

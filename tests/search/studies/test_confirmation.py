@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -367,7 +368,7 @@ def test_where_documents_decide_two_seeds_are_all(tmp_path: Path) -> None:
     assert in_rounds(confirmation, noisy(-0.1, 0.001, by_document=1.0)) == [1, 1, 2, 2]
     found = confirmation.comparisons()["entrodrop"].differences["best"]["high_entropy_loss"]
     assert found.verdict == Verdict.UNDECIDED
-    assert "documents decide: for one of 0.1 nats set data.test to " in words(confirmation, 0.95)
+    assert "documents decide: for one of 0.1 nats set data.test: " in words(confirmation, 0.95)
     # Here, runs alone are sure of it.
     assert found.verdict_here == Verdict.BETTER
 
@@ -460,14 +461,9 @@ def test_the_same_setting_is_not_confirmed_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mean", "documents_error", "lasting_error", "ends"),
     [
-        (0.05, 0.019, 0.018, "documents decide: for one of 0.05 nats set data.test to 52 documents"),
+        (0.05, 0.019, 0.018, "documents decide: for one of 0.05 nats set data.test: 52"),
         (0.05, 0.001, 0.001, "seeds decide: for one of 0.05 nats set confirmation.seeds: 4"),
-        (
-            0.03,
-            0.015,
-            0.013,
-            "set data.test to 140 documents and confirmation.seeds to 11",
-        ),
+        (0.03, 0.015, 0.013, "both decide: for one of 0.03 nats set data.test: 140 and confirmation.seeds: 11"),
         (0.001, 0.015, 0.013, "what was seen, +0.001 nats, is too small to be looked for"),
     ],
 )
@@ -490,3 +486,7 @@ def test_what_to_raise_is_a_number(mean: float, documents_error: float, lasting_
     text = describe_limits(found)
     assert text.startswith("A difference of 0.075 nats would have been seen in 80% of such confirmations; ")
     assert text.endswith(ends)
+    limited = ends.replace("data.test:", "data.test.documents:")
+    assert describe_limits(found, "data.test.documents").endswith(limited)
+    whole = re.sub(r"set data.test: (\d+)( and )?", r"give data.test a source of \1 documents\2set ", ends)
+    assert describe_limits(found, None).endswith(whole.removesuffix("set "))

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from search.studies.interval import Array, components_of, intervals_of
-from search.studies.verdict import Difference, Verdict, components, differences, grouped
+from search.studies.verdict import Difference, Verdict, components, differences, expect_detectable, grouped
 
 TOKENS_K = np.array([12.0, 7.0, 30.0, 21.0, 9.0, 16.0, 25.0, 11.0])
 
@@ -262,3 +262,18 @@ def test_equal_settings_are_seldom_called_better_although_the_luckiest_is_chosen
     chosen_T = luck_CTS[1:].mean(axis=2).argmin(axis=0)
     high_TD = parts.mean_TD + intervals_of(parts, 0.05, 500).half_TD
     assert (high_TD[np.arange(tries), chosen_T] < 0).mean() <= 0.05
+
+
+@pytest.mark.parametrize(("documents", "seeds"), [(40, 3), (200, 3), (200, 6)])
+def test_what_can_be_seen_is_known_before(documents: int, seeds: int) -> None:
+    documents_sd, runs_sd = 0.3, 0.085
+    tokens_K = np.full(documents, 10.0)
+    seen = []
+    for number in range(20):
+        generator = np.random.default_rng(number)
+        runs = [5 + generator.normal(0, runs_sd, (seeds, 1)) + np.zeros(documents) for _ in range(2)]
+        runs[1] += generator.normal(0, documents_sd, documents)
+        seen.append(difference(tokens_K * runs[1], tokens_K * runs[0], tokens_K).detectable)
+    expected = expect_detectable("final", documents, seeds, 0.95)
+    assert expected == pytest.approx(float(np.median(seen)), rel=0.2)
+    assert expect_detectable("best", documents, seeds, 0.95) < expected

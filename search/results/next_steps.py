@@ -1,0 +1,73 @@
+"""What to do with a result, as commands to paste."""
+
+import shlex
+from dataclasses import dataclass
+
+from search.results.model_result import ModelResult, verdict_of
+from search.space import Space
+from search.studies.comparison import POINTS, TEST, point_of, settings_to_raise
+from search.studies.study import losses_of
+from search.studies.verdict import Verdict
+from trainables.config.command_line import CommandLine, invocation
+from trainables.config.data import count_setting
+
+# A loss that is least after this share of the evaluations still falls at the end.
+_LATE_EVALUATION = 0.9
+# A best trial after this share of the trials says that more of them may find a better one.
+_LATE_TRIAL = 2 / 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do.
+
+    Attributes:
+        why: in words, without an end.
+        command: one line for a shell.
+    """
+
+    why: str
+    command: str
+
+
+def next_steps(result: ModelResult, space: Space, command: CommandLine, output: str) -> list[Step]:
+    """What to do when the search of a model has ended, first what its verdict asks for.
+
+    Args:
+        command: that began the search.
+        output: the search's folder or URL.
+    """
+    study, verdict = result.searched, verdict_of(result, space)
+    if (best := study.best()) is None:
+        return []
+
+    def repeated(suffix: str, changes: dict[str, object]) -> str:
+        return command.repeated({"models": f"[{study.model}]", **changes}, f"{output}-{study.slug}-{suffix}")
+
+    if verdict is None:
+        why = "confirm it, as a setting looks better than it is on the documents that chose it"
+        return [Step(why, repeated("confirmed", {"confirmation": "{}"}))] if space.confirmation is None else []
+    schedule = f"{output}/best_schedule.{study.slug}.yaml"
+    ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
+    steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
+    point = point_of(space)
+    other = next(each for each in POINTS if each != point)
+    test = count_setting(space.data.test)
+    raised = settings_to_raise(result.verdict[point], test or TEST) if verdict == Verdict.UNDECIDED else {}
+    # No setting gives more documents than a source has.
+    if raised and (test is not None or TEST not in raised):
+        why = "tell a difference like the one that was seen"
+        steps.append(Step(why, repeated("more", dict(raised))))
+    if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER:
+        last = "last" if other == "final" else "best"
+        steps.append(Step(f"search for the {last} checkpoint, if you keep that", repeated(last, {"objective": other})))
+    if verdict != Verdict.BETTER and (baseline := study.baseline()) is not None:
+        losses = losses_of(baseline)
+        if losses.index(min(losses)) >= _LATE_EVALUATION * (len(losses) - 1):
+            why = "train longer, as without dropout the loss still falls at the end and there is nothing to save yet"
+            steps.append(Step(why, repeated("longer", {"budget.epochs": 2 * space.budget.epochs})))
+    trials = space.budget.trials
+    if verdict == Verdict.BETTER and best.number >= _LATE_TRIAL * trials:
+        why = f"try more settings, as the best was trial {best.number} of {trials}"
+        steps.append(Step(why, command.resumed({"budget.trials": 2 * trials})))
+    return steps
