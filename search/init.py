@@ -378,6 +378,8 @@ def _lengths(
         templates = Templates(found.settings["template"], found.settings.get("prompt"))
         placed = ((f"record {number}", record) for number, record in enumerate(sample, 1))
         texts = [document.prompt + document.text for document in templates.documents(placed, "the data")]
+    if not texts:
+        return [], ""
     name, tokenizer = _tokenizer(models)
     return sorted(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]), name
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 # Names of columns, the surest first.
-_PROMPTS = ("question", "problem", "prompt", "instruction", "query", "input", "source")
-_TEXTS = ("solution", "answer", "completion", "response", "output", "target")
+_PROMPTS = ("question", "problem", "prompt", "instruction", "query", "input")
+_TEXTS = ("solution", "answer", "completion", "response", "output")
 _PLAIN = ("text", "content", "document", "body", "article", "story", "code")
 # Where they are beside a prompt, they stand before it, or after it.
 _BEFORE, _AFTER = ("system", "context", "passage"), ("input",)
+# Names of columns with chats, also where something is wrong with them: that is told when they are read.
+_CHATS = ("messages", "conversations")
 # The marks by which a message of a chat is known: OpenAI's and ShareGPT's.
 _MESSAGE = (("role", "content"), ("from", "value"))
 # GSM8K's mark before the final answer.
@@ -54,7 +56,8 @@ def recognize(records: Sequence[Mapping[str, Any]]) -> Format | None:
         gaps = sum(any(record.get(column) is None for column in used) for record in records)
         return Format(name, used, settings, answer, gaps)
 
-    if chat := next((column for column in columns if any(is_chat(record.get(column)) for record in records)), None):
+    chats = [name for name in columns if name in _CHATS or any(is_chat(record.get(name)) for record in records)]
+    if chat := next(iter(chats), None):
         return describe("chats", [chat], {"messages": chat}, {})
     texts = select(_TEXTS)
     prompts = [column for column in select(_PROMPTS) if column not in texts]
@@ -70,10 +73,8 @@ def recognize(records: Sequence[Mapping[str, Any]]) -> Format | None:
         elif all(_FINAL.search(str(record.get(text))) for record in records):
             answer = {"answer": place(text), "answer_pattern": "#### (.*)"}
         return describe("prompts and answers", [*before, prompt, *after, text], settings, answer)
-    plain = select(_PLAIN) or ([] if len(columns) > 1 else columns)
-    if len(plain) == 1 or (plain and not texts and not prompts):
-        return describe("plain text", plain[:1], {"template": place(plain[0])}, {})
-    return None
+    plain = columns if len(columns) == 1 else [] if texts or prompts else select(_PLAIN)
+    return describe("plain text", plain[:1], {"template": place(plain[0])}, {}) if plain else None
 
 
 def columns_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
