@@ -15,6 +15,8 @@ import math
 import os
 import re
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -45,6 +47,8 @@ _MOST = {"validation": 300, "test": 1000}
 # Documents without which there is nothing to train on and to compare.
 _FEWEST = 20
 _CONFIDENCE = 0.95
+# Characters of a line.
+_WIDTH = 120
 # What a built-in model's tokenizer is taken for, where the model's own is not here.
 _STAND_IN = "builtin/micro"
 
@@ -71,13 +75,17 @@ class _Draft:
     def put(self, key: str, value: Any, why: str = "", guess: bool = True) -> None:
         """A setting of the block, and why it has this value."""
         told = f"guess: {why}" if guess and why else why
-        self.lines.append(f"  {key}: {_flow(value)}{f'   # {told}' if told else ''}")
+        line = f"  {key}: {_flow(value)}"
+        if not told or len(line) + len(told) < _WIDTH - 5:
+            self.lines.append(f"{line}   # {told}" if told else line)
+        else:
+            self.lines += [*(f"  # {part}" for part in textwrap.wrap(told, _WIDTH - 4)), line]
         if guess and why:
             self.guesses.append(f"{self._block}{key}: {_flow(value)} ({why})")
 
     def ask(self, key: str, question: str, indent: str = "  ") -> None:
         """A setting without a value, which the schema refuses."""
-        self.lines += [f"{indent}# TO DO: {question}", f"{indent}{key}:"]
+        self.lines += [f"{indent}# TO DO: {question}", f'{indent}{key}: ""']
         self.asked.append(f"{key}: {question}")
 
 
@@ -182,9 +190,12 @@ def _look(options: argparse.Namespace, folder: Path) -> _Looked:
     files: list[Path] = []
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and kind_of(file) in KINDS)
+        kinds = Counter(map(kind_of, files))
+        # What there is most of: a README.txt may lie beside the data.
+        files = [file for file in files if kind_of(file) == max(KINDS, key=lambda kind: kinds[kind])]
         if not files and not is_saved(path):
-            kinds = ", ".join(KINDS)
-            raise ConfigError(f"{one_line(text)}: no file in this folder ends in {kinds}; name one with data")
+            names = ", ".join(KINDS)
+            raise ConfigError(f"{one_line(text)}: no file in this folder ends in {names}; name one with data")
     elif path.exists() or kind_of(path) in KINDS:
         files = [path]
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
@@ -321,7 +332,7 @@ def _draft(looked: _Looked, data: str, models: Mapping[str, str], output: Path) 
     objective, why = ("best", "the loss falls, then rises: what counts is the best evaluation, which you would keep")
     if epochs < 4:
         objective, why = "final", "in so few epochs the loss hardly rises again: what counts is the end"
-    draft.say(f"objective: {objective}   # guess: {why}")
+    draft.lines += [f"# guess: {why}", f"objective: {objective}"]
     draft.guesses.append(f"objective: {objective} ({why})")
     if found is not None and found.answer:
         _say_answers(draft, found)
@@ -411,7 +422,7 @@ def _put_training(draft: _Draft, models: Sequence[str], lengths: Sequence[int], 
         length = max(64, 64 * math.ceil(covered / 64))
         if (most := _context(models)) is not None:
             length = min(length, most)
-        own = "" if counted_by in models else ", as the model's own is not here"
+        own = ", as the model's own is not here" if models and counted_by not in models else ""
         why = f"95 % of the documents have at most {covered} tokens, the longest {longest}"
         why = f"{why}, by the tokenizer of {counted_by}{own}"
         rows = math.ceil(sum(lengths) / len(lengths) * train / length)

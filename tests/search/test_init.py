@@ -174,11 +174,11 @@ def test_what_cannot_be_told_is_asked_for_in_the_file(capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "  asked    models: which model" in printed
     assert '  asked    template: which columns are the text, as in "{answer}"? There are: left, right' in printed
-    line = Path("mine.yaml").read_text().splitlines().index("models:") + 1
-    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: models: given nothing; allowed: a list of builtin/nano"):
+    line = Path("mine.yaml").read_text().splitlines().index('models: ""') + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: models: given ''; allowed: a list of builtin/nano"):
         load("mine.yaml")
-    line = Path("mine.yaml").read_text().splitlines().index("  template:") + 1
-    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: data.template: given nothing; allowed: text with"):
+    line = Path("mine.yaml").read_text().splitlines().index('  template: ""') + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: data.template: given ''; allowed: text with"):
         load("mine.yaml", ["models=[builtin/nano]"])
 
 
