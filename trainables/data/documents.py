@@ -1,6 +1,7 @@
 """Documents and their splits by content: the order of a file does not matter, and nothing stands in two splits."""
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -232,7 +233,7 @@ def _counts(given: Mapping[str, Size], total: int, where: str) -> dict[str, int]
     for name, size in given.items():
         if isinstance(size, float) and not counts[name]:
             given_share = f"{size:g}, which is less than one of {total} documents {where}"
-            raise DataError(f"data.{name}", given_share, f"at least {1 / total:.2g}, or a count")
+            raise DataError(f"data.{name}", given_share, f"at least {math.ceil(1e4 / total) / 1e4:g}, or a count")
     taken = sum(counts.values())
     if "all" in given.values() and taken >= total:
         problem = f"data.validation and data.test take {taken} of {total} documents {where}; lower one of them"
