@@ -203,9 +203,9 @@ def _look(options: argparse.Namespace, folder: Path) -> _Looked:
         raise ConfigError(f"DATA: given {one_line(text)}; allowed: {allowed}")
     if files:
         return _look_at_files(files, path, folder, lambda paths, by: Files(paths, Templates("{text}"), sizes, by))
-    place = _relative(path, folder) if path.is_dir() else text
     hub = Hub(text, options.name, "train", None, None, Templates("{text}"), sizes)
-    return _look_at_hub(hub, place if "/" in place else f"./{place}")
+    # As everywhere, the folder of a data set is one from where the command runs.
+    return _look_at_hub(hub, text if "/" in text else f"./{text}")
 
 
 def _look_at_files(files: list[Path], path: Path, folder: Path, make: Any) -> _Looked:
