@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections import Counter
@@ -149,7 +150,7 @@ def _init(options: argparse.Namespace) -> int:
     write_atomic(output, "\n".join(draft.lines) + "\n")
     print(f"written: {output}")
     print("\n".join(f"  guessed  {line}" for line in draft.guesses))
-    command = f"{invocation('search.run')} {output}"
+    command = f"{invocation('search.run')} {shlex.quote(str(output))}"
     if draft.asked:
         print("\n".join(f"  asked    {line}" for line in draft.asked))
         print(f"write into the file what is asked there; then: {command} --dry-run")
@@ -264,14 +265,17 @@ def _split_of(name: str) -> str:
 
 def _sampled_by(files: Sequence[Path]) -> tuple[str, str]:
     """What of text files is a document, and why; an empty reason for other files."""
-    from trainables.data.files import kind_of
+    from trainables.data.files import kind_of, matching_files
 
     if kind_of(files[0]) != ".txt":
         return "line", ""
-    if len(files) >= _FEWEST:
-        return "document", f"there are {len(files)} text files: each is a document"
-    with files[0].open("rb") as content:
-        begins = content.read(2**16)
+    there = [file for pattern in files for file in matching_files(str(pattern)) if file.is_file()]
+    if len(there) >= _FEWEST:
+        return "document", f"there are {len(there)} text files: each is a document"
+    begins = b""
+    for file in there[:1]:
+        with file.open("rb") as content:
+            begins = content.read(2**16)
     if re.search(rb"\S[^\n]*\r?\n[ \t]*\r?\n\s*\S", begins):
         return "paragraph", "there are empty lines between paragraphs: each is a document"
     return "line", "there are no empty lines: each line is a document"
@@ -485,7 +489,11 @@ def _flow(value: Any) -> str:
             return f"{{{', '.join(f'{key}: {_flow(one)}' for key, one in value.items())}}}"
         case list():
             return f"[{', '.join(map(_flow, value))}]"
-        case str() if re.fullmatch(r"[A-Za-z][\w./-]*(:[\w./-]+)?", value) and value not in ("true", "false", "null"):
+        case str() if re.fullmatch(r"[A-Za-z][\w./-]*(:[\w./-]+)?", value) and value.lower() not in (
+            "true",
+            "false",
+            "null",
+        ):
             return value
         case str():
             quoted = json.dumps(value, ensure_ascii=False)

@@ -121,8 +121,10 @@ def test_the_texts_of_a_folder_are_documents() -> None:
     Path("texts").mkdir()
     for n in range(30):
         Path(f"texts/{n}.txt").write_text(f"Story {n}.\n\nIt ends.\n")
-    splits = splits_of(made("texts"))
-    assert len(splits.train) + len(splits.validation) + len(splits.test) == 30
+    Path("texts/README.jsonl").write_text("{}")
+    for data in ("texts", "texts/*.txt"):
+        splits = splits_of(made(data, "--overwrite"))
+        assert len(splits.train) + len(splits.validation) + len(splits.test) == 30
 
 
 def test_a_data_set_and_its_splits_are_used() -> None:
@@ -216,6 +218,8 @@ WRONG = [
         ["nothing.jsonl"],
         "nothing.jsonl: given nothing.jsonl; allowed: a readable UTF-8 file (No such file or directory",
     ),
+    (["nothing.txt"], "nothing.txt: given nothing.txt; allowed: a readable UTF-8 file (No such file "),
+    (["no*.txt"], "no*.txt: no file fits no*.txt; name files that exist"),
     (["nothing"], "DATA: given nothing; allowed: a file or a folder that exists, or a data set of the hub: owner/name"),
     (["empty"], "empty: no file in this folder ends in .jsonl, .json, .csv, .parquet, .txt, .tsv; name one with data"),
     (["few.jsonl"], "few.jsonl: given 5 documents; allowed: at least 20"),

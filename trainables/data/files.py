@@ -50,7 +50,7 @@ class Files:
     sample_by: str = "line"
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
-        files = [file for pattern in self.paths for file in _matching(pattern)]
+        files = [file for pattern in self.paths for file in matching_files(pattern)]
         where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
         records = (record for file in files for record in self._records(file))
         documents = self.templates.documents(records, where.removeprefix("in "))
@@ -63,7 +63,7 @@ class Files:
             DataError: a file that cannot be read.
         """
         for pattern in self.paths:
-            for file in _matching(pattern):
+            for file in matching_files(pattern):
                 yield from self._records(file)
 
     def _records(self, file: Path) -> Records:
@@ -134,7 +134,12 @@ def _undecodable(file: Path) -> str:
     return file.name
 
 
-def _matching(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
+    """The files that a pattern stands for; the path itself if it is none.
+
+    Raises:
+        DataError: no file fits the pattern.
+    """
     if Path(pattern).exists() or not glob.has_magic(pattern):
         return [Path(pattern)]
     files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))
