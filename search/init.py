@@ -326,7 +326,10 @@ def _draft(looked: _Looked, data: str, models: Mapping[str, str], output: Path) 
     else:
         _put_format(draft, found)
     train = _put_splits(draft, looked)
-    lengths, counted_by = _lengths(looked.records, found, list(models))
+    lengths, name = _lengths(looked.records, found, list(models))
+    counted_by = f"the tokenizer of {models.get(name, name)}"
+    if models and name not in models:
+        counted_by = f"{counted_by}, as the model's own is not here"
     epochs = 12 if train <= 100 else 8 if train <= 1000 else 4 if train <= 10_000 else 2
     draft.block("budget")
     draft.put("trials", 8, "full ones for each model; trial 0 is the baseline without dropout", guess=False)
@@ -426,9 +429,8 @@ def _put_training(draft: _Draft, models: Sequence[str], lengths: Sequence[int], 
         length = max(64, 64 * math.ceil(covered / 64))
         if (most := _context(models)) is not None:
             length = min(length, most)
-        own = ", as the model's own is not here" if models and counted_by not in models else ""
         why = f"95 % of the documents have at most {covered} tokens, the longest {longest}"
-        why = f"{why}, by the tokenizer of {counted_by}{own}"
+        why = f"{why}, by {counted_by}"
         rows = math.ceil(sum(lengths) / len(lengths) * train / length)
         draft.put("sequence_length", length, _commented(why))
     batch = 4 if rows < 64 else 8 if rows < 512 else 16
