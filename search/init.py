@@ -329,7 +329,7 @@ def _draft(looked: _Looked, data: str, models: Mapping[str, str], output: Path) 
     lengths, name = _lengths(looked.records, found, list(models))
     counted_by = f"the tokenizer of {models.get(name, name)}"
     if models and name not in models:
-        counted_by = f"{counted_by}, as the model's own is not here"
+        counted_by = f"{counted_by} (the model's own, which is not here, may make fewer)"
     epochs = 12 if train <= 100 else 8 if train <= 1000 else 4 if train <= 10_000 else 2
     draft.block("budget")
     draft.put("trials", 8, "full ones for each model; trial 0 is the baseline without dropout", guess=False)
