@@ -198,7 +198,7 @@ def split(
     given: dict[str, Size] = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if not ordered:
         if left_out:
-            splits = " or ".join(f"data.{name}" for name in left_out)
+            splits = " or ".join(f"data.{name}" for name in sorted(left_out))
             raise DataError("data.path", f"all documents {where} are in {splits} too; name others")
         least = "three" if sum(size != 0 for size in given.values()) == 3 else "one"
         raise DataError("data.path", f"there are no documents {where}; give at least {least}")
@@ -215,7 +215,7 @@ def split(
             allowed = f"at most {len(part)}, as documents with the same prompt stand in one split"
             raise DataError(f"data.{name}", str(given[name]), allowed)
         parts[name] = tuple(part[: wanted[name]] if exact else part)
-    return Splits(**parts, notes=tuple(_overlap(found, name, where) for name, found in left_out.items()))
+    return Splits(**parts, notes=tuple(_overlap(found, name, where) for name, found in sorted(left_out.items())))
 
 
 def _counts(given: Mapping[str, Size], total: int, where: str) -> dict[str, int]:
