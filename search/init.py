@@ -330,6 +330,8 @@ def _draft(looked: _Looked, data: str, models: Mapping[str, str], output: Path) 
     counted_by = f"the tokenizer of {models.get(name, name)}"
     if models and name not in models:
         counted_by = f"{counted_by} (the model's own, which is not here, may make fewer)"
+    if found is not None and "messages" in found.settings:
+        counted_by = f"{counted_by}; a chat template may add some"
     epochs = 12 if train <= 100 else 8 if train <= 1000 else 4 if train <= 10_000 else 2
     draft.block("budget")
     draft.put("trials", 8, "full ones for each model; trial 0 is the baseline without dropout", guess=False)
