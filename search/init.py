@@ -190,11 +190,12 @@ def _look(options: argparse.Namespace, folder: Path) -> _Looked:
     path = Path(text)
     files: list[Path] = []
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and kind_of(file) in KINDS)
-        kinds = Counter(map(kind_of, files))
+        # What is in folders within it is read as the hub's data sets are.
+        own = [] if is_saved(path) else sorted(file for file in path.iterdir() if file.is_file())
+        kinds = Counter(kind for file in own if (kind := kind_of(file)) in KINDS)
         # What there is most of: a README.txt may lie beside the data.
-        files = [file for file in files if kind_of(file) == max(KINDS, key=lambda kind: kinds[kind])]
-        if not files and not is_saved(path):
+        files = [file for file in own if kinds and kind_of(file) == max(KINDS, key=lambda kind: kinds[kind])]
+        if not files and not any(kind_of(file) in (*KINDS, ".arrow") for file in path.rglob("*")):
             names = ", ".join(KINDS)
             raise ConfigError(f"{one_line(text)}: no file in this folder ends in {names}; name one with data")
     elif path.exists() or kind_of(path) in KINDS:

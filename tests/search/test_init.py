@@ -136,6 +136,9 @@ def test_a_data_set_and_its_splits_are_used() -> None:
     assert isinstance(space.data, HubData)
     splits = splits_of(space)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 20, 30)
+    for name, part in parts.items():
+        write_lines(f"copied/data/{'validation' if name == 'dev' else name}.jsonl", part)
+    assert splits_of(made("copied", "--overwrite")) == splits
 
 
 def test_rows_are_as_long_as_nearly_all_documents() -> None:
