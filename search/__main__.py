@@ -1,5 +1,6 @@
 """One command for all of them; each is `python -m` of its module as well.
 
+    entrodrop init data.jsonl           python -m search.init data.jsonl
     entrodrop run math                  python -m search.run spaces/math.yaml
     entrodrop status runs/math          python -m search.status runs/math
     entrodrop finetune schedule.yaml    python -m trainables.finetune schedule.yaml
@@ -15,6 +16,7 @@ from importlib import import_module
 from trainables.config.validation_messages import nearest_word
 
 _COMMANDS = {
+    "init": ("search.init", "write a space for your data"),
     "run": ("search.run", "search for the schedule that suits your data and models"),
     "status": ("search.status", "how a search stands"),
     "report": ("search.report", "write the report of a search, or of several side by side"),

@@ -14,14 +14,14 @@ from search.arms import curriculum_name, flatten
 from search.hardware import UTILISATION, ClusterResources
 from search.learned_text import describe_split, legend
 from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
-from search.space import Budget, Space, check_tokens
+from search.space import Budget, ConfirmationBlock, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.comparison import point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.verdict import expect_detectable
-from trainables.config.data import split_sizes
+from trainables.config.data import stated_count
 from trainables.config.to_settings import chat_template_of
 from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Splits, number_groups
@@ -32,6 +32,7 @@ from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
 from trainables.preparation.prepare import (
+    SPLITS,
     check_evaluations,
     check_length,
     mask_token_of,
@@ -116,8 +117,12 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloure
         for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
             if each and (there := cluster.resources.get(kind, 0)) != float("inf"):
                 lines.append(f"{kind}s      {workers * slots * each:g} of {there:g} ({slots} slots)")
-    sizes = split_sizes(space.data)
-    lines.append(f"documents {sizes.train} train, {sizes.validation} validation, {sizes.test} test")
+    sizes = _sizes(space, splits)
+    lines.append(f"documents {', '.join(f'{count} {split}' for split, count in sizes.items())}")
+    lines += [f"          {note}" for note in splits.notes] if splits is not None else []
+    if space.confirmation is not None and "test" in sizes:
+        groups = len(set(number_groups(splits.test))) if splits is not None else sizes["test"]
+        lines.append(f"tells     {_describe_detectable(space, space.confirmation, groups)}")
     if limits := _limits(space.budget):
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
@@ -140,6 +145,14 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloure
     if total.device_s is None:
         return [*lines, "expected  no time can be told: the weights, or the kind of GPU, are not known here"]
     return [*lines, f"expected  about {_minutes(wall_s)} at most, {how}base weights not included"]
+
+
+def _sizes(space: Space, splits: Splits | None) -> dict[str, int]:
+    """The documents of each split: those that were read, or what the space states."""
+    if splits is not None:
+        return {split: len(getattr(splits, split)) for split in SPLITS}
+    stated = {split: stated_count(getattr(space.data, split)) for split in SPLITS}
+    return {split: count for split, count in stated.items() if count is not None}
 
 
 def _minutes(seconds: float) -> str:
@@ -181,18 +194,14 @@ def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) 
             most_runs = "at most " if space.confirmation.in_rounds else ""
             lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
             most = most.plus(trial.times(runs))
-            lines.append(f"  tells   {_detectable(space, splits)}")
         lines.append(f"  kept    {_checkpoints(model, space)}")
         return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
-def _detectable(space: Space, splits: Splits | None) -> str:
+def _describe_detectable(space: Space, confirmation: ConfirmationBlock, groups: int) -> str:
     """The smallest difference that the confirmation can be expected to show."""
-    assert space.confirmation is not None
-    groups = len(set(number_groups(splits.test))) if splits is not None else split_sizes(space.data).test
-    seeds, confidence = space.confirmation.most_seeds, space.confirmation.confidence
     point = point_of(space)
-    nats = expect_detectable(point, groups, seeds, confidence)
+    nats = expect_detectable(point, groups, confirmation.most_seeds, confirmation.confidence)
     return f"differences from about {nats:.2g} nats at the {point} evaluation, if it varies as in the default search"
 
 
@@ -285,7 +294,8 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
     general = space.general.documents if space.general is not None else 0
     if splits is None or not at_hand(model):
         length = training.sequence_length
-        return _Tokens(space.data.train * length, (space.data.validation + general) * length, True, None)
+        sizes = _sizes(space, splits)
+        return _Tokens(sizes["train"] * length, (sizes["validation"] + general) * length, True, None)
     tokenizer = _tokenizer(model)
     if space.schedule is not None:
         mask_token_of(tokenizer, space.schedule.mask_token, needs_mask_token(space), counts.words)

@@ -128,8 +128,10 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
 
 
 def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
-    """Raises ConfigError if the test documents are of too few prompts or templates for any interval."""
+    """Raises ConfigError if the test documents are too few for the margin, or of too few prompts for any interval."""
     confirmation = space_file.config.confirmation
+    if confirmation is not None and (allowed_margin := confirmation.margin_with(len(splits.test))) is not None:
+        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
     groups = len(set(number_groups(splits.test)))
     if confirmation is None or groups >= (fewest := fewest_documents(confirmation.confidence)):
         return

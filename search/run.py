@@ -159,13 +159,14 @@ def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> Cl
 
 
 def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
-    """The documents; of a plan, which downloads nothing, those that are not on the hub, or None."""
-    from trainables.config.data import is_on_hub
+    """The documents; of a plan those that are not on the hub, or None: it downloads only what it needs for a count."""
+    from trainables.config.data import is_on_hub, stated_count
     from trainables.config.to_settings import splits_of
     from trainables.errors import DataError
 
     space = space_file.config
-    if dry_run and is_on_hub(space.data):
+    sizes = (space.data.train, space.data.validation, space.data.test)
+    if dry_run and is_on_hub(space.data) and None not in map(stated_count, sizes):
         return None
     if dry_run and space.general is not None and is_on_hub(space.general):
         space = space.model_copy(update={"general": None})

@@ -50,7 +50,7 @@ from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import to_yaml
-from trainables.data.documents import Splits, number_groups
+from trainables.data.documents import Splits, describe_splits, number_groups
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
 from trainables.preparation.prepare import Prepared
@@ -201,6 +201,8 @@ def _search(
         record.search_started(space, planned, command.resumed())
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):
             progress.note("there are GPUs, and the search trains on CPUs: resources.gpus_per_worker is 0")
+        for line in describe_splits(splits):
+            progress.note(line)
         preparation = DataPreparation(space, splits, models)
         full_tokens = cache(partial(_full_tokens, space, preparation, record, progress))
         with PreparationWatch(preparation, progress.note) as watch:

@@ -23,6 +23,7 @@ from search.arms import ArmBlock, check_arms
 from search.hardware import parse_gpus
 from search.schema_reference import render_reference
 from trainables.config import loader
+from trainables.config.data import stated_count
 from trainables.config.fields import (
     Block,
     Choices,
@@ -136,6 +137,13 @@ class ConfirmationBlock(Block):
     equality."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Confidence of the intervals: from 0.5 to 0.999."""
+
+    def margin_with(self, documents: int) -> str | None:
+        """What is allowed with so many test documents, if the margin is smaller than they can bear."""
+        if self.margin is None or self.margin >= (least := least_margin(documents, self.confidence)):
+            return None
+        wanted = documents_for_margin(self.margin, self.confidence)
+        return f"at least {least:.2g} with {documents} test documents; or set data.test to {wanted} documents"
 
     @property
     def in_rounds(self) -> bool:
@@ -342,13 +350,13 @@ class Space(RunConfig):
         if how.best > most and "best" in how.model_fields_set:
             allowed = f"at most {most}, the trials of an arm that can end"
             raise wrong(("confirmation", "best"), shown(how.best), allowed)
-        if self.data.test < (fewest := fewest_documents(how.confidence)):
+        if (documents := stated_count(self.data.test)) is None:
+            return self
+        if documents < (fewest := fewest_documents(how.confidence)):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
-            raise wrong(("data", "test"), shown(self.data.test), allowed)
-        if how.margin is not None and how.margin < (least := least_margin(self.data.test, how.confidence)):
-            documents = documents_for_margin(how.margin, how.confidence)
-            allowed = f"at least {least:.2g} with {self.data.test} test documents; or data.test: {documents}"
-            raise wrong(("confirmation", "margin"), shown(how.margin), allowed)
+            raise wrong(("data", "test"), shown(documents), allowed)
+        if (allowed_margin := how.margin_with(documents)) is not None:
+            raise wrong(("confirmation", "margin"), shown(how.margin), allowed_margin)
         return self
 
 

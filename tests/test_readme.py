@@ -134,7 +134,14 @@ def test_postgresql_means_the_driver_that_the_extra_installs() -> None:
 
 
 def test_no_command_is_untested() -> None:
-    programs = ("run", "finetune", *OF_AN_ENDED_SEARCH, "pip", "pytest")  # pytest: run by CI, as is the quick start
+    programs = (
+        "init",
+        "run",
+        "finetune",
+        *OF_AN_ENDED_SEARCH,
+        "pip",
+        "pytest",
+    )  # pytest: run by CI, as is the quick start
     others = (
         # search/test_cluster_job.py submits a search, test_cluster_files.py reads the file
         "ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml -- python -m search.run ",
@@ -166,6 +173,19 @@ def test_each_search_command_is_accepted(
         assert exit_code_of(command) == 2
         assert "install it (it needs a C compiler): pip install reasoning-gym" in capsys.readouterr().err
         return
+    assert exit_code_of(command) == 0
+    assert "trials of" in capsys.readouterr().out
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", commands_of("init"))
+def test_each_init_command_writes_a_space_that_can_be_searched(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    records = [f'{{"question": "What is {n} plus {n}?", "answer": "{2 * n}"}}' for n in range(100)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(records))
     assert exit_code_of(command) == 0
     assert "trials of" in capsys.readouterr().out
 

@@ -179,6 +179,7 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
 
     from trainables import parallel
     from trainables.config.to_settings import preparation_of, splits_of
+    from trainables.data.documents import describe_splits
     from trainables.errors import DataError
     from trainables.preparation.prepare import Prepared, prepare
     from trainables.preparation.scoring import score_folder
@@ -197,7 +198,10 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
     made: list[Any] = [None]
     if parallel.rank() == 0:
         try:
-            what = preparation_of(config, splits_of(config), default_root())
+            splits = splits_of(config)
+            for line in describe_splits(splits):
+                console.print(line)
+            what = preparation_of(config, splits, default_root())
             made = [prepare(config.models[0], config.models, what, tell, partial(score_folder, device=device))]
         except DataError as error:
             made = [error]

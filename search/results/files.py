@@ -14,6 +14,7 @@ from search.results.model_result import ModelResult, recommend_arm
 from search.space import Space, to_store
 from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
+from trainables.config.data import count_setting
 from trainables.config.fields import LONGEST_NAME
 from trainables.config.to_settings import fixed
 from trainables.config.yaml_values import to_yaml
@@ -32,7 +33,9 @@ def describe_result(result: ModelResult, space: Space) -> str:
         other = next(each for each in POINTS if each != point)
         comparison, difference = result.comparisons[result.chosen], result.verdict[point]
         confidence = space.confirmation.confidence
-        text = sentence(result.chosen, comparison, difference, result.confirmed.among, confidence)
+        text = sentence(
+            result.chosen, comparison, difference, result.confirmed.among, confidence, count_setting(space.data.test)
+        )
         return f"{text}. {describe_other_point(other, comparison)}"
     best, baseline = study.best(), study.baseline()
     if best is None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from search.results.model_result import ModelResult, verdict_of
 from search.space import Space
-from search.studies.comparison import POINTS, point_of, settings_to_raise
+from search.studies.comparison import POINTS, TEST, point_of, settings_to_raise
 from search.studies.study import losses_of
 from search.studies.verdict import Verdict
 from trainables.config.command_line import CommandLine, invocation
+from trainables.config.data import count_setting
 
 # A loss that is least after this share of the evaluations still falls at the end.
 _LATE_EVALUATION = 0.9
@@ -51,7 +52,10 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
     point = point_of(space)
     other = next(each for each in POINTS if each != point)
-    if verdict == Verdict.UNDECIDED and (raised := settings_to_raise(result.verdict[point])):
+    test = count_setting(space.data.test)
+    raised = settings_to_raise(result.verdict[point], test or TEST) if verdict == Verdict.UNDECIDED else {}
+    # No setting gives more documents than a source has.
+    if raised and (test is not None or TEST not in raised):
         why = "tell a difference like the one that was seen"
         steps.append(Step(why, repeated("more", dict(raised))))
     if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER:

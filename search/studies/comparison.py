@@ -23,6 +23,8 @@ FEWEST = 2
 # Documents that are still advised.
 _MOST = 10_000
 HIGH, GENERAL = "high_entropy_loss", "general_loss"
+# Settings that tell more where they are raised.
+TEST, SEEDS = "data.test", "confirmation.seeds"
 
 
 def point_of(space: Space) -> str:
@@ -138,12 +140,15 @@ def mean_losses(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
     return {measure: statistics.fmean(losses[measure] for losses in read) for measure in read[0]}
 
 
-def sentence(chosen: str, best: Comparison, found: Difference, among: int, confidence: float) -> str:
+def sentence(
+    chosen: str, best: Comparison, found: Difference, among: int, confidence: float, test: str | None = TEST
+) -> str:
     """What to use; then why, on which documents that holds, and what would tell more.
 
     Args:
         found: the verdict's difference, at the point of the objective.
         among: settings that this one was chosen among.
+        test: see `describe_limits`.
     """
     trial = best.contestant.trial
     named = f"trial {trial} of {chosen}" if trial is not None else chosen
@@ -160,7 +165,7 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
             return f"use no dropout: {named} is {found.verdict.words} ({why})"
         case Verdict.EQUAL:
             return f"use no dropout: {named} is equal to it within {found.margin:g} nats ({why})"
-    return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found)}"
+    return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found, test)}"
 
 
 def describe_other_point(point: str, found: Comparison) -> str:
@@ -175,31 +180,41 @@ def describe_other_point(point: str, found: Comparison) -> str:
     )
 
 
-def describe_limits(found: Difference) -> str:
-    """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less."""
+def describe_limits(found: Difference, test: str | None = TEST) -> str:
+    """Of a difference that is not decided: the smallest one that would have been seen, and what to raise for less.
+
+    Args:
+        test: the setting that says how many test documents there are; None if they are all of a source.
+    """
     text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
-    if not (raised := settings_to_raise(found)):
+    if not (raised := settings_to_raise(found, test or TEST)):
         return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
-    limit = "both" if len(raised) > 1 else "documents" if "data.test" in raised else "seeds"
+    limit = "both" if len(raised) > 1 else "seeds" if SEEDS in raised else "documents"
+    source = f"give {TEST} a source of {raised.pop(TEST)} documents" if test is None and TEST in raised else ""
     settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
-    return f"{text}; {limit} decide: for one of {_wanted(found):.2g} nats set {settings}"
+    advice = " and ".join(part for part in (source, settings and f"set {settings}") if part)
+    return f"{text}; {limit} decide: for one of {_wanted(found):.2g} nats {advice}"
 
 
-def settings_to_raise(found: Difference) -> dict[str, int]:
+def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
     """The settings of a space with which a difference like the one seen, or the margin, is detectable; empty if that
-    takes more documents than are advised."""
+    takes more documents than are advised.
+
+    Args:
+        test: the setting that says how many test documents there are.
+    """
     wanted = _wanted(found)
     times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
     if found.documents * times > _MOST:
         return {}
     documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
     if documents is not None and (found.documents_decide or seeds is None):
-        return {"data.test": _rounded(documents)}
+        return {test: _rounded(documents)}
     if seeds is not None:
-        return {"confirmation.seeds": seeds}
+        return {SEEDS: seeds}
     return {
-        "data.test": _rounded(math.ceil(found.documents * times)),
-        "confirmation.seeds": math.ceil(found.seeds * times),
+        test: _rounded(math.ceil(found.documents * times)),
+        SEEDS: math.ceil(found.seeds * times),
     }
 
 

@@ -34,6 +34,19 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert kept in plan
 
 
+def test_the_plan_says_how_many_documents_are_in_each_split(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, numbers in (("train", range(40)), ("test", range(38, 50))):
+        lines = [json.dumps({"q": f"What is {n} and {n}?"}) for n in numbers]
+        Path(f"{name}.jsonl").write_text("\n".join(lines))
+    data = 'source: files, path: train.jsonl, template: "{q}", train: all, validation: 0.25, test: {path: test.jsonl}'
+    Path("space.yaml").write_text(f"models: [builtin/nano]\ndata: {{{data}}}\nbudget: {{trials: 3, epochs: 2}}\n")
+    assert main(["space.yaml", "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "documents 29 train, 9 validation, 12 test\n" in plan
+    note = "          2 documents in train.jsonl are left out, as their text or prompt is in data.test; the first"
+    assert f"{note}: 'What is " in plan
+
+
 ARMS = """
 arms:
 - {name: none, schedule: null}

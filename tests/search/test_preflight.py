@@ -31,6 +31,43 @@ def test_test_documents_of_too_few_prompts_are_told(capsys: pytest.CaptureFixtur
     assert main(["space.yaml", "--dry-run", "--set=confirmation=null"]) == 0
 
 
+FILES = """\
+models: [builtin/nano]
+data:
+  source: files
+  path: train.jsonl
+  prompt: "{q}"
+  template: "{q}"
+  answer: "{q}"
+  train: all
+  validation: 0.25
+  test: {path: test.jsonl}
+budget: {trials: 3, epochs: 2}
+"""
+
+
+def write_questions(name: str, numbers: range) -> None:
+    Path(name).write_text("".join(json.dumps({"q": f"What is {n} and {n}?"}) + "\n" for n in numbers))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("seed=1", "space.yaml:10: data.test: given 5 documents of 5 different prompts or templates; allowed: "),
+        ("confirmation.margin=0.01", "confirmation.margin: given 0.01; allowed: at least 0.11 with 5 test documents; "),
+        ("evaluation.exact_match=11", "evaluation.exact_match: given 11; allowed: at most 10, the documents of data."),
+    ],
+)  # fmt: skip
+def test_too_few_documents_are_told_when_they_are_read(
+    override: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("space.yaml").write_text(FILES)
+    write_questions("train.jsonl", range(40))
+    write_questions("test.jsonl", range(40, 45))
+    line = refused(capsys, ["space.yaml", f"--set={override}"])
+    assert line.removeprefix(f"--set {override}: ").startswith(told)
+
+
 def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     Path("space.yaml").write_text(SMALL)
     head = ClusterResources({"memory": 1e9, "node:10.0.0.1": 1.0})

@@ -183,7 +183,7 @@ WRONG_VALUES = [
     (
         "confirmation: {margin: 0.02}",
         8,
-        "confirmation.margin: given 0.02; allowed: at least 0.053 with 20 test documents; or data.test: 379",
+        "confirmation.margin: given 0.02; allowed: at least 0.053 with 20 test documents; or set data.test to 379",
     ),
     ("confirmation: {confidence: 1.0}", 8, "confirmation.confidence: given 1.0; allowed: from 0.5 to 0.999 (conf"),
     (

@@ -1,10 +1,20 @@
 """The blocks data and general: where documents come from."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from trainables.config.fields import Block, Count, OneOrMore, Text
 from trainables.config.validation_messages import shown, wrong
@@ -27,6 +37,24 @@ def _has_columns(template: str) -> str:
 
 
 Template = Annotated[str, AfterValidator(_has_columns)]
+
+
+class _Paths(Block):
+    path: OneOrMore[Text]
+    """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
+    of this YAML file."""
+
+    @field_validator("path")
+    @classmethod
+    def _from_the_folder_of_the_yaml_file(cls, path: str | list[str], info: ValidationInfo) -> str | list[str]:
+        if not info.context:
+            return path
+        folder: Path = info.context["folder"]
+        found = [str(folder / os.path.expanduser(one)) for one in ([path] if isinstance(path, str) else path)]
+        return found if isinstance(path, list) else found[0]
+
+    def paths(self) -> tuple[str, ...]:
+        return tuple(self.path) if isinstance(self.path, list) else (self.path,)
 
 
 class _Builtin(Block):
@@ -70,28 +98,13 @@ class _Templates(Block):
         return self.template is None
 
 
-class _Files(_Templates):
+class _Files(_Paths, _Templates):
     """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
     source: Literal["files"]
     """Where the documents come from: files, hub, builtin, or reasoning_gym."""
-    path: OneOrMore[Text]
-    """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
-    of this YAML file."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What of a plain text file is one {text}: line, paragraph, or document (the whole file)."""
-
-    @field_validator("path")
-    @classmethod
-    def _from_the_folder_of_the_yaml_file(cls, path: str | list[str], info: ValidationInfo) -> str | list[str]:
-        if not info.context:
-            return path
-        folder: Path = info.context["folder"]
-        found = [str(folder / os.path.expanduser(one)) for one in ([path] if isinstance(path, str) else path)]
-        return found if isinstance(path, list) else found[0]
-
-    def paths(self) -> tuple[str, ...]:
-        return tuple(self.path) if isinstance(self.path, list) else (self.path,)
 
 
 class _Hub(_Templates):
@@ -111,19 +124,64 @@ class _Hub(_Templates):
     """The files of the data set that are read: a pattern such as "python/train-00000-*"; null for all."""
 
 
+class _OwnSplit(Block):
+    documents: Count | None = None
+    """How many of its documents are used: an integer of at least 1; null for all."""
+
+
+class FilesSplit(_OwnSplit, _Paths):
+    """A split of its own, in files that are read like those of data.path."""
+
+
+class HubSplit(_OwnSplit):
+    """A split of its own, in the same data set."""
+
+    split: Text
+    """The split of the data set that these documents are taken from: a name."""
+
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _kind(size: object) -> str:
+    return "share" if isinstance(size, float) else "own" if isinstance(size, dict | BaseModel) else "count"
+
+
+if TYPE_CHECKING:
+    TrainSize = Union[int, float, Literal["all"]]  # noqa: UP007
+    FilesSize = Union[int, float, FilesSplit]  # noqa: UP007
+    HubSize = Union[int, float, HubSplit]  # noqa: UP007
+else:
+    # Tagged, as errors then name the setting alone.
+    _Sized = Annotated[Count, Tag("count")] | Annotated[_Share, Tag("share")]
+    _All = Annotated[Literal["all"], Tag("all")]
+    TrainSize = Annotated[
+        _Sized | _All,
+        Discriminator(lambda size: "share" if isinstance(size, float) else "all" if size == "all" else "count"),
+    ]
+    FilesSize = Annotated[_Sized | Annotated[FilesSplit, Tag("own")], Discriminator(_kind)]
+    HubSize = Annotated[_Sized | Annotated[HubSplit, Tag("own")], Discriminator(_kind)]
+
+
 class _Splits(Block):
-    train: Count
-    """Documents to train on: an integer of at least 1."""
-    validation: Count
-    """Documents that choose among the trials: an integer of at least 1."""
-    test: Count
-    """Documents that the winners are confirmed on, never used before: an integer of at least 1."""
+    train: TrainSize
+    validation: int | float | _OwnSplit
+    test: int | float | _OwnSplit
     train_on_prompt: bool = True
     """Whether the tokens of a document's prompt are learned too, which those of chats never are: true or false."""
 
     @property
     def learns_prompts(self) -> bool:
         return self.train_on_prompt
+
+
+class _Counts(_Splits):
+    train: Count
+    """Documents to train on: an integer of at least 1."""
+    validation: Count
+    """Documents that choose among the trials: an integer of at least 1."""
+    test: Count
+    """Documents that the winners are confirmed on, never used before: an integer of at least 1."""
 
 
 def _template_text(given: str, info: ValidationInfo) -> str:
@@ -139,6 +197,9 @@ def _template_text(given: str, info: ValidationInfo) -> str:
 
 
 class _WithAnswer(_Templates, _Splits):
+    train: TrainSize
+    """Documents to train on: an integer of at least 1, a share of the documents such as 0.8, or all (that the other
+    splits leave)."""
     answer: Template | None = None
     """What a generated text is compared with (evaluation.exact_match): text with at least one {column}; null for
     nothing, or for the last answer of a chat that is learned."""
@@ -164,21 +225,47 @@ class _WithAnswer(_Templates, _Splits):
             raise wrong(("train_on_prompt",), "there is no data.prompt to leave out; add one, or write true here")
         return self
 
+    @model_validator(mode="after")
+    def _shares_leave_documents(self) -> Self:
+        sizes = split_sizes(self)
+        held_out = sum(size for size in (sizes.validation, sizes.test) if isinstance(size, float))
+        # 0.7 + 0.3 may be a little above 1 in floating point.
+        if held_out > 1 - 1e-9:
+            raise wrong(("train",), "data.validation and data.test leave no documents; lower one of these shares")
+        if isinstance(sizes.train, float) and sizes.train + held_out > 1 + 1e-9:
+            allowed = f"at most {1 - held_out:g}, the share that data.validation and data.test leave; or all"
+            raise wrong(("train",), shown(sizes.train), allowed)
+        return self
 
-class BuiltinData(_Builtin, _Splits):
+
+class BuiltinData(_Builtin, _Counts):
     """Problems that this project generates itself."""
 
 
-class ReasoningGymData(_ReasoningGym, _Splits):
+class ReasoningGymData(_ReasoningGym, _Counts):
     """Problems that the package reasoning-gym generates offline."""
 
 
 class FilesData(_Files, _WithAnswer):
     """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
+    validation: FilesSize
+    """Documents that choose among the trials: an integer of at least 1, a share of the documents such as 0.1, or files
+    of their own such as {path: validation.jsonl}."""
+    test: FilesSize
+    """Documents that the winners are confirmed on, never used before: an integer of at least 1, a share of the
+    documents such as 0.1, or files of their own such as {path: test.jsonl}."""
+
 
 class HubData(_Hub, _WithAnswer):
     """A data set of the Hugging Face hub, or of its local cache."""
+
+    validation: HubSize
+    """Documents that choose among the trials: an integer of at least 1, a share of the documents such as 0.1, or a
+    split of their own such as {split: validation}."""
+    test: HubSize
+    """Documents that the winners are confirmed on, never used before: an integer of at least 1, a share of the
+    documents such as 0.1, or a split of their own such as {split: test}."""
 
 
 class _Documents(Block):
@@ -207,7 +294,8 @@ General = Annotated[BuiltinGeneral | FilesGeneral | HubGeneral | ReasoningGymGen
 
 
 def source_of(data: Data | General) -> "Source":
-    """The source that a block describes; a general one has all its documents in the training split."""
+    """The source that a block describes, without the splits that have their own; a general one has all its documents in
+    the training split."""
     from trainables.data.builtin import Builtin
     from trainables.data.chats import Chats
     from trainables.data.files import Files
@@ -229,10 +317,42 @@ def source_of(data: Data | General) -> "Source":
     return Hub(data.path, data.name, data.split, data.revision, data.files, reader, sizes)
 
 
+def own_sources(data: Data) -> "dict[str, tuple[Source, str]]":
+    """Of each split that has a source of its own that source, and the key that names it (see `read_splits`)."""
+    from trainables.data.files import Files
+    from trainables.data.hub import Hub
+
+    sources: dict[str, tuple[Source, str]] = {}
+    source = source_of(data)
+    for name, own in (("validation", data.validation), ("test", data.test)):
+        if isinstance(own, FilesSplit | HubSplit):
+            sizes = SplitSizes(own.documents or "all", 0, 0)
+            if isinstance(source, Files) and isinstance(own, FilesSplit):
+                sources[name] = replace(source, paths=own.paths(), sizes=sizes), "path"
+            if isinstance(source, Hub) and isinstance(own, HubSplit):
+                sources[name] = replace(source, split=own.split, sizes=sizes), "split"
+    return sources
+
+
 def is_on_hub(data: Data | General) -> bool:
     """Whether reading the data may download it."""
     return isinstance(data, _Hub) and not Path(data.path).is_dir()
 
 
 def split_sizes(data: _Splits) -> SplitSizes:
-    return SplitSizes(data.train, data.validation, data.test)
+    """Of the source of `data`; none of its documents are in a split that has a source of its own."""
+    sizes = [0 if isinstance(size, _OwnSplit) else size for size in (data.train, data.validation, data.test)]
+    return SplitSizes(*sizes)
+
+
+def count_setting(test: int | float | _OwnSplit) -> str | None:
+    """The setting that says how many test documents there are; None where they are all of a source."""
+    if not isinstance(test, _OwnSplit):
+        return "data.test"
+    return "data.test.documents" if test.documents is not None else None
+
+
+def stated_count(size: int | float | str | _OwnSplit) -> int | None:
+    """The documents of a split, where the file states how many; None if that shows when they are read."""
+    count = size.documents if isinstance(size, _OwnSplit) else size
+    return count if isinstance(count, int) else None

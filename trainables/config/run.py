@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.config.data import Data, FilesData, FilesGeneral, General, HubData, HubGeneral
+from trainables.config.data import Data, FilesData, FilesGeneral, General, HubData, HubGeneral, stated_count
 from trainables.config.fields import Block, Choices, Count, Name
 from trainables.config.model_names import ModelName, distinct_slugs
 from trainables.config.schedule import Schedule
@@ -61,8 +61,9 @@ class RunConfig(Block):
             return self
         if isinstance(self.data, FilesData | HubData) and self.data.answer is None and not self.data.has_chats:
             raise wrong(where, "there is no data.answer to compare with; add one, or write 0 here")
-        if asked > self.data.validation:
-            raise wrong(where, shown(asked), f"at most {self.data.validation}, which is data.validation")
+        stated = stated_count(self.data.validation)
+        if stated is not None and asked > stated:
+            raise wrong(where, shown(asked), f"at most {stated}, which is data.validation")
         if self.training.sharding == "fsdp":
             raise wrong(where, "with training.sharding fsdp no worker has the whole model; write 0 here, or ddp there")
         return self

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainables.config.data import FilesData, HubData, source_of
+from trainables.config.data import FilesData, HubData, own_sources, source_of
 from trainables.config.fields import FloatRange, is_searched, only
 from trainables.config.run import RunConfig
 from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
 from trainables.config.training import REGULARIZERS, SEARCHABLE
 from trainables.curriculum import curriculum_from
-from trainables.data.documents import Splits
+from trainables.data.documents import Splits, general_documents, read_splits
+from trainables.errors import DataError
 from trainables.preparation.prepare import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
 
@@ -137,11 +138,11 @@ def splits_of(config: RunConfig) -> Splits:
     Raises:
         DataError: too few documents, or unreadable ones.
     """
-    splits = source_of(config.data).splits(config.seed)
+    splits = read_splits(source_of(config.data), own_sources(config.data), config.seed)
+    if (asked := config.evaluation.exact_match) > (most := len(splits.validation)):
+        raise DataError("evaluation.exact_match", str(asked), f"at most {most}, the documents of data.validation")
     if config.general is None:
         return splits
-    from trainables.data.documents import general_documents
-
     return replace(splits, general=general_documents(source_of(config.general), config.seed, splits))
 
 

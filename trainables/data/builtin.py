@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from random import Random
+from typing import Any
 
 from trainables.data.documents import Document, Splits, SplitSizes, content_hash, unseen
 from trainables.data.problems import letter_counting, word_problems
@@ -39,7 +40,7 @@ class Builtin:
         if self.task not in _TASKS:
             close = get_close_matches(self.task, _TASKS, n=1)
             raise DataError("data.task", self.task, " or ".join(_TASKS), close[0] if close else None)
-        wanted = {"train": self.sizes.train, "validation": self.sizes.validation, "test": self.sizes.test}
+        wanted = self.sizes.counts()
         total = sum(wanted.values())
         if total > _MOST:
             raise DataError("data.train", f"{total} documents in all", f"at most {_MOST} together")
@@ -48,7 +49,7 @@ class Builtin:
             by_group.setdefault(document.group, []).append(document)
         groups = list(by_group.values())
         Random(seed).shuffle(groups)
-        parts = {}
+        parts: dict[str, Any] = {}
         for name, count in wanted.items():
             # A fair share of the groups, so that each split draws on as many as it can.
             own = groups[: -(-len(groups) * count // max(total, 1))]

@@ -1,13 +1,19 @@
 """Documents and their splits by content: the order of a file does not matter, and nothing stands in two splits."""
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from trainables.errors import DataError
+from trainables.errors import DataError, one_line
+
+# A count; a share of the source's documents; or all that the other splits leave.
+Size = int | float | Literal["all"]
+# Characters of a document that a note shows.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,30 @@ class Document:
 class SplitSizes:
     """Documents in each split."""
 
-    train: int
-    validation: int
-    test: int
+    train: Size
+    validation: Size
+    test: Size
+
+    def counts(self) -> dict[str, int]:
+        """Of splits that all have a count."""
+        counts = {name: size for name, size in asdict(self).items() if isinstance(size, int)}
+        assert len(counts) == 3, self
+        return counts
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The domain's documents, and those of a general split, which measures what is forgotten."""
+    """The domain's documents, and those of a general split, which measures what is forgotten.
+
+    Attributes:
+        notes: lines for a person on documents that were left out, as they stand in another split.
+    """
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     test: tuple[Document, ...]
     general: tuple[Document, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):
@@ -85,6 +102,46 @@ class Source(Protocol):
         Raises:
             DataError: too few documents, or unreadable ones.
         """
+
+
+def describe_splits(splits: Splits) -> list[str]:
+    """Lines for a person: how many documents the splits have, and what was left out."""
+    sizes = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return [f"documents {', '.join(f'{len(part)} {name}' for name, part in sizes.items())}", *splits.notes]
+
+
+def read_splits(source: Source, own: Mapping[str, tuple[Source, str]], seed: int) -> Splits:
+    """The splits of `source`, and those that have a source of their own.
+
+    What stands in two sources stays in the test split, or else in the validation split: these say how good a model is.
+
+    Args:
+        source: it has no documents in the splits of `own`.
+        own: for validation or test, a source whose training split it is, and the key that names the source's place in
+            the block, such as path in data.test.path.
+
+    Raises:
+        DataError: too few documents, or unreadable ones.
+    """
+    held_out = Splits((), (), ())
+    for name in ("test", "validation"):
+        if name not in own:
+            continue
+        its_source, key = own[name]
+        try:
+            read = its_source.splits(seed, held_out)
+        except DataError as error:
+            renamed = {f"data.{key}": f"data.{name}.{key}", "data.train": f"data.{name}.documents"}
+            field = renamed.get(error.field, error.field)
+            raise DataError(field, error.given, error.allowed, error.nearest) from None
+        held_out = replace(held_out, **{name: read.train}, notes=held_out.notes + read.notes)
+    rest = source.splits(seed, held_out)
+    return Splits(
+        rest.train,
+        held_out.validation or rest.validation,
+        held_out.test or rest.test,
+        notes=held_out.notes + rest.notes,
+    )
 
 
 def general_documents(source: Source, seed: int, splits: Splits) -> tuple[Document, ...]:
@@ -121,33 +178,47 @@ def alike(text: str) -> str:
     return content_hash(" ".join(unicodedata.normalize("NFC", text).split()))
 
 
-def unseen(documents: Iterable[Document], apart: Splits | None) -> Iterator[Document]:
-    """The documents without repetitions, and without those of a group or a text that is in `apart`."""
-    seen, apart_from = set(), set()
-    if apart is not None:
-        for document in (*apart.train, *apart.validation, *apart.test, *apart.general):
-            apart_from |= {document.group, alike(document.prompt or document.text)}
-            apart_from.add(alike(document.prompt + document.text))
+def unseen(
+    documents: Iterable[Document], apart: Splits | None, left_out: dict[str, list[Document]] | None = None
+) -> Iterator[Document]:
+    """The documents without repetitions, and without those of a group or a text that is in `apart`.
+
+    Args:
+        left_out: takes the latter, by the name of the split that they stand in.
+    """
+    seen: set[str] = set()
+    apart_from: dict[str, str] = {}
+    for name in ("general", "test", "validation", "train") if apart is not None else ():
+        for document in getattr(apart, name):
+            apart_from |= dict.fromkeys(_marks(document), name)
     for document in documents:
         whole = content_hash(document.prompt + document.text)
         if whole in seen:
             continue
         seen.add(whole)
-        if apart_from and not apart_from.isdisjoint(
-            (document.group, alike(document.prompt or document.text), alike(document.prompt + document.text))
-        ):
-            continue
-        yield document
+        held = [apart_from[mark] for mark in _marks(document) if mark in apart_from] if apart_from else []
+        if not held:
+            yield document
+        elif left_out is not None:
+            left_out.setdefault(held[0], []).append(document)
 
 
-def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: str) -> Splits:
+def _marks(document: Document) -> tuple[str, str, str]:
+    """What another document has one of, if it may not stand in another split."""
+    return document.group, alike(document.prompt or document.text), alike(document.prompt + document.text)
+
+
+def split(
+    documents: Iterable[Document], sizes: SplitSizes, seed: int, where: str, apart: Splits | None = None
+) -> Splits:
     """Splits by rank of content hash; a group that reaches over the end of a split is cut there.
 
-    Of documents that differ in white space or Unicode form alone one is used, and prompts that do are one group.
+    Of documents that differ in white space or Unicode form alone one is used, and prompts that do are one group. Splits
+    that have a share have it to a group, which is not cut.
 
     Args:
-        documents: each only once.
         where: what they come from, for an error.
+        apart: what has no document in these splits.
 
     Raises:
         DataError: too few documents.
@@ -157,28 +228,63 @@ def split(documents: Iterable[Document], sizes: SplitSizes, seed: int, where: st
         drawn = hashlib.sha256(f"{seed}\0{document.group}".encode()).digest()
         return drawn, content_hash(document.prompt + document.text)
 
-    ordered = sorted(_distinct(documents), key=rank)
+    left_out: dict[str, list[Document]] = {}
+    ordered = sorted(_distinct(unseen(documents, apart, left_out)), key=rank)
+    given: dict[str, Size] = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if not ordered:
-        raise DataError("data.path", f"there are no documents {where}; give at least three")
-    wanted = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
-    if len(ordered) < sum(wanted.values()):
-        counts = [count for count in wanted.values() if count]
-        raise DataError(
-            "data.train",
-            f"splits of {' + '.join(map(str, counts))} documents",
-            f"at most {len(ordered)} together, the distinct documents {where}",
-        )
+        if left_out:
+            splits = " or ".join(f"data.{name}" for name in sorted(left_out))
+            raise DataError("data.path", f"all documents {where} are in {splits} too; name others")
+        least = "three" if sum(size != 0 for size in given.values()) == 3 else "one"
+        raise DataError("data.path", f"there are no documents {where}; give at least {least}")
+    wanted = _counts(given, len(ordered), f"{where}{' that are in no other split' if left_out else ''}")
     groups = (list(group) for _, group in groupby(ordered, lambda document: document.group))
-    parts = {}
-    for name, count in wanted.items():
+    parts: dict[str, Any] = {}
+    # Counts first, as they are exact; then held-out shares: another share to train on leaves them as they are.
+    for name in sorted(given, key=lambda name: 0 if isinstance(given[name], int) else 1 + (name == "train")):
         part: list[Document] = []
-        while len(part) < count and (group := next(groups, None)) is not None:
+        while len(part) < wanted[name] and (group := next(groups, None)) is not None:
             part += group
-        if len(part) < count:
+        exact = isinstance(given[name], int)
+        if len(part) < (wanted[name] if exact else 1):
             allowed = f"at most {len(part)}, as documents with the same prompt stand in one split"
-            raise DataError(f"data.{name}", str(count), allowed)
-        parts[name] = tuple(part[:count])
-    return Splits(**parts)
+            raise DataError(f"data.{name}", str(given[name]), allowed)
+        parts[name] = tuple(part[: wanted[name]] if exact else part)
+    return Splits(**parts, notes=tuple(_overlap(found, name, where) for name, found in sorted(left_out.items())))
+
+
+def _counts(given: Mapping[str, Size], total: int, where: str) -> dict[str, int]:
+    """How many of `total` documents each split gets.
+
+    Raises:
+        DataError: there are too few.
+    """
+    # A product such as 0.29 * 100 may be a little below the number.
+    counts = {
+        name: int(size * total + 1e-9) if isinstance(size, float) else size
+        for name, size in given.items()
+        if size != "all"
+    }
+    for name, size in given.items():
+        if isinstance(size, float) and not counts[name]:
+            given_share = f"{size:g}, which is less than one of {total} documents {where}"
+            raise DataError(f"data.{name}", given_share, f"at least {math.ceil(1e4 / total) / 1e4:g}, or a count")
+    taken = sum(counts.values())
+    if "all" in given.values() and taken >= total:
+        problem = f"data.validation and data.test take {taken} of {total} documents {where}; lower one of them"
+        raise DataError("data.train", problem)
+    if taken > total:
+        shown = [str(count) for count in counts.values() if count]
+        given_counts = f"splits of {' + '.join(shown)} documents" if len(shown) > 1 else shown[0]
+        together = " together" if len(shown) > 1 else ""
+        raise DataError("data.train", given_counts, f"at most {total}{together}, the distinct documents {where}")
+    return {name: counts.get(name, total - taken) for name in given}
+
+
+def _overlap(found: list[Document], name: str, where: str) -> str:
+    count, are, their = ("1 document", "is", "its") if len(found) == 1 else (f"{len(found)} documents", "are", "their")
+    begins = one_line((found[0].prompt + found[0].text).strip(), _SHOWN)
+    return f"{count} {where} {are} left out, as {their} text or prompt is in data.{name}; the first: '{begins}'"
 
 
 def _distinct(documents: Iterable[Document]) -> list[Document]:

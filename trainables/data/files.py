@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from trainables.data.documents import Reader, Splits, SplitSizes, split, unseen
+from trainables.data.documents import Reader, Splits, SplitSizes, split
 from trainables.data.templates import Number, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
@@ -30,6 +30,8 @@ _ROWS = 256
 # Compressed files by their first bytes, with pyarrow's names.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2"}
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
+# Files that are read, by `kind_of`.
+KINDS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,21 @@ class Files:
     sample_by: str = "line"
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
-        files = [file for pattern in self.paths for file in _matching(pattern)]
+        files = [file for pattern in self.paths for file in matching_files(pattern)]
         where = f"in {files[0].name}" if len(files) == 1 else f"in {len(files)} files"
         records = (record for file in files for record in self._records(file))
         documents = self.reader.documents(records, where.removeprefix("in "))
-        return split(unseen(documents, apart), self.sizes, seed, where)
+        return split(documents, self.sizes, seed, where, apart)
+
+    def records(self) -> Records:
+        """The records of all files, each with where it stands, as in "line 3 of data.jsonl".
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        for pattern in self.paths:
+            for file in matching_files(pattern):
+                yield from self._records(file)
 
     def _records(self, file: Path) -> Records:
         read: dict[str, Callable[[Path], Records]] = {
@@ -63,15 +75,14 @@ class Files:
             ".txt": lambda file: _text(file, self.sample_by),
             ".tsv": lambda file: _csv(file, "\t"),
         }
-        suffixes = [suffix.lower() for suffix in file.suffixes]
-        kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else file.suffix.lower()
+        kind = kind_of(file)
         try:
             # Opening a pipe would wait for its other end.
             if file.exists() and not file.is_file():
                 allowed = "a readable UTF-8 file, not a folder, a pipe or a device; source: hub reads a folder"
                 raise DataError("data.path", file.name, allowed)
-            if kind not in read:
-                allowed = f"a file that ends in {', '.join(read)}, or one of these compressed (.gz, .zst, .bz2)"
+            if kind not in KINDS:
+                allowed = f"a file that ends in {', '.join(KINDS)}, or one of these compressed (.gz, .zst, .bz2)"
                 raise DataError("data.path", file.name, allowed)
             if is_lfs_pointer(file):
                 raise DataError("data.path", f"{file.name} is a Git LFS pointer, not the data; run git lfs pull there")
@@ -81,6 +92,12 @@ class Files:
         except OSError as error:
             reason = f"{error.strerror} in {file.parent}" if error.strerror else str(error)
             raise DataError("data.path", file.name, f"a readable UTF-8 file ({reason})") from None
+
+
+def kind_of(file: Path) -> str:
+    """The suffix that says how a file is read, as in .jsonl: without that of a compression."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else file.suffix.lower()
 
 
 def _bytes(file: Path) -> io.BufferedReader:
@@ -117,7 +134,12 @@ def _undecodable(file: Path) -> str:
     return file.name
 
 
-def _matching(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
+    """The files that a pattern stands for; the path itself if it is none.
+
+    Raises:
+        DataError: no file fits the pattern.
+    """
     if Path(pattern).exists() or not glob.has_magic(pattern):
         return [Path(pattern)]
     files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))

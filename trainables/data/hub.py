@@ -1,13 +1,14 @@
 """Data sets of the Hugging Face hub."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from trainables.data.documents import Reader, Splits, SplitSizes, split, unseen
+from trainables.data.documents import Reader, Splits, SplitSizes, split
 from trainables.data.files import arrow_records
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
@@ -38,16 +39,40 @@ class Hub:
     sizes: SplitSizes
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
-        documents = self.reader.documents(self._records(), self.path)
-        return split(unseen(documents, apart), self.sizes, seed, f"in the split '{self.split}' of {self.path}")
+        documents = self.reader.documents(self.records(), self.path)
+        return split(documents, self.sizes, seed, f"in the split '{self.split}' of {self.path}", apart)
 
-    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The records of the split, each with where it stands.
+
+        Raises:
+            DataError: a data set that cannot be read.
+        """
         number = 0
-        try:
-            for table in self._loaded().with_format("arrow").iter(_ROWS):
+        with self._told():
+            names, load = self._found()
+            if self.split not in names:
+                close = get_close_matches(self.split, names, n=1)
+                raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
+            for table in load().with_format("arrow").iter(_ROWS):
                 for record in arrow_records(table):
                     number += 1
                     yield f"record {number} of {self.path}", record
+
+    def split_names(self) -> list[str]:
+        """The splits of the data set.
+
+        Raises:
+            DataError: a data set that cannot be read.
+        """
+        with self._told():
+            return self._found()[0]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the library datasets raises, as DataError."""
+        try:
+            yield
         except DataError:
             raise
         except ConnectionError as error:
@@ -63,7 +88,8 @@ class Hub:
             allowed = f"a data set that can be loaded from JSON, CSV, Parquet, Arrow or text files ({reason})"
             raise DataError("data.path", self.path, allowed) from None
 
-    def _loaded(self) -> Any:
+    def _found(self) -> tuple[list[str], Callable[[], Any]]:
+        """The splits of the data set, and what loads the one that is asked for."""
         import datasets
 
         # What it logs is in the error.
@@ -73,20 +99,19 @@ class Hub:
             datasets.disable_progress_bars()
         if pointer := next((p for p in sorted(folder.rglob("*")) if p.is_file() and is_lfs_pointer(p)), None):
             raise DataError("data.path", f"{pointer.name} is a Git LFS pointer, not the data; run git lfs pull there")
-        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        if is_saved(folder):
             # What save_to_disk has written.
             saved = datasets.load_from_disk(self.path)
             splits = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
-            self._check_split(list(splits))
-            return splits[self.split]
+            return list(splits), lambda: splits[self.split]
         how = {"revision": self.revision, "data_files": self.files}
-        self._check_split(datasets.get_dataset_split_names(self.path, self.name, **how))
-        return datasets.load_dataset(self.path, self.name, split=self.split, **how)
+        names = datasets.get_dataset_split_names(self.path, self.name, **how)
+        return names, lambda: datasets.load_dataset(self.path, self.name, split=self.split, **how)
 
-    def _check_split(self, names: list[str]) -> None:
-        if self.split not in names:
-            close = get_close_matches(self.split, names, n=1)
-            raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
+
+def is_saved(folder: Path) -> bool:
+    """Whether save_to_disk of the library datasets has written a folder."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
 def _first_line(error: BaseException) -> str:

@@ -37,7 +37,7 @@ class ReasoningGym:
         if self.task not in DATASETS:
             close = get_close_matches(self.task, DATASETS, n=1)
             raise DataError("data.task", self.task, "a task of reasoning-gym", close[0] if close else None)
-        total = self.sizes.train + self.sizes.validation + self.sizes.test
+        total = sum(self.sizes.counts().values())
         if total > _MOST_GENERATED:
             raise DataError("data.train", f"{total} documents in all", f"at most {_MOST_GENERATED} together")
         if self.task == _GSM_SYMBOLIC:
@@ -77,9 +77,9 @@ class ReasoningGym:
             by_template.setdefault(template, []).append(document)
         documents = [distinct for _, own in sorted(by_template.items()) if (distinct := list(unseen(own, apart)))]
         random.Random(seed).shuffle(documents)
-        wanted = {"train": self.sizes.train, "validation": self.sizes.validation, "test": self.sizes.test}
+        wanted = self.sizes.counts()
         shares = _shares(len(documents), wanted)
-        parts = {}
+        parts: dict[str, Any] = {}
         for name, count in wanted.items():
             templates = [documents.pop() for _ in range(shares[name])]
             most = max(map(len, templates), default=0)

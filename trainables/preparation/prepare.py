@@ -287,12 +287,17 @@ def _splits(what: Preparation) -> list[str]:
     return [*SPLITS, *(["general"] if what.splits.general else [])]
 
 
+def _without_place(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The order of a file does not matter."""
+    return {name: value for name, value in items if name != "place"}
+
+
 def _tokens(name: str, folder: Path, what: Preparation) -> Path:
     key = {
         "code": code_digest(__name__),
         "tokenizer": digest([file_hash(path) for path in tokenizer_files(folder)]),
         # The order of a file does not matter.
-        "documents": digest(asdict(what.splits, dict_factory=lambda items: {k: v for k, v in items if k != "place"})),
+        "documents": digest(asdict(replace(what.splits, notes=()), dict_factory=_without_place)),
         "sequence_length": what.sequence_length,
         "layout": what.layout,
         "train_on_prompt": what.train_on_prompt,

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from search.results.model_result import ModelResult
 from search.results.next_steps import Step, next_steps
 from search.space import Space
@@ -13,6 +15,7 @@ from search.studies.study import Candidate
 from tests.search import fed as made_up
 from tests.search.fed import ARMS, Losses, curve, fed, space
 from trainables.config.command_line import CommandLine
+from trainables.config.data import FilesSplit
 
 COMMAND = CommandLine("entrodrop run", "my spaces/a.yaml", ("seed=3", "data.test=20"), "out")
 
@@ -52,6 +55,18 @@ def test_what_is_not_decided_says_what_to_raise_and_keeps_the_other_settings(tmp
     assert raised
     assert {setting: int(overrides[setting]) for setting in raised} == raised
     assert words[-2:] == ["--output", "out-builtin-nano-more"]
+
+
+@pytest.mark.parametrize("documents", [40, None])
+def test_a_test_split_with_a_source_of_its_own_is_raised_within_it(tmp_path: Path, documents: int | None) -> None:
+    asked = space()
+    result = searched(tmp_path, asked, 0.004, better)
+    own = FilesSplit(path="test.jsonl", documents=documents)
+    asked = asked.model_copy(update={"data": asked.data.model_copy(update={"test": own})})
+    with mock.patch("search.results.next_steps.settings_to_raise", lambda _, test: {test: 140}):
+        commands = [step.command for step in next_steps(result, asked, COMMAND, "out")]
+    assert not any("data.test=140" in command for command in commands)
+    assert any("data.test.documents=140" in command for command in commands) == (documents is not None)
 
 
 def test_a_gain_at_the_end_alone_is_found_by_another_objective(tmp_path: Path) -> None:

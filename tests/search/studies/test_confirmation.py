@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -485,3 +486,7 @@ def test_what_to_raise_is_a_number(mean: float, documents_error: float, lasting_
     text = describe_limits(found)
     assert text.startswith("A difference of 0.075 nats would have been seen in 80% of such confirmations; ")
     assert text.endswith(ends)
+    limited = ends.replace("data.test:", "data.test.documents:")
+    assert describe_limits(found, "data.test.documents").endswith(limited)
+    whole = re.sub(r"set data.test: (\d+)( and )?", r"give data.test a source of \1 documents\2set ", ends)
+    assert describe_limits(found, None).endswith(whole.removesuffix("set "))

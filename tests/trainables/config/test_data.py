@@ -1,10 +1,12 @@
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.configs import FILES, MINIMAL, failure
-from trainables.config.data import FilesData, FilesGeneral, source_of
+from trainables.config.data import FilesData, FilesGeneral, own_sources, source_of
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.config.to_settings import chat_template_of
@@ -204,6 +206,40 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
     assert source(GYM, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
 
 
+@pytest.mark.parametrize("size", ["0.8", "all", "5"])
+def test_the_training_split_may_be_a_share_or_all_that_is_left(write: Any, size: str) -> None:
+    config = load(write(FILES), [f"data.train={size}", "data.test=0.1", "data.validation=0.1"], RunConfig).config
+    expected = {"0.8": 0.8, "all": "all", "5": 5}[size]
+    assert source_of(config.data).sizes == SplitSizes(expected, 0.1, 0.1)
+    assert own_sources(config.data) == {}
+
+
+def test_splits_may_have_a_source_of_their_own(write: Any, tmp_path: Path) -> None:
+    overrides = ["data.validation={path: [a.jsonl, b/*.csv]}", "data.test={path: ~/test.txt, documents: 40}"]
+    data = load(write(FILES), overrides, RunConfig).config.data
+    assert source_of(data).sizes == SplitSizes(3, 0, 0)
+    validation, test = (own_sources(data)[name] for name in ("validation", "test"))
+    main = source_of(data)
+    assert isinstance(main, Files)
+    paths = (str(tmp_path / "a.jsonl"), str(tmp_path / "b/*.csv"))
+    assert validation == (replace(main, paths=paths, sizes=SplitSizes("all", 0, 0)), "path")
+    assert test == (replace(main, paths=(os.path.expanduser("~/test.txt"),), sizes=SplitSizes(40, 0, 0)), "path")
+    data = load(write(HUB), ["data.train=all", "data.test={split: test}"], RunConfig).config.data
+    main = source_of(data)
+    assert isinstance(main, Hub)
+    assert own_sources(data) == {"test": (replace(main, split="test", sizes=SplitSizes("all", 0, 0)), "split")}
+    assert main.sizes == SplitSizes("all", 2, 0)
+
+
+def test_a_space_with_such_splits_reads_what_it_has_written(write: Any, tmp_path: Path) -> None:
+    overrides = ["data.train=all", "data.validation=0.1", "data.test={path: test.jsonl, documents: 40}"]
+    config = load(write(FILES), overrides, RunConfig).config
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "resolved.yaml").write_text(to_yaml(config.model_dump(mode="json")))
+    assert load(elsewhere / "resolved.yaml", (), RunConfig).config == config
+
+
 GENERAL = "general: {source: files, path: [general.txt], template: '{text}', documents: 9}\n"
 
 
@@ -247,7 +283,49 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         (GENERAL + MINIMAL, "general.source=file", "general.source: given 'file'; allowed: builtin, files, hub, r"),
         (GENERAL + MINIMAL, "general=3", "general: given 3; allowed: a mapping with source builtin, files, hub, or"),
         (MINIMAL, "data.documents=3", "data.documents: given an unknown key; allowed: "),
+        (MINIMAL, "data.test=0.1", "data.test: given 0.1; allowed: an integer of at least 1 (documents that the w"),
+        (MINIMAL, "data.train=all", "data.train: given 'all'; allowed: an integer of at least 1 (documents to tr"),
+        (FILES, "data.train=al", "data.train: given 'al'; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.train=1.0", "data.train: given 1.0; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.train={path: a}", 'data.train: given {"path": "a"}; allowed: an integer of at least 1, a share'),
+        (FILES, "data.test=0", "data.test: given 0; allowed: an integer of at least 1, a share of the documents such"),
+        (FILES, "data.test=0.0", "data.test: given 0.0; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.test=-0.1", "data.test: given -0.1; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.test=10%", "data.test: given '10%'; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.test=true", "data.test: given true; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.test=all", "data.test: given 'all'; allowed: an integer of at least 1, a share of the documents"),
+        (FILES, "data.test=a.jsonl", "data.test: given 'a.jsonl'; allowed: an integer of at least 1, a share of the d"),
+        (FILES, "data.test=[a.jsonl]", 'data.test: given ["a.jsonl"]; allowed: an integer of at least 1, a share of t'),
+        (FILES, "data.test={}", 'data.test.path: given nothing; allowed: a file, or a pattern such as "texts/*.jsonl"'),
+        (FILES, "data.test={path: ''}", "data.test.path: given ''; allowed: a file, or a pattern such as "),
+        (FILES, "data.test={pth: a}", "data.test.pth: given an unknown key; allowed: path, documents; did you mean 'p"),
+        (FILES, "data.test={split: a}", "data.test.split: given an unknown key; allowed: path, documents"),
+        (FILES, "data.test={path: a, documents: 0}", "data.test.documents: given 0; allowed: an integer of at least 1"),
+        (HUB, "data.test={path: a}", "data.test.path: given an unknown key; allowed: documents, split"),
+        (HUB, "data.test={split: ''}", "data.test.split: given ''; allowed: a name (the split of the data set that"),
     ],
 )  # fmt: skip
 def test_wrong_new_keys_are_told(write: Any, text: str, override: str, told: str) -> None:
     assert failure(write(text), override).startswith(f"--set {override}: {told}")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        (
+            ("3", "0.5", "0.5"),
+            "data.train: data.validation and data.test leave no documents; lower one of these shares",
+        ),
+        (("all", "0.6", "0.4"), "data.train: data.validation and data.test leave no documents; lower one of these sha"),
+        (("0.8", "0.2", "0.1"), "data.train: given 0.8; allowed: at most 0.7, the share that data.validation and data"),
+        (("0.8", "0.1", "0.1"), None),
+        (("0.9", "0.1", "20"), None),
+        (("0.9", "{path: a}", "{path: b}"), None),
+    ],
+)
+def test_shares_leave_documents_to_train_on(write: Any, sizes: tuple[str, str, str], told: str | None) -> None:
+    overrides = [f"data.{name}={size}" for name, size in zip(("train", "validation", "test"), sizes, strict=True)]
+    if told is None:
+        assert load(write(FILES), overrides, RunConfig).config.data.source == "files"
+    else:
+        assert told in failure(write(FILES), *overrides)

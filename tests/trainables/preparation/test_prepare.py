@@ -95,6 +95,10 @@ def test_the_hash_changes_with_a_document(cache: Path, prepared: Prepared, split
     assert (other.evaluation_hash == prepared.evaluation_hash) == (split == "train")
 
 
+def test_what_was_left_out_of_the_splits_does_not_count(cache: Path, prepared: Prepared) -> None:
+    assert tiny.prepared(cache, splits=replace(tiny.splits(), notes=("2 documents are left out",))) == prepared
+
+
 def test_the_hash_changes_with_the_sequence_length(cache: Path, prepared: Prepared) -> None:
     other = tiny.prepared(cache, sequence_length=40)
     assert other.data_hash != prepared.data_hash

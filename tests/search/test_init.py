@@ -1,0 +1,243 @@
+"""A space from a file: what is written loads, and says what it guesses."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from search.hardware import ClusterResources
+from search.init import main
+from search.space import Space, load
+from tests import tiny
+from trainables.config.data import FilesData, HubData
+from trainables.config.to_settings import splits_of
+from trainables.config.yaml_values import read
+from trainables.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def write_lines(name: str, records: list[dict[str, Any]]) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def questions(numbers: range) -> list[dict[str, Any]]:
+    return [{"question": f"What is {n} + {n}?", "answer": f"It is {2 * n}."} for n in numbers]
+
+
+def made(*arguments: str) -> Space:
+    """The space that the command writes for builtin/nano into space.yaml, without a dry run."""
+    assert main([*arguments, "--model=builtin/nano", "--output=space.yaml", "--no-dry-run"]) == 0
+    return load("space.yaml").config
+
+
+ALPACA = [{"instruction": f"Add {n}.", "output": f"{n}", **({"input": "to 1"} if n % 2 else {})} for n in range(60)]
+PAIRS = [{"prompt": f"Say {n} ->", "completion": f" {n}"} for n in range(60)]
+TEXTS = [{"text": f"This is story {n}, with {'a long ' * (n % 7)}end."} for n in range(60)]
+FORMATS = [
+    (questions(range(60)), "{question}\n", "{answer}"),
+    (PAIRS, "{prompt}", "{completion}"),
+    (ALPACA, "{instruction}\n{input?}\n", "{output}"),
+    (TEXTS, None, "{text}"),
+]
+
+
+@pytest.mark.parametrize(("records", "prompt", "template"), FORMATS)
+def test_what_is_written_loads_and_reads_the_documents(
+    records: list[dict[str, Any]], prompt: str | None, template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines("mine.jsonl", records)
+    space = made("mine.jsonl")
+    data = space.data
+    assert isinstance(data, FilesData)
+    assert (data.prompt, data.template) == (prompt, template)
+    assert data.train_on_prompt == (prompt is None)
+    splits = splits_of(space)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (36, 12, 12)
+    assert space.budget.epochs == 12
+    assert space.objective == "best"
+    printed = capsys.readouterr().out
+    assert "written: space.yaml" in printed
+    written = Path("space.yaml").read_text()
+    assert "# guess: " in written
+    for guess in ("data.test: 0.2", "budget.epochs: 12", "training.sequence_length: ", "objective: best"):
+        assert f"  guessed  {guess}" in printed
+
+
+@pytest.mark.parametrize("messages", ["messages", "conversations"])
+def test_chats_are_written_by_their_column(messages: str) -> None:
+    chats = [
+        {messages: [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]} for n in range(60)
+    ]
+    write_lines("mine.jsonl", chats)
+    assert main(["mine.jsonl", "--model=builtin/nano", "--no-dry-run"]) == 0
+    data = read(Path("mine.yaml").read_text())[0]["data"]
+    assert (data["source"], data["path"], data["messages"]) == ("files", "mine.jsonl", messages)
+    assert "template" not in data
+    if "messages" in FilesData.model_fields:
+        assert load("mine.yaml").config.data.source == "files"
+
+
+def write_csv(name: str) -> None:
+    with Path(name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["question", "answer"])
+        writer.writeheader()
+        writer.writerows(questions(range(40)))
+
+
+WRITERS: dict[str, Callable[[str], None]] = {
+    "data.json": lambda name: Path(name).write_text(json.dumps(questions(range(40)))) and None,
+    "data.csv": write_csv,
+    "lines.txt": lambda name: Path(name).write_text("".join(f"Line {n} of it.\n" for n in range(40))) and None,
+    "paragraphs.txt": lambda name: Path(name).write_text("\n\n".join(f"Some\nlines {n}" for n in range(40))) and None,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_of_each_kind_are_read(name: str) -> None:
+    WRITERS[name](name)
+    space = made(name)
+    splits = splits_of(space)
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
+    assert isinstance(space.data, FilesData)
+    assert space.data.sample_by == ("paragraph" if name == "paragraphs.txt" else "line")
+
+
+def test_splits_beside_the_file_are_used() -> None:
+    write_lines("data/train.jsonl", questions(range(40)))
+    write_lines("data/valid.jsonl", questions(range(40, 50)))
+    write_lines("data/test.jsonl", questions(range(50, 1100)))
+    for data in ("data/train.jsonl", "data"):
+        splits = splits_of(made(data, "--overwrite"))
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 10, 1000)
+
+
+def test_the_texts_of_a_folder_are_documents() -> None:
+    Path("texts").mkdir()
+    for n in range(30):
+        Path(f"texts/{n}.txt").write_text(f"Story {n}.\n\nIt ends.\n")
+    Path("texts/README.jsonl").write_text("{}")
+    for data in ("texts", "texts/*.txt"):
+        splits = splits_of(made(data, "--overwrite"))
+        assert len(splits.train) + len(splits.validation) + len(splits.test) == 30
+
+
+def test_a_data_set_and_its_splits_are_used() -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = {"train": questions(range(40)), "dev": questions(range(40, 60)), "test": questions(range(60, 90))}
+    saved = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
+    saved.save_to_disk("saved")
+    space = made("saved")
+    assert isinstance(space.data, HubData)
+    splits = splits_of(space)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 20, 30)
+    for name, part in parts.items():
+        write_lines(f"copied/data/{'validation' if name == 'dev' else name}.jsonl", part)
+    assert splits_of(made("copied", "--overwrite")) == splits
+
+
+def test_rows_are_as_long_as_nearly_all_documents() -> None:
+    texts = [{"text": " ".join(["word"] * (20 if n < 96 else 600)) + f" {n}"} for n in range(100)]
+    write_lines("mine.jsonl", texts)
+    tiny.save("tiny", Path("model"))
+    # The tokenizer of the model has a token for each word, and the document's end.
+    assert main(["mine.jsonl", "--model=./model", "--output=space.yaml", "--no-dry-run"]) == 0
+    space = load("space.yaml").config
+    assert space.training.sequence_length == 64
+    assert "at most 22 tokens, the longest 602, by the tokenizer of ./model" in Path("space.yaml").read_text()
+    assert space.models == [str(Path("model").absolute())]
+    assert space.training.precision == "bf16"
+
+
+def test_little_data_gets_more_epochs_than_much() -> None:
+    write_lines("mine.jsonl", questions(range(30)))
+    assert made("mine.jsonl").budget.epochs == 12
+    write_lines("mine.jsonl", questions(range(15_000)))
+    much = made("mine.jsonl", "--overwrite")
+    assert much.budget.epochs == 2
+    assert much.objective == "final"
+    assert (much.data.validation, much.data.test) == (300, 1000)
+
+
+@pytest.mark.parametrize(("gpus", "slots", "each"), [(0, 2, 0.0), (4, "auto", 1.0)])
+def test_the_resources_are_those_of_this_machine(gpus: int, slots: int | str, each: float) -> None:
+    write_lines("mine.jsonl", questions(range(30)))
+    there = ClusterResources({"CPU": 2.0, "GPU": float(gpus)})
+    with mock.patch.object(ClusterResources, "here", return_value=there):
+        resources = made("mine.jsonl").resources
+    assert (resources.slots, resources.gpus_per_worker) == (slots, each)
+
+
+def test_what_cannot_be_told_is_asked_for_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("mine.jsonl", [{"left": f"{n}", "right": f"{n}"} for n in range(30)])
+    assert main(["mine.jsonl"]) == 0
+    printed = capsys.readouterr().out
+    assert "  asked    models: which model" in printed
+    assert '  asked    template: which columns are the text, as in "{answer}"? There are: left, right' in printed
+    line = Path("mine.yaml").read_text().splitlines().index('models: ""') + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: models: given ''; allowed: a list of builtin/nano"):
+        load("mine.yaml")
+    line = Path("mine.yaml").read_text().splitlines().index('  template: ""') + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: data.template: given ''; allowed: text with"):
+        load("mine.yaml", ["models=[builtin/nano]"])
+
+
+@pytest.mark.faults
+def test_the_dry_run_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("mine.jsonl", [*questions(range(60)), *questions(range(3))])
+    assert main(["mine.jsonl", "--model=builtin/nano"]) == 0
+    printed = capsys.readouterr().out
+    assert "documents 36 train, 12 validation, 12 test" in printed
+    assert "8 trials of 12 epochs" in printed
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that is said about arguments; nothing is written."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert main([*arguments, "--no-dry-run"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert sorted(Path.cwd().rglob("*")) == before
+    return printed.err.strip()
+
+
+def test_a_file_is_not_overwritten_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("mine.jsonl", questions(range(30)))
+    Path("mine.yaml").write_text("mine")
+    told = "--output: mine.yaml exists already; name another file, or add --overwrite"
+    assert refused(capsys, "mine.jsonl", "--model=builtin/nano") == told
+    assert Path("mine.yaml").read_text() == "mine"
+    assert main(["mine.jsonl", "--model=builtin/nano", "--no-dry-run", "--overwrite"]) == 0
+    assert load("mine.yaml").config.name == "mine"
+
+
+WRONG = [
+    (
+        ["nothing.jsonl"],
+        "nothing.jsonl: given nothing.jsonl; allowed: a readable UTF-8 file (No such file or directory",
+    ),
+    (["nothing.txt"], "nothing.txt: given nothing.txt; allowed: a readable UTF-8 file (No such file "),
+    (["no*.txt"], "no*.txt: no file fits no*.txt; name files that exist"),
+    (["nothing"], "DATA: given nothing; allowed: a file or a folder that exists, or a data set of the hub: owner/name"),
+    (["empty"], "empty: no file in this folder ends in .jsonl, .json, .csv, .parquet, .txt, .tsv; name one with data"),
+    (["few.jsonl"], "few.jsonl: given 5 documents; allowed: at least 20"),
+    (["broken.jsonl"], "broken.jsonl: given line 1 of broken.jsonl; allowed: a JSON object with columns ("),
+    (["few.jsonl", "--model=builtin/nan"], "--model: given 'builtin/nan'; allowed: builtin/nano, builtin/micro, hub:"),
+    (["few.jsonl", "--model=./no"], "--model: given './no', which does not exist; allowed: builtin/nano, builtin/"),
+    (["few.jsonl", "--output=no/a.yaml"], "--output: the folder no does not exist; name another"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG)
+def test_wrong_arguments_and_data_are_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    write_lines("few.jsonl", questions(range(5)))
+    Path("broken.jsonl").write_text("{]\n")
+    assert refused(capsys, *arguments).startswith(told)
