@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainables.curriculum import Curriculum, curriculum_from, curriculum_spec
+from trainables.token_weight import TokenWeight, token_weight_from, token_weight_spec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class EntroDrop:
         presentation: "input" (zero embedding, label stays), "input_mask_token" and "input_random_token" (that token's
             embedding instead), or "loss" (label ignored, input stays).
         refresh_epochs: the entropies are computed anew, from the model in training, every so many epochs; 0: never.
+        redraw: "epoch" draws the tokens to drop anew in each epoch; "never" drops the same ones in every epoch, and
+            more of them as the strength rises.
     """
 
     mask_ratio: float
@@ -30,6 +33,7 @@ class EntroDrop:
     tokens: str = "low_entropy"
     presentation: str = "input"
     refresh_epochs: int = 0
+    redraw: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Settings:
         hidden_dropout: dropout of what each attention and each feed-forward block adds, in [0, 1).
         attention_dropout: dropout of attention weights, in [0, 1).
         neftune_alpha: strength of the uniform noise on embeddings (NEFTune, arXiv 2310.05914); 0: none.
+        token_weight: how much each label's loss counts; None: all the same.
     """
 
     entrodrop: EntroDrop | None
@@ -72,6 +77,7 @@ class Settings:
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     neftune_alpha: float = 0.0
+    token_weight: TokenWeight | None = None
 
     @property
     def evaluations(self) -> int:
@@ -79,18 +85,25 @@ class Settings:
         return self.epochs * self.evaluations_per_epoch
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in self.__dict__.items() if name != "entrodrop"}
+        # A checkpoint knows its run by this: what an earlier version did not have is left out where it changes nothing.
+        values = {name: value for name, value in self.__dict__.items() if name not in ("entrodrop", "token_weight")}
+        if self.token_weight is not None:
+            values["token_weight"] = token_weight_spec(self.token_weight)
         if self.entrodrop is None:
             return {**values, "entrodrop": None}
-        curriculum = curriculum_spec(self.entrodrop.curriculum)
-        return {**values, "entrodrop": {**asdict(self.entrodrop), "curriculum": curriculum}}
+        entrodrop = {**asdict(self.entrodrop), "curriculum": curriculum_spec(self.entrodrop.curriculum)}
+        if self.entrodrop.redraw == "epoch":
+            del entrodrop["redraw"]
+        return {**values, "entrodrop": entrodrop}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Settings":
         entrodrop = values["entrodrop"]
         if entrodrop is not None:
             entrodrop = EntroDrop(**{**entrodrop, "curriculum": curriculum_from(entrodrop["curriculum"])})
-        return cls(**{**values, "entrodrop": entrodrop})
+        weight = values.get("token_weight")
+        weight = token_weight_from(weight) if weight is not None else None
+        return cls(**{**values, "entrodrop": entrodrop, "token_weight": weight})
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits
 from trainables.preparation.prepare import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
+from trainables.token_weight import token_weight_from
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -33,6 +34,10 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
     for name in REGULARIZERS:
         if is_searched(setting := getattr(training, name)):
             parameters[name] = value(name, setting)
+    if (weight := training.token_weight) is not None:
+        parameters["token_weight"] = {"kind": weight.kind} | {
+            name: value(f"token_weight.{weight.kind}.{name}", setting) for name, setting in weight if name != "kind"
+        }
     if schedule is None:
         return parameters
     shapes = {shape.shape: shape for shape in schedule.curriculum}
@@ -51,7 +56,7 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
         "presentation": value("presentation", schedule.presentation),
         "curriculum": spec,
     }
-    for name in ("tokens", "refresh_epochs"):
+    for name in ("tokens", "refresh_epochs", "redraw"):
         if is_searched(getattr(schedule, name)):
             chosen[name] = value(name, getattr(schedule, name))
     return {**chosen, **parameters}
@@ -60,13 +65,16 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
 def fixed(config: Config, parameters: Mapping[str, Any]) -> Config:
     """The configuration with these parameters, in which nothing is searched; without a curriculum, none is dropped."""
     training = {name: parameters.get(name, getattr(config.training, name)) for name in SEARCHABLE}
+    weight = config.training.token_weight
+    if weight is not None and "token_weight" in parameters:
+        training["token_weight"] = type(weight).model_validate(parameters["token_weight"])
     changes: dict[str, Any] = {"training": config.training.model_copy(update=_only(training)), "schedule": None}
     if config.schedule is not None and "curriculum" in parameters:
         spec = parameters["curriculum"]
         shape = next(shape for shape in config.schedule.curriculum if shape.shape == spec["shape"])
         schedule = {
             name: parameters.get(name, getattr(config.schedule, name))
-            for name in ("tokens", "mask_ratio", "presentation", "refresh_epochs")
+            for name in ("tokens", "mask_ratio", "presentation", "refresh_epochs", "redraw")
         }
         changes["schedule"] = config.schedule.model_copy(
             update={
@@ -100,9 +108,12 @@ def settings_of(config: RunConfig) -> Settings:
             tokens=only(schedule.tokens),
             presentation=only(schedule.presentation),
             refresh_epochs=only(schedule.refresh_epochs),
+            redraw=only(schedule.redraw),
         )
+    weight = training.token_weight
     return Settings(
         entrodrop=entrodrop,
+        token_weight=token_weight_from(_only(dict(weight))) if weight is not None else None,
         **{name: only(getattr(training, name)) for name in SEARCHABLE},
         lr_schedule=training.lr_schedule,
         lr_decay=training.lr_decay,

@@ -15,12 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables import parallel
 from trainables.forward import PRECISIONS
 from trainables.learning_rate import learning_rate
+from trainables.loss import TokenLoss
 from trainables.models.loading import save_model
 from trainables.noise import Noise
 from trainables.preparation.scoring import score
 from trainables.settings import Settings
 from trainables.storage.files import Place, replace_folder, safetensors_errors
 from trainables.storage.manifest import digest
+from trainables.token_weight import Labels, TokenWeight
 from trainables.training import checkpoint
 from trainables.training.evaluate import evaluate, measure
 from trainables.training.generate import exact_match
@@ -64,6 +66,7 @@ class Run:
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
         self._order: tuple[int, list[int], Tensor] | None = None
         self._noise = Noise(warm.model, settings)
+        self._weight = settings.token_weight
         self._dropout = (
             TokenDropout(warm, settings.entrodrop, settings.seed) if settings.entrodrop is not None else None
         )
@@ -213,6 +216,7 @@ class Run:
         # Every rank knows the whole batch, so that dividing by its labels needs no communication.
         labels = (label_BT >= 0).sum().clamp(min=1)
         totals = torch.zeros(3, dtype=torch.float64, device=warm.device)
+        weight_sum = torch.zeros((), dtype=torch.float64, device=warm.device)
         mine = list(self._micro_batches(len(batch)))
         for i, part in enumerate(mine):
             _synchronize(warm.step, last=i == len(mine) - 1)
@@ -221,15 +225,27 @@ class Run:
                 rows[part],
                 label_BT[part],
                 PRECISIONS[settings.precision],
+                entropy=self._weight is not None and self._weight.entropy,
+                likeliest=self._weight.likeliest if self._weight is not None else None,
                 label_smoothing=settings.label_smoothing,
                 zeroed_BT=dropped_BT[part] if presented.by_zeros else None,
                 noise=self._noise,
                 most_labels=sum(warm.labels[row] for row in batch[part]),
             )
-            loss = result.loss_N.sum()
+            loss = weighted = result.loss_N.sum()
+            if self._weight is not None:
+                weight_BT = self._weigh(self._weight, result, label_BT[part], batch_B[part])
+                weighted = (result.loss_N * weight_BT.flatten()).sum()
+                weight_sum += weight_BT.sum()
             # DistributedDataParallel and FSDP average over the ranks; the loss is a mean over the whole batch.
-            (loss * (parallel.size() / labels)).backward()
+            (weighted * (parallel.size() / labels)).backward()
             totals += torch.stack([loss.detach(), (label_BT[part] >= 0).sum(), dropped_BT[part].sum()])
+        if self._weight is not None and self._weight.weighted_mean:
+            # Only now is the sum known; one of less than 1 is 0, as all gradients are.
+            factor = labels / parallel.sum_over_ranks(weight_sum).clamp(min=1)
+            for parameter in self._parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
         nn.utils.clip_grad_norm_(self._parameters.values(), settings.gradient_clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(settings, self._steps, self._total_steps)
@@ -238,6 +254,14 @@ class Run:
         self._steps += 1
         self._tokens += sum(warm.tokens[row] for row in batch)
         return totals
+
+    def _weigh(self, weight: TokenWeight, result: TokenLoss, label_BT: Tensor, batch_B: Tensor) -> Tensor:
+        shape = label_BT.shape
+        base_BT = self.warm.base_loss_RT[batch_B] if weight.base else None
+        labels = Labels(
+            label_BT >= 0, result.loss_N.detach().view(shape), result.entropy_N.detach().view(shape), base_BT
+        )
+        return weight(labels)
 
     def _micro_batches(self, rows: int) -> Iterator[slice]:
         """This rank's parts of a batch, one for each micro-batch."""

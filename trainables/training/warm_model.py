@@ -3,8 +3,10 @@
 Shapes: R rows, T positions.
 """
 
+from functools import cached_property
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,6 +79,12 @@ class WarmModel:
     def test(self) -> HeldOut:
         """The test split; it takes no memory of the device but when it is measured, once in a run."""
         return HeldOut.on(self.device, *self._test)
+
+    @cached_property
+    def base_loss_RT(self) -> Tensor:
+        """Of the labels of `train`, under the model before its training, in nats, on the device."""
+        # Stored for tokens: the label of position i is token i + 1.
+        return nn.functional.pad(self.prepared.base_loss("train")[:, 1:], (0, 1, 0, 1)).to(self.device)
 
     def reset(self) -> None:
         reshard(self.step)
