@@ -99,6 +99,8 @@ def _searched(config: RunConfig) -> Iterator[tuple[Place, Block, str]]:
     blocks.append((("training",), config.training, SEARCHABLE))
     if (weight := config.training.token_weight) is not None:
         blocks.append((("training", "token_weight"), weight, tuple(type(weight).model_fields)))
+    if (lora := config.training.lora) is not None:
+        yield from ((("training", "lora"), lora, name) for name, own in lora.settings.items() if is_searched(own))
     for place, block, names in blocks:
         yield from ((place, block, name) for name in names if is_searched(getattr(block, name)))
 

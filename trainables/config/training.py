@@ -3,10 +3,11 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from trainables.config.fields import (
     Block,
+    Choices,
     Count,
     FloatRange,
     NotNegative,
@@ -14,6 +15,7 @@ from trainables.config.fields import (
     Positive,
     Searchable,
     ShareBelowOne,
+    Text,
     WholeNumber,
 )
 from trainables.config.validation_messages import shown, wrong
@@ -24,13 +26,38 @@ REGULARIZERS = ("label_smoothing", "hidden_dropout", "attention_dropout", "neftu
 SEARCHABLE = ("learning_rate", "weight_decay", *REGULARIZERS)
 
 
-class LoraAdapters(Block):
-    """Low-rank adapters on all linear layers; the base weights stay as they are."""
+ALL_LINEAR = "all-linear"
+_Targets = Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)]
 
-    rank: Count
-    """Rank of each adapter: an integer of at least 1."""
-    alpha: Positive
+
+def _way_of_targets(given: object) -> str:
+    """A list of names is one value; with a list in it, it is a list of choices."""
+    return "choices" if isinstance(given, list) and any(isinstance(one, list) for one in given) else "fixed"
+
+
+class LoraAdapters(Block):
+    """Low-rank adapters (LoRA, arXiv 2106.09685); the base weights stay as they are."""
+
+    rank: OneOrMore[Count]
+    """Rank of each adapter: an integer of at least 1, or a list of them to choose from."""
+    alpha: Searchable[Positive]
     """The adapters' output is scaled by alpha / rank: above 0."""
+    dropout: Searchable[ShareBelowOne] = 0.0
+    """Dropout of what goes into the adapters: from 0 to below 1."""
+    target_modules: Annotated[
+        Annotated[_Targets, Tag("fixed")] | Annotated[Choices[_Targets], Tag("choices")],
+        Discriminator(_way_of_targets),
+    ] = ALL_LINEAR
+    """Layers that get adapters: all-linear (all linear layers of the decoder), or a list of their names, such as
+    [q_proj, v_proj]; a list with such lists in it is one of choices."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of them; target_modules as choices, each a text: all-linear, or names with spaces between them."""
+        given = self.target_modules
+        choices: Any = given if _way_of_targets(given) == "choices" else [given]
+        targets = [choice if isinstance(choice, str) else " ".join(choice) for choice in choices]
+        return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "target_modules": targets}
 
 
 class EaftWeight(Block):
@@ -39,7 +66,7 @@ class EaftWeight(Block):
     kind: Literal["eaft"]
     """Kind of the weight: eaft."""
     k: OneOrMore[Annotated[int, Field(ge=2)]] = 20
-    """Likeliest tokens that the entropy is of: an integer of at least 2."""
+    """Likeliest tokens that the entropy is of: an integer of at least 2, or a list of them to choose from."""
     alpha: Searchable[NotNegative] = 1.0
     """Exponent: at least 0; 0 is the plain loss."""
 

@@ -17,6 +17,7 @@ from trainables.forward import PRECISIONS
 from trainables.learning_rate import learning_rate
 from trainables.loss import TokenLoss
 from trainables.models.loading import save_model
+from trainables.models.resolve import HUB
 from trainables.noise import Noise
 from trainables.preparation.scoring import score
 from trainables.settings import Settings
@@ -46,6 +47,7 @@ class Run:
     """
 
     def __init__(self, warm: WarmModel, settings: Settings, keep_best: bool = False) -> None:
+        assert settings.lora in (None, warm.how.lora)
         warm.reset()
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
@@ -65,7 +67,7 @@ class Run:
         self._total_steps = self._steps_per_epoch * settings.epochs
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
         self._order: tuple[int, list[int], Tensor] | None = None
-        self._noise = Noise(warm.model, settings)
+        self._noise = Noise(warm.model, settings, warm.how.lora.dropout if warm.how.lora is not None else 0.0)
         self._weight = settings.token_weight
         self._dropout = (
             TokenDropout(warm, settings.entrodrop, settings.seed) if settings.entrodrop is not None else None
@@ -273,7 +275,9 @@ class Run:
     def identity(self) -> str:
         """SHA-256 of all that the run's result depends on, apart from how many ranks share it, and in which parts."""
         warm, prepared = self.warm, self.warm.prepared
-        settings = {name: value for name, value in self.settings.to_json().items() if name != "accumulation"}
+        # The adapters are in the model's identity.
+        apart = ("accumulation", "lora")
+        settings = {name: value for name, value in self.settings.to_json().items() if name not in apart}
         hashes = [prepared.base_hash, prepared.data_hash, prepared.evaluation_hash]
         return digest([settings, prepared.model, *hashes, warm.how.identity(), bool(self._best)])
 
@@ -328,11 +332,12 @@ class Run:
 
     def save_model(self, folder: Place) -> None:
         """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
-        weights = self.weights()
+        weights, prepared = self.weights(), self.warm.prepared
+        name = prepared.model.removeprefix(HUB) if prepared.model.startswith(HUB) else None
         if parallel.rank() == 0:
             with safetensors_errors(folder):
                 replace_folder(
-                    folder, lambda scratch: save_model(self.warm.model, weights, self.warm.prepared.folder, scratch)
+                    folder, lambda scratch: save_model(self.warm.model, weights, prepared.folder, scratch, name)
                 )
         parallel.barrier()
 

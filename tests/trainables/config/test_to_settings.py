@@ -1,5 +1,6 @@
 """From a configuration to what the trainer takes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from trainables.config.run import RunConfig
 from trainables.config.to_settings import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
 from trainables.curriculum import Linear, Sigmoid, Spline, Step
 from trainables.data.documents import Splits
-from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings
+from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
 from trainables.token_weight import Eaft, Mile
 
 FIXED = """\
@@ -104,6 +105,23 @@ def test_a_fixed_token_weight_is_the_trainers(write: Any) -> None:
     assert parameters["token_weight"] == {"kind": "mile", "gamma": 2.0}
     assert settings_of(fixed(weighted, parameters)).token_weight == Mile(2.0)
     assert settings_of(weighted.model_copy(update={"schedule": None})).token_weight == Mile(2.0)
+
+
+def test_searched_adapters_are_each_trials_own(write: Any) -> None:
+    lora = "{rank: [4, 8], alpha: 16, dropout: {low: 0, high: 0.1}, target_modules: [[v_proj], [q_proj, k_proj]]}"
+    searched = config(write, "", f"training.lora={lora}")
+    # A slot must have room for any of them.
+    assert model_settings_of(searched).lora == Lora(8, 16.0, 0.1, ("k_proj", "q_proj", "v_proj"))
+    parameters = choose(searched, lambda name, setting: upper(name, setting) if name != "lora.rank" else setting[0])
+    assert parameters["lora"] == {"rank": 4, "alpha": 16.0, "dropout": 0.1, "target_modules": "q_proj k_proj"}
+    chosen = fixed(searched, parameters)
+    assert RunConfig.model_validate(chosen.model_dump()) == chosen
+    own = Lora(4, 16.0, 0.1, ("k_proj", "q_proj"))
+    assert (settings_of(chosen).lora, model_settings_of(chosen).lora) == (own, own)
+    assert Settings.from_json(json.loads(json.dumps(settings_of(chosen).to_json()))).lora == own
+    plain = config(write, "", "training.lora={rank: 4, alpha: 8}")
+    assert "lora" not in choose(plain, upper)
+    assert settings_of(plain.model_copy(update={"schedule": None})).lora == Lora(4, 8.0)
 
 
 def test_a_spline_is_searched_by_its_rises(write: Any) -> None:

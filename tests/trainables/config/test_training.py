@@ -89,6 +89,19 @@ def test_the_new_keys(write: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["eaft", "mile", "stm"])
+def test_adapters_can_be_searched(write: Any) -> None:
+    lora = (
+        "{rank: [4, 8], alpha: {low: 4, high: 32}, dropout: [0, 0.1], target_modules: [all-linear, [q_proj, v_proj]]}"
+    )
+    config = load(write(MINIMAL), [f"training.lora={lora}"], RunConfig).config
+    assert config.training.lora is not None
+    targets = config.training.lora.settings["target_modules"]
+    assert targets == ["all-linear", "q_proj v_proj"]
+    fixed = load(write(MINIMAL), ["training.lora={rank: 4, alpha: 8, target_modules: [q_proj, v_proj]}"], RunConfig)
+    assert fixed.config.training.lora is not None
+    assert fixed.config.training.lora.settings["target_modules"] == ["q_proj v_proj"]
+
+
 def test_a_weight_that_is_not_of_the_label_goes_with_label_smoothing(write: Any, kind: str) -> None:
     overrides = [f"training.token_weight={{kind: {kind}}}", "training.label_smoothing={low: 0, high: 0.1}"]
     assert load(write(MINIMAL), overrides, RunConfig).config.training.token_weight is not None
@@ -131,7 +144,14 @@ def test_every_kind_of_token_weight_can_be_given() -> None:
         ),
         (["training.lora={rank: 0, alpha: 1}"], "training.lora.rank: given 0; allowed: an integer of at least 1"),
         (["training.lora={rank: 8}"], "training.lora.alpha: given nothing; allowed: above 0 (the ada"),
-        (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha}"),
+        (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha, dropout, target_modules}"),
+        (["training.lora={rank: 8, alpha: 1, dropout: 1}"], "training.lora.dropout: given 1; allowed: from 0 to below"),
+        (["training.lora={rank: 8, alpha: 1, target_modules: all}"], "training.lora.target_modules: given 'all'; all"),
+        (["training.lora={rank: 8, alpha: 1, target_modules: []}"], "training.lora.target_modules: given []; allow"),
+        (
+            ["training.lora={rank: 8, alpha: 1, target_modules: [[q_proj], [q_proj]]}"],
+            'training.lora.target_modules.1: ["q_proj"] is given a second time; leave it out',
+        ),
         (["evaluation.exact_match=6"], "evaluation.exact_match: given 6; allowed: at most 5, which is data.validation"),
         (["training.sharding=fsdp", "evaluation.exact_match=1"], "evaluation.exact_match: with training.sharding fsdp"),
         (["data.answer=null", "evaluation.exact_match=1"], "evaluation.exact_match: there is no data.answer to com"),

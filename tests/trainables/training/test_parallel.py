@@ -38,7 +38,7 @@ RUNS: dict[str, tuple[dict[str, Any], ModelSettings]] = {
     "ddp, mile": ({"token_weight": Mile(), **REFRESHED}, ModelSettings(sharding="ddp")),
     "fsdp, mile": ({"token_weight": Mile(), **REFRESHED}, ModelSettings(sharding="fsdp")),
     "ddp, selective": ({"token_weight": Selective(), "accumulation": 2}, ModelSettings(sharding="ddp")),
-    "ddp, eaft, lora": ({"token_weight": Eaft(5)}, ModelSettings(sharding="ddp", lora=Lora(4, 8.0))),
+    "ddp, eaft, lora": ({"token_weight": Eaft(5)}, ModelSettings(sharding="ddp", lora=Lora(4, 8.0, 0.1, ("q_proj",)))),
     "fsdp, lora": (REFRESHED, ModelSettings(sharding="fsdp", lora=Lora(4, 8.0))),
 }
 

@@ -355,6 +355,21 @@ def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepare
         Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
 
 
+def test_the_dropout_of_adapters_is_noise_of_the_run(prepared: Prepared) -> None:
+    plain, dropped = (WarmModel(prepared, tiny.CPU, ModelSettings(lora=Lora(4, 8.0, share))) for share in (0.0, 0.5))
+    expected, _ = trained(plain, epochs=2)
+    history, last = trained(dropped, epochs=2, hidden_dropout=0.1)
+    assert not close(history, expected, 1e-4)
+    assert close(trained(dropped, epochs=2, hidden_dropout=0.1, accumulation=4)[0], history, 1e-5)
+    again, weights_ = trained(dropped, epochs=2, hidden_dropout=0.1)
+    assert again == history
+    assert same(weights_, last)
+    # It ends with the run.
+    losses = evaluate(dropped.forward, dropped.validation, torch.float32)
+    assert evaluate(dropped.forward, dropped.validation, torch.float32) == losses
+    assert losses["loss"] == history[-1]["loss"]
+
+
 @pytest.mark.faults
 def test_a_compiled_model_survives_the_next_trial(prepared: Prepared) -> None:
     plain, _ = trained(WarmModel(prepared, tiny.CPU), entrodrop=tiny.entrodrop(), epochs=2)
