@@ -69,6 +69,8 @@ class Run:
         self._order: tuple[int, list[int], Tensor] | None = None
         self._noise = Noise(warm.model, settings, warm.how.lora.dropout if warm.how.lora is not None else 0.0)
         self._weight = settings.token_weight
+        needs_base = self._weight is not None and self._weight.base
+        self._base_loss_RT = warm.base_loss_RT.to(warm.device) if needs_base else None
         self._dropout = (
             TokenDropout(warm, settings.entrodrop, settings.seed) if settings.entrodrop is not None else None
         )
@@ -259,7 +261,7 @@ class Run:
 
     def _weigh(self, weight: TokenWeight, result: TokenLoss, label_BT: Tensor, batch_B: Tensor) -> Tensor:
         shape = label_BT.shape
-        base_BT = self.warm.base_loss_RT[batch_B] if weight.base else None
+        base_BT = self._base_loss_RT[batch_B] if self._base_loss_RT is not None else None
         labels = Labels(
             label_BT >= 0, result.loss_N.detach().view(shape), result.entropy_N.detach().view(shape), base_BT
         )

@@ -3,10 +3,8 @@
 Shapes: R rows, T positions.
 """
 
-from functools import cached_property
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._dynamo import config as dynamo
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +25,7 @@ class WarmModel:
         step: the forward pass that is trained, over all ranks.
         forward: the same without what only training needs (DistributedDataParallel).
         entropy_RT, droppable_RT: of the training split, on the CPU.
+        base_loss_RT: of the labels of `train` under the model before its training, in nats, on the CPU.
         train: the training split and, as the last row, one without tokens.
         rows: of the training split.
         tokens, labels: how many there are in each row of `train`.
@@ -64,6 +63,8 @@ class WarmModel:
         packed = prepared.packed("train")
         self.entropy_RT = prepared.entropy("train")
         self.droppable_RT = packed.droppable_RT
+        # Stored for tokens: the label of position i is token i + 1.
+        self.base_loss_RT = nn.functional.pad(prepared.base_loss("train")[:, 1:], (0, 1, 0, 1))
         self.rows = len(packed.token_RT)
         train = _with_empty_row(packed)
         self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()
@@ -79,12 +80,6 @@ class WarmModel:
     def test(self) -> HeldOut:
         """The test split; it takes no memory of the device but when it is measured, once in a run."""
         return HeldOut.on(self.device, *self._test)
-
-    @cached_property
-    def base_loss_RT(self) -> Tensor:
-        """Of the labels of `train`, under the model before its training, in nats, on the device."""
-        # Stored for tokens: the label of position i is token i + 1.
-        return nn.functional.pad(self.prepared.base_loss("train")[:, 1:], (0, 1, 0, 1)).to(self.device)
 
     def reset(self) -> None:
         reshard(self.step)
