@@ -27,12 +27,17 @@ SEARCHABLE = ("learning_rate", "weight_decay", *REGULARIZERS)
 
 
 ALL_LINEAR = "all-linear"
-_Targets = Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)]
 
 
 def _way_of_targets(given: object) -> str:
     """A list of names is one value; with a list in it, it is a list of choices."""
-    return "choices" if isinstance(given, list) and any(isinstance(one, list) for one in given) else "fixed"
+    if not isinstance(given, list):
+        return "all"
+    return "choices" if any(isinstance(one, list) for one in given) else "names"
+
+
+_All, _Names = Annotated[Literal["all-linear"], Tag("all")], Annotated[list[Text], Field(min_length=1), Tag("names")]
+_Targets = Annotated[_All | _Names, Discriminator(_way_of_targets)]
 
 
 class LoraAdapters(Block):
@@ -45,8 +50,7 @@ class LoraAdapters(Block):
     dropout: Searchable[ShareBelowOne] = 0.0
     """Dropout of what goes into the adapters: from 0 to below 1."""
     target_modules: Annotated[
-        Annotated[_Targets, Tag("fixed")] | Annotated[Choices[_Targets], Tag("choices")],
-        Discriminator(_way_of_targets),
+        _All | _Names | Annotated[Choices[_Targets], Tag("choices")], Discriminator(_way_of_targets)
     ] = ALL_LINEAR
     """Layers that get adapters: all-linear (all linear layers of the decoder), or a list of their names, such as
     [q_proj, v_proj]; a list with such lists in it is one of choices."""
