@@ -103,9 +103,9 @@ class Confirmation(TrialStudy):
         assert best is not None
         baseline = next(c for c in found if c.arm == BASELINE)
         own = next(c for c in found if c.trial == best.number)
-        names = [name for name in ("learning_rate", "weight_decay", "lora") if name in own.parameters]
-        parameters = {name: own.parameters[name] for name in names}
-        settings = {**baseline.settings, **{name: own.settings[name] for name in names}}
+        apart = ("learning_rate", "weight_decay", "lora")
+        parameters = {name: value for name, value in own.parameters.items() if name in apart}
+        settings = {**baseline.settings, **{name: own.settings[name] for name in parameters}}
         return [Contestant(BASELINE, None, parameters, settings)]
 
     @property

@@ -36,7 +36,8 @@ def _way_of_targets(given: object) -> str:
     return "choices" if any(isinstance(one, list) for one in given) else "names"
 
 
-_All, _Names = Annotated[Literal["all-linear"], Tag("all")], Annotated[list[Text], Field(min_length=1), Tag("names")]
+_All = Annotated[Literal["all-linear"], Tag("all")]
+_Names = Annotated[list[Text], Field(min_length=1), Tag("names")]
 _Targets = Annotated[_All | _Names, Discriminator(_way_of_targets)]
 
 

@@ -88,7 +88,6 @@ def test_the_new_keys(write: Any) -> None:
     assert load(write(MINIMAL), ["evaluation.exact_match=5"], RunConfig).config.evaluation.exact_match == 5
 
 
-@pytest.mark.parametrize("kind", ["eaft", "mile", "stm"])
 def test_adapters_can_be_searched(write: Any) -> None:
     lora = (
         "{rank: [4, 8], alpha: {low: 4, high: 32}, dropout: [0, 0.1], target_modules: [all-linear, [q_proj, v_proj]]}"
@@ -102,6 +101,7 @@ def test_adapters_can_be_searched(write: Any) -> None:
     assert fixed.config.training.lora.settings["target_modules"] == ["q_proj v_proj"]
 
 
+@pytest.mark.parametrize("kind", ["eaft", "mile", "stm"])
 def test_a_weight_that_is_not_of_the_label_goes_with_label_smoothing(write: Any, kind: str) -> None:
     overrides = [f"training.token_weight={{kind: {kind}}}", "training.label_smoothing={low: 0, high: 0.1}"]
     assert load(write(MINIMAL), overrides, RunConfig).config.training.token_weight is not None
