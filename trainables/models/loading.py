@@ -191,7 +191,7 @@ def copy_what_is_used_with(base: Path, folder: Path) -> None:
 
 
 def save_model(
-    model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path, name: str | None = None
+    model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path, published: str | None = None
 ) -> None:
     """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
 
@@ -199,7 +199,8 @@ def save_model(
         weights: the model's state; adapters are merged into the layers that they belong to, and also written alone,
             into the folder `adapter` in it, as peft.PeftModel.from_pretrained loads them.
         base: the folder that the model was loaded from; what it is used with is kept.
-        name: where peft finds the base model; None: in that folder.
+        published: the base model on the hub, as in owner/name@revision, for whoever loads the adapters; None: the
+            folder.
     """
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
@@ -218,7 +219,7 @@ def save_model(
     empty.save_pretrained(folder)
     copy_what_is_used_with(base, folder)
     if len(merged) < len(weights):
-        _save_adapters(model, weights, name or str(base), folder / ADAPTER)
+        _save_adapters(model, weights, published or str(base), folder / ADAPTER)
 
 
 def _save_adapters(model: PreTrainedModel, weights: dict[str, Tensor], base: str, folder: Path) -> None:

@@ -335,11 +335,11 @@ class Run:
     def save_model(self, folder: Place) -> None:
         """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
         weights, prepared = self.weights(), self.warm.prepared
-        name = prepared.model.removeprefix(HUB) if prepared.model.startswith(HUB) else None
+        published = prepared.model.removeprefix(HUB) if prepared.model.startswith(HUB) else None
         if parallel.rank() == 0:
             with safetensors_errors(folder):
                 replace_folder(
-                    folder, lambda scratch: save_model(self.warm.model, weights, prepared.folder, scratch, name)
+                    folder, lambda scratch: save_model(self.warm.model, weights, prepared.folder, scratch, published)
                 )
         parallel.barrier()
 

@@ -235,10 +235,9 @@ def test_the_table_has_each_arm_with_its_interval(asked: Space, size: ModelResul
     general = ModelResult(size.searched, size.confirmed)
     for comparison in general.comparisons.values():
         for values in (*comparison.losses.values(), *comparison.differences.values()):
-            values |= {"general_loss": values["loss"]} if "loss" in values else {}
+            values |= {"general_loss": values["high_entropy_loss"]}
     out = StringIO()
     Console(file=out, width=120).print(tabulate_comparison([general], asked, "general_loss"))
-    found = size.comparisons["entrodrop"].differences["best"]["loss"]
     assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in out.getvalue()
 
 
