@@ -26,7 +26,7 @@ REGULARIZERS = ("label_smoothing", "hidden_dropout", "attention_dropout", "neftu
 SEARCHABLE = ("learning_rate", "weight_decay", *REGULARIZERS)
 
 
-ALL_LINEAR = "all-linear"
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
 def _way_of_targets(given: object) -> str:
