@@ -14,8 +14,8 @@ from trainables.config.fields import (
     ShareBelowOne,
     WholeNumber,
 )
-from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Tokens
-from trainables.config.training import REGULARIZERS
+from trainables.config.schedule import Curriculum, EntropyThreshold, Presentation, Redraw, Tokens
+from trainables.config.training import REGULARIZERS, TokenWeight
 from trainables.config.validation_messages import shown, wrong
 from trainables.curriculum import curriculum_from
 
@@ -40,6 +40,8 @@ class ArmSchedule(Block):
     a list of such mappings, with different shapes, to choose from."""
     refresh_epochs: OneOrMore[WholeNumber] | None = None
     """Epochs after which the entropies are computed anew: an integer of at least 0; 0 for never."""
+    redraw: OneOrMore[Redraw] | None = None
+    """When the tokens to drop are drawn anew: epoch, or never."""
 
 
 class ArmTraining(Block):
@@ -57,6 +59,8 @@ class ArmTraining(Block):
     """Dropout of attention weights: from 0 to below 1."""
     neftune_alpha: Searchable[NotNegative] | None = None
     """Strength of the uniform noise on embeddings (NEFTune): at least 0."""
+    token_weight: TokenWeight | None = None
+    """How much the loss of each label counts: a mapping with kind eaft, dft, power, focal, mile, stm, or selective."""
 
 
 class ArmBlock(Block):
@@ -64,7 +68,7 @@ class ArmBlock(Block):
 
     name: Name
     """Name of the arm: up to 100 letters, digits, '.', '_' and '-', the first a letter, a digit or '_'; the arm none is
-    the baseline, which drops nothing and has no regularizer."""
+    the baseline, which drops nothing and has neither regularizer nor token weight."""
     schedule: ArmSchedule | None = ArmSchedule()
     """What the arm changes in the space's schedule; null to drop no tokens."""
     training: ArmTraining = ArmTraining()
@@ -90,9 +94,9 @@ def check_arms(arms: list[ArmBlock]) -> list[ArmBlock]:
     baseline = arms[index]
     if baseline.schedule is not None:
         raise wrong((index, "schedule"), f"the arm {BASELINE} drops no tokens; write null")
-    for name in REGULARIZERS:
+    for name in (*REGULARIZERS, "token_weight"):
         if getattr(baseline.training, name) is not None:
-            problem = f"the arm {BASELINE} has no regularizer but weight decay; leave this out"
+            problem = f"the arm {BASELINE} has no regularizer but weight decay, and no token weight; leave this out"
             raise wrong((index, "training", name), problem)
     return arms
 

@@ -18,8 +18,15 @@ from trainables.errors import ConfigError, one_line
 # What a search that goes on may have more of than it began with, and the blocks that may change: what it runs on.
 _MAY_GROW = ("budget.trials", "budget.tokens", "budget.hours", "budget.device_hours")
 _MAY_CHANGE = ("resources", "faults", "tracking")
-# Settings that a search of an earlier version did not have.
-_NEWER = ("confirmation.max_seeds", "data.train_on_answers")
+# The ends of the paths of what a search of an earlier version did not have.
+_NEWER = (
+    "confirmation.max_seeds",
+    "data.train_on_answers",
+    ".redraw",
+    ".until",
+    "lora.dropout",
+    "lora.target_modules",
+)
 
 
 def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> None:
@@ -41,7 +48,7 @@ def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> N
         return
     before, now = _began_with(output), to_store(space_file.config)
     for changed, was, given in find_changes(before, now):
-        if changed.partition(".")[0] in _MAY_CHANGE or (was is None and changed in _NEWER):
+        if changed.partition(".")[0] in _MAY_CHANGE or (was is None and changed.endswith(_NEWER)):
             continue
         if changed not in _MAY_GROW:
             allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
@@ -88,6 +95,8 @@ def find_changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, 
     if before is None and isinstance(now, dict):
         # A block that a search of an earlier version did not have.
         before = {}
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
         return [

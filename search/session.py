@@ -33,7 +33,7 @@ from search.results.shown_documents import show_documents
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
 from search.scheduling.preparation import DataPreparation, PreparationWatch
-from search.space import Space, masked_text, to_store
+from search.space import GENERAL, HIGH, Space, masked_text, to_store
 from search.studies.storage import (
     DATABASE_ERRORS,
     DatabaseError,
@@ -372,7 +372,8 @@ def _train(
 def _print_outcome(outcome: _Outcome, console: Console, space: Space) -> None:
     results = outcome.results
     if space.arms is not None and any(result.confirmed is not None for result in results):
-        console.print(tabulate_comparison(results, space))
+        for measure in (HIGH, *((GENERAL,) if space.general is not None else ())):
+            console.print(tabulate_comparison(results, space, measure))
     summary = outcome.summary
     lines = [
         f"{result.model}: {describe_result(result, space)}{_format_steps(summary, result.model)}" for result in results

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from search.arms import ArmBlock, check_arms
+from search.arms import BASELINE, ArmBlock, check_arms
 from search.hardware import parse_gpus
 from search.schema_reference import render_reference
 from trainables.config import loader
@@ -37,6 +37,7 @@ from trainables.config.fields import (
 )
 from trainables.config.loader import ConfigFile
 from trainables.config.run import RunBudget, RunConfig
+from trainables.config.training import SMOOTHED, is_smoothed
 from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import YamlError, read
 from trainables.errors import DataError, mask_secrets
@@ -331,11 +332,16 @@ class Space(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _arms_change_a_schedule(self) -> Self:
+    def _arms_change_what_is_there(self) -> Self:
         for index, arm in enumerate(self.arms or ()):
             if self.schedule is None and arm.schedule is not None and "schedule" in arm.model_fields_set:
                 problem = "the space's schedule is null, and there is none to change; write null here too"
                 raise wrong(("arms", index, "schedule"), problem)
+            given = {name: value for name, value in arm.training if value is not None}
+            training = self.training.model_copy(update=given)
+            if given and arm.name != BASELINE and is_smoothed(training.token_weight, training.label_smoothing):
+                name = "token_weight" if "token_weight" in given else "label_smoothing"
+                raise wrong(("arms", index, "training", name), SMOOTHED)
         return self
 
     @model_validator(mode="after")

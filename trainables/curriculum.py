@@ -24,10 +24,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """c(u) = u."""
+    """c(u) = u / until, and 1 from progress `until` on; `until` in (0, 1]."""
+
+    until: float = 1.0
 
     def __call__(self, u: float) -> float:
-        return u
+        return min(1.0, u / self.until)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,6 @@ def curriculum_from(spec: Mapping[str, Any]) -> Curriculum:
 
 
 def curriculum_spec(curriculum: Curriculum) -> dict[str, Any]:
-    """The inverse of `curriculum_from`."""
+    """The inverse of `curriculum_from`; {"shape": "linear"} rises to the end."""
     shape = next(name for name, kind in SHAPES.items() if kind is type(curriculum))
-    return {"shape": shape, **asdict(curriculum)}
+    return {"shape": shape} if curriculum == Linear() else {"shape": shape, **asdict(curriculum)}

@@ -31,6 +31,7 @@ class Forward(nn.Module):
         precision: torch.dtype = torch.float32,
         *,
         entropy: bool = False,
+        likeliest: int | None = None,
         label_smoothing: float = 0.0,
         zeroed_BT: Tensor | None = None,
         noise: Noise | None = None,
@@ -41,6 +42,7 @@ class Forward(nn.Module):
         Args:
             label_BT: as `Packed.label_RT`.
             precision: bfloat16 for autocast.
+            entropy, likeliest: see `token_loss`.
             zeroed_BT: the tokens whose embedding is replaced by zeros.
             noise: adds NEFTune's noise to the embeddings.
             most_labels: see `token_loss`.
@@ -57,6 +59,7 @@ class Forward(nn.Module):
             output_matrix(self.model).to(precision),
             label_BT.flatten(),
             entropy=entropy,
+            likeliest=likeliest,
             label_smoothing=label_smoothing,
             logits=self._logits,
             most_labels=most_labels,

@@ -1,7 +1,8 @@
-"""Regularizers by noise: hidden dropout, attention dropout and NEFTune, the same whatever interrupts a run.
+"""Regularizers by noise: hidden dropout, attention dropout, dropout before adapters, and NEFTune, the same whatever
+interrupts a run.
 
-Hidden dropout and NEFTune draw for each row of the data on its own, so they depend on neither the number of ranks nor
-the micro-batches. Attention dropout draws inside the attention kernel, from torch's own generator: seeded for each
+All but attention dropout draw for each row of the data on its own, so they depend on neither the number of ranks nor
+the micro-batches. That one draws inside the attention kernel, from torch's own generator: seeded for each
 micro-batch, it is the same after an interruption, but not with another number of ranks.
 
 Shapes: B rows, T positions, D width.
@@ -22,23 +23,29 @@ from trainables.settings import Settings
 
 # What transformers calls the two blocks of a decoder layer.
 _BLOCKS = ("self_attn", "attn", "attention", "mlp", "feed_forward")
-_EMBEDDING = -1
+# Layers of noise that are no blocks: the embedding, and from there downwards the adapters.
+_EMBEDDING, _ADAPTERS = -1, -2
 
 
 class Noise(AbstractContextManager["Noise"]):
     """The noise of one run; it is on between `__enter__` and `__exit__`.
 
+    Args:
+        lora_dropout: of what goes into adapters, in [0, 1).
+
     Raises:
         DataError: the architecture has no block or no attention that the dropout could be put on.
     """
 
-    def __init__(self, model: PreTrainedModel, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, model: PreTrainedModel, settings: Settings, lora_dropout: float = 0.0) -> None:
+        self._settings, self._lora_dropout = settings, lora_dropout
         self._model = model
         self._rows: Sequence[int] = ()
         self._epoch = 0
         self._hooks = ExitStack()
         self._blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
+        # What goes into an adapter passes through a module of this name, which does nothing itself.
+        self._adapters = [m for name, m in model.named_modules() if name.endswith(".lora_dropout.default")]
         problem = f"the architecture {model.config.model_type} has no such dropout; write 0"
         if settings.hidden_dropout > 0 and not self._blocks:
             raise DataError("training.hidden_dropout", problem)
@@ -47,8 +54,9 @@ class Noise(AbstractContextManager["Noise"]):
 
     def __enter__(self) -> "Noise":
         if self._settings.hidden_dropout > 0:
-            for index, block in enumerate(self._blocks):
-                self._hooks.callback(block.register_forward_hook(self._dropout(index)).remove)
+            self._drop(self._blocks, self._settings.hidden_dropout, range(len(self._blocks)))
+        if self._lora_dropout > 0:
+            self._drop(self._adapters, self._lora_dropout, range(_ADAPTERS, _ADAPTERS - len(self._adapters), -1))
         if self._settings.attention_dropout > 0:
             set_attention_dropout(self._model, self._settings.attention_dropout)
             self._hooks.callback(set_attention_dropout, self._model, 0.0)
@@ -78,9 +86,11 @@ class Noise(AbstractContextManager["Noise"]):
         scale_BT = alpha / (length_BT * embedding_BTD.shape[-1]).sqrt()
         return embedding_BTD + noise_BTD * scale_BT.unsqueeze(-1)
 
-    def _dropout(self, layer: int) -> Callable[[nn.Module, Any, Any], Any]:
-        share = self._settings.hidden_dropout
+    def _drop(self, modules: Sequence[nn.Module], share: float, layers: Sequence[int]) -> None:
+        for module, layer in zip(modules, layers, strict=True):
+            self._hooks.callback(module.register_forward_hook(self._dropout(layer, share)).remove)
 
+    def _dropout(self, layer: int, share: float) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, _: Any, output: Any) -> Any:
             if not module.training:
                 return output

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainables.curriculum import Curriculum, curriculum_from, curriculum_spec
+from trainables.token_weight import TokenWeight, token_weight_from, token_weight_spec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class EntroDrop:
         presentation: "input" (zero embedding, label stays), "input_mask_token" and "input_random_token" (that token's
             embedding instead), or "loss" (label ignored, input stays).
         refresh_epochs: the entropies are computed anew, from the model in training, every so many epochs; 0: never.
+        redraw: "epoch" draws the tokens to drop anew in each epoch; "never" drops the same ones in every epoch, and
+            more of them as the strength rises.
     """
 
     mask_ratio: float
@@ -30,6 +33,7 @@ class EntroDrop:
     tokens: str = "low_entropy"
     presentation: str = "input"
     refresh_epochs: int = 0
+    redraw: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Settings:
         hidden_dropout: dropout of what each attention and each feed-forward block adds, in [0, 1).
         attention_dropout: dropout of attention weights, in [0, 1).
         neftune_alpha: strength of the uniform noise on embeddings (NEFTune, arXiv 2310.05914); 0: none.
+        token_weight: how much each label's loss counts; None: all the same.
+        lora: the adapters that are trained; None: those that its model was built with, if any.
     """
 
     entrodrop: EntroDrop | None
@@ -72,6 +78,8 @@ class Settings:
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     neftune_alpha: float = 0.0
+    token_weight: TokenWeight | None = None
+    lora: "Lora | None" = None
 
     @property
     def evaluations(self) -> int:
@@ -79,31 +87,56 @@ class Settings:
         return self.epochs * self.evaluations_per_epoch
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in self.__dict__.items() if name != "entrodrop"}
+        # A checkpoint knows its run by this: what an earlier version did not have is left out where it changes nothing.
+        apart = ("entrodrop", "token_weight", "lora")
+        values = {name: value for name, value in self.__dict__.items() if name not in apart}
+        if self.token_weight is not None:
+            values["token_weight"] = token_weight_spec(self.token_weight)
+        if self.lora is not None:
+            values["lora"] = self.lora.to_json()
         if self.entrodrop is None:
             return {**values, "entrodrop": None}
-        curriculum = curriculum_spec(self.entrodrop.curriculum)
-        return {**values, "entrodrop": {**asdict(self.entrodrop), "curriculum": curriculum}}
+        entrodrop = {**asdict(self.entrodrop), "curriculum": curriculum_spec(self.entrodrop.curriculum)}
+        if self.entrodrop.redraw == "epoch":
+            del entrodrop["redraw"]
+        return {**values, "entrodrop": entrodrop}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Settings":
         entrodrop = values["entrodrop"]
         if entrodrop is not None:
             entrodrop = EntroDrop(**{**entrodrop, "curriculum": curriculum_from(entrodrop["curriculum"])})
-        return cls(**{**values, "entrodrop": entrodrop})
+        weight = values.get("token_weight")
+        weight = token_weight_from(weight) if weight is not None else None
+        lora = Lora.from_json(values["lora"]) if values.get("lora") is not None else None
+        return cls(**{**values, "entrodrop": entrodrop, "token_weight": weight, "lora": lora})
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters on all linear layers (arXiv 2106.09685); the base weights stay as they are.
+    """Low-rank adapters on linear layers of the decoder (arXiv 2106.09685); the base weights stay as they are.
 
     Attributes:
         rank: of each adapter.
         alpha: the adapters' output is scaled by alpha / rank.
+        dropout: of what goes into the adapters, in [0, 1).
+        target_modules: the last parts of the layers' names; None: all linear layers.
     """
 
     rank: int
     alpha: float
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        # As for `Settings.to_json`.
+        new = {"dropout": self.dropout or None, "target_modules": self.target_modules and list(self.target_modules)}
+        return {"rank": self.rank, "alpha": self.alpha} | {n: value for n, value in new.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Lora":
+        targets = values.get("target_modules")
+        return cls(**{**values, "target_modules": None if targets is None else tuple(targets)})
 
 
 @dataclass(frozen=True)
@@ -126,7 +159,7 @@ class ModelSettings:
     """How a slot builds and measures its model; the same for all runs of a search.
 
     Attributes:
-        lora: None trains all weights.
+        lora: None trains all weights; a run that has other adapters needs another model.
         gradient_checkpointing: activations are computed again in the backward pass, to save memory.
         compile: torch.compile.
         sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
@@ -142,4 +175,4 @@ class ModelSettings:
 
     def identity(self) -> dict[str, Any]:
         """What of this a run's result depends on, as JSON."""
-        return {"lora": self.lora and asdict(self.lora), "exact_match": self.exact_match and asdict(self.exact_match)}
+        return {"lora": self.lora and self.lora.to_json(), "exact_match": self.exact_match and asdict(self.exact_match)}

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from search.arms import BASELINE
 from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
-from search.space import Space, to_store
+from search.space import GENERAL, HIGH, Objective, Space, to_store
 from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.data import count_setting
@@ -111,24 +111,27 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
     return "\n".join([*comment, to_yaml(resolved)])
 
 
-def tabulate_comparison(results: Sequence[ModelResult], space: Space) -> Any:
-    """Arms by models: high-entropy test loss, and the difference to no dropout with its interval."""
+def tabulate_comparison(results: Sequence[ModelResult], space: Space, measure: Objective = HIGH) -> Any:
+    """Arms by models: a loss on the test split or on general documents, and the difference to no dropout with its
+    interval."""
     from rich.table import Table
 
     point = point_of(space)
-    table = Table(title="high-entropy test loss in nats, and the difference to no dropout with its interval")
+    name = "general loss" if measure == GENERAL else "high-entropy test loss"
+    table = Table(title=f"{name} in nats, and the difference to no dropout with its interval")
     table.add_column("arm")
     for result in results:
         table.add_column(result.model)
     for arm in results[0].searched.arms:
         cells = []
         for result in results:
-            if (comparison := result.comparisons.get(arm)) is None:
+            comparison = result.comparisons.get(arm)
+            if comparison is None or measure not in comparison.losses[point]:
                 cells.append("-")
                 continue
-            loss = f"{comparison.losses[point]['high_entropy_loss']:.4f}"
-            if arm != BASELINE:
-                difference = comparison.differences[point]["high_entropy_loss"]
+            loss = f"{comparison.losses[point][measure]:.4f}"
+            if arm != BASELINE and measure in comparison.differences[point]:
+                difference = comparison.differences[point][measure]
                 loss += f"  {difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
             cells.append(loss)
         table.add_row(arm, *cells)

@@ -42,9 +42,12 @@ def allocate(space: Space, model: str, cluster: ClusterResources) -> Allocation:
     """What a model of the space gets.
 
     Raises:
-        DataError: it fits on no number of workers, or never on the given one, a share of a GPU is too small for any, or
-            answers are asked for and no worker has the whole model.
+        DataError: it fits on no number of workers, or never on the given one, a share of a GPU is too small for any,
+            answers are asked for and no worker has the whole model, or it has no layers of the adapters' names.
     """
+    if space.training.lora is not None:
+        # Tells of adapters that the model has no layers for.
+        network(space, model)
     resources = space.resources
     share, gpu_bytes = resources.gpus_per_worker, cluster.gpu_bytes
     if share and gpu_bytes is not None and bytes_for_torch(share, gpu_bytes) <= 0:

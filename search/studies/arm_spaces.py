@@ -54,7 +54,7 @@ def needs_mask_token(space: Space) -> bool:
 
 
 def _baseline(space: Space) -> Space:
-    training = space.training.model_copy(update=dict.fromkeys(REGULARIZERS, 0.0))
+    training = space.training.model_copy(update={**dict.fromkeys(REGULARIZERS, 0.0), "token_weight": None})
     return space.model_copy(update={"schedule": None, "training": training})
 
 

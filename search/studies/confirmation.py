@@ -95,16 +95,18 @@ class Confirmation(TrialStudy):
         return [*contestants, *self._without_dropout(contestants)]
 
     def _without_dropout(self, found: Sequence[Contestant]) -> list[Contestant]:
-        """The baseline with the best setting's learning rate and weight decay, where the search varied those of the
-        arms that drop tokens only: otherwise a better learning rate would pass for a better schedule."""
+        """The baseline with the best setting's learning rate, weight decay and adapters, where the search varied those
+        of the arms that drop tokens only: otherwise a better learning rate would pass for a better schedule."""
         if not self._varies_the_baseline:
             return []
         best = self._searched.best()
         assert best is not None
         baseline = next(c for c in found if c.arm == BASELINE)
         own = next(c for c in found if c.trial == best.number)
-        parameters = {name: own.parameters[name] for name in ("learning_rate", "weight_decay")}
-        return [Contestant(BASELINE, None, parameters, {**baseline.settings, **parameters})]
+        apart = ("learning_rate", "weight_decay", "lora")
+        parameters = {name: value for name, value in own.parameters.items() if name in apart}
+        settings = {**baseline.settings, **{name: own.settings[name] for name in parameters}}
+        return [Contestant(BASELINE, None, parameters, settings)]
 
     @property
     def _varies_the_baseline(self) -> bool:

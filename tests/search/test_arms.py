@@ -40,7 +40,24 @@ WRONG = [
     (
         "arms:\n  - name: none\n    schedule: null\n    training:\n      neftune_alpha: 5.0\n  - name: a",
         12,
-        "arms.0.training.neftune_alpha: the arm none has no regularizer but weight decay; leave this out",
+        "arms.0.training.neftune_alpha: the arm none has no regularizer but weight decay, and no token weight; le",
+    ),
+    (
+        "arms:\n  - name: none\n    schedule: null\n    training: {token_weight: {kind: dft}}\n  - name: a",
+        11,
+        "arms.0.training.token_weight: the arm none has no regularizer but weight decay, and no token weight; le",
+    ),
+    (
+        "training: {label_smoothing: 0.1}\narms:\n  - {name: none, schedule: null}\n  - name: a\n"
+        "    training: {token_weight: {kind: dft}}",
+        12,
+        "arms.1.training.token_weight: the formula of this token weight does not hold with label smoothing; leav",
+    ),
+    (
+        "training: {token_weight: {kind: dft}}\narms:\n  - {name: none, schedule: null}\n  - name: a\n"
+        "    training: {label_smoothing: [0.0, 0.1]}",
+        12,
+        "arms.1.training.label_smoothing: the formula of this token weight does not hold with label smoothing; leav",
     ),
     ("arms: [{name: none, schedule: null}]", 8, "arms: there is only the baseline, none; add an arm to compar"),
     ("arms: []", 8, "arms: given []; allowed: "),

@@ -10,6 +10,7 @@ from search.preflight import check_output, find_changes
 from search.run import main
 from search.space import load, to_store
 from tests.search.commands import SMALL, refused
+from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -105,6 +106,23 @@ def test_a_setting_that_an_earlier_version_did_not_have_is_no_change() -> None:
     assert find_changes({"seed": 0}, {"seed": 0, "study": {"storage": "sqlite:///a.db"}}) == [
         ("study.storage", None, "sqlite:///a.db")
     ]
+
+
+def test_a_search_of_a_version_without_token_weights_goes_on() -> None:
+    arms = "arms: [{name: none, schedule: null}, {name: a, schedule: {curriculum: [{shape: linear}, {shape: step}]}}]\n"
+    lora = "training: {lora: {rank: 4, alpha: 8}}\n"
+    Path("space.yaml").write_text(SMALL + arms + lora)
+    space_file = load("space.yaml")
+    before = to_store(space_file.config)
+    del before["schedule"]["redraw"], before["training"]["token_weight"]
+    del before["training"]["lora"]["dropout"], before["training"]["lora"]["target_modules"]
+    del before["schedule"]["curriculum"][1]["until"], before["arms"][1]["schedule"]["curriculum"][0]["until"]
+    Path("out").mkdir()
+    (Path("out") / "resolved.yaml").write_text(json.dumps(before))
+    check_output(space_file, Path("out"), resume=True)
+    changed = load("space.yaml", ["arms.1.schedule.curriculum.1.at=0.5"])
+    with pytest.raises(ConfigError, match=r"arms\.1\.schedule\.curriculum\.1\.at: given 0\.5; allowed: .* as it was"):
+        check_output(changed, Path("out"), resume=True)
 
 
 def test_a_search_of_a_version_without_rounds_of_seeds_goes_on() -> None:

@@ -106,7 +106,7 @@ def test_an_override_creates_blocks_and_lists(write: Any) -> None:
         ("models.1=builtin/nano", "models.1: 'builtin/nano' is given a second time; leave it out"),
         (
             "schedule.curriculum.1.at=0.3",
-            "schedule.curriculum.1.at: given an unknown key; allowed: shape; 'at' belongs to shape step",
+            "schedule.curriculum.1.at: given an unknown key; allowed: shape, until; 'at' belongs to shape step",
         ),
         ("seed=[1", "seed: broken YAML (expected ',' or ']', but got '<stream end>'); check the inden"),
         ("budget={trials: 1, trials: 2}", "budget.trials: given a second time (first on line 1); leave one"),

@@ -72,6 +72,7 @@ RISES = [["1"], ["1", "3"], ["0", "0", "1"], ["1", "0", "0"], ["0.2", "0", "5", 
 CURRICULA: list[tuple[Curriculum, Callable[[Decimal], Decimal], float, float]] = [
     (Constant(), lambda u: Decimal(1), 1.0, 1.0),
     (Linear(), lambda u: u, 0.0, 1.0),
+    *((Linear(until), lambda u, until=until: min(Decimal(1), u / Decimal(until)), 0.0, 1.0) for until in (0.05, 0.66)),
     (Cosine(), cosine_reference, 0.0, 1.0),
     *(
         (Sigmoid(midpoint, steepness), sigmoid_reference(midpoint, steepness), 0.0, 1.0)

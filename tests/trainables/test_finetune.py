@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
+from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
@@ -108,12 +109,24 @@ def test_the_best_weights_are_kept_and_load_with_transformers(capsys: pytest.Cap
 
 @pytest.mark.faults
 def test_adapters_are_merged_into_the_weights() -> None:
-    assert main(["tiny.yaml", "--set", "training.lora={rank: 4, alpha: 8}"]) == 0
+    lora = "training.lora={rank: 4, alpha: 8, target_modules: [q_proj, up_proj]}"
+    assert main(["tiny.yaml", "--set", lora]) == 0
     model = AutoModelForCausalLM.from_pretrained("finetuned/tiny/model")
     base = AutoModelForCausalLM.from_pretrained(tiny.folder("tiny", Path(os.environ["ENTRODROP_CACHE"])))
     changed = [n for n, p in model.named_parameters() if not torch.equal(p, base.get_parameter(n))]
     assert changed
-    assert all("proj" in name for name in changed)
+    assert all("q_proj" in name or "up_proj" in name for name in changed)
+    adapted = PeftModel.from_pretrained(base, "finetuned/tiny/model/adapter")
+    token_1T = torch.arange(1, 20).unsqueeze(0)
+    torch.testing.assert_close(adapted(token_1T).logits, model(token_1T).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_on_unknown_layers_are_told_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny.yaml", "--set", "training.lora={rank: 4, alpha: 8, target_modules: [lm_head]}"]) == 2
+    told = capsys.readouterr().err
+    assert "training.lora.target_modules: given 'lm_head'; allowed: linear layers of the decoder of qwen3: " in told
+    assert told.count("\n") == 1
+    assert not Path("finetuned/tiny").exists()
 
 
 def test_general_documents_are_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,21 @@ def test_values_and_gradients_equal_dense_float64(
         assert error(value, expected) < tolerance
 
 
+@pytest.mark.parametrize("likeliest", [1, 2, 7, V - 1, V, V + 5])
+@pytest.mark.parametrize("chunk_bytes", [*CHUNKS, 4 * N * 150])
+def test_the_entropy_of_the_likeliest_tokens(likeliest: int, chunk_bytes: int | None) -> None:
+    hidden_ND, output_VD, label_N, weight_N = inputs(torch.float32)
+    result = token_loss(hidden_ND, output_VD, label_N, entropy=True, likeliest=likeliest, chunk_bytes=chunk_bytes)
+    logit_NV = hidden_ND.detach().double() @ output_VD.detach().double().T
+    expected_N = entropy_of_logits(logit_NV.sort(descending=True).values[:, :likeliest])
+    expected_N = torch.where(label_N >= 0, expected_N, 0.0)
+    torch.testing.assert_close(result.entropy_N.double(), expected_N, rtol=1e-5, atol=1e-5)
+    assert torch.equal(result.loss_N, token_loss(hidden_ND, output_VD, label_N, chunk_bytes=chunk_bytes).loss_N)
+    (result.loss_N * weight_N).sum().backward()
+    assert hidden_ND.grad is not None
+    assert error(hidden_ND.grad, dense(torch.float32)[2]) < 1e-6
+
+
 def test_losses_are_float32_and_gradients_have_the_type_of_their_inputs() -> None:
     kinds = [tensor.dtype for tensor in chunked(torch.bfloat16, 4 * N * 7)]
     assert kinds == [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16]

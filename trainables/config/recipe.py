@@ -87,7 +87,7 @@ def _searched(config: RunConfig) -> Iterator[tuple[Place, Block, str]]:
     """The settings that are searched: the place of the block, the block, and the setting's name in it."""
     blocks: list[tuple[Place, Block, Sequence[str]]] = []
     if (schedule := config.schedule) is not None:
-        own = ("tokens", "mask_ratio", "presentation", "curriculum", "refresh_epochs")
+        own = ("tokens", "mask_ratio", "presentation", "curriculum", "refresh_epochs", "redraw")
         blocks.append((("schedule", "entropy_threshold"), schedule.entropy_threshold, ("quantile", "nats")))
         blocks.append((("schedule",), schedule, own))
         shape = schedule.curriculum[0]
@@ -97,6 +97,10 @@ def _searched(config: RunConfig) -> Iterator[tuple[Place, Block, str]]:
         else:
             blocks.append((("schedule", "curriculum", 0), shape, tuple(type(shape).model_fields)))
     blocks.append((("training",), config.training, SEARCHABLE))
+    if (weight := config.training.token_weight) is not None:
+        blocks.append((("training", "token_weight"), weight, tuple(type(weight).model_fields)))
+    if (lora := config.training.lora) is not None:
+        yield from ((("training", "lora"), lora, name) for name, own in lora.settings.items() if is_searched(own))
     for place, block, names in blocks:
         yield from ((place, block, name) for name in names if is_searched(getattr(block, name)))
 

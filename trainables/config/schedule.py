@@ -48,6 +48,8 @@ class LinearShape(Block):
 
     shape: Literal["linear"]
     """Shape of the curriculum: linear."""
+    until: Searchable[Annotated[float, Field(gt=0, le=1)]] = 1.0
+    """Progress at which full strength is reached: share of the budget's tokens, above 0 and at most 1."""
 
 
 class CosineShape(Block):
@@ -130,6 +132,7 @@ _SHAPES: list[Shape] = [
     StepShape(shape="step"),
 ]
 MASK_TOKEN = "input_mask_token"
+Redraw = Literal["epoch", "never"]
 Presentation = Literal["input", "input_mask_token", "input_random_token", "loss"]
 Tokens = Literal["low_entropy", "random", "high_entropy"]
 
@@ -154,6 +157,9 @@ class Schedule(Block):
     refresh_epochs: OneOrMore[WholeNumber] = 0
     """Epochs after which the entropies are computed anew from the model in training: an integer of at least 0; 0 for
     never."""
+    redraw: OneOrMore[Redraw] = "epoch"
+    """When the tokens to drop are drawn anew: epoch (in each), or never (the same tokens in every epoch, and more of
+    them as the strength rises)."""
     mask_token: Text | None = None
     """The token that input_mask_token shows, as text: one token of the tokenizer; null for its own mask token."""
 
@@ -164,4 +170,4 @@ class Schedule(Block):
 
 def spec_of(shape: Any) -> dict[str, Any]:
     """The settings of a shape that its curriculum depends on, fixed or searched: {"shape": "step", "at": 0.5}."""
-    return {key: value for key, value in shape if key != "knots"}
+    return {key: value for key, value in shape if key != "knots" and (key, value) != ("until", 1.0)}

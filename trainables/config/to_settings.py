@@ -13,12 +13,13 @@ from trainables.config.data import FilesData, HubData, own_sources, source_of
 from trainables.config.fields import FloatRange, is_searched, only
 from trainables.config.run import RunConfig
 from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
-from trainables.config.training import REGULARIZERS, SEARCHABLE
+from trainables.config.training import ALL_LINEAR, REGULARIZERS, SEARCHABLE, LoraAdapters, Training
 from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits, general_documents, read_splits
 from trainables.errors import DataError
 from trainables.preparation.prepare import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
+from trainables.token_weight import token_weight_from
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -34,6 +35,12 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
     for name in REGULARIZERS:
         if is_searched(setting := getattr(training, name)):
             parameters[name] = value(name, setting)
+    if (weight := training.token_weight) is not None:
+        parameters["token_weight"] = {"kind": weight.kind} | {
+            name: value(f"token_weight.{weight.kind}.{name}", setting) for name, setting in weight if name != "kind"
+        }
+    if (lora := training.lora) is not None and any(map(is_searched, lora.settings.values())):
+        parameters["lora"] = {name: value(f"lora.{name}", setting) for name, setting in lora.settings.items()}
     if schedule is None:
         return parameters
     shapes = {shape.shape: shape for shape in schedule.curriculum}
@@ -52,7 +59,7 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
         "presentation": value("presentation", schedule.presentation),
         "curriculum": spec,
     }
-    for name in ("tokens", "refresh_epochs"):
+    for name in ("tokens", "refresh_epochs", "redraw"):
         if is_searched(getattr(schedule, name)):
             chosen[name] = value(name, getattr(schedule, name))
     return {**chosen, **parameters}
@@ -61,13 +68,20 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
 def fixed(config: Config, parameters: Mapping[str, Any]) -> Config:
     """The configuration with these parameters, in which nothing is searched; without a curriculum, none is dropped."""
     training = {name: parameters.get(name, getattr(config.training, name)) for name in SEARCHABLE}
+    weight = config.training.token_weight
+    if weight is not None and "token_weight" in parameters:
+        training["token_weight"] = type(weight).model_validate(parameters["token_weight"])
+    if "lora" in parameters:
+        targets = parameters["lora"]["target_modules"]
+        targets = targets if targets == ALL_LINEAR else targets.split()
+        training["lora"] = LoraAdapters(**{**parameters["lora"], "target_modules": targets})
     changes: dict[str, Any] = {"training": config.training.model_copy(update=_only(training)), "schedule": None}
     if config.schedule is not None and "curriculum" in parameters:
         spec = parameters["curriculum"]
         shape = next(shape for shape in config.schedule.curriculum if shape.shape == spec["shape"])
         schedule = {
             name: parameters.get(name, getattr(config.schedule, name))
-            for name in ("tokens", "mask_ratio", "presentation", "refresh_epochs")
+            for name in ("tokens", "mask_ratio", "presentation", "refresh_epochs", "redraw")
         }
         changes["schedule"] = config.schedule.model_copy(
             update={
@@ -101,9 +115,13 @@ def settings_of(config: RunConfig) -> Settings:
             tokens=only(schedule.tokens),
             presentation=only(schedule.presentation),
             refresh_epochs=only(schedule.refresh_epochs),
+            redraw=only(schedule.redraw),
         )
+    weight = training.token_weight
     return Settings(
         entrodrop=entrodrop,
+        token_weight=token_weight_from(_only(dict(weight))) if weight is not None else None,
+        lora=_lora_of(training),
         **{name: only(getattr(training, name)) for name in SEARCHABLE},
         lr_schedule=training.lr_schedule,
         lr_decay=training.lr_decay,
@@ -118,13 +136,25 @@ def settings_of(config: RunConfig) -> Settings:
     )
 
 
+def _lora_of(training: Training) -> Lora | None:
+    """The adapters; where they are searched, the largest."""
+    if training.lora is None:
+        return None
+    settings = training.lora.settings
+    targets = {name for choice in settings.pop("target_modules") for name in choice.split()}
+    most = {name: setting.high if isinstance(setting, FloatRange) else setting for name, setting in settings.items()}
+    most = {name: max(setting) if isinstance(setting, list) else setting for name, setting in most.items()}
+    return Lora(**most, target_modules=None if ALL_LINEAR in targets else tuple(sorted(targets)))
+
+
 def model_settings_of(config: RunConfig) -> ModelSettings:
+    """How the model is built; with the largest adapters, where they are searched."""
     training, evaluation = config.training, config.evaluation
     exact_match = None
     if evaluation.exact_match:
         exact_match = ExactMatch(evaluation.exact_match, evaluation.max_new_tokens, evaluation.answer_pattern)
     return ModelSettings(
-        lora=Lora(training.lora.rank, training.lora.alpha) if training.lora is not None else None,
+        lora=_lora_of(training),
         gradient_checkpointing=training.gradient_checkpointing,
         compile=training.compile,
         sharding=training.sharding,

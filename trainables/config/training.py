@@ -1,11 +1,23 @@
 """The blocks training and evaluation."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from trainables.config.fields import Block, Count, NotNegative, Positive, Searchable, ShareBelowOne, WholeNumber
+from trainables.config.fields import (
+    Block,
+    Choices,
+    Count,
+    FloatRange,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    Searchable,
+    ShareBelowOne,
+    Text,
+    WholeNumber,
+)
 from trainables.config.validation_messages import shown, wrong
 
 # Settings of a training that hold a model back, each off at 0.
@@ -14,13 +26,123 @@ REGULARIZERS = ("label_smoothing", "hidden_dropout", "attention_dropout", "neftu
 SEARCHABLE = ("learning_rate", "weight_decay", *REGULARIZERS)
 
 
-class LoraAdapters(Block):
-    """Low-rank adapters on all linear layers; the base weights stay as they are."""
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
-    rank: Count
-    """Rank of each adapter: an integer of at least 1."""
-    alpha: Positive
+
+def _way_of_targets(given: object) -> str:
+    """A list of names is one value; with a list in it, it is a list of choices."""
+    if not isinstance(given, list):
+        return "all"
+    return "choices" if any(isinstance(one, list) for one in given) else "names"
+
+
+_All = Annotated[Literal["all-linear"], Tag("all")]
+_Names = Annotated[list[Text], Field(min_length=1), Tag("names")]
+_Targets = Annotated[_All | _Names, Discriminator(_way_of_targets)]
+
+
+class LoraAdapters(Block):
+    """Low-rank adapters (LoRA, arXiv 2106.09685); the base weights stay as they are."""
+
+    rank: OneOrMore[Count]
+    """Rank of each adapter: an integer of at least 1, or a list of them to choose from."""
+    alpha: Searchable[Positive]
     """The adapters' output is scaled by alpha / rank: above 0."""
+    dropout: Searchable[ShareBelowOne] = 0.0
+    """Dropout of what goes into the adapters: from 0 to below 1."""
+    target_modules: Annotated[
+        _All | _Names | Annotated[Choices[_Targets], Tag("choices")], Discriminator(_way_of_targets)
+    ] = ALL_LINEAR
+    """Layers that get adapters: all-linear (all linear layers of the decoder), or a list of their names, such as
+    [q_proj, v_proj]; a list with such lists in it is one of choices."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of them; target_modules as choices, each a text: all-linear, or names with spaces between them."""
+        given = self.target_modules
+        choices: Any = given if _way_of_targets(given) == "choices" else [given]
+        targets = [choice if isinstance(choice, str) else " ".join(choice) for choice in choices]
+        return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "target_modules": targets}
+
+
+class EaftWeight(Block):
+    """(H / ln k)^alpha, where H is the entropy of the k likeliest tokens (EAFT, arXiv 2601.02151)."""
+
+    kind: Literal["eaft"]
+    """Kind of the weight: eaft."""
+    k: OneOrMore[Annotated[int, Field(ge=2)]] = 20
+    """Likeliest tokens that the entropy is of: an integer of at least 2, or a list of them to choose from."""
+    alpha: Searchable[NotNegative] = 1.0
+    """Exponent: at least 0; 0 is the plain loss."""
+
+
+class DftWeight(Block):
+    """p, the probability of the label (DFT, arXiv 2508.05629)."""
+
+    kind: Literal["dft"]
+    """Kind of the weight: dft."""
+
+
+class PowerWeight(Block):
+    """p^exponent, which makes the loss (1 - p^exponent) / exponent (arXiv 2510.00526)."""
+
+    kind: Literal["power"]
+    """Kind of the weight: power."""
+    exponent: Searchable[NotNegative]
+    """Exponent: at least 0; 0 is the plain loss, 1 is dft."""
+
+
+class FocalWeight(Block):
+    """(1 - p)^gamma (focal loss, arXiv 1708.02002)."""
+
+    kind: Literal["focal"]
+    """Kind of the weight: focal."""
+    gamma: Searchable[NotNegative] = 2.0
+    """Exponent: at least 0; 0 is the plain loss."""
+
+
+class MileWeight(Block):
+    """(1 + H)^gamma, where H is the entropy of the prediction in nats (MiLe loss, arXiv 2310.19531)."""
+
+    kind: Literal["mile"]
+    """Kind of the weight: mile."""
+    gamma: Searchable[NotNegative] = 1.0
+    """Exponent: at least 0; 0 is the plain loss."""
+
+
+class StmWeight(Block):
+    """Learns only labels of a low perplexity before training (selective token masking, arXiv 2501.14315)."""
+
+    kind: Literal["stm"]
+    """Kind of the weight: stm."""
+    perplexity: Searchable[Annotated[float, Field(gt=1)]] = 2.5
+    """Greatest perplexity under the model before training, 1 / p, of a label that is learned: above 1."""
+
+
+class SelectiveWeight(Block):
+    """Learns only labels with the largest loss in excess of that before training (SLM, Rho-1, arXiv 2404.07965)."""
+
+    kind: Literal["selective"]
+    """Kind of the weight: selective."""
+    share: Searchable[Annotated[float, Field(gt=0, le=1)]] = 0.6
+    """Share of the labels of each row that is learned: above 0 and at most 1; 1 is the plain loss."""
+
+
+TokenWeight = Annotated[
+    EaftWeight | DftWeight | PowerWeight | FocalWeight | MileWeight | StmWeight | SelectiveWeight,
+    Field(discriminator="kind"),
+]
+# Their formulas take the loss for -ln p, which it is not with label smoothing.
+OF_PROBABILITIES = (DftWeight, PowerWeight, FocalWeight, SelectiveWeight)
+
+
+SMOOTHED = "the formula of this token weight does not hold with label smoothing; leave out one of them"
+
+
+def is_smoothed(token_weight: Any, label_smoothing: Any) -> bool:
+    """Whether a token weight does not go with this label smoothing, fixed or searched."""
+    most = label_smoothing.high if isinstance(label_smoothing, FloatRange) else label_smoothing
+    return isinstance(token_weight, OF_PROBABILITIES) and (max(most) if isinstance(most, list) else most) > 0
 
 
 class Training(Block):
@@ -40,6 +162,9 @@ class Training(Block):
     """Dropout of attention weights: from 0 to below 1."""
     neftune_alpha: Searchable[NotNegative] = 0.0
     """Strength of the uniform noise on embeddings (NEFTune): at least 0; 5 is usual, 0 is none."""
+    token_weight: TokenWeight | None = None
+    """How much the loss of each label counts, without gradient: a mapping with kind eaft, dft, power, focal, mile, stm,
+    or selective; null for all the same. Evaluation is of the plain loss."""
     warmup: ShareBelowOne = 0.05
     """Share of the budget's optimizer steps in which the learning rate rises: from 0 to below 1."""
     batch_size: Count = 4
@@ -62,6 +187,12 @@ class Training(Block):
     """What the workers of a run hold: ddp (each the whole model), fsdp (each a part), or auto (ddp if it fits)."""
     lora: LoraAdapters | None = None
     """Low-rank adapters to train; null to train all weights."""
+
+    @model_validator(mode="after")
+    def _weights_what_is_not_smoothed(self) -> Self:
+        if is_smoothed(self.token_weight, self.label_smoothing):
+            raise wrong(("token_weight",), SMOOTHED)
+        return self
 
     @model_validator(mode="after")
     def _warms_up_before_it_decays(self) -> Self:

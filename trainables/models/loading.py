@@ -7,10 +7,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -23,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from trainables.config.validation_messages import nearest_word
 from trainables.errors import ModelError
 from trainables.loss import Logits
 from trainables.settings import Lora
@@ -37,6 +40,8 @@ def _documents(position_ids: Tensor) -> Tensor:
 # the device still has to do. pyproject.toml holds transformers to the versions that this was tested with.
 masking_utils.find_packed_sequence_indices = _documents
 
+# The folder of the adapters in that of the model that they are merged into.
+ADAPTER = "adapter"
 # Files of a tokenizer.
 _TOKENIZER = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
 # What changes a tokenizer, beside its own files.
@@ -136,23 +141,34 @@ def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
 
 
 def add_lora(model: PreTrainedModel, lora: Lora) -> None:
-    """Puts low-rank adapters on all linear layers of the decoder, in place; only they are trained.
+    """Puts low-rank adapters on linear layers of the decoder, in place; only they are trained.
 
-    An adapter begins as the zero map, from the same random numbers in every process.
+    An adapter begins as the zero map, from the same random numbers in every process. Its dropout is left to
+    trainables.noise.
+
+    Raises:
+        ModelError: the decoder has no linear layers of these names.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     names = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if _is_linear(m)}
+    for name in lora.target_modules or ():
+        if name not in names:
+            allowed = f"linear layers of the decoder of {model.config.model_type}: {', '.join(sorted(names))}"
+            raise ModelError("training.lora.target_modules", f"'{name}'", allowed, nearest_word(name, names))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = LoraConfig(
             r=lora.rank,
             # peft divides it by the rank: it need not be an integer.
             lora_alpha=lora.alpha,  # type: ignore[arg-type]
-            target_modules=sorted(names),
+            target_modules=sorted(lora.target_modules or names),
+            task_type="CAUSAL_LM",
             fan_in_fan_out=model.config.model_type == "gpt2",
         )
         inject_adapter_in_model(config, model)
+    # For whoever trains the saved adapters on; here trainables.noise does it.
+    config.lora_dropout = lora.dropout
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
@@ -181,14 +197,22 @@ def copy_what_is_used_with(base: Path, folder: Path) -> None:
 
 
 def save_model(
-    model: PreTrainedModel, weights: dict[str, Tensor], base: Path, folder: Path, chat_template: str | None = None
+    model: PreTrainedModel,
+    weights: dict[str, Tensor],
+    base: Path,
+    folder: Path,
+    chat_template: str | None = None,
+    published: str | None = None,
 ) -> None:
     """Writes a model folder that AutoModelForCausalLM.from_pretrained loads.
 
     Args:
-        weights: the model's state; adapters are merged into the layers that they belong to.
+        weights: the model's state; adapters are merged into the layers that they belong to, and also written alone,
+            into the folder `adapter` in it, as peft.PeftModel.from_pretrained loads them.
         base: the folder that the model was loaded from; what it is used with is kept.
         chat_template: the one that the model was trained with, if it is not that of `base`.
+        published: the base model on the hub, as in owner/name@revision, for whoever loads the adapters; None: the
+            folder.
     """
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
@@ -209,6 +233,22 @@ def save_model(
     if chat_template is not None:
         # transformers takes it before what the tokenizer's own files say.
         (folder / _CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+    if len(merged) < len(weights):
+        _save_adapters(model, weights, published or str(base), folder / ADAPTER)
+
+
+def _save_adapters(model: PreTrainedModel, weights: dict[str, Tensor], base: str, folder: Path) -> None:
+    from peft import LoraConfig
+
+    config: Any = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    repository, _, revision = base.partition("@")
+    saved = replace(config, base_model_name_or_path=repository, revision=revision or None, inference_mode=True)
+    saved.save_pretrained(str(folder))
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items() if "lora_" in name}
+    # As peft calls them: below its own model, without the adapter's name.
+    named = {f"base_model.model.{name.replace('.default.', '.')}": tensor for name, tensor in own.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

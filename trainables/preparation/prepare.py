@@ -91,6 +91,7 @@ class Prepared:
         model: its name.
         folder: its base weights and tokenizer.
         tokens, entropies, evaluation: folders in the cache, by content.
+        base: the folder of the losses under the model itself, before training; often that of the entropies.
         layout: "packed" or "padded".
         base_hash: SHA-256 of the base weights and of the training entropies.
         data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
@@ -98,13 +99,14 @@ class Prepared:
         cut: documents that are longer than a row, and so were cut; splits without any are left out.
         notices: what a person should know of the data, a line each.
         base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
-        files: the SHA-256 of the files in each of the four folders, by the folder's attribute and the file's name.
+        files: the SHA-256 of the files in each of the five folders, by the folder's attribute and the file's name.
     """
 
     model: str
     folder: Path
     tokens: Path
     entropies: Path
+    base: Path
     evaluation: Path
     layout: str
     base_hash: str
@@ -127,6 +129,10 @@ class Prepared:
     def entropy(self, split: str) -> Tensor:
         """Entropy under the reference model, in nats, float32, RT."""
         return load_file(self.entropies / "scores.safetensors")[f"{split}.entropy"].float()
+
+    def base_loss(self, split: str) -> Tensor:
+        """Loss of each token under the model before training, in nats, float32, RT; 0 where it has no prediction."""
+        return load_file(self.base / "scores.safetensors")[f"{split}.loss"]
 
     def groups(self, split: str) -> tuple[Tensor, Tensor]:
         """Masks (high_RT, low_RT) of a held-out split."""
@@ -187,6 +193,7 @@ def prepare(
         folder=folder,
         tokens=tokens,
         entropies=reference,
+        base=own,
         evaluation=evaluation,
         layout=what.layout,
         base_hash=digest([model_digest(folder), content_digest(reference)]),
@@ -201,6 +208,7 @@ def prepare(
             "folder": model_files(folder),
             "tokens": contents(tokens),
             "entropies": contents(reference),
+            "base": contents(own),
             "evaluation": contents(evaluation),
         },
     )

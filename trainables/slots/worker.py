@@ -164,12 +164,17 @@ def _start(
     device: torch.device,
     pulse: _Pulse,
 ) -> Run:
+    settings = Settings.from_json(run_spec.settings)
+    if settings.lora is not None:
+        how = replace(how, lora=settings.lora)
+    if prepared.model in warm and warm[prepared.model].how != how:
+        # Other adapters than the last run's. What was prepared may have been copied to this node.
+        prepared = warm.pop(prepared.model).prepared
     if prepared.model not in warm:
         model = warm[prepared.model] = WarmModel(prepared, device, how)
         # Generation passes through the model alone.
         for module in (model.forward, model.model):
             module.register_forward_pre_hook(pulse.count)
-    settings = Settings.from_json(run_spec.settings)
     run = Run(warm[prepared.model], settings, keep_best=run_spec.test)
     folder = place(run_spec.checkpoint)
     with store_errors(folder):

@@ -119,12 +119,14 @@ def replace_folder(folder: Place, write: Callable[[Path], object]) -> None:
         with store_errors(folder):
             remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(Path(own).iterdir()):
-                folder.fs.put_file(str(path), (folder / path.name).path)
+            for path in sorted(path for path in Path(own).rglob("*") if path.is_file()):
+                target = folder / path.relative_to(own).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                folder.fs.put_file(str(path), target.path)
 
 
 def fetch_folder(url: "UPath", folder: Path) -> None:
-    """Copies the files right under `url` into `folder`.
+    """Copies the files under `url` into `folder`.
 
     Raises:
         StorageError: the store does not answer.
@@ -132,7 +134,10 @@ def fetch_folder(url: "UPath", folder: Path) -> None:
     with store_errors(url):
         folder.mkdir(parents=True, exist_ok=True)
         for path in url.iterdir():
-            path.fs.get_file(path.path, str(folder / path.name))
+            if path.is_dir():
+                fetch_folder(path, folder / path.name)
+            else:
+                path.fs.get_file(path.path, str(folder / path.name))
 
 
 def write_atomic(path: Path, text: str) -> None:

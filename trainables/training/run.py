@@ -15,12 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables import parallel
 from trainables.forward import PRECISIONS
 from trainables.learning_rate import learning_rate
+from trainables.loss import TokenLoss
 from trainables.models.loading import save_model
+from trainables.models.resolve import HUB
 from trainables.noise import Noise
 from trainables.preparation.scoring import score
 from trainables.settings import Settings
 from trainables.storage.files import Place, replace_folder, safetensors_errors
 from trainables.storage.manifest import digest
+from trainables.token_weight import Labels, TokenWeight
 from trainables.training import checkpoint
 from trainables.training.evaluate import evaluate, measure
 from trainables.training.generate import exact_match
@@ -44,6 +47,7 @@ class Run:
     """
 
     def __init__(self, warm: WarmModel, settings: Settings, keep_best: bool = False) -> None:
+        assert settings.lora in (None, warm.how.lora)
         warm.reset()
         self.warm, self.settings = warm, settings
         self.history: list[dict[str, float]] = []
@@ -63,7 +67,10 @@ class Run:
         self._total_steps = self._steps_per_epoch * settings.epochs
         self._total_tokens = warm.prepared.train_tokens * settings.epochs
         self._order: tuple[int, list[int], Tensor] | None = None
-        self._noise = Noise(warm.model, settings)
+        self._noise = Noise(warm.model, settings, warm.how.lora.dropout if warm.how.lora is not None else 0.0)
+        self._weight = settings.token_weight
+        needs_base = self._weight is not None and self._weight.base
+        self._base_loss_RT = warm.base_loss_RT.to(warm.device) if needs_base else None
         self._dropout = (
             TokenDropout(warm, settings.entrodrop, settings.seed) if settings.entrodrop is not None else None
         )
@@ -213,6 +220,7 @@ class Run:
         # Every rank knows the whole batch, so that dividing by its labels needs no communication.
         labels = (label_BT >= 0).sum().clamp(min=1)
         totals = torch.zeros(3, dtype=torch.float64, device=warm.device)
+        weight_sum = torch.zeros((), dtype=torch.float64, device=warm.device)
         mine = list(self._micro_batches(len(batch)))
         for i, part in enumerate(mine):
             _synchronize(warm.step, last=i == len(mine) - 1)
@@ -221,15 +229,27 @@ class Run:
                 rows[part],
                 label_BT[part],
                 PRECISIONS[settings.precision],
+                entropy=self._weight is not None and self._weight.entropy,
+                likeliest=self._weight.likeliest if self._weight is not None else None,
                 label_smoothing=settings.label_smoothing,
                 zeroed_BT=dropped_BT[part] if presented.by_zeros else None,
                 noise=self._noise,
                 most_labels=sum(warm.labels[row] for row in batch[part]),
             )
-            loss = result.loss_N.sum()
+            loss = weighted = result.loss_N.sum()
+            if self._weight is not None:
+                weight_BT = self._weigh(self._weight, result, label_BT[part], batch_B[part])
+                weighted = (result.loss_N * weight_BT.flatten()).sum()
+                weight_sum += weight_BT.sum()
             # DistributedDataParallel and FSDP average over the ranks; the loss is a mean over the whole batch.
-            (loss * (parallel.size() / labels)).backward()
+            (weighted * (parallel.size() / labels)).backward()
             totals += torch.stack([loss.detach(), (label_BT[part] >= 0).sum(), dropped_BT[part].sum()])
+        if self._weight is not None and self._weight.weighted_mean:
+            # Only now is the sum known; one of less than 1 is 0, as all gradients are.
+            factor = labels / parallel.sum_over_ranks(weight_sum).clamp(min=1)
+            for parameter in self._parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
         nn.utils.clip_grad_norm_(self._parameters.values(), settings.gradient_clip)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(settings, self._steps, self._total_steps)
@@ -238,6 +258,14 @@ class Run:
         self._steps += 1
         self._tokens += sum(warm.tokens[row] for row in batch)
         return totals
+
+    def _weigh(self, weight: TokenWeight, result: TokenLoss, label_BT: Tensor, batch_B: Tensor) -> Tensor:
+        shape = label_BT.shape
+        base_BT = self._base_loss_RT[batch_B] if self._base_loss_RT is not None else None
+        labels = Labels(
+            label_BT >= 0, result.loss_N.detach().view(shape), result.entropy_N.detach().view(shape), base_BT
+        )
+        return weight(labels)
 
     def _micro_batches(self, rows: int) -> Iterator[slice]:
         """This rank's parts of a batch, one for each micro-batch."""
@@ -249,7 +277,9 @@ class Run:
     def identity(self) -> str:
         """SHA-256 of all that the run's result depends on, apart from how many ranks share it, and in which parts."""
         warm, prepared = self.warm, self.warm.prepared
-        settings = {name: value for name, value in self.settings.to_json().items() if name != "accumulation"}
+        # The adapters are in the model's identity.
+        apart = ("accumulation", "lora")
+        settings = {name: value for name, value in self.settings.to_json().items() if name not in apart}
         hashes = [prepared.base_hash, prepared.data_hash, prepared.evaluation_hash]
         return digest([settings, prepared.model, *hashes, warm.how.identity(), bool(self._best)])
 
@@ -305,12 +335,13 @@ class Run:
     def save_model(self, folder: Place) -> None:
         """Writes the weights and the tokenizer as a model folder, in place of the one before; every rank calls this."""
         weights, prepared = self.weights(), self.warm.prepared
+        published = prepared.model.removeprefix(HUB) if prepared.model.startswith(HUB) else None
         if parallel.rank() == 0:
             with safetensors_errors(folder):
                 replace_folder(
                     folder,
                     lambda scratch: save_model(
-                        self.warm.model, weights, prepared.folder, scratch, prepared.chat_template
+                        self.warm.model, weights, prepared.folder, scratch, prepared.chat_template, published
                     ),
                 )
         parallel.barrier()

@@ -41,7 +41,7 @@ def present_all(warm: WarmModel, batch_B: Tensor) -> PresentedBatch:
 
 
 class TokenDropout:
-    """Drops tokens of the training rows, as a pure function of seed, epoch and place in the data.
+    """Drops tokens of the training rows, as a pure function of seed, epoch (or not) and place in the data.
 
     Attributes:
         entropy_RT: of the training tokens, in nats, by which they are candidates.
@@ -67,9 +67,10 @@ class TokenDropout:
         """The rows `batch_B` with tokens dropped at mask_ratio * `strength`, the curriculum's value in [0, 1]."""
         rows, presentation = self._warm.train[batch_B], self._entrodrop.presentation
         label_BT = rows.label_RT
+        draw = epoch if self._entrodrop.redraw == "epoch" else 0
 
         def uniform_BT(stream: int) -> Tensor:
-            return uniforms(self._seed, epoch, rows.document_RT, rows.position_RT, stream)
+            return uniforms(self._seed, draw, rows.document_RT, rows.position_RT, stream)
 
         rate = self._rate * self._entrodrop.mask_ratio * strength
         dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))

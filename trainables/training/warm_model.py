@@ -25,6 +25,7 @@ class WarmModel:
         step: the forward pass that is trained, over all ranks.
         forward: the same without what only training needs (DistributedDataParallel).
         entropy_RT, droppable_RT: of the training split, on the CPU.
+        base_loss_RT: of the labels of `train` under the model before its training, in nats, on the CPU.
         train: the training split and, as the last row, one without tokens.
         rows: of the training split.
         tokens, labels: how many there are in each row of `train`.
@@ -62,6 +63,8 @@ class WarmModel:
         packed = prepared.packed("train")
         self.entropy_RT = prepared.entropy("train")
         self.droppable_RT = packed.droppable_RT
+        # Stored for tokens: the label of position i is token i + 1.
+        self.base_loss_RT = nn.functional.pad(prepared.base_loss("train")[:, 1:], (0, 1, 0, 1))
         self.rows = len(packed.token_RT)
         train = _with_empty_row(packed)
         self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()

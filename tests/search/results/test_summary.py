@@ -228,6 +228,17 @@ def test_the_table_has_each_arm_with_its_interval(asked: Space, size: ModelResul
     assert "(" not in rows["none"]
     found = size.comparisons["entrodrop"].differences["best"]["high_entropy_loss"]
     assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in rows["entrodrop"]
+    # Too few general documents are no measure.
+    out = StringIO()
+    Console(file=out, width=120).print(tabulate_comparison([size], asked, "general_loss"))
+    assert [line.split()[3] for line in out.getvalue().splitlines() if line.startswith("│")] == ["-"] * len(EFFECTS)
+    general = ModelResult(size.searched, size.confirmed)
+    for comparison in general.comparisons.values():
+        for values in (*comparison.losses.values(), *comparison.differences.values()):
+            values |= {"general_loss": values["high_entropy_loss"]}
+    out = StringIO()
+    Console(file=out, width=120).print(tabulate_comparison([general], asked, "general_loss"))
+    assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in out.getvalue()
 
 
 def test_all_result_files_are_written(asked: Space, size: ModelResult, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from search.studies.storage import open_journal
 from search.studies.study import device_s_of
 from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ask, fail, run, run_all, search, space
 from trainables.config.training import REGULARIZERS
+from trainables.token_weight import Eaft
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 ARMS: list[dict[str, Any]] = [
@@ -17,6 +18,7 @@ ARMS: list[dict[str, Any]] = [
     {"name": "entrodrop"},
     {"name": "nats", "schedule": {"entropy_threshold": {"nats": {"low": 0.5, "high": 2.0}}}},
     {"name": "noise", "schedule": None, "training": {"neftune_alpha": {"low": 1.0, "high": 9.0}, "weight_decay": 0.5}},
+    {"name": "eaft", "schedule": None, "training": {"token_weight": {"kind": "eaft", "alpha": [0.5, 1.0]}}},
 ]
 
 
@@ -37,27 +39,29 @@ def test_without_arms_there_are_the_baseline_and_the_schedule() -> None:
 
 def test_each_arm_has_the_budget() -> None:
     trials = {arm.name: arm.trials for arm in arms_of(space(arms=ARMS, training={"learning_rate": RATE}))}
-    assert trials == {"none": 8, "entrodrop": 8, "nats": 8, "noise": 8}
+    assert trials == {"none": 8, "entrodrop": 8, "nats": 8, "noise": 8, "eaft": 8}
 
 
 def test_an_arm_in_which_nothing_is_searched_has_one_trial() -> None:
     trials = {arm.name: arm.trials for arm in arms_of(space(arms=ARMS, schedule=NOTHING_SEARCHED))}
-    assert trials == {"none": 1, "entrodrop": 1, "nats": 8, "noise": 8}
+    assert trials == {"none": 1, "entrodrop": 1, "nats": 8, "noise": 8, "eaft": 8}
 
 
 def test_the_baseline_drops_nothing_and_has_no_regularizer() -> None:
-    changes = {"training": {"hidden_dropout": [0.0, 0.3], "label_smoothing": 0.1, "weight_decay": 0.2}}
+    weighted = {"token_weight": {"kind": "mile", "gamma": [1.0, 2.0]}}
+    changes = {"training": {"hidden_dropout": [0.0, 0.3], "label_smoothing": 0.1, "weight_decay": 0.2, **weighted}}
     for given in (space(**changes), space(arms=ARMS, **changes)):
         baseline = arms_of(given)[0]
         assert (baseline.name, baseline.space.schedule, dimensions(baseline.space)) == (BASELINE, None, [])
         assert [getattr(baseline.space.training, name) for name in REGULARIZERS] == [0.0] * 4
         assert baseline.space.training.weight_decay == 0.2
+        assert baseline.space.training.token_weight is None
 
 
 def test_settings_belong_to_their_arm(tmp_path: Path) -> None:
     study = search(tmp_path, arms=ARMS, budget={"trials": 2, "epochs": 8})
     first = {candidate.arm: candidate.settings for candidate in run_all(study, lambda candidate: 5.0, 1)}
-    none, entrodrop, nats, noise = (first[name] for name in ("none", "entrodrop", "nats", "noise"))
+    none, entrodrop, nats, noise, eaft = (first[arm["name"]] for arm in ARMS)
     assert (none.entrodrop, none.neftune_alpha, none.weight_decay) == (None, 0.0, 0.01)
     assert entrodrop.entrodrop is not None
     assert (entrodrop.entrodrop.quantile, entrodrop.entrodrop.nats, entrodrop.neftune_alpha) == (0.5, None, 0.0)
@@ -66,6 +70,8 @@ def test_settings_belong_to_their_arm(tmp_path: Path) -> None:
     assert 0.5 <= (nats.entrodrop.nats or 0.0) <= 2.0
     assert (noise.entrodrop, noise.weight_decay) == (None, 0.5)
     assert noise.neftune_alpha >= 1.0
+    assert eaft.token_weight in (Eaft(20, 0.5), Eaft(20, 1.0))
+    assert [arm.token_weight for arm in (none, entrodrop, nats, noise)] == [None] * 4
 
 
 def test_names_of_parameters_carry_the_arms_name(tmp_path: Path) -> None:
@@ -75,7 +81,13 @@ def test_names_of_parameters_carry_the_arms_name(tmp_path: Path) -> None:
         assert all(name.startswith(f"{candidate.arm}.") for name in trial.params)
         assert study.parameters(trial) == candidate.parameters
     names = {name for trial in study.study.trials for name in trial.params}
-    assert names == {"entrodrop.mask_ratio", "nats.mask_ratio", "nats.entropy_threshold.nats", "noise.neftune_alpha"}
+    assert names == {
+        "entrodrop.mask_ratio",
+        "nats.mask_ratio",
+        "nats.entropy_threshold.nats",
+        "noise.neftune_alpha",
+        "eaft.token_weight.eaft.alpha",
+    }
 
 
 # Whose turn it is.

@@ -16,6 +16,7 @@ from search.studies.storage import open_journal
 from search.studies.study import Candidate
 from search.studies.verdict import Difference, Verdict
 from tests.studies import ask, fail, run, run_all, search, space
+from trainables.config.to_settings import fixed
 from trainables.settings import Settings
 
 ARMS: list[dict[str, Any]] = [
@@ -128,6 +129,19 @@ def test_a_searched_learning_rate_is_given_to_the_baseline_as_well(tmp_path: Pat
     assert tuned.settings["learning_rate"] == best.settings["learning_rate"] != own.settings["learning_rate"]
     assert tuned.settings["entrodrop"] is None
     assert confirmation.planned == planned == 4 * 3
+
+
+def test_searched_adapters_are_given_to_the_baseline_as_well(tmp_path: Path) -> None:
+    lora = {"rank": [2, 4, 8, 16], "alpha": 16.0, "target_modules": ["all-linear", ["q_proj", "v_proj"]]}
+    changes: dict[str, Any] = {"training": {"lora": lora}}
+    study = search(tmp_path, **changes)
+    confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(**changes))
+    run_all(study, validation, 2)
+    own, best, _, tuned = confirmation.contestants
+    assert (own.arm, best.arm, tuned.arm, tuned.trial) == (BASELINE, "entrodrop", BASELINE, None)
+    assert tuned.settings["lora"] == best.settings["lora"]
+    assert tuned.parameters["lora"] == best.parameters["lora"]
+    assert fixed(study.arms[BASELINE].space, tuned.parameters).training.lora.rank == best.settings["lora"]["rank"]
 
 
 def test_nothing_is_confirmed_before_the_search_has_ended(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from search.studies.study import objective_value
 from tests import ROOT
 from trainables.config.recipe import load_recipe
 from trainables.config.to_settings import settings_of
+from trainables.settings import Lora
+from trainables.token_weight import Eaft
 
 MODEL = "builtin/nano"
 MATH = ROOT / "spaces" / "math.yaml"
@@ -251,8 +253,11 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     assert (first.settings, second.settings) == (baseline.settings, middle.settings)
 
 
-def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"schedule": None, "training": {"hidden_dropout": {"low": 0.0, "high": 0.4}}}
+def test_without_a_schedule_regularizers_and_token_weights_are_searched(tmp_path: Path) -> None:
+    weight = {"kind": "eaft", "alpha": {"low": 0.2, "high": 1.0}}
+    lora = {"rank": [4, 8], "alpha": 16.0, "target_modules": ["all-linear", ["q_proj", "v_proj"]]}
+    training = {"hidden_dropout": {"low": 0.0, "high": 0.4}, "token_weight": weight, "lora": lora}
+    changes: dict[str, Any] = {"schedule": None, "training": training}
     opened = study(tmp_path, **changes)
     baseline, middle = opened.ask(), opened.ask()
     assert baseline is not None
@@ -260,6 +265,10 @@ def test_without_a_schedule_only_regularizers_are_searched(tmp_path: Path) -> No
     assert (baseline.arm, baseline.settings.hidden_dropout) == (BASELINE, 0.0)
     assert (middle.arm, middle.settings.entrodrop) == (REGULARIZED, None)
     assert middle.settings.hidden_dropout == pytest.approx(0.2)
+    assert (baseline.settings.token_weight, middle.settings.token_weight) == (None, Eaft(20, 0.6))
+    assert flatten(middle.parameters)["token_weight.kind"] == "eaft"
+    assert middle.settings.lora == Lora(8, 16.0, 0.0, ("q_proj", "v_proj"))
+    assert flatten(middle.parameters)["lora.target_modules"] == "q_proj v_proj"
     assert (curriculum_name(baseline.arm, baseline.parameters), curriculum_name(middle.arm, middle.parameters)) == (
         "no dropout",
         "regularized",

@@ -11,8 +11,25 @@ from typing import Any, ClassVar
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from peft import PeftModel
 
+from search.tracking.mlflow_runs import write_model
+from tests import tiny
 from tests.search.tracking.memory import EXPECTED, Client, Search, a_search, wait_for_error
+from trainables.models.loading import load_model
+from trainables.settings import Lora, ModelSettings
+from trainables.training.run import Run
+from trainables.training.warm_model import WarmModel
+
+
+@pytest.mark.faults
+def test_a_registered_model_has_its_adapters(tmp_path: Path) -> None:
+    warm = WarmModel(tiny.prepared(tmp_path / "cache"), tiny.CPU, ModelSettings(lora=Lora(2, 4.0)))
+    Run(warm, tiny.settings()).save_model(tmp_path / "kept")
+    write_model(tmp_path / "kept", tmp_path / "registered")
+    assert mlflow.transformers.load_model(str(tmp_path / "registered"))("anna has", max_new_tokens=1)
+    base = load_model(warm.prepared.folder, tiny.CPU)
+    assert PeftModel.from_pretrained(base, tmp_path / "registered" / "adapter")
 
 
 @pytest.mark.faults

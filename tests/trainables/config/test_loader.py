@@ -200,12 +200,14 @@ schedule:
   curriculum: [{shape: spline, knots: 2}, {shape: sigmoid, midpoint: 0.5}]
   reference: builtin/micro
   refresh_epochs: [0, 1]
+  redraw: [epoch, never]
   mask_token: "[MASK]"
 training:
   lr_schedule: wsd
   lr_decay: 0.3
   label_smoothing: {low: 0, high: 0.5}
   neftune_alpha: [0, 5]
+  token_weight: {kind: mile, gamma: {low: 0.5, high: 2}}
   layout: padded
   lora: {rank: 8, alpha: 16}
 evaluation: {exact_match: 2, max_new_tokens: 9, answer_pattern: "(a)"}

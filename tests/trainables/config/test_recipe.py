@@ -74,6 +74,14 @@ ALLOWED = "allowed: one value; python -m search.run searches"
         ("schedule.curriculum.0={shape: step}", "schedule.curriculum.0.at: given nothing, which stands for {"),
         ("schedule.curriculum.0={shape: spline}", "schedule.curriculum.0.rises: given nothing, which stands for null"),
         ("training.learning_rate=[0.1, 0.2]", "training.learning_rate: given [0.1, 0.2]"),
+        ("schedule.redraw=[epoch, never]", "schedule.redraw: given [epoch, never]"),
+        ("schedule.curriculum.0={shape: linear, until: [0.5, 1]}", "schedule.curriculum.0.until: given [0.5, 1.0]"),
+        ("training.token_weight={kind: power, exponent: [1, 2]}", "training.token_weight.exponent: given [1.0, 2.0]"),
+        ("training.lora={rank: [4, 8], alpha: 8}", "training.lora.rank: given [4, 8]"),
+        (
+            "training.lora={rank: 4, alpha: 8, target_modules: [[a], [b]]}",
+            "training.lora.target_modules: given [['a'], ",
+        ),
         ("training.hidden_dropout={low: 0, high: 0.1}", 'training.hidden_dropout: given {"low": 0.0, "high": 0.1'),
     ],
 )

@@ -107,7 +107,7 @@ WRONG_VALUES = [
     (
         "schedule:\n  curriculum:\n    shape: linear\n    midpoint: 0.5",
         11,
-        "schedule.curriculum.midpoint: given an unknown key; allowed: shape; 'midpoint' belongs to shape sigmoid",
+        "schedule.curriculum.midpoint: given an unknown key; allowed: shape, until; 'midpoint' belongs to shape s",
     ),
     (
         "schedule:\n  curriculum:\n    - shape: sigmoid\n      steepness: {low: 0, high: 9}",
@@ -201,6 +201,7 @@ def test_a_spline_has_knots_or_rises(write: Any, given: str, knots: int, rises: 
         ("entropy_threshold={nats: [1, -1]}", "schedule.entropy_threshold.nats.1: given -1; allowed: nats, at lea"),
         ("tokens=low", "schedule.tokens: given 'low'; allowed: low_entropy; or, to compare with, random (as many of"),
         ("tokens=[random, randm]", "schedule.tokens.1: given 'randm'; allowed: low_entropy; or, to compare with, "),
+        ("redraw=always", "schedule.redraw: given 'always'; allowed: epoch (in each), or never (the same tokens in e"),
         ("refresh_epochs=-1", "schedule.refresh_epochs: given -1; allowed: an integer of at least 0; 0 for never (epo"),
         ("refresh_epochs=[1, 0.5]", "schedule.refresh_epochs.1: given 0.5; allowed: an integer of at least 0"),
         ("refresh_epochs={low: 1, high: 2}", 'schedule.refresh_epochs: given {"low": 1, "high": 2}; allowed: an integ'),

@@ -1,5 +1,6 @@
 """From a configuration to what the trainer takes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from trainables.config.fields import FloatRange, is_searched
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
 from trainables.config.to_settings import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
-from trainables.curriculum import Sigmoid, Spline, Step
+from trainables.curriculum import Linear, Sigmoid, Spline, Step
 from trainables.data.documents import Splits
-from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings
+from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
+from trainables.token_weight import Eaft, Mile
 
 FIXED = """\
 schedule:
@@ -55,8 +57,9 @@ def test_a_fixed_schedule_is_the_trainers(write: Any) -> None:
 def test_choosing_fixes_all_that_is_searched(write: Any) -> None:
     searched = config(
         write,
-        "schedule: {tokens: [low_entropy, random], refresh_epochs: [0, 4], curriculum: [{shape: linear}, {shape: "
-        "sigmoid}]}\ntraining: {label_smoothing: {low: 0, high: 0.2}, hidden_dropout: [0.1], attention_dropout: 0.3}\n",
+        "schedule: {tokens: [low_entropy, random], refresh_epochs: [0, 4], redraw: [epoch, never], curriculum: [{"
+        "shape: linear}, {shape: sigmoid}]}\ntraining: {label_smoothing: {low: 0, high: 0.2}, hidden_dropout: [0.1], "
+        "attention_dropout: 0.3, token_weight: {kind: eaft, alpha: {low: 0.3, high: 1}}}\n",
     )
     parameters = choose(searched, upper)
     assert parameters == {
@@ -66,18 +69,59 @@ def test_choosing_fixes_all_that_is_searched(write: Any) -> None:
         "curriculum": {"shape": "sigmoid", "midpoint": 0.8, "steepness": 30.0},
         "tokens": "random",
         "refresh_epochs": 4,
+        "redraw": "never",
         "learning_rate": 0.003,
         "weight_decay": 0.01,
         "label_smoothing": 0.2,
+        "token_weight": {"kind": "eaft", "k": 20, "alpha": 1.0},
     }
     chosen = fixed(searched, parameters)
     assert chosen.schedule is not None
     assert not any(is_searched(value) for block in (chosen.schedule, chosen.training) for _, value in block)
     settings = settings_of(chosen)
-    assert settings.entrodrop == EntroDrop(0.9, Sigmoid(0.8, 30.0), 0.9, tokens="random", refresh_epochs=4)
+    assert settings.entrodrop == EntroDrop(
+        0.9, Sigmoid(0.8, 30.0), 0.9, tokens="random", refresh_epochs=4, redraw="never"
+    )
+    assert settings.token_weight == Eaft(20, 1.0)
     assert (settings.label_smoothing, settings.hidden_dropout, settings.attention_dropout) == (0.2, 0.1, 0.3)
     # What is chosen can be written down and read again.
     assert RunConfig.model_validate(chosen.model_dump()) == chosen
+
+
+def test_a_linear_rise_may_end_early(write: Any) -> None:
+    searched = config(write, "schedule: {curriculum: {shape: linear, until: {low: 0.3, high: 0.66}}}\n")
+    parameters = choose(searched, upper)
+    assert parameters["curriculum"] == {"shape": "linear", "until": 0.66}
+    entrodrop = settings_of(fixed(searched, parameters)).entrodrop
+    assert entrodrop is not None
+    assert entrodrop.curriculum == Linear(0.66)
+    plain = config(write, "schedule: {curriculum: {shape: linear}}\n")
+    assert choose(plain, upper)["curriculum"] == {"shape": "linear"}
+
+
+def test_a_fixed_token_weight_is_the_trainers(write: Any) -> None:
+    weighted = config(write, "", "training.token_weight={kind: mile, gamma: [2]}")
+    parameters = choose(weighted, upper)
+    assert parameters["token_weight"] == {"kind": "mile", "gamma": 2.0}
+    assert settings_of(fixed(weighted, parameters)).token_weight == Mile(2.0)
+    assert settings_of(weighted.model_copy(update={"schedule": None})).token_weight == Mile(2.0)
+
+
+def test_searched_adapters_are_each_trials_own(write: Any) -> None:
+    lora = "{rank: [4, 8], alpha: 16, dropout: {low: 0, high: 0.1}, target_modules: [[v_proj], [q_proj, k_proj]]}"
+    searched = config(write, "", f"training.lora={lora}")
+    # A slot must have room for any of them.
+    assert model_settings_of(searched).lora == Lora(8, 16.0, 0.1, ("k_proj", "q_proj", "v_proj"))
+    parameters = choose(searched, lambda name, setting: upper(name, setting) if name != "lora.rank" else setting[0])
+    assert parameters["lora"] == {"rank": 4, "alpha": 16.0, "dropout": 0.1, "target_modules": "q_proj k_proj"}
+    chosen = fixed(searched, parameters)
+    assert RunConfig.model_validate(chosen.model_dump()) == chosen
+    own = Lora(4, 16.0, 0.1, ("k_proj", "q_proj"))
+    assert (settings_of(chosen).lora, model_settings_of(chosen).lora) == (own, own)
+    assert Settings.from_json(json.loads(json.dumps(settings_of(chosen).to_json()))).lora == own
+    plain = config(write, "", "training.lora={rank: 4, alpha: 8}")
+    assert "lora" not in choose(plain, upper)
+    assert settings_of(plain.model_copy(update={"schedule": None})).lora == Lora(4, 8.0)
 
 
 def test_a_spline_is_searched_by_its_rises(write: Any) -> None:

@@ -1,12 +1,13 @@
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tests.configs import MINIMAL, failure, tells
-from trainables.config.fields import FloatRange
+from trainables.config.fields import FloatRange, NotNegative
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
-from trainables.config.training import LoraAdapters
+from trainables.config.training import OF_PROBABILITIES, EaftWeight, LoraAdapters, TokenWeight
+from trainables.token_weight import KINDS
 
 # (what follows MINIMAL, line, message)
 WRONG_VALUES = [
@@ -70,6 +71,7 @@ def test_the_new_keys(write: Any) -> None:
         "training.lr_decay=0.95",
         "training.hidden_dropout=[0, 0.1]",
         "training.neftune_alpha={low: 0, high: 10}",
+        "training.token_weight={kind: eaft, k: [10, 20], alpha: {low: 0.3, high: 1}}",
         "training.lora={rank: 8, alpha: 16}",
         "training.sharding=ddp",
         "evaluation.exact_match=5",
@@ -78,10 +80,39 @@ def test_the_new_keys(write: Any) -> None:
     config = load(write(ANSWERED), overrides, RunConfig).config
     assert config.training.lora == LoraAdapters(rank=8, alpha=16.0)
     assert config.training.hidden_dropout == [0.0, 0.1]
+    alpha = FloatRange[NotNegative](low=0.3, high=1.0)
+    assert config.training.token_weight == EaftWeight(kind="eaft", k=[10, 20], alpha=alpha)
     assert config.training.neftune_alpha == FloatRange(low=0.0, high=10.0)
     assert config.evaluation.max_new_tokens == 256
     # reasoning-gym's problems have answers.
     assert load(write(MINIMAL), ["evaluation.exact_match=5"], RunConfig).config.evaluation.exact_match == 5
+
+
+def test_adapters_can_be_searched(write: Any) -> None:
+    lora = (
+        "{rank: [4, 8], alpha: {low: 4, high: 32}, dropout: [0, 0.1], target_modules: [all-linear, [q_proj, v_proj]]}"
+    )
+    config = load(write(MINIMAL), [f"training.lora={lora}"], RunConfig).config
+    assert config.training.lora is not None
+    targets = config.training.lora.settings["target_modules"]
+    assert targets == ["all-linear", "q_proj v_proj"]
+    fixed = load(write(MINIMAL), ["training.lora={rank: 4, alpha: 8, target_modules: [q_proj, v_proj]}"], RunConfig)
+    assert fixed.config.training.lora is not None
+    assert fixed.config.training.lora.settings["target_modules"] == ["q_proj v_proj"]
+
+
+@pytest.mark.parametrize("kind", ["eaft", "mile", "stm"])
+def test_a_weight_that_is_not_of_the_label_goes_with_label_smoothing(write: Any, kind: str) -> None:
+    overrides = [f"training.token_weight={{kind: {kind}}}", "training.label_smoothing={low: 0, high: 0.1}"]
+    assert load(write(MINIMAL), overrides, RunConfig).config.training.token_weight is not None
+
+
+def test_every_kind_of_token_weight_can_be_given() -> None:
+    kinds = {block.model_fields["kind"].annotation for block in get_args(get_args(TokenWeight)[0])}
+    assert {get_args(kind)[0] for kind in kinds} == set(KINDS)
+    assert {n for n, kind in KINDS.items() if kind.probability} == {
+        block.model_fields["kind"].annotation.__args__[0] for block in OF_PROBABILITIES
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,9 +130,28 @@ def test_the_new_keys(write: Any) -> None:
         (["training.layout=pad"], "training.layout: given 'pad'; allowed: packed (several in a row, without atte"),
         (["training.compile=1"], "training.compile: given 1; allowed: true or false (whether t"),
         (["training.sharding=fsdp2"], "training.sharding: given 'fsdp2'; allowed: ddp (each the whole model), fsd"),
+        (["training.token_weight=eaft"], "training.token_weight: given 'eaft'; allowed: a mapping with kind eaft, df"),
+        (["training.token_weight={kind: eaftt}"], "training.token_weight.kind: given 'eaftt'; allowed: eaft, dft, po"),
+        (["training.token_weight={k: 3}"], "training.token_weight.kind: given nothing; allowed: eaft, dft, po"),
+        (["training.token_weight={kind: eaft, k: 1}"], "training.token_weight.k: given 1; allowed: an integer of at"),
+        (["training.token_weight={kind: dft, gamma: 1}"], "training.token_weight.gamma: given an unknown key; allo"),
+        (["training.token_weight={kind: power}"], "training.token_weight.exponent: given nothing; allowed: at least"),
+        (["training.token_weight={kind: stm, perplexity: 1}"], "training.token_weight.perplexity: given 1; allowed: "),
+        (["training.token_weight={kind: selective, share: 0}"], "training.token_weight.share: given 0; allowed: ab"),
+        (
+            ["training.token_weight={kind: dft}", "training.label_smoothing=[0, 0.1]"],
+            "training.token_weight: the formula of this token weight does not hold with label smoothing; leave out",
+        ),
         (["training.lora={rank: 0, alpha: 1}"], "training.lora.rank: given 0; allowed: an integer of at least 1"),
         (["training.lora={rank: 8}"], "training.lora.alpha: given nothing; allowed: above 0 (the ada"),
-        (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha}"),
+        (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha, dropout, target_modules}"),
+        (["training.lora={rank: 8, alpha: 1, dropout: 1}"], "training.lora.dropout: given 1; allowed: from 0 to below"),
+        (["training.lora={rank: 8, alpha: 1, target_modules: all}"], "training.lora.target_modules: given 'all'; all"),
+        (["training.lora={rank: 8, alpha: 1, target_modules: []}"], "training.lora.target_modules: given []; allow"),
+        (
+            ["training.lora={rank: 8, alpha: 1, target_modules: [[q_proj], [q_proj]]}"],
+            'training.lora.target_modules.1: ["q_proj"] is given a second time; leave it out',
+        ),
         (["evaluation.exact_match=6"], "evaluation.exact_match: given 6; allowed: at most 5, which is data.validation"),
         (["training.sharding=fsdp", "evaluation.exact_match=1"], "evaluation.exact_match: with training.sharding fsdp"),
         (["data.answer=null", "evaluation.exact_match=1"], "evaluation.exact_match: there is no data.answer to com"),

@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -176,6 +177,43 @@ def test_adapters_alone_are_trained_and_can_be_merged(name: str, moved: float, t
     save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "merged")
     merged = load_model(tmp_path / "merged", tiny.CPU).eval()
     torch.testing.assert_close(Forward(merged)(packed, packed.label_RT).loss_N, adapted, rtol=1e-3, atol=1e-3)
+    # The adapters alone, as peft loads them onto the base model.
+    loaded = PeftModel.from_pretrained(load_model(tmp_path / "base", tiny.CPU), tmp_path / "merged" / "adapter").eval()
+    own = {n.removeprefix("base_model.model."): p for n, p in loaded.named_parameters() if "lora_" in n}
+    assert own.keys() == trained.keys()
+    assert all(torch.equal(own[name], parameter) for name, parameter in trained.items())
+    torch.testing.assert_close(
+        own_losses(loaded, packed), adapted[packed.label_RT.flatten() >= 0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_adapters_know_what_they_were_made_for(tmp_path: Path) -> None:
+    model = saved("llama", tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    add_lora(model, Lora(rank=2, alpha=3.0, dropout=0.1, target_modules=("q_proj", "v_proj")))
+    trained = {name.split(".")[-4] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj", "v_proj"}
+    for name, base, revision in ((None, str(tmp_path / "base"), None), ("me/model@v1", "me/model", "v1")):
+        save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "merged", name)
+        config = json.loads((tmp_path / "merged/adapter/adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == (base, revision)
+        assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 3.0, 0.1)
+        assert set(config["target_modules"]) == {"q_proj", "v_proj"}
+    # What is registered loads without peft.
+    assert load_model(tmp_path / "merged", tiny.CPU)
+    assert model_folder(str(tmp_path / "merged"), tmp_path / "cache") == tmp_path / "merged"
+
+
+@pytest.mark.parametrize("unknown", ["lm_head", "q_prj"])
+def test_adapters_on_layers_that_are_not_there_are_refused(unknown: str, tmp_path: Path) -> None:
+    model = saved("llama", tmp_path)
+    with pytest.raises(ModelError) as caught:
+        add_lora(model, Lora(rank=2, alpha=3.0, target_modules=("v_proj", unknown)))
+    assert caught.value.field == "training.lora.target_modules"
+    assert caught.value.given == f"'{unknown}'"
+    assert caught.value.allowed is not None
+    assert caught.value.allowed.endswith("llama: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
+    assert caught.value.nearest == (None if unknown == "lm_head" else "q_proj")
 
 
 def test_adapters_begin_the_same_everywhere(tmp_path: Path) -> None:

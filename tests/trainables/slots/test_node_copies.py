@@ -25,10 +25,11 @@ from trainables.settings import Lora, ModelSettings
 from trainables.slots.node_copies import FileServer, local_copy, local_folder
 from trainables.storage import manifest
 from trainables.storage.manifest import hashes_of
+from trainables.token_weight import Stm
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
-PARTS = ("folder", "tokens", "entropies", "evaluation")
+PARTS = ("folder", "tokens", "entropies", "base", "evaluation")
 
 
 class Elsewhere:
@@ -154,7 +155,7 @@ def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path,
 def test_nor_is_what_is_damaged_while_runs_train(tmp_path: Path, part: str) -> None:
     # Most weights are never written.
     warm = WarmModel(tiny.prepared(tmp_path / "cache"), tiny.CPU, ModelSettings(lora=Lora(2, 4.0)))
-    settings = tiny.settings(epochs=1, entrodrop=tiny.entrodrop())
+    settings = tiny.settings(epochs=1, entrodrop=tiny.entrodrop(), token_weight=Stm(20.0))
     whole = finish(Run(warm, settings, keep_best=True)).test()
     file = next(getattr(warm.prepared, part).glob("*.safetensors"))
     file.write_bytes(bytes(file.stat().st_size))

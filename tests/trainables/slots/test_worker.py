@@ -1,10 +1,15 @@
+import json
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
-from trainables.slots.mailbox import Failure
-from trainables.slots.worker import _classify, _keep_to
+from tests import tiny
+from trainables.settings import Lora, ModelSettings
+from trainables.slots.mailbox import Failure, RunSpec
+from trainables.slots.worker import _classify, _keep_to, _start
+from trainables.training.warm_model import WarmModel
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:
@@ -27,6 +32,22 @@ def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkey
     _keep_to(0.25, gpu)
     # 6 GB less 0.6 GB.
     cuda.set_per_process_memory_fraction.assert_called_once_with(pytest.approx(5.4 / 24), gpu)
+
+
+def test_a_run_with_other_adapters_gets_another_model(tmp_path: Path) -> None:
+    warm: dict[str, WarmModel] = {}
+    prepared = tiny.prepared(tmp_path / "cache")
+    built = []
+    for lora in (Lora(4, 8.0), Lora(4, 8.0), Lora(2, 8.0, 0.1, ("q_proj",)), None):
+        settings = json.loads(json.dumps(tiny.settings(lora=lora).to_json()))
+        run_spec = RunSpec("tiny/0", None, settings, str(tmp_path / "run"))
+        run = _start(run_spec, prepared, ModelSettings(lora=Lora(8, 8.0)), warm, tiny.CPU, mock.Mock())
+        assert run.settings.lora == lora
+        assert warm["tiny"] is run.warm
+        assert run.warm.prepared is prepared
+        built.append(run.warm)
+    assert [model.how.lora for model in built] == [Lora(4, 8.0)] * 2 + [Lora(2, 8.0, 0.1, ("q_proj",)), Lora(8, 8.0)]
+    assert built[0] is built[1]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests import tiny
 from trainables.curriculum import Linear, Sigmoid
+from trainables.token_weight import Eaft, Mile, Selective
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
@@ -57,5 +58,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "lr_schedule": "cosine",
         "weight_decay": 0.5,
     },
+    "eaft": {"token_weight": Eaft(5), "entrodrop": tiny.entrodrop(Linear(0.4), presentation="loss")},
+    "mile": {"token_weight": Mile(), "entrodrop": tiny.entrodrop()},
+    "selective": {"token_weight": Selective(0.4), "hidden_dropout": 0.1},
+    "not redrawn": {"entrodrop": replace(tiny.entrodrop(Linear()), redraw="never")},
 }
 each_variant = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)

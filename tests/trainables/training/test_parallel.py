@@ -19,6 +19,7 @@ from trainables.parallel import Agreement
 from trainables.preparation.prepare import Prepared
 from trainables.preparation.scoring import score
 from trainables.settings import Lora, ModelSettings
+from trainables.token_weight import Eaft, Mile, Selective
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
@@ -34,6 +35,10 @@ RUNS: dict[str, tuple[dict[str, Any], ModelSettings]] = {
     "fsdp, noisy": (NOISY, ModelSettings(sharding="fsdp")),
     "fsdp, checkpointing": (NOISY, ModelSettings(sharding="fsdp", gradient_checkpointing=True)),
     "ddp, lora": (REFRESHED, ModelSettings(sharding="ddp", lora=Lora(4, 8.0))),
+    "ddp, mile": ({"token_weight": Mile(), **REFRESHED}, ModelSettings(sharding="ddp")),
+    "fsdp, mile": ({"token_weight": Mile(), **REFRESHED}, ModelSettings(sharding="fsdp")),
+    "ddp, selective": ({"token_weight": Selective(), "accumulation": 2}, ModelSettings(sharding="ddp")),
+    "ddp, eaft, lora": ({"token_weight": Eaft(5)}, ModelSettings(sharding="ddp", lora=Lora(4, 8.0, 0.1, ("q_proj",)))),
     "fsdp, lora": (REFRESHED, ModelSettings(sharding="fsdp", lora=Lora(4, 8.0))),
 }
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
+from tests.trainables.test_token_weight import WEIGHTS, Reference
 from tests.trainables.training.runs import (
     VARIANTS,
     Weights,
@@ -33,9 +34,11 @@ from trainables.models.loading import load_model
 from trainables.preparation.prepare import Prepared
 from trainables.preparation.scoring import score
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
+from trainables.token_weight import KINDS, Dft, Mile, Selective, Stm, TokenWeight
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.evaluate import HeldOut, evaluate
 from trainables.training.run import NonFiniteLossError, Run
+from trainables.training.token_dropout import TokenDropout
 from trainables.training.warm_model import WarmModel
 
 EVERY_ENTRODROP = [
@@ -53,17 +56,22 @@ each_entrodrop = pytest.mark.parametrize("entrodrop", EVERY_ENTRODROP, ids=["non
         tiny.entrodrop(Step(0.5)),
         tiny.entrodrop(Cosine()),
         tiny.entrodrop(Spline((0.5, 0.1))),
-        EntroDrop(0.1, Constant(), nats=0.5, tokens="random", presentation="loss", refresh_epochs=3),
+        EntroDrop(0.1, Constant(), nats=0.5, tokens="random", presentation="loss", refresh_epochs=3, redraw="never"),
     ],
 )
-def test_settings_survive_json(entrodrop: EntroDrop | None) -> None:
-    settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2)
+@pytest.mark.parametrize("token_weight", [None, Mile(2.0)])
+def test_settings_survive_json(entrodrop: EntroDrop | None, token_weight: TokenWeight | None) -> None:
+    settings = tiny.settings(entrodrop=entrodrop, evaluations_per_epoch=2, token_weight=token_weight)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     assert settings.evaluations == 6
 
 
-def slow_run(prepared: Prepared, settings: Settings) -> list[dict[str, float]]:
+def slow_run(
+    prepared: Prepared, settings: Settings, weights: Reference = lambda z, y, b: torch.ones(len(y))
+) -> list[dict[str, float]]:
     """train_loss and mask_rate of each epoch, one document at a time, from full logits."""
+    base_RT = prepared.base_loss("train").double()
+    weighted_mean = settings.token_weight is not None and settings.token_weight.weighted_mean
     model = load_model(prepared.folder, tiny.CPU)
     packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
     groups = [
@@ -87,8 +95,9 @@ def slow_run(prepared: Prepared, settings: Settings) -> list[dict[str, float]]:
                 tau = threshold(entropy_RT, packed.droppable_RT, settings.entrodrop.quantile)
                 progress = tokens / (settings.epochs * prepared.train_tokens)
                 strength = settings.entrodrop.mask_ratio * settings.entrodrop.curriculum(progress)
-            loss, labels = torch.zeros(()), 0
+            loss, labels, weighted, weight_sum = torch.zeros(()), 0, torch.zeros(()), 0.0
             for r in order[start : start + settings.batch_size]:
+                logits, targets, bases = [], [], []
                 for document in {int(d) for d in packed.document_RT[r] if d >= 0}:
                     here_T = packed.document_RT[r] == document
                     token_T = packed.token_RT[r, here_T]
@@ -102,11 +111,19 @@ def slow_run(prepared: Prepared, settings: Settings) -> list[dict[str, float]]:
                     label_T = token_T.clone()
                     if presentation == "loss":
                         label_T[dropped_T] = -100
-                    loss = loss + nn.functional.cross_entropy(logit_TV[:-1], label_T[1:], reduction="sum")
-                    labels += int((label_T[1:] >= 0).sum())
+                    kept_T = label_T[1:] >= 0
+                    logits.append(logit_TV[:-1][kept_T])
+                    targets.append(label_T[1:][kept_T])
+                    bases.append(base_RT[r, here_T][1:][kept_T])
                     tokens += len(token_T)
                     epoch_dropped += float(dropped_T.sum())
-            (loss / labels).backward()
+                if logits:
+                    logit_NV, label_N = torch.cat(logits), torch.cat(targets)
+                    loss_N = nn.functional.cross_entropy(logit_NV, label_N, reduction="none")
+                    weight_N = weights(logit_NV.detach().double(), label_N, torch.cat(bases)).float()
+                    loss, weighted = loss + loss_N.sum(), weighted + (weight_N * loss_N).sum()
+                    labels, weight_sum = labels + len(label_N), weight_sum + float(weight_N.sum())
+            (weighted / (max(weight_sum, 1) if weighted_mean else labels)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
             step += 1
             for group in optimizer.param_groups:
@@ -124,6 +141,35 @@ def test_a_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, entrodrop:
     history, _ = trained(warm, **changes)
     slow = slow_run(prepared, tiny.settings(**changes))
     assert close([{name: metrics[name] for name in slow[0]} for metrics in history], slow, 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_a_weighted_run_equals_a_slow_one(warm: WarmModel, prepared: Prepared, kind: type[TokenWeight]) -> None:
+    # The last of its kind: with other numbers than the defaults.
+    weight, reference = next(each for each in reversed(WEIGHTS) if type(each[0]) is kind and each[0] != Selective(1.0))
+    changes = {"token_weight": weight, "entrodrop": EVERY_ENTRODROP[2], "warmup": 0.5, "gradient_clip": 0.5}
+    history, _ = trained(warm, **changes, accumulation=2, epochs=2)
+    slow = slow_run(prepared, tiny.settings(**changes, epochs=2), reference)
+    assert close([{name: metrics[name] for name in slow[0]} for metrics in history], slow, 1e-4)
+    plain, _ = trained(warm, **{**changes, "token_weight": None}, epochs=2)
+    assert not close([{name: metrics[name] for name in slow[0]} for metrics in plain], slow, 1e-4)
+
+
+def test_tokens_that_are_not_drawn_anew_are_the_same_in_every_epoch(warm: WarmModel) -> None:
+    every_R = torch.arange(warm.rows)
+
+    def dropped(redraw: str, epoch: int, strength: float) -> Tensor:
+        dropout = TokenDropout(warm, replace(tiny.entrodrop(presentation="input_random_token"), redraw=redraw), 3)
+        presented = dropout.present(every_R, epoch, strength)
+        assert not torch.equal(presented.rows.token_RT, warm.train[every_R].token_RT)
+        return presented.rows.token_RT.masked_fill(~presented.dropped_BT, -1)
+
+    assert torch.equal(dropped("never", 0, 1.0), dropped("never", 5, 1.0))
+    assert torch.equal(dropped("never", 0, 1.0), dropped("epoch", 0, 1.0))
+    assert not torch.equal(dropped("epoch", 0, 1.0), dropped("epoch", 5, 1.0))
+    few, more = (dropped("never", 2, strength) >= 0 for strength in (0.4, 0.9))
+    assert few.sum() < more.sum()
+    assert torch.equal(few & more, few)
 
 
 @each_entrodrop
@@ -149,7 +195,7 @@ def test_the_same_seed_gives_the_same_bits(warm: WarmModel, changes: dict[str, A
 
 def test_a_used_model_trains_like_a_fresh_one(warm: WarmModel, prepared: Prepared) -> None:
     settings = {"entrodrop": tiny.entrodrop(), "epochs": 2}
-    trained(warm, learning_rate=0.3, seed=7)
+    trained(warm, learning_rate=0.3, seed=7, token_weight=Selective())
     history, used = trained(warm, **settings)
     fresh_history, fresh = trained(WarmModel(prepared, tiny.CPU), **settings)
     assert history == fresh_history
@@ -250,9 +296,11 @@ def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]
         {"neftune_alpha": 10.0},
         {"label_smoothing": 0.2},
         {"weight_decay": 5.0},
+        {"token_weight": Dft()},
+        {"token_weight": Stm(3.0)},
     ],
 )
-def test_a_regularizer_changes_training_and_not_evaluation(warm: WarmModel, changes: dict[str, float]) -> None:
+def test_a_regularizer_changes_training_and_not_evaluation(warm: WarmModel, changes: dict[str, Any]) -> None:
     plain = Run(warm, tiny.settings(epochs=6))
     plain_loss = [plain.advance()["train_loss"] for _ in range(6)][-1]
     regularized = Run(warm, tiny.settings(epochs=6, **changes))
@@ -305,6 +353,21 @@ def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepare
     assert untimed(finish(resumed)) == expected
     with pytest.raises(CheckpointError, match="belongs to another run"):
         Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
+
+
+def test_the_dropout_of_adapters_is_noise_of_the_run(prepared: Prepared) -> None:
+    plain, dropped = (WarmModel(prepared, tiny.CPU, ModelSettings(lora=Lora(4, 8.0, share))) for share in (0.0, 0.5))
+    expected, _ = trained(plain, epochs=2)
+    history, last = trained(dropped, epochs=2, hidden_dropout=0.1)
+    assert not close(history, expected, 1e-4)
+    assert close(trained(dropped, epochs=2, hidden_dropout=0.1, accumulation=4)[0], history, 1e-5)
+    again, weights_ = trained(dropped, epochs=2, hidden_dropout=0.1)
+    assert again == history
+    assert same(weights_, last)
+    # It ends with the run.
+    losses = evaluate(dropped.forward, dropped.validation, torch.float32)
+    assert evaluate(dropped.forward, dropped.validation, torch.float32) == losses
+    assert losses["loss"] == history[-1]["loss"]
 
 
 @pytest.mark.faults

@@ -14,6 +14,7 @@ from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
 from tests.trainables.training.test_checkpoint import small_files
 from trainables.preparation.prepare import Prepared
+from trainables.settings import Lora, ModelSettings
 from trainables.storage.files import (
     StorageError,
     fetch_folder,
@@ -121,6 +122,17 @@ def test_a_model_takes_the_place_of_the_one_before(warm: WarmModel, url: str, tm
     assert hashes_of(tmp_path / "fetched") == expected
     assert "model.safetensors" in expected
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["3"]
+
+
+def test_adapters_are_stored_in_the_folder_of_their_model(warm: WarmModel, url: str, tmp_path: Path) -> None:
+    run = Run(WarmModel(warm.prepared, tiny.CPU, ModelSettings(lora=Lora(2, 4.0))), tiny.settings())
+    folder = place(f"{url}/models/3")
+    run.save_model(folder)
+    run.save_model(folder)
+    fetch_folder(folder, tmp_path / "fetched")
+    run.save_model(tmp_path / "here")
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+        assert (tmp_path / "fetched" / name).stat().st_size == (tmp_path / "here" / name).stat().st_size
 
 
 def test_what_safetensors_tells_of_the_file_system_is_an_os_error(tmp_path: Path) -> None:
