@@ -1,6 +1,6 @@
 """From rows of tokens to the loss and entropy of each label: what scoring, training and evaluation share.
 
-Shapes: B rows, T positions, N = B T.
+Shapes: B rows, T positions, N = B T, M of them with a token, D hidden width.
 """
 
 import torch
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from trainables.data.packing import Packed
 from trainables.loss import TokenLoss, token_loss
 from trainables.masking import zero_inputs
+from trainables.models.document_attention import attend_by_document, document_lengths
 from trainables.models.loading import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
 
@@ -17,11 +18,16 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Forward(nn.Module):
-    """A causal language model, from tokens to `TokenLoss`: what DistributedDataParallel and FSDP wrap."""
+    """A causal language model, from tokens to `TokenLoss`: what DistributedDataParallel and FSDP wrap.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Args:
+        by_document: whether the model may leave out padding, and attend document by document.
+    """
+
+    def __init__(self, model: PreTrainedModel, by_document: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.by_document = by_document and attend_by_document(model)
         self._logits = logits_of(model)
 
     def forward(
@@ -51,9 +57,9 @@ class Forward(nn.Module):
                 embedding_BTD = noise.neftune(embedding_BTD, rows.document_RT)
             if zeroed_BT is not None:
                 embedding_BTD = zero_inputs(embedding_BTD, zeroed_BT)
-            hidden_BTD = hidden_states(self.model, embedding_BTD, rows.position_RT)
+            hidden_ND = self._hidden(embedding_BTD, rows, noise)
         return token_loss(
-            hidden_BTD.flatten(0, 1).to(precision),
+            hidden_ND.to(precision),
             output_matrix(self.model).to(precision),
             label_BT.flatten(),
             entropy=entropy,
@@ -61,3 +67,23 @@ class Forward(nn.Module):
             logits=self._logits,
             most_labels=most_labels,
         )
+
+    def _hidden(self, embedding_BTD: Tensor, rows: Packed, noise: Noise | None) -> Tensor:
+        """The final hidden states; where there is no token, they may be zeros."""
+        if not self.by_document:
+            return hidden_states(self.model, embedding_BTD, rows.position_RT).flatten(0, 1)
+        # Of rows without any token, one stays: each rank needs a forward and a backward pass.
+        token_M = torch.nonzero(rows.document_RT.flatten() >= 0).flatten()
+        if not len(token_M):
+            token_M = token_M.new_zeros(1)
+        position_M = rows.position_RT.flatten()[token_M]
+        if noise is not None:
+            noise.place(rows.token_RT.shape, token_M)
+        embedding_ND = embedding_BTD.flatten(0, 1)
+        hidden_1MD = hidden_states(
+            self.model,
+            embedding_ND.index_select(0, token_M).unsqueeze(0),
+            position_M.unsqueeze(0),
+            document_lengths(position_M),
+        )
+        return torch.zeros_like(embedding_ND, dtype=hidden_1MD.dtype).index_copy(0, token_M, hidden_1MD[0])

@@ -45,7 +45,8 @@ class WarmModel:
             # By default compiled code ignores hooks that come later, as those of a run's hidden dropout do.
             dynamo.skip_nnmodule_hook_guards = False
             self.model.base_model.compile()
-        forward = Forward(self.model)
+        # Code is compiled for each number of tokens and of documents.
+        forward = Forward(self.model, by_document=not self.how.compile)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         sharding = chosen(
             self.how.sharding,
