@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from trainables.data.packing import Packed
 from trainables.loss import TokenLoss, token_loss
 from trainables.masking import zero_inputs
-from trainables.models.document_attention import attend_by_document, document_lengths
+from trainables.models.document_attention import KERNEL_ON, attend_by_document, bounds_mask, lengths_mask
 from trainables.models.loading import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
 
@@ -41,6 +41,7 @@ class Forward(nn.Module):
         zeroed_BT: Tensor | None = None,
         noise: Noise | None = None,
         most_labels: int | None = None,
+        most_documents: int | None = None,
     ) -> TokenLoss:
         """The loss of each label; see `token_loss`.
 
@@ -50,6 +51,7 @@ class Forward(nn.Module):
             zeroed_BT: the tokens whose embedding is replaced by zeros.
             noise: adds NEFTune's noise to the embeddings.
             most_labels: see `token_loss`.
+            most_documents: see `bounds_mask`.
         """
         with torch.autocast(label_BT.device.type, dtype=precision, enabled=precision != torch.float32):
             embedding_BTD = embed(self.model, rows.token_RT)
@@ -57,7 +59,7 @@ class Forward(nn.Module):
                 embedding_BTD = noise.neftune(embedding_BTD, rows.document_RT)
             if zeroed_BT is not None:
                 embedding_BTD = zero_inputs(embedding_BTD, zeroed_BT)
-            hidden_ND = self._hidden(embedding_BTD, rows, noise)
+            hidden_ND = self._hidden(embedding_BTD, rows, noise, most_documents)
         return token_loss(
             hidden_ND.to(precision),
             output_matrix(self.model).to(precision),
@@ -68,22 +70,21 @@ class Forward(nn.Module):
             most_labels=most_labels,
         )
 
-    def _hidden(self, embedding_BTD: Tensor, rows: Packed, noise: Noise | None) -> Tensor:
-        """The final hidden states; where there is no token, they may be zeros."""
+    def _hidden(self, embedding_BTD: Tensor, rows: Packed, noise: Noise | None, most_documents: int | None) -> Tensor:
+        """The final hidden states, ND; where there is no token, they may be zeros."""
+        if embedding_BTD.device.type in KERNEL_ON:
+            fits = torch.is_autocast_enabled(embedding_BTD.device.type) and not (noise and noise.on_attention)
+            mask = bounds_mask(rows.document_RT, most_documents) if self.by_document and fits else None
+            return hidden_states(self.model, embedding_BTD, rows.position_RT, mask).flatten(0, 1)
         if not self.by_document:
             return hidden_states(self.model, embedding_BTD, rows.position_RT).flatten(0, 1)
-        # Of rows without any token, one stays: each rank needs a forward and a backward pass.
         token_M = torch.nonzero(rows.document_RT.flatten() >= 0).flatten()
-        if not len(token_M):
-            token_M = token_M.new_zeros(1)
+        # Of rows without any token one position stays: each rank needs a forward and a backward pass.
+        token_M = token_M if len(token_M) else token_M.new_zeros(1)
         position_M = rows.position_RT.flatten()[token_M]
         if noise is not None:
             noise.place(rows.token_RT.shape, token_M)
         embedding_ND = embedding_BTD.flatten(0, 1)
-        hidden_1MD = hidden_states(
-            self.model,
-            embedding_ND.index_select(0, token_M).unsqueeze(0),
-            position_M.unsqueeze(0),
-            document_lengths(position_M),
-        )
+        embedding_1MD = embedding_ND.index_select(0, token_M).unsqueeze(0)
+        hidden_1MD = hidden_states(self.model, embedding_1MD, position_M.unsqueeze(0), lengths_mask(position_M))
         return torch.zeros_like(embedding_ND, dtype=hidden_1MD.dtype).index_copy(0, token_M, hidden_1MD[0])

@@ -69,6 +69,10 @@ class Noise(AbstractContextManager["Noise"]):
         if self._settings.attention_dropout > 0:
             torch.manual_seed(_seed(self._settings.seed, step, part))
 
+    @property
+    def on_attention(self) -> bool:
+        return self._settings.attention_dropout > 0
+
     def place(self, shape_BT: torch.Size, token_M: Tensor) -> None:
         """Says that the layers see only these tokens of the flattened rows, in a single row."""
         self._placed = shape_BT, token_M

@@ -28,6 +28,7 @@ class WarmModel:
         train: the training split and, as the last row, one without tokens.
         rows: of the training split.
         tokens, labels: how many there are in each row of `train`.
+        documents: likewise; padding counts as one.
 
     Raises:
         DataError: the model cannot be used, or no rank would have the whole of one that is to generate answers.
@@ -67,6 +68,7 @@ class WarmModel:
         train = _with_empty_row(packed)
         self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()
         self.labels: list[int] = (train.label_RT >= 0).sum(dim=1).tolist()
+        self.documents: list[int] = (torch.diff(train.document_RT) != 0).sum(dim=1).add(1).tolist()
         self.train = train.to(device)
         self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
         self._test = prepared.packed("test"), prepared.groups("test")
