@@ -72,12 +72,11 @@ class Forward(nn.Module):
 
     def _hidden(self, embedding_BTD: Tensor, rows: Packed, noise: Noise | None, most_documents: int | None) -> Tensor:
         """The final hidden states, ND; where there is no token, they may be zeros."""
-        if embedding_BTD.device.type in KERNEL_ON:
-            fits = torch.is_autocast_enabled(embedding_BTD.device.type) and not (noise and noise.on_attention)
-            mask = bounds_mask(rows.document_RT, most_documents) if self.by_document and fits else None
+        device = embedding_BTD.device.type
+        if not self.by_document or device in KERNEL_ON:
+            kernel = self.by_document and torch.is_autocast_enabled(device) and not (noise and noise.on_attention)
+            mask = bounds_mask(rows.document_RT, most_documents) if kernel else None
             return hidden_states(self.model, embedding_BTD, rows.position_RT, mask).flatten(0, 1)
-        if not self.by_document:
-            return hidden_states(self.model, embedding_BTD, rows.position_RT).flatten(0, 1)
         token_M = torch.nonzero(rows.document_RT.flatten() >= 0).flatten()
         # Of rows without any token one position stays: each rank needs a forward and a backward pass.
         token_M = token_M if len(token_M) else token_M.new_zeros(1)

@@ -116,18 +116,18 @@ def attend_by_document(model: PreTrainedModel) -> bool:
     token_1N = torch.arange(12, device=device).unsqueeze(0) * 37 % min(config.vocab_size, 1000)
     document_1N = (torch.arange(12, device=device) >= 5).long().unsqueeze(0)
     position_1N = torch.arange(12, device=device).unsqueeze(0) - 5 * document_1N
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kernel):
-        embedding_1ND = embed(model, token_1N)
-        parts = zip(embedding_1ND.split([5, 7], dim=1), position_1N.split([5, 7], dim=1), strict=True)
-        expected_1ND = torch.cat([hidden_states(model, *part) for part in parts], dim=1)
-        model.set_attn_implementation(_NAME)
-        mask = bounds_mask(document_1N, 3) if kernel else lengths_mask(position_1N[0])
-        try:
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kernel):
+            embedding_1ND = embed(model, token_1N)
+            parts = zip(embedding_1ND.split([5, 7], dim=1), position_1N.split([5, 7], dim=1), strict=True)
+            expected_1ND = torch.cat([hidden_states(model, *part) for part in parts], dim=1)
+            model.set_attn_implementation(_NAME)
+            mask = bounds_mask(document_1N, 3) if kernel else lengths_mask(position_1N[0])
             error = (hidden_states(model, embedding_1ND, position_1N, mask) - expected_1ND).abs().max()
-            agrees = bool(error <= (0.03 if kernel else 1e-3) * expected_1ND.abs().max())
-        # What a model does with a mask that it does not know is up to it; not every GPU has the kernel.
-        except (RuntimeError, TypeError, ValueError, IndexError):
-            agrees = False
+        agrees = bool(error <= (0.03 if kernel else 1e-3) * expected_1ND.abs().max())
+    # What a model does with a mask that it does not know is up to it; not every GPU has the kernel.
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        agrees = False
     if not agrees:
         model.set_attn_implementation("sdpa")
     model.train(training)
