@@ -9,8 +9,8 @@ whole, eight rows of 4,096 tokens. The rows are packed documents; Trainer gets t
 same attention. Random weights stand for the built-in models' own.
 
 Keys, for each model: ours_tokens_s, trainer_tokens_s (medians over steps), ratio, masked_ratio (time of a step with
-attention over whole rows with a mask, over one of ours; null on a GPU), entrodrop_step_ratio (time of a step with
-EntroDrop at full strength, over one without), peak_share (of the GPU's bfloat16 arithmetic; null without a GPU).
+attention over whole rows with a mask, over one of ours; null where that is ours), entrodrop_step_ratio (time of a step
+with EntroDrop at full strength, over one without), peak_share (of the GPU's bfloat16 arithmetic; null without a GPU).
 """
 
 import json

@@ -6,7 +6,6 @@ Shapes: R rows, T positions.
 import torch
 from torch import nn
 from torch._dynamo import config as dynamo
-from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
 from trainables.data.packing import Packed
@@ -46,8 +45,8 @@ class WarmModel:
             # By default compiled code ignores hooks that come later, as those of a run's hidden dropout do.
             dynamo.skip_nnmodule_hook_guards = False
             self.model.base_model.compile()
-        # Code is compiled for each number of tokens and of documents.
-        forward = Forward(self.model, by_document=not self.how.compile)
+        # Compiled code would be compiled anew for each number of tokens and of documents.
+        self.forward = Forward(self.model, by_document=not self.how.compile)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         sharding = chosen(
             self.how.sharding,
@@ -58,8 +57,7 @@ class WarmModel:
         )
         questions = self.how.exact_match.questions if self.how.exact_match is not None else 0
         check_answers(questions, sharding, parallel.size(), prepared.model)
-        self.step: nn.Module = distribute(forward, sharding)
-        self.forward = self.step.module if isinstance(self.step, DistributedDataParallel) else self.step
+        self.step: nn.Module = distribute(self.forward, sharding)
         self.base = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
         packed = prepared.packed("train")
         self.entropy_RT = prepared.entropy("train")
