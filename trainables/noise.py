@@ -5,7 +5,7 @@ All but attention dropout draw for each row of the data on its own, so they depe
 the micro-batches. That one draws inside the attention kernel, from torch's own generator: seeded for each
 micro-batch, it is the same after an interruption, but not with another number of ranks.
 
-Shapes: B rows, T positions, D width.
+Shapes: B rows, T positions, M tokens that are not padding, D width.
 """
 
 import hashlib
@@ -41,6 +41,7 @@ class Noise(AbstractContextManager["Noise"]):
         self._settings, self._lora_dropout = settings, lora_dropout
         self._model = model
         self._rows: Sequence[int] = ()
+        self._placed: tuple[torch.Size, Tensor] | None = None
         self._epoch = 0
         self._hooks = ExitStack()
         self._blocks = [m for name, m in model.named_modules() if name.rpartition(".")[2] in _BLOCKS]
@@ -76,6 +77,14 @@ class Noise(AbstractContextManager["Noise"]):
         if self._settings.attention_dropout > 0:
             torch.manual_seed(_seed(self._settings.seed, step, part))
 
+    @property
+    def on_attention(self) -> bool:
+        return self._settings.attention_dropout > 0
+
+    def place(self, shape_BT: torch.Size, token_M: Tensor) -> None:
+        """Says that the layers see only these tokens of the flattened rows, in a single row."""
+        self._placed = shape_BT, token_M
+
     def neftune(self, embedding_BTD: Tensor, document_BT: Tensor) -> Tensor:
         """Adds noise in +-alpha / sqrt(L D), where L is the length of the token's document (arXiv 2310.05914)."""
         alpha = self._settings.neftune_alpha
@@ -96,13 +105,19 @@ class Noise(AbstractContextManager["Noise"]):
                 return output
             # An attention block gives a tuple, whose first part is what it adds.
             hidden_BTD: Tensor = output[0] if isinstance(output, tuple) else output
-            kept_BTD = self._uniform(layer, hidden_BTD) >= share
+            kept_BTD = self._uniform_of_layer(layer, hidden_BTD) >= share
             dropped_BTD = hidden_BTD * kept_BTD / (1 - share)
             return (dropped_BTD, *output[1:]) if isinstance(output, tuple) else dropped_BTD
 
         # Compiled, it would be compiled again for each layer and each share.
         uncompiled: Callable[[nn.Module, Any, Any], Any] = torch.compiler.disable(hook)
         return uncompiled
+
+    def _uniform_of_layer(self, layer: int, like_BTD: Tensor) -> Tensor:
+        if self._placed is None:
+            return self._uniform(layer, like_BTD)
+        shape_BT, token_M = self._placed
+        return self._uniform(layer, like_BTD.new_empty(*shape_BT, like_BTD.shape[-1])).flatten(0, 1)[token_M][None]
 
     def _uniform(self, layer: int, like_BTD: Tensor) -> Tensor:
         """Numbers in [0, 1), a pure function of (seed, epoch, layer, row)."""

@@ -337,15 +337,18 @@ def logits_of(model: PreTrainedModel) -> Logits:
     return Logits(scale=float(scale), soft_cap=getattr(config, "final_logit_softcapping", None))
 
 
-def hidden_states(model: PreTrainedModel, embedding_BTD: Tensor, position_BT: Tensor) -> Tensor:
+def hidden_states(
+    model: PreTrainedModel, embedding_BTD: Tensor, position_BT: Tensor, documents: Tensor | None = None
+) -> Tensor:
     """Final hidden states, BTD, where each token attends only to its own document's tokens up to itself.
 
     Args:
         position_BT: each token's index in its document; transformers takes a position that is not one more than the one
             before it for the start of another document.
+        documents: for a model that attends by document, as `models.document_attention` makes it.
     """
     output: Tensor = model.base_model(
-        inputs_embeds=embedding_BTD, position_ids=position_BT, use_cache=False
+        inputs_embeds=embedding_BTD, position_ids=position_BT, attention_mask=documents, use_cache=False
     ).last_hidden_state
     return output
 

@@ -235,6 +235,7 @@ class Run:
                 zeroed_BT=dropped_BT[part] if presented.by_zeros else None,
                 noise=self._noise,
                 most_labels=sum(warm.labels[row] for row in batch[part]),
+                most_documents=sum(warm.documents[row] for row in batch[part]),
             )
             loss = weighted = result.loss_N.sum()
             if self._weight is not None:

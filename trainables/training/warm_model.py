@@ -6,7 +6,6 @@ Shapes: R rows, T positions.
 import torch
 from torch import nn
 from torch._dynamo import config as dynamo
-from torch.nn.parallel import DistributedDataParallel
 
 from trainables import parallel
 from trainables.data.packing import Packed
@@ -29,6 +28,7 @@ class WarmModel:
         train: the training split and, as the last row, one without tokens.
         rows: of the training split.
         tokens, labels: how many there are in each row of `train`.
+        documents: likewise; padding counts as one.
 
     Raises:
         DataError: the model cannot be used, or no rank would have the whole of one that is to generate answers.
@@ -46,7 +46,8 @@ class WarmModel:
             # By default compiled code ignores hooks that come later, as those of a run's hidden dropout do.
             dynamo.skip_nnmodule_hook_guards = False
             self.model.base_model.compile()
-        forward = Forward(self.model)
+        # Compiled code would be compiled anew for each number of tokens and of documents.
+        self.forward = Forward(self.model, by_document=not self.how.compile)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         sharding = chosen(
             self.how.sharding,
@@ -57,8 +58,7 @@ class WarmModel:
         )
         questions = self.how.exact_match.questions if self.how.exact_match is not None else 0
         check_answers(questions, sharding, parallel.size(), prepared.model)
-        self.step: nn.Module = distribute(forward, sharding)
-        self.forward = self.step.module if isinstance(self.step, DistributedDataParallel) else self.step
+        self.step: nn.Module = distribute(self.forward, sharding)
         self.base = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
         packed = prepared.packed("train")
         self.entropy_RT = prepared.entropy("train")
@@ -69,6 +69,7 @@ class WarmModel:
         train = _with_empty_row(packed)
         self.tokens: list[int] = (train.document_RT >= 0).sum(dim=1).tolist()
         self.labels: list[int] = (train.label_RT >= 0).sum(dim=1).tolist()
+        self.documents: list[int] = (torch.diff(train.document_RT) != 0).sum(dim=1).add(1).tolist()
         self.train = train.to(device)
         self.validation = HeldOut.on(device, prepared.packed("validation"), prepared.groups("validation"))
         self._test = prepared.packed("test"), prepared.groups("test")

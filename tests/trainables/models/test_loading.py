@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,8 +27,12 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MT5Config,
@@ -41,10 +46,12 @@ from transformers import (
 
 from tests import tiny
 from tests.trainables.damage import Evil
+from trainables import forward
 from trainables.config.validation_messages import Problem
 from trainables.data.packing import Packed
 from trainables.errors import ModelError
 from trainables.forward import Forward
+from trainables.models import document_attention
 from trainables.models.loading import (
     add_lora,
     check_forward,
@@ -80,6 +87,8 @@ ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "gpt2": (GPT2LMHeadModel, GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
 }
 each = pytest.mark.parametrize("name", ARCHITECTURES)
+# What has a sliding window keeps its mask.
+MASKED = {"gemma2", "mistral"}
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +110,9 @@ def saved(name: str, folder: Path) -> PreTrainedModel:
 
 
 def rows(lengths: list[int], width: int) -> Packed:
-    """One row of documents of these lengths, with random tokens."""
-    document_T = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
-    position_T = torch.cat([torch.arange(n) for n in lengths])
+    """One row of documents of these lengths, with random tokens; it may have none."""
+    document_T = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)] or [torch.zeros(0, dtype=torch.int64)])
+    position_T = torch.cat([torch.arange(n) for n in lengths] or [document_T])
     padding = width - len(document_T)
     exists_T = torch.nn.functional.pad(torch.ones_like(document_T, dtype=torch.bool), (0, padding))
     return Packed(
@@ -133,6 +142,82 @@ def test_packed_equals_the_models_own_logits_document_by_document(name: str, tmp
     label_RT = packed.label_RT
     loss_N = Forward(model)(packed, label_RT).loss_N
     torch.testing.assert_close(loss_N[label_RT.flatten() >= 0], own_losses(model, packed), rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_attention_by_document_equals_a_mask(name: str, tmp_path: Path) -> None:
+    model = saved(name, tmp_path)
+    packed = Packed.concatenated([rows([11, 2, 14], 32), rows([20], 32), rows([], 32)])
+    label_RT = packed.label_RT
+    masked = Forward(model, by_document=False)(packed, label_RT, entropy=True)
+    ours = Forward(model)
+    assert ours.by_document == (name not in MASKED)
+    for one, other in zip(ours(packed, label_RT, entropy=True), masked, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    nothing = rows([], 32)
+    ours(nothing, nothing.label_RT).loss_N.sum().backward()
+    assert any(p.grad is not None for p in model.parameters())
+
+
+def varlen_reference(
+    query_NHD: Tensor, key_NHD: Tensor, value_NHD: Tensor, bound_K: Tensor, *_: object, scale: float, **__: object
+) -> Tensor:
+    """Stands in for torch's kernel for variable lengths, which a CPU does not have."""
+    out = []
+    for start, end in pairwise(bound_K.tolist()):
+        query, key, value = (x[start:end].transpose(0, 1) for x in (query_NHD, key_NHD, value_NHD))
+        key, value = (x.repeat_interleave(len(query) // len(x), dim=0) for x in (key, value))
+        weight = (query @ key.transpose(1, 2) * scale + torch.full((end - start,) * 2, -torch.inf).triu(1)).softmax(-1)
+        out.append((weight @ value).transpose(0, 1))
+    return torch.cat(out)
+
+
+@each
+@pytest.mark.parametrize("most", [None, 6, 20])
+def test_the_kernel_for_variable_lengths_gets_each_document(
+    name: str, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(name, tmp_path)
+    packed = Packed.concatenated([rows([11, 2, 14], 32), rows([32], 32), rows([], 32)])
+    label_RT = packed.label_RT
+    masked_N = Forward(model, by_document=False)(packed, label_RT, torch.bfloat16).loss_N
+    kernel = mock.Mock(side_effect=varlen_reference)
+    monkeypatch.setattr(document_attention, "varlen_attn", kernel)
+    for module in (document_attention, forward):
+        monkeypatch.setattr(module, "KERNEL_ON", ("cpu",))
+    ours = Forward(model)
+    assert ours.by_document == (name not in MASKED)
+    kernel.reset_mock()
+    loss_N = ours(packed, label_RT, torch.bfloat16, most_documents=most).loss_N
+    torch.testing.assert_close(loss_N, masked_N, rtol=0.05, atol=0.05)
+    assert kernel.called == ours.by_document
+    kernel.reset_mock()
+    ours(packed, label_RT)
+    kernel.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BloomForCausalLM(BloomConfig(vocab_size=60, hidden_size=16, n_layer=2, n_head=2)),
+        Lfm2ForCausalLM(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"])),
+        MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2)),
+    ],
+    ids=["distances in the row", "convolution", "recurrence"],
+)
+def test_what_looks_across_tokens_in_another_way_keeps_its_rows(model: PreTrainedModel) -> None:
+    assert not Forward(model).by_document
+
+
+def test_attention_by_document_is_not_written_and_does_not_change_answers(tmp_path: Path) -> None:
+    model = saved("qwen3", tmp_path / "base").eval()
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    question = {"input_ids": torch.tensor([[5, 9, 2, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    before = model.generate(**question, max_new_tokens=12, do_sample=False)  # type: ignore[operator]
+    assert Forward(model).by_document
+    assert torch.equal(model.generate(**question, max_new_tokens=12, do_sample=False), before)  # type: ignore[operator]
+    save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "saved")
+    assert "documents" not in (tmp_path / "saved" / "config.json").read_text()
 
 
 @each

@@ -193,6 +193,17 @@ def test_the_same_seed_gives_the_same_bits(warm: WarmModel, changes: dict[str, A
     assert not same(first, third)
 
 
+@each_variant
+def test_attention_by_document_trains_as_a_mask_does(
+    warm: WarmModel, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warm.forward.by_document
+    by_document, _ = trained(warm, **changes)
+    monkeypatch.setattr(warm.forward, "by_document", False)
+    masked, _ = trained(warm, **changes)
+    assert close(by_document, masked, 1e-5)
+
+
 def test_a_used_model_trains_like_a_fresh_one(warm: WarmModel, prepared: Prepared) -> None:
     settings = {"entrodrop": tiny.entrodrop(), "epochs": 2}
     trained(warm, learning_rate=0.3, seed=7, token_weight=Selective())
