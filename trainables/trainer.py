@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
+from pyarrow.compute import list_value_length
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
@@ -89,7 +90,10 @@ class EntroDropMixin(_Trainer):
         self._zeroed_BT: Tensor | None = None
         self._packing: Any = None
         self._is_numbered = False
-        self._dropped, self._seen, self._strength = torch.zeros((), dtype=torch.int64), 0, 0.0
+        self._strength = 0.0
+        # This process's dropped tokens and tokens since the last log.
+        self._dropped: Tensor | int = 0
+        self._tokens = 0
         super().__init__(*arguments, **named)
         if self._schedule is None or self.train_dataset is None:
             return
@@ -126,7 +130,9 @@ class EntroDropMixin(_Trainer):
                 folder = model_folder(reference, default_root())
                 if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
                     raise other_tokenizer(reference, "the model")
-                entropies = _entropies(data, partial(load_model, folder, self.args.device), model_digest(folder), special)
+                entropies = _entropies(
+                    data, partial(load_model, folder, self.args.device), model_digest(folder), special
+                )
         except ModelError as error:
             raise of_reference(error) if reference else DataError("model", *error.args[1:]) from error
         flat = entropies.with_format("arrow")[:]["entropy"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -159,7 +165,10 @@ class EntroDropMixin(_Trainer):
         self._packing = args
         args = copy.copy(args)
         # What these ways of packing do with samples that are longer than a row.
-        args.max_length, args.truncation_mode = args.max_length if args.packing_strategy == "bfd" else None, "keep_start"
+        args.max_length, args.truncation_mode = (
+            args.max_length if args.packing_strategy == "bfd" else None,
+            "keep_start",
+        )
         return prepare(numbered, tokenizer, args, False, *arguments)
 
     def get_train_dataloader(self) -> Any:
@@ -213,6 +222,7 @@ class EntroDropMixin(_Trainer):
 
         # Before the labels are counted.
         batches, labels = super().get_batch_samples(map(presented, epoch_iterator), num_batches, device)
+        self._tokens += sum(counts)
         tokens = torch.tensor(sum(counts), device=self.args.device)
         if self.args.world_size > 1:
             # Processes of one tensor-parallel group have the same batch.
@@ -233,6 +243,7 @@ class EntroDropMixin(_Trainer):
             return uniforms(self.args.seed, epoch, sample_BT, place_BT, stream)
 
         dropped_BT = dropped_tokens(candidate_BT, rate, uniform_BT(DRAW))
+        self._dropped += dropped_BT.sum()
         match self._entrodrop.presentation:
             case "input":
                 batch[COLUMN] = dropped_BT
@@ -257,7 +268,8 @@ class EntroDropMixin(_Trainer):
 
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
         if self._schedule is not None and "loss" in logs:
-            logs["curriculum_strength"] = self._strength
+            logs |= {"curriculum_strength": self._strength, "mask_rate": float(self._dropped) / max(self._tokens, 1)}
+            self._dropped, self._tokens = 0, 0
         super().log(logs, *arguments, **named)
 
 
@@ -337,7 +349,7 @@ def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: S
         for name in read:
             column = table[name].combine_chunks()
             content.update(name.encode())
-            content.update(np.asarray(column.value_lengths()))
+            content.update(np.ascontiguousarray(list_value_length(column)))
             content.update(np.ascontiguousarray(column.flatten()))
     key = digest([code_digest(__name__), weights, content.hexdigest(), list(special)])[:32]
     folder = default_root() / "trainer"
