@@ -1,6 +1,6 @@
 """This project's own training, and that of a Trainer with the same data order, optimizer and learning rate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +14,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, TrainingArgume
 
 import trainables.trainer
 from trainables.curriculum import curriculum_spec
+from trainables.data import packing
 from trainables.data.packing import Packed
 from trainables.learning_rate import learning_rate
 from trainables.settings import EntroDrop, Settings
@@ -53,6 +54,22 @@ def dataset_of(packed: Packed) -> Dataset:
         label_T = packed.token_RT[row].masked_fill(~packed.trained_RT[row] | (packed.position_RT[row] == 0), -100)
         rows.append({"input_ids": packed.token_RT[row][real_T].tolist(), "labels": label_T[real_T].tolist()})
     return Dataset.from_list(rows)
+
+
+def packed_like(rows: Dataset, samples: Dataset) -> Any:
+    """A context in which our packing puts samples into the rows that TRL has put them in."""
+    number = {tuple(tokens): i for i, tokens in enumerate(samples["input_ids"])}
+    packed = []
+    for row in rows:
+        ends = torch.tensor(row["seq_lengths"]).cumsum(0).tolist()
+        packed.append([number[tuple(row["input_ids"][a:b])] for a, b in zip([0, *ends], ends, strict=False)])
+
+    def rows_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+        # Other splits are packed as ever.
+        return packed if len(lengths) == len(samples) else best_fit(lengths, capacity)
+
+    best_fit = packing._best_fit
+    return mock.patch.object(packing, "_best_fit", rows_of)
 
 
 def values_of(entrodrop: EntroDrop, **more: Any) -> dict[str, Any]:

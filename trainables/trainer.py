@@ -86,7 +86,7 @@ class EntroDropMixin(_Trainer):
     """
 
     def __init__(self, *arguments: Any, schedule: str | Path | Mapping[str, Any] | None, **named: Any) -> None:
-        self._schedule = load_schedule(schedule) if schedule is not None else None
+        self._schedule = block = load_schedule(schedule) if schedule is not None else None
         self._zeroed_BT: Tensor | None = None
         self._packing: Any = None
         self._is_numbered = False
@@ -95,33 +95,31 @@ class EntroDropMixin(_Trainer):
         self._dropped: Tensor | int = 0
         self._tokens = 0
         super().__init__(*arguments, **named)
-        if self._schedule is None or self.train_dataset is None:
+        if block is None or self.train_dataset is None:
             return
-        if self._schedule.refresh_epochs not in (0, [0]):
-            raise DataError("schedule.refresh_epochs", str(self._schedule.refresh_epochs), "0 in a Trainer")
+        self._entrodrop = entrodrop_of(block)
+        if every := self._entrodrop.refresh_epochs:
+            raise DataError("schedule.refresh_epochs", str(every), "0 in a Trainer")
         if self.args.n_gpu > 1:
             raise DataError("args", "one process trains on several GPUs; start one a GPU, with torchrun")
         if self.get_cp_size() * self.get_sp_size() > 1:
             raise DataError("args", "samples are split among devices (context or sequence parallelism); turn it off")
-        self._entrodrop = entrodrop_of(self._schedule)
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         if tokenizer is None:
             raise DataError("processing_class", "there is none; give the model's tokenizer, which knows special tokens")
         words = embeddings_of(self.model)
-        schedule_ = self._schedule
-        self._mask_token = mask_token_of(tokenizer, schedule_.mask_token, schedule_.needs_mask_token, words)
+        self._mask_token = mask_token_of(tokenizer, block.mask_token, block.needs_mask_token, words)
         ordinary = [token for token in ordinary_tokens(tokenizer) if token < words]
         self._ordinary_W = torch.tensor(ordinary, device=self.args.device)
         # The first process computes the entropies, the others read them.
         with self.args.main_process_first(desc="entropies"):
-            self.train_dataset = self._with_candidates(_checked(self.train_dataset), tokenizer)
+            self.train_dataset = self._with_candidates(_checked(self.train_dataset), tokenizer, block.reference)
         if self._packing is not None:
             self.train_dataset = _packed_by_trl(self.train_dataset, self._packing)
         self._epoch_tokens = sum(_tokens_of(batch) for batch in self.train_dataset.with_format(None).iter(1000))
 
-    def _with_candidates(self, data: Dataset, tokenizer: Any) -> Dataset:
-        """The data with `COLUMN`."""
-        reference = self._schedule.reference if self._schedule is not None else None
+    def _with_candidates(self, data: Dataset, tokenizer: Any, reference: str | None) -> Dataset:
+        """The data with `COLUMN`, by the entropies under `reference`, or else under the model as it is now."""
         special = sorted(tokenizer.all_special_ids)
         try:
             if reference is None:
@@ -226,7 +224,7 @@ class EntroDropMixin(_Trainer):
         tokens = torch.tensor(sum(counts), device=self.args.device)
         if self.args.world_size > 1:
             # Processes of one tensor-parallel group have the same batch.
-            tokens = self.accelerator.reduce(tokens) // self.get_tp_size()
+            tokens = self.accelerator.reduce(tokens, "sum") // self.get_tp_size()
         stored[COLUMN] = {"tokens": seen + int(tokens)}
         return batches, labels.clamp(min=1) if isinstance(labels, Tensor) else labels
 
@@ -353,7 +351,11 @@ def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: S
             content.update(np.ascontiguousarray(column.flatten()))
     key = digest([code_digest(__name__), weights, content.hexdigest(), list(special)])[:32]
     folder = default_root() / "trainer"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = f"a folder that can be written ({error.strerror})"
+        raise DataError("ENTRODROP_CACHE", str(folder.parent), allowed) from None
     path = folder / f"{key}.arrow"
     forward = None
     if not path.is_file():

@@ -23,14 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback
 
 from tests.scripts import parse, parser_of, write_results
-from tests.trainers import SameTrainer, arguments, dataset_of, our_training, sft_trainer, trainer
+from tests.trainers import SameTrainer, arguments, dataset_of, our_training, packed_like, sft_trainer, trainer
 from trainables.curriculum import Constant, Curriculum, Linear
 from trainables.data.builtin import Builtin
 from trainables.data.documents import SplitSizes
@@ -41,7 +39,7 @@ from trainables.models.resolve import model_folder
 from trainables.preparation.prepare import Preparation, Prepared, prepare
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
-from trainables.trainer import EntroDropMixin, EntroDropTrainer
+from trainables.trainer import EntroDropMixin
 from trainables.training.warm_model import WarmModel
 
 CPU = torch.device("cpu")
@@ -87,16 +85,6 @@ class Bench:
         model = load_model(self.model, CPU)
         out = self.folder / "out"
         return trainer(warm, of, out, model=model, tokenizer=self.tokenizer, data=self.rows, kind=kind, changes=changes)
-
-    def packed_as(self, rows: Dataset) -> WarmModel:
-        """The same documents in the same rows."""
-        documents = {tuple(tokens): i for i, tokens in enumerate(self.rows["input_ids"])}
-        packed = []
-        for row in rows:
-            ends = torch.tensor(row["seq_lengths"]).cumsum(0).tolist()
-            packed.append([documents[tuple(row["input_ids"][a:b])] for a, b in zip([0, *ends], ends, strict=False)])
-        with mock.patch("trainables.data.packing._best_fit", lambda *_: packed):
-            return WarmModel(self.prepared("packed"), CPU)
 
 
 def compared(warm: WarmModel, of: Settings, theirs: Any) -> tuple[float, float]:
@@ -209,7 +197,8 @@ def main() -> int:
             if config is not None:
                 of = settings("input", Linear(), epochs)
                 rows = bench.made(bench.warm, of, same, config, packing=True).train_dataset
-                warm = bench.packed_as(rows)
+                with packed_like(rows, bench.rows):
+                    warm = WarmModel(bench.prepared("packed"), CPU)
                 tokens, difference = compared(warm, of, bench.made(warm, of, same, config, packing=True))
                 results["same_tokens"][f"{name}, packed"] = tokens
                 results["loss_difference"][f"{name}, packed"] = difference

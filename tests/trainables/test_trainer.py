@@ -1,16 +1,21 @@
 """A Trainer with a schedule trains as this project does."""
 
 import importlib.util
+import json
 import math
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+import torch.multiprocessing
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -25,12 +30,12 @@ from transformers import (
 from transformers.models.auto import AutoModelForCausalLM
 
 from tests import tiny
-from tests.trainers import arguments, dataset_of, our_training, sft_trainer, trainer, values_of
+from tests.trainers import arguments, dataset_of, our_training, packed_like, sft_trainer, trainer, values_of
 from trainables.curriculum import Constant, Linear, Sigmoid
 from trainables.data.packing import pack
 from trainables.errors import ConfigError, DataError
 from trainables.models.loading import load_model
-from trainables.preparation.prepare import prepare
+from trainables.preparation.prepare import Prepared, prepare
 from trainables.settings import EntroDrop
 from trainables.trainer import COLUMN, EntroDropTrainer, _entropies_of_model
 from trainables.training.warm_model import WarmModel
@@ -106,6 +111,7 @@ def test_a_trainer_trains_as_we_do(changes: dict[str, Any], padded: WarmModel, t
 
 
 @needs_trl
+@pytest.mark.faults
 @each_run
 def test_an_sft_trainer_trains_as_we_do(changes: dict[str, Any], padded: WarmModel, tmp_path: Path) -> None:
     settings = tiny.settings(**changes)
@@ -143,34 +149,32 @@ WAYS: dict[str, Any] = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_how_batches_are_made_changes_nothing(way: Any, padded: WarmModel, expected: Any, tmp_path: Path) -> None:
     trains_as(made(padded, tmp_path, **way(padded)), expected)
 
 
 @needs_trl
+@pytest.mark.faults
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 def test_rows_that_trl_packs(strategy: str, padded: WarmModel, cache: Path, tmp_path: Path) -> None:
     theirs = sft(padded, tmp_path, texts(), changes={"packing": True, "packing_strategy": strategy})
-    documents = {tuple(tokens): i for i, tokens in enumerate(dataset_of(padded.prepared.packed("train"))["input_ids"])}
     if strategy == "wrapped":
         assert all(row[COLUMN][0] == -1 for row in theirs.train_dataset)
         theirs.train()
         assert all(map(math.isfinite, theirs.losses))
         return
-    rows = []
-    for row in theirs.train_dataset:
-        ends = torch.tensor(row["seq_lengths"]).cumsum(0).tolist()
-        rows.append([documents[tuple(row["input_ids"][a:b])] for a, b in zip([0, *ends], ends, strict=False)])
-    with mock.patch("trainables.data.packing._best_fit", lambda *_: rows):
+    with packed_like(theirs.train_dataset, dataset_of(padded.prepared.packed("train"))):
         warm = WarmModel(tiny.prepared(cache / strategy), tiny.CPU)
-    assert warm.rows == len(rows) < padded.rows
+    assert warm.rows == len(theirs.train_dataset) < padded.rows
     # Fewer rows are fewer steps of the learning rate.
     theirs = sft(warm, tmp_path, texts(), changes={"packing": True, "packing_strategy": strategy})
     trains_as(theirs, our_training(warm, tiny.settings(entrodrop=LINEAR)))
 
 
 @needs_trl
+@pytest.mark.faults
 def test_the_first_token_of_a_part_of_a_sample_is_not_dropped(padded: WarmModel, tmp_path: Path) -> None:
     changes = {"packing": True, "packing_strategy": "bfd_split", "max_length": 7}
     settings = tiny.settings(entrodrop=EntroDrop(1.0, Constant(), quantile=1.0))
@@ -183,6 +187,7 @@ def test_the_first_token_of_a_part_of_a_sample_is_not_dropped(padded: WarmModel,
 
 
 @needs_trl
+@pytest.mark.faults
 def test_only_completions_are_dropped(cache: Path, tmp_path: Path) -> None:
     splits = tiny.splits()
     halves = [document.text.split(" . ", 1) for document in splits.train]
@@ -207,6 +212,7 @@ TEMPLATE = (
 
 
 @needs_trl
+@pytest.mark.faults
 def test_only_the_assistant_is_dropped(padded: WarmModel, tmp_path: Path) -> None:
     turns = [text.split(" . ", 1) for text in texts()["text"]]
     messages = [
@@ -255,6 +261,7 @@ def test_evaluation_drops_nothing(padded: WarmModel, tmp_path: Path) -> None:
     assert own == plain.evaluate(dataset_of(padded.prepared.packed("train")))["eval_loss"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("step", [2, 5, 6])
 def test_a_resumed_training_goes_on(step: int, padded: WarmModel, tmp_path: Path) -> None:
     changes = {"save_strategy": "steps", "save_steps": 1, "logging_steps": 1}
@@ -275,6 +282,7 @@ def test_a_resumed_training_goes_on(step: int, padded: WarmModel, tmp_path: Path
     assert one[-1][1] > 0.8
 
 
+@pytest.mark.faults
 def test_the_budget_is_max_steps(padded: WarmModel, tmp_path: Path) -> None:
     theirs = made(padded, tmp_path, kind=EntroDropTrainer, changes={"max_steps": 9, "logging_steps": 1})
     theirs.train()
@@ -292,6 +300,7 @@ def test_entropies_are_computed_once(padded: WarmModel, tmp_path: Path) -> None:
             made(padded, tmp_path, model=other)
 
 
+@pytest.mark.faults
 def test_another_model_gives_the_entropies(cache: Path, tmp_path: Path) -> None:
     prepared = tiny.prepared(cache, models=("tiny", "other"), layout="padded", reference="other")
     warm = WarmModel(prepared, tiny.CPU)
@@ -300,6 +309,7 @@ def test_another_model_gives_the_entropies(cache: Path, tmp_path: Path) -> None:
     trains_as(theirs, our_training(warm, tiny.settings(entrodrop=LINEAR)))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("config", [Gemma2Config, Gemma3TextConfig])
 def test_embeddings_that_are_scaled(config: Any, cache: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -315,6 +325,7 @@ def test_embeddings_that_are_scaled(config: Any, cache: Path, tmp_path: Path) ->
     trains_as(made(warm, tmp_path / "out", settings=settings), our_training(warm, settings))
 
 
+@pytest.mark.faults
 def test_adapters_leave_the_entropies(padded: WarmModel, tmp_path: Path) -> None:
     plain = made(padded, tmp_path)
     model = load_model(padded.prepared.folder, tiny.CPU)
@@ -326,6 +337,7 @@ def test_adapters_leave_the_entropies(padded: WarmModel, tmp_path: Path) -> None
     assert all(map(len, theirs.dropped))
 
 
+@pytest.mark.faults
 def test_a_model_in_half_precision(padded: WarmModel, expected: Any, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(padded.prepared.folder, dtype=torch.bfloat16)
     theirs = made(padded, tmp_path, model=model)
@@ -358,9 +370,9 @@ def test_a_file_says_the_schedule(write: Any, padded: WarmModel, expected: Any, 
     ("change", "message"),
     [
         (("0.5}", "2}"), "{}:3: schedule.entropy_threshold.quantile: given 2; allowed: from 0 to 1"),
-        (("mask_ratio", "mask_ration"), "{}:4: schedule.mask_ration: unknown key"),
+        (("mask_ratio", "mask_ration"), "{}:4: schedule.mask_ration: "),
         (("0.5\n", "{low: 0.1, high: 0.5}\n"), '{}:4: schedule.mask_ratio: given {{"low": 0.1'),
-        (("schedule:", "plan:"), "{}:1: schedule: missing"),
+        (("schedule:", "plan:"), "{}:1: schedule: given nothing; allowed: the block of a file such as best"),
         (("{shape: linear}", "!!python/object:os.system {}"), "{}:5: schedule.curriculum: "),
     ],
 )
@@ -399,18 +411,51 @@ def test_what_cannot_be_used(values: dict[str, Any], message: str, padded: WarmM
 
 def test_a_collator_that_changes_tokens(padded: WarmModel, tmp_path: Path) -> None:
     collator = DataCollatorForLanguageModeling(tokenizer(), mlm=True, mlm_probability=0.9)
-    with pytest.raises(DataError, match="^data_collator: it changes input_ids"):
-        made(
-            padded,
-            tmp_path,
-            data=dataset_of(padded.prepared.packed("train")).remove_columns("labels"),
-            data_collator=collator,
-        ).train()
+    data = dataset_of(padded.prepared.packed("train")).remove_columns("labels")
+    with pytest.raises(DataError, match=r"^data_collator: it changes input_ids"):
+        made(padded, tmp_path, data=data, data_collator=collator).train()
 
 
+@pytest.mark.faults
 def test_it_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in ("ray", "optuna", "mlflow", "trl", "search"))
     subprocess.run([sys.executable, "-c", f"import sys; {blocked}import trainables.trainer"], check=True)
+
+
+RANKED = {
+    "input": {"entrodrop": LINEAR},
+    "loss, accumulated": {"entrodrop": tiny.entrodrop(Linear(), presentation="loss"), "accumulation": 2},
+}
+
+
+def _rank(rank: int, prepared: Prepared, folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ENTRODROP_CACHE": str(folder / "cache")}
+    warm: Any = SimpleNamespace(prepared=prepared, rows=prepared.train_rows)
+    for name, changes in RANKED.items():
+        settings = tiny.settings(**changes)
+        rows = settings.batch_size // settings.accumulation // 2
+        how = {"per_device_train_batch_size": rows, "ddp_backend": "gloo"}
+        theirs = made(warm, folder / "out", settings=settings, changes=how)
+        theirs.train()
+        (folder / f"{name}.{rank}.json").write_text(json.dumps([theirs.losses, [sorted(d) for d in theirs.dropped]]))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.cluster
+def test_two_processes_train_like_one(padded: WarmModel, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (padded.prepared, tmp_path, port), nprocs=2)
+    for name, changes in RANKED.items():
+        losses, dropped = our_training(padded, tiny.settings(**changes))
+        ranks = [json.loads((tmp_path / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]
+        # Each rank's loss is a share of the sum of all labels, times the ranks.
+        assert torch.tensor([loss for loss, _ in ranks]).mean(0).tolist() == pytest.approx(losses, abs=1e-5)
+        for step, (one, two) in enumerate(zip(*(found for _, found in ranks), strict=True)):
+            assert sorted([*map(tuple, one), *map(tuple, two)]) == sorted(dropped[step])
 
 
 def test_longer_documents_than_a_row_are_cut_as_here() -> None:

@@ -79,7 +79,7 @@ class ScheduleFile(Block):
     model_config = ConfigDict(extra="ignore")
 
     schedule: Schedule | None
-    """EntroDrop: which tokens are dropped, and when; null to drop none."""
+    """EntroDrop's schedule: the block of a file such as best_schedule.<model>.yaml, or null to drop no token."""
 
     @model_validator(mode="after")
     def _is_one_setting(self) -> Self:
