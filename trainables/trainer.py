@@ -16,7 +16,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,7 @@ class EntroDropMixin(_Trainer):
     def __init__(self, *arguments: Any, schedule: str | Path | Mapping[str, Any] | None, **named: Any) -> None:
         self._schedule = block = load_schedule(schedule) if schedule is not None else None
         self._zeroed_BT: Tensor | None = None
+        self._hooks = ExitStack()
         self._packing: Any = None
         self._is_numbered = False
         self._strength = 0.0
@@ -107,23 +108,25 @@ class EntroDropMixin(_Trainer):
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         if tokenizer is None:
             raise DataError("processing_class", "there is none; give the model's tokenizer, which knows special tokens")
-        words = embeddings_of(self.model)
+        model: Any = self.model
+        words = embeddings_of(model)
         self._mask_token = mask_token_of(tokenizer, block.mask_token, block.needs_mask_token, words)
         ordinary = [token for token in ordinary_tokens(tokenizer) if token < words]
         self._ordinary_W = torch.tensor(ordinary, device=self.args.device)
         # The first process computes the entropies, the others read them.
         with self.args.main_process_first(desc="entropies"):
-            self.train_dataset = self._with_candidates(_checked(self.train_dataset), tokenizer, block.reference)
-        if self._packing is not None:
-            self.train_dataset = _packed_by_trl(self.train_dataset, self._packing)
-        self._epoch_tokens = sum(_tokens_of(batch) for batch in self.train_dataset.with_format(None).iter(1000))
+            data = self._with_candidates(_checked(self.train_dataset), tokenizer, block.reference)
+        self.train_dataset = data if self._packing is None else _packed_by_trl(data, self._packing)
+        self._epoch_tokens = 0
+        for batch in self.train_dataset.select_columns([COLUMN]).with_format(None).iter(1000):
+            self._epoch_tokens += sum(int((torch.tensor(keys) != _NO_TOKEN).sum()) for keys in batch[COLUMN])
 
     def _with_candidates(self, data: Dataset, tokenizer: Any, reference: str | None) -> Dataset:
         """The data with `COLUMN`, by the entropies under `reference`, or else under the model as it is now."""
         special = sorted(tokenizer.all_special_ids)
         try:
             if reference is None:
-                entropies = _entropies_of_model(data, self.model, special)
+                entropies, self._identity = _entropies_of_model(data, self.model, special)
             else:
                 folder = model_folder(reference, default_root())
                 if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
@@ -175,8 +178,8 @@ class EntroDropMixin(_Trainer):
         self._set_signature_columns_if_needed()
         own = self.data_collator, self._signature_columns
         # Evaluation sees neither.
-        self.data_collator = _Collator(self.data_collator)  # type: ignore[assignment]
-        self._signature_columns = [*(self._signature_columns or []), COLUMN]
+        self.data_collator = _Collator(self.data_collator)
+        self._signature_columns = [*(self._signature_columns or []), COLUMN]  # type: ignore[assignment]
         try:
             return super().get_train_dataloader()
         finally:
@@ -187,15 +190,13 @@ class EntroDropMixin(_Trainer):
         if self._schedule is not None:
             _, self._epoch_steps, *_, max_steps = values
             self._budget_tokens = self._epoch_tokens * max_steps / self._epoch_steps
-            self._hook = self.model.get_input_embeddings().register_forward_hook(self._zero)
+            model: Any = self.model
+            self._hooks.callback(model.get_input_embeddings().register_forward_hook(self._zero).remove)
         return values
 
     def train(self, *arguments: Any, **named: Any) -> Any:
-        try:
+        with self._hooks:
             return super().train(*arguments, **named)
-        finally:
-            if hasattr(self, "_hook"):
-                self._hook.remove()
 
     def _zero(self, _module: nn.Module, _arguments: Any, embedding_BTD: Tensor) -> Tensor:
         return embedding_BTD if self._zeroed_BT is None else zero_inputs(embedding_BTD, self._zeroed_BT)
@@ -207,9 +208,12 @@ class EntroDropMixin(_Trainer):
         # A part of the state that is saved with a checkpoint, and that others may add to.
         stored = self.state.stateful_callbacks
         assert isinstance(stored, dict)
+        known: dict[str, Any] = stored.get(COLUMN, {})
+        if known.get("entropies", self._identity) != self._identity:
+            problem = "its training began with another model or other data; give the same ones"
+            raise DataError("resume_from_checkpoint", problem)
         # A checkpoint of another trainer knows its steps alone.
-        before = self._budget_tokens * step / self.state.max_steps
-        seen: float = stored.get(COLUMN, {}).get("tokens", before)
+        seen: float = known.get("tokens", self._budget_tokens * step / self.state.max_steps)
         self._strength = self._entrodrop.curriculum(min(1.0, seen / self._budget_tokens))
         rate = self._share * self._entrodrop.mask_ratio * self._strength
         counts: list[int] = []
@@ -225,7 +229,7 @@ class EntroDropMixin(_Trainer):
         if self.args.world_size > 1:
             # Processes of one tensor-parallel group have the same batch.
             tokens = self.accelerator.reduce(tokens, "sum") // self.get_tp_size()
-        stored[COLUMN] = {"tokens": seen + int(tokens)}
+        stored[COLUMN] = {"tokens": seen + int(tokens), "entropies": self._identity}
         return batches, labels.clamp(min=1) if isinstance(labels, Tensor) else labels
 
     def _present(self, batch: Any, epoch: int, rate: float) -> Any:
@@ -271,7 +275,7 @@ class EntroDropMixin(_Trainer):
         super().log(logs, *arguments, **named)
 
 
-class EntroDropTrainer(EntroDropMixin, Trainer):  # type: ignore[misc]
+class EntroDropTrainer(EntroDropMixin, Trainer):
     """transformers.Trainer with a schedule."""
 
 
@@ -314,26 +318,29 @@ def _checked(data: Any) -> Dataset:
     return data
 
 
-def _entropies_of_model(data: Dataset, model: Any, special: Sequence[int]) -> Dataset:
+def _entropies_of_model(data: Dataset, model: Any, special: Sequence[int]) -> tuple[Dataset, str]:
     """`_entropies` under a model as it is now, without its adapters."""
     adapted = hasattr(model, "disable_adapter")
     base = model.get_base_model() if adapted else model
-    weights = hashlib.blake2b(digest(base.config.to_dict()).encode())
+    weights = hashlib.blake2b()
     for name, tensor in base.state_dict().items():
         if not (adapted and "lora_" in name):
             weights.update(name.encode())
-            weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            weights.update(memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
     with model.disable_adapter() if adapted else nullcontext():
-        return _entropies(data, lambda: base, weights.hexdigest(), special)
+        return _entropies(data, lambda: base, weights.hexdigest(), special, base.config.to_dict())
 
 
-def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: Sequence[int]) -> Dataset:
+def _entropies(
+    data: Dataset, model: Callable[[], Any], weights: str, special: Sequence[int], config: Mapping[str, Any] = {}
+) -> tuple[Dataset, str]:
     """The columns entropy (of each token, in nats; NaN where it cannot be dropped) and place (of each token in its
-    sample; -1 for padding), a row for each sample; from the cache, if they are there.
+    sample; -1 for padding), a row for each sample, from the cache if they are there; and what they depend on, as a
+    digest that stays the same from version to version.
 
     Args:
         model: gives the model, if it is needed.
-        weights: says which model it is.
+        weights, config: say which model it is.
 
     Raises:
         ModelError: the model cannot be used.
@@ -347,9 +354,10 @@ def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: S
         for name in read:
             column = table[name].combine_chunks()
             content.update(name.encode())
-            content.update(np.ascontiguousarray(list_value_length(column)))
-            content.update(np.ascontiguousarray(column.flatten()))
-    key = digest([code_digest(__name__), weights, content.hexdigest(), list(special)])[:32]
+            content.update(memoryview(np.ascontiguousarray(list_value_length(column))))
+            content.update(memoryview(np.ascontiguousarray(column.flatten())))
+    identity = digest([weights, content.hexdigest(), list(special)])[:32]
+    key = digest([code_digest(__name__), identity, config])[:32]
     folder = default_root() / "trainer"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -362,7 +370,7 @@ def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: S
         one = model()
         check_forward(one, packed="position_ids" in read or "seq_lengths" in read)
         forward = Forward(one)
-    return data.map(
+    entropies = data.map(
         partial(_score, forward, torch.tensor(special)),
         batched=True,
         batch_size=ROWS,
@@ -372,9 +380,11 @@ def _entropies(data: Dataset, model: Callable[[], Any], weights: str, special: S
         load_from_cache_file=True,
         desc="entropies",
     )
+    return entropies, identity
 
 
-def _score(forward: Forward, special: Tensor, batch: Mapping[str, Any]) -> dict[str, Any]:
+def _score(forward: Forward | None, special: Tensor, batch: Mapping[str, Any]) -> dict[str, Any]:
+    assert forward is not None
     rows, place_RT = _rows(batch, special)
     check_words(rows, embeddings_of(forward.model), "the model")
     training = forward.training
@@ -446,7 +456,3 @@ def _keep_starts(row: dict[str, Any]) -> dict[str, Any]:
     key_T = torch.tensor(row[COLUMN])
     key_T[torch.tensor([0, *row.get("seq_lengths", [0])[:-1]]).cumsum(0)] = _KEPT
     return {COLUMN: key_T.numpy()}
-
-
-def _tokens_of(batch: Mapping[str, Any]) -> int:
-    return sum(int((torch.tensor(keys) != _NO_TOKEN).sum()) for keys in batch[COLUMN])

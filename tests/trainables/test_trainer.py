@@ -32,7 +32,6 @@ from transformers.models.auto import AutoModelForCausalLM
 from tests import tiny
 from tests.trainers import arguments, dataset_of, our_training, packed_like, sft_trainer, trainer, values_of
 from trainables.curriculum import Constant, Linear, Sigmoid
-from trainables.data.packing import pack
 from trainables.errors import ConfigError, DataError
 from trainables.models.loading import load_model
 from trainables.preparation.prepare import Prepared, prepare
@@ -142,6 +141,7 @@ WAYS: dict[str, Any] = {
     "padded before, on the left": lambda warm: {"data": padded_before(warm, left=True)},
     "tensors": lambda warm: {"data": dataset_of(warm.prepared.packed("train")).with_format("torch")},
     "activation checkpointing": lambda _: {"changes": {"activation_checkpointing": True}},
+    "compiled": lambda _: {"changes": {"torch_compile": True, "torch_compile_backend": "eager"}},
     "evaluated": lambda warm: {
         "changes": {"eval_strategy": "steps", "eval_steps": 1},
         "eval_dataset": dataset_of(warm.prepared.packed("validation")),
@@ -170,6 +170,15 @@ def test_rows_that_trl_packs(strategy: str, padded: WarmModel, cache: Path, tmp_
     assert warm.rows == len(theirs.train_dataset) < padded.rows
     # Fewer rows are fewer steps of the learning rate.
     theirs = sft(warm, tmp_path, texts(), changes={"packing": True, "packing_strategy": strategy})
+    trains_as(theirs, our_training(warm, tiny.settings(entrodrop=LINEAR)))
+
+
+@needs_trl
+@pytest.mark.faults
+def test_samples_that_are_longer_than_a_row_are_cut(cache: Path, tmp_path: Path) -> None:
+    warm = WarmModel(tiny.prepared(cache, layout="padded", sequence_length=10), tiny.CPU)
+    assert warm.prepared.cut["train"]
+    theirs = sft(warm, tmp_path, texts(), changes={"max_length": 10})
     trains_as(theirs, our_training(warm, tiny.settings(entrodrop=LINEAR)))
 
 
@@ -241,7 +250,7 @@ def test_a_packed_row_is_scored_by_its_documents(prepared: Any, warm: WarmModel)
         for r, real in enumerate(packed.document_RT >= 0)
     ]
     special = tiny.tokenizer().all_special_ids
-    found = _entropies_of_model(Dataset.from_list(rows), load_model(prepared.folder, tiny.CPU), special)
+    found, _ = _entropies_of_model(Dataset.from_list(rows), load_model(prepared.folder, tiny.CPU), special)
     for row, entropy_T, droppable_T in zip(found, prepared.entropy("train"), packed.droppable_RT, strict=True):
         length = len(row["entropy"])
         entropy = torch.tensor(row["entropy"])
@@ -282,7 +291,14 @@ def test_a_resumed_training_goes_on(step: int, padded: WarmModel, tmp_path: Path
     assert one[-1][1] > 0.8
 
 
-@pytest.mark.faults
+def test_another_model_cannot_go_on(padded: WarmModel, cache: Path, tmp_path: Path) -> None:
+    changes = {"save_strategy": "steps", "max_steps": 1}
+    made(padded, tmp_path, changes=changes).train()
+    other = made(padded, tmp_path, model=load_model(tiny.folder("other", cache), tiny.CPU))
+    with pytest.raises(DataError, match=r"^resume_from_checkpoint: its training began with another model"):
+        other.train(resume_from_checkpoint=True)
+
+
 def test_the_budget_is_max_steps(padded: WarmModel, tmp_path: Path) -> None:
     theirs = made(padded, tmp_path, kind=EntroDropTrainer, changes={"max_steps": 9, "logging_steps": 1})
     theirs.train()
@@ -456,12 +472,3 @@ def test_two_processes_train_like_one(padded: WarmModel, tmp_path: Path) -> None
         assert torch.tensor([loss for loss, _ in ranks]).mean(0).tolist() == pytest.approx(losses, abs=1e-5)
         for step, (one, two) in enumerate(zip(*(found for _, found in ranks), strict=True)):
             assert sorted([*map(tuple, one), *map(tuple, two)]) == sorted(dropped[step])
-
-
-def test_longer_documents_than_a_row_are_cut_as_here() -> None:
-    # SFTTrainer cuts the end, which here is a document's last token too.
-    packed, cut = pack(tiny.splits().train, tiny.tokenizer(), 10, layout="padded")
-    assert cut
-    assert dataset_of(packed)["input_ids"] == [
-        [*tiny.tokenizer()(document.text)["input_ids"], 0][:10] for document in tiny.splits().train
-    ]
