@@ -3,7 +3,7 @@
     python -m tests.benchmarks.trainers [--json FILE] [--quick]
 
 First the same training (data order, optimizer, learning rate, seed) here and there, with each presentation: padded rows
-in both trainers, and rows that SFTTrainer packs. Then the time from the end of a step to the end of the next one,
+in both trainers, and rows that SFTTrainer packs. Then the CPU time from the end of a step to the end of the next one,
 without a schedule, with one at full strength, and in the way that an older README documented: a
 second model gives the entropies of each batch in a forward pass of its own. The three take turns on the same batches.
 Where TRL is not installed, it says so and measures Trainer alone.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import disable_progress_bars
 from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback
 
 from tests.scripts import parse, parser_of, write_results
@@ -114,13 +115,13 @@ class TwoPass:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds from the end of a step to the end of the next one."""
+    """CPU seconds of this process from the end of a step to the end of the next one."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         if hasattr(self, "_ended"):
             self.steps.append(now - self._ended)
         self._ended = now
@@ -167,6 +168,7 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     options = parse(parser, rounds=1)
+    disable_progress_bars()
     documents, epochs, steps = (16, 1, 4) if options.quick else (160, 3, 16)
     kinds: dict[str, tuple[Any, Any, Any]] = {"Trainer": (SameTrainer, Trainer, None)}
     if importlib.util.find_spec("trl") is None:
