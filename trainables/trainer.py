@@ -131,9 +131,8 @@ class EntroDropMixin(_Trainer):
                 folder = model_folder(reference, default_root())
                 if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
                     raise other_tokenizer(reference, "the model")
-                entropies = _entropies(
-                    data, partial(load_model, folder, self.args.device), model_digest(folder), special
-                )
+                load = partial(load_model, folder, self.args.device)
+                entropies, self._identity = _entropies(data, load, model_digest(folder), special)
         except ModelError as error:
             raise of_reference(error) if reference else DataError("model", *error.args[1:]) from error
         flat = entropies.with_format("arrow")[:]["entropy"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -166,10 +165,9 @@ class EntroDropMixin(_Trainer):
         self._packing = args
         args = copy.copy(args)
         # What these ways of packing do with samples that are longer than a row.
-        args.max_length, args.truncation_mode = (
-            args.max_length if args.packing_strategy == "bfd" else None,
-            "keep_start",
-        )
+        args.truncation_mode = "keep_start"
+        if args.packing_strategy != "bfd":
+            args.max_length = None
         return prepare(numbered, tokenizer, args, False, *arguments)
 
     def get_train_dataloader(self) -> Any:
@@ -205,7 +203,7 @@ class EntroDropMixin(_Trainer):
         if self._schedule is None:
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         step = self.state.global_step
-        # A part of the state that is saved with a checkpoint, and that others may add to.
+        # The one part of the state, which a checkpoint keeps, that has room for more.
         stored = self.state.stateful_callbacks
         assert isinstance(stored, dict)
         known: dict[str, Any] = stored.get(COLUMN, {})
@@ -224,12 +222,13 @@ class EntroDropMixin(_Trainer):
 
         # Before the labels are counted.
         batches, labels = super().get_batch_samples(map(presented, epoch_iterator), num_batches, device)
-        self._tokens += sum(counts)
-        tokens = torch.tensor(sum(counts), device=self.args.device)
+        count = sum(counts)
+        self._tokens += count
         if self.args.world_size > 1:
             # Processes of one tensor-parallel group have the same batch.
-            tokens = self.accelerator.reduce(tokens, "sum") // self.get_tp_size()
-        stored[COLUMN] = {"tokens": seen + int(tokens), "entropies": self._identity}
+            all_counts = self.accelerator.reduce(torch.tensor(count, device=self.args.device), "sum")
+            count = int(all_counts) // self.get_tp_size()
+        stored[COLUMN] = {"tokens": seen + count, "entropies": self._identity}
         return batches, labels.clamp(min=1) if isinstance(labels, Tensor) else labels
 
     def _present(self, batch: Any, epoch: int, rate: float) -> Any:

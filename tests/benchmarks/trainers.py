@@ -4,8 +4,8 @@
 
 First the same training (data order, optimizer, learning rate, seed) here and there, with each presentation: padded rows
 in both trainers, and rows that SFTTrainer packs. Then the CPU time from the end of a step to the end of the next one,
-without a schedule, with one at full strength, and in the way that an older README documented: a
-second model gives the entropies of each batch in a forward pass of its own. The three take turns on the same batches.
+without a schedule, with one at full strength, and in the way that an older README documented: a second model gives the
+entropies of each batch in a forward pass of its own. The three take turns on the same batches.
 Where TRL is not installed, it says so and measures Trainer alone.
 
 Keys, each by trainer: same_tokens (share of the tokens dropped here or there that are dropped in both, in the same
