@@ -116,9 +116,10 @@ class EntroDropMixin(_Trainer):
         # The first process computes the entropies, the others read them.
         with self.args.main_process_first(desc="entropies"):
             data = self._with_candidates(_checked(self.train_dataset), tokenizer, block.reference)
-        self.train_dataset = data if self._packing is None else _packed_by_trl(data, self._packing)
+        rows = data if self._packing is None else _packed_by_trl(data, self._packing)
+        self.train_dataset = rows
         self._epoch_tokens = 0
-        for batch in self.train_dataset.select_columns([COLUMN]).with_format(None).iter(1000):
+        for batch in rows.select_columns([COLUMN]).with_format(None).iter(1000):
             self._epoch_tokens += sum(int((torch.tensor(keys) != _NO_TOKEN).sum()) for keys in batch[COLUMN])
 
     def _with_candidates(self, data: Dataset, tokenizer: Any, reference: str | None) -> Dataset:
