@@ -292,7 +292,7 @@ def test_a_resumed_training_goes_on(step: int, padded: WarmModel, tmp_path: Path
 
 
 def test_another_model_cannot_go_on(padded: WarmModel, cache: Path, tmp_path: Path) -> None:
-    changes = {"save_strategy": "steps", "max_steps": 1}
+    changes = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     made(padded, tmp_path, changes=changes).train()
     other = made(padded, tmp_path, model=load_model(tiny.folder("other", cache), tiny.CPU))
     with pytest.raises(DataError, match=r"^resume_from_checkpoint: its training began with another model"):
