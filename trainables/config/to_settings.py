@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from trainables.config.data import FilesData, HubData, own_sources, source_of
 from trainables.config.fields import FloatRange, is_searched, only
 from trainables.config.run import RunConfig
-from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
+from trainables.config.schedule import EntropyThreshold, Schedule, SplineShape, spec_of
 from trainables.config.training import ALL_LINEAR, REGULARIZERS, SEARCHABLE, LoraAdapters, Training
 from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits, general_documents, read_splits
@@ -104,22 +104,10 @@ def _only(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of(config: RunConfig) -> Settings:
     """The settings of a run; nothing in the configuration may be searched any more."""
-    training, schedule = config.training, config.schedule
-    entrodrop = None
-    if schedule is not None:
-        entrodrop = EntroDrop(
-            mask_ratio=only(schedule.mask_ratio),
-            curriculum=curriculum_from(_fixed_spec(schedule.curriculum[0])),
-            quantile=only(schedule.entropy_threshold.quantile),
-            nats=only(schedule.entropy_threshold.nats),
-            tokens=only(schedule.tokens),
-            presentation=only(schedule.presentation),
-            refresh_epochs=only(schedule.refresh_epochs),
-            redraw=only(schedule.redraw),
-        )
+    training = config.training
     weight = training.token_weight
     return Settings(
-        entrodrop=entrodrop,
+        entrodrop=entrodrop_of(config.schedule) if config.schedule is not None else None,
         token_weight=token_weight_from(_only(dict(weight))) if weight is not None else None,
         lora=_lora_of(training),
         **{name: only(getattr(training, name)) for name in SEARCHABLE},
@@ -145,6 +133,20 @@ def _lora_of(training: Training) -> Lora | None:
     most = {name: setting.high if isinstance(setting, FloatRange) else setting for name, setting in settings.items()}
     most = {name: max(setting) if isinstance(setting, list) else setting for name, setting in most.items()}
     return Lora(**most, target_modules=None if ALL_LINEAR in targets else tuple(sorted(targets)))
+
+
+def entrodrop_of(schedule: Schedule) -> EntroDrop:
+    """What a schedule in which nothing is searched says."""
+    return EntroDrop(
+        mask_ratio=only(schedule.mask_ratio),
+        curriculum=curriculum_from(_fixed_spec(schedule.curriculum[0])),
+        quantile=only(schedule.entropy_threshold.quantile),
+        nats=only(schedule.entropy_threshold.nats),
+        tokens=only(schedule.tokens),
+        presentation=only(schedule.presentation),
+        refresh_epochs=only(schedule.refresh_epochs),
+        redraw=only(schedule.redraw),
+    )
 
 
 def model_settings_of(config: RunConfig) -> ModelSettings:

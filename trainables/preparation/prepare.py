@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Document, Splits, of_general
-from trainables.data.packing import Packed, encode, pack, special_ids
+from trainables.data.packing import Packed, encode, pack
 from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
 from trainables.models.loading import chat_templates, context_length, load_tokenizer, tokenizer_files, words_of
@@ -333,7 +333,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
             "cut": cut,
             "notices": chats.notices(),
             "vocabulary": {
-                "ordinary": sorted(set(tokenizer.get_vocab().values()) - special_ids(tokenizer)),
+                "ordinary": ordinary_tokens(tokenizer),
                 "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token, words_of(folder)),
             },
             "questions": list(_questions(what.splits.validation, tokenizer, chats)),
@@ -409,6 +409,11 @@ def check_learnable(packed: Packed, split: str, train_on_prompt: bool) -> None:
         raise DataError(field, "documents of at most one token", "documents of two tokens or more")
     given = f"documents whose prompts fill the {packed.token_RT.shape[1]} tokens of a row"
     raise DataError(field, given, "a longer training.sequence_length")
+
+
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the tokens that are not special."""
+    return sorted(set(tokenizer.get_vocab().values()) - special_ids(tokenizer))
 
 
 def mask_token_of(

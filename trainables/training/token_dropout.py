@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from trainables.data.packing import Packed
 from trainables.entropy import threshold
-from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
+from trainables.masking import (
+    DRAW,
+    REPLACE,
+    candidates,
+    dropped_tokens,
+    ignore_labels,
+    mask_tokens,
+    random_tokens,
+    uniforms,
+)
 from trainables.settings import EntroDrop
 from trainables.training.warm_model import WarmModel
-
-# Streams of random numbers: which tokens are dropped, and what stands in for them.
-_DRAW, _REPLACE = 0, 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class TokenDropout:
             return uniforms(self._seed, draw, rows.document_RT, rows.position_RT, stream)
 
         rate = self._rate * self._entrodrop.mask_ratio * strength
-        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))
+        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(DRAW))
         match presentation:
             case "loss":
                 label_BT = ignore_labels(label_BT, dropped_BT)
@@ -83,7 +89,7 @@ class TokenDropout:
                 rows = rows.with_tokens(mask_tokens(rows.token_RT, dropped_BT, mask_token))
             case "input_random_token":
                 ordinary_W = self._warm.ordinary_W
-                rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(_REPLACE), ordinary_W))
+                rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(REPLACE), ordinary_W))
         return PresentedBatch(rows, label_BT, dropped_BT, presentation == "input")
 
 
