@@ -7,7 +7,7 @@ from typing import Any
 
 from search.preflight import find_changes
 from search.results.archive import LoadedSearch
-from search.results.model_result import collect_differences, verdict_of
+from search.results.model_result import verdict_of
 from search.results.page.plots import Plot, plot_curves_together, plot_verdicts_together
 from search.results.page.trials import comparable_by
 from search.space import to_store

@@ -17,6 +17,8 @@ from search.results.figures import VERDICT_STYLES
 from search.results.model_result import ModelResult, collect_differences, label_arm, select_curves
 from search.results.summary import as_plain_study, list_common_parameters
 from search.space import Space
+from search.studies.comparison import point_of
+from search.studies.verdict import Difference
 from trainables.curriculum import curriculum_from
 from trainables.figures import COLOURS, GREY
 
@@ -104,23 +106,7 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     ]
     if not differences or space.confirmation is None:
         return None
-    figure = go.Figure()
-    for verdict, (colour, symbol) in VERDICT_STYLES.items():
-        shown = [entry for entry in differences if entry[2].verdict == verdict]
-        if shown:
-            means, lows, highs = zip(*((d.mean, d.low, d.high) for _, _, d in shown), strict=True)
-            figure.add_scatter(
-                x=means,
-                y=[_escape(f"{model}: {arm}") for model, arm, _ in shown],
-                error_x=_make_intervals(means, lows, highs),
-                mode="markers",
-                marker={"color": colour, "symbol": symbol, "size": 11},
-                name=verdict.words,
-            )
-    figure.add_vline(x=0, line_width=1, line_color=GREY)
-    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
-    names = [_escape(f"{model}: {arm}") for model, arm, _ in reversed(differences)]
-    figure.update_yaxes(categoryorder="array", categoryarray=names)
+    figure = _draw_differences([(f"{model}: {arm}", difference) for model, arm, difference in differences])
     caption = (
         f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals that "
         "hold for all arms together, on documents and seeds that had no part in choosing the settings: on documents "
@@ -148,22 +134,8 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     ]
     if not found:
         return None
-    figure = go.Figure()
-    for verdict, (colour, symbol) in VERDICT_STYLES.items():
-        if shown := [entry for entry in found if entry[-1].verdict == verdict]:
-            means, lows, highs = zip(*((entry[-1].mean, entry[-1].low, entry[-1].high) for entry in shown), strict=True)
-            figure.add_scatter(
-                x=means,
-                y=[_escape(f"{model}: {label}") for label, model, *_ in shown],
-                error_x=_make_intervals(means, lows, highs),
-                mode="markers",
-                marker={"color": colour, "symbol": symbol, "size": 11},
-                name=verdict.words,
-            )
-    figure.add_vline(x=0, line_width=1, line_color=GREY)
-    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
-    names = [_escape(f"{model}: {label}") for label, model, *_ in sorted(found, key=lambda entry: entry[1])]
-    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
+    found.sort(key=lambda entry: entry[1])
+    figure = _draw_differences([(f"{model}: {label}", difference) for label, model, _, _, difference in found])
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
     columns = ["search", "model", "arm", "evaluation", "nats", "low", "high", "verdict"]
     caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
@@ -427,6 +399,27 @@ def plot_front(result: ModelResult, space: Space) -> Plot | None:
     caption = f"{len(front)} of {len(trials)} trials are beaten by none in all objectives."
     columns = ["trial", "arm", *space.objectives]
     return Plot("What one objective costs in the other", caption, figure, columns, rows)
+
+
+def _draw_differences(differences: Sequence[tuple[str, Difference]]) -> go.Figure:
+    """Differences to no dropout with their intervals, the first one at the top."""
+    figure = go.Figure()
+    for verdict, (colour, symbol) in VERDICT_STYLES.items():
+        shown = [(name, difference) for name, difference in differences if difference.verdict == verdict]
+        if shown:
+            means, lows, highs = zip(*((d.mean, d.low, d.high) for _, d in shown), strict=True)
+            figure.add_scatter(
+                x=means,
+                y=[_escape(name) for name, _ in shown],
+                error_x=_make_intervals(means, lows, highs),
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 11},
+                name=verdict.words,
+            )
+    figure.add_vline(x=0, line_width=1, line_color=GREY)
+    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
+    figure.update_yaxes(categoryorder="array", categoryarray=[_escape(name) for name, _ in reversed(differences)])
+    return figure
 
 
 def _find_best_with_curriculum(result: ModelResult) -> FrozenTrial | None:
