@@ -1,14 +1,11 @@
 """One HTML file that shows one search, or several side by side, and asks no server for anything."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from search.output.folder import RESOLVED
@@ -19,6 +16,7 @@ from search.results.model_result import ModelResult, verdict_of
 from search.results.page import plots
 from search.results.page.beside import Beside, set_beside
 from search.results.page.plots import Plot
+from search.results.page.rendering import make_environment
 from search.results.page.trials import tabulate
 from search.space import Space
 from search.studies.study import describe_reason
@@ -77,25 +75,6 @@ def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
         )
     )
     write_atomic(path, text)
-
-
-def make_environment() -> Environment:
-    """Renders the templates; what they are given is escaped."""
-    environment = Environment(
-        loader=PackageLoader("search.results.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": format_number,
-        "brief": lambda value: f"{value:.3g}" if isinstance(value, float) else str(value),
-        "polyline": _draw_polyline,
-        "figure_json": _figure_json,
-        "script_json": _script_json,
-    }
-    return environment
 
 
 def _label(searches: Sequence[LoadedSearch]) -> dict[str, LoadedSearch]:
@@ -173,32 +152,3 @@ def _list_failures(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
         *((f"confirmation, run {number}", describe_reason(reason)) for number, reason in confirming.items()),
     ]
-
-
-def format_number(value: object) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
-        value = int(value)
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
-
-
-def _draw_polyline(values: Sequence[float], low: float, high: float) -> str:
-    """Points of an SVG polyline of 100 by 24."""
-    height = (high - low) or 1.0
-    across = 100 / (len(values) - 1)
-    return " ".join(f"{n * across:.1f},{23 - 22 * (value - low) / height:.1f}" for n, value in enumerate(values))
-
-
-def _figure_json(figure: go.Figure) -> Markup:
-    # The template is a style of 7 kB, which the page does not use.
-    figure.update_layout(template="none")
-    found = json.loads(figure.to_json())
-    for name in ("template", "width", "height"):
-        found["layout"].pop(name, None)
-    return _script_json(found)
-
-
-def _script_json(value: object) -> Markup:
-    """JSON within a script element, which nothing in it can end."""
-    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
