@@ -76,6 +76,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((_HOST, port))
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else "allowed: from 0 to 65535"
@@ -132,7 +133,7 @@ class LivePage:
         busy = state.busy() if search.runs else None
         losses = [loss for trial in running for loss in trial.losses]
         return self._body.render(
-            name=search.name,
+            name=search.name or "The search",
             words=search.words,
             runs=search.runs,
             phase=self._phase(),
