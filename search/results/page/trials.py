@@ -73,12 +73,14 @@ class TrialsTable:
 
     Attributes:
         settings, losses: the names that any row has, in order.
+        logarithmic: the settings that were searched by their logarithm.
         floors: for each group the least high-entropy loss without dropout, in nats; None where that is not known.
     """
 
     rows: list[TrialRow]
     settings: list[str]
     losses: list[str]
+    logarithmic: list[str]
     floors: list[float | None]
 
     def values(self, name: str) -> list[str]:
@@ -98,6 +100,7 @@ class TrialsTable:
             "trials": trials,
             "settings": self.settings,
             "losses": self.losses,
+            "logarithmic": self.logarithmic,
             "floors": self.floors,
             "styles": dict(zip(self.values("arm"), cycle(STYLES), strict=False)),
         }
@@ -108,6 +111,7 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
     groups: dict[object, int] = {}
     rows: list[TrialRow] = []
     floors: dict[int, float | None] = {}
+    logarithmic: dict[str, None] = {}
     for label, search in searches.items():
         runs, address = Cursor(search.folder / CURSOR).runs, search.space.tracking.uri or mlflow_address() or ""
         base = f"{mask_secrets(address).rstrip('/')}/#/runs/" if address.startswith("http") else None
@@ -116,6 +120,7 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
             group = groups.setdefault(key, len(groups))
             found = list(_rows_of(label, result, search.evaluations, group, runs, base))
             rows += found
+            logarithmic |= dict.fromkeys(_list_logarithmic(result))
             least = [row.best for row in found if row.arm == label_arm(BASELINE) and row.best is not None]
             floors[group] = min([*least, *filter(None, [floors.get(group)])], default=None)
     by_name: dict[str, set[float | str]] = {}
@@ -128,7 +133,15 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
             del row.settings[name]
     losses = [f"{words} {point}" for words in _MEASURES.values() for point in ("at best", "at last")]
     losses = [name for name in losses if any(name in row.losses for row in rows)]
-    return TrialsTable(rows, settings, losses, [floors[group] for group in range(len(groups))])
+    logarithms = [name for name in settings if name in logarithmic]
+    return TrialsTable(rows, settings, losses, logarithms, [floors[group] for group in range(len(groups))])
+
+
+def _list_logarithmic(result: ModelResult) -> Iterator[str]:
+    for trial in result.searched.trials(*TrialState):
+        for name, distribution in trial.distributions.items():
+            if getattr(distribution, "log", False):
+                yield _short(name.removeprefix(f"{trial.user_attrs['arm']}."))
 
 
 def comparable_by(search: LoadedSearch, model: str) -> tuple[str, str] | None:

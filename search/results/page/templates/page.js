@@ -12,7 +12,7 @@ for (const place of document.querySelectorAll(".plot")) {
 
 // The trials: one selection and one set of filters, for the table and for the pictures beside it.
 function showTrials(section) {
-  const { trials, settings, losses, floors, styles } = JSON.parse(section.querySelector("script").textContent);
+  const { trials, settings, losses, logarithmic, floors, styles } = JSON.parse(section.querySelector("script").textContent);
   const rows = [...section.querySelectorAll("tbody tr")], body = section.querySelector("tbody");
   const controls = section.querySelector(".controls"), pictures = section.querySelector(".pictures");
   const chosen = new Set();
@@ -45,8 +45,8 @@ function showTrials(section) {
     return size !== 0 && (size < 0.001 || size >= 1e6) ? value.toExponential(1).replace(".0e", "e") : String(+value.toPrecision(4));
   }
 
-  // A scale from values to places between two pixels: words in order, numbers by their logarithm where they span much.
-  function scaled(values, from, to) {
+  // A scale from values to places between two pixels: words in order, numbers by their logarithm where they were searched so.
+  function scaled(values, from, to, name) {
     const words = [...new Set(values.filter(value => typeof value === "string"))].sort();
     if (words.length) {
       const all = [...new Set(values.map(String))].sort();
@@ -55,10 +55,10 @@ function showTrials(section) {
     }
     let low = Math.min(...values), high = Math.max(...values);
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
-    const logarithmic = low > 0 && high / low > 20, bend = logarithmic ? Math.log10 : value => value;
+    const bends = logarithmic.includes(name) && low > 0, bend = bends ? Math.log10 : value => value;
     const at = value => from + (to - from) * (0.04 + 0.92 * (bend(value) - bend(low)) / (bend(high) - bend(low)));
     let ticks = [];
-    if (logarithmic) {
+    if (bends) {
       for (let power = Math.floor(bend(low)); power <= bend(high); power += 1) {
         ticks.push(...[1, 2, 5].map(digit => digit * 10 ** power).filter(value => value >= low && value <= high));
       }
@@ -111,7 +111,7 @@ function showTrials(section) {
       place.append(svg("text", { x: 8, y: 24 }, "Nothing to show of these trials."));
       return null;
     }
-    const x = scaled(xs, 56, width - 28), y = scaled(ys, height - 44, 24);
+    const x = scaled(xs, 56, width - 28, xTitle), y = scaled(ys, height - 44, 24);
     for (const tick of y.ticks) {
       place.append(svg("path", { class: "grid", d: `M56,${y.at(tick)}H${width - 12}` }));
       place.append(svg("text", { x: 50, y: y.at(tick) + 4, "text-anchor": "end" }, numberText(tick)));
@@ -170,7 +170,7 @@ function showTrials(section) {
     place.setAttribute("viewBox", `0 0 ${width} ${height}`);
     axes.forEach((axis, n) => {
       axis.x = 60 + n * (width - 160) / Math.max(1, axes.length - 1);
-      Object.assign(axis, scaled(axis.values.filter(value => value !== undefined), height - 16, 40));
+      Object.assign(axis, scaled(axis.values.filter(value => value !== undefined), height - 16, 40, axis.name));
     });
     visible.forEach((index, n) => {
       const points = axes.filter(axis => axis.values[n] !== undefined).map(axis => [axis.x, axis.at(axis.values[n])]);

@@ -42,6 +42,7 @@ def test_each_trial_has_its_losses_and_settings(tmp_path: Path) -> None:
     # What is the same in all trials is no column.
     assert {"mask_ratio", "weight_decay", "shape"} <= set(table.settings)
     assert "presentation" not in table.settings
+    assert table.logarithmic == [name for name in table.settings if name in ("weight_decay", "steepness")]
     assert table.floors == [min(row.best for row in table.rows if row.arm == "no dropout" and row.best is not None)]
 
 
