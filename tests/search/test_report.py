@@ -221,9 +221,10 @@ def test_headers_sort_by_number_and_what_is_missing_is_last(trials: Any) -> None
 @pytest.mark.integration
 def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
     above = "above the best without dropout (nats)"
-    assert above in trials.locator("[data-picture=curves]").text_content()
+    caption = trials.locator("figcaption", has_text="by epoch")
+    assert above in caption.text_content()
     trials.get_by_label("search", exact=True).select_option("two")
-    assert above not in trials.locator("[data-picture=curves]").text_content()
+    assert above not in caption.text_content()
 
 
 @pytest.mark.integration

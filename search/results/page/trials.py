@@ -75,6 +75,7 @@ class TrialsTable:
         settings, losses: the names that any row has, in order.
         logarithmic: the settings that were searched by their logarithm.
         floors: for each group the least high-entropy loss without dropout, in nats; None where that is not known.
+        ranges: for each group the least and the greatest loss of its curves, in nats.
     """
 
     rows: list[TrialRow]
@@ -82,15 +83,11 @@ class TrialsTable:
     losses: list[str]
     logarithmic: list[str]
     floors: list[float | None]
+    ranges: list[tuple[float, float]]
 
     def values(self, name: str) -> list[str]:
         """The different values of an attribute, in order of appearance."""
         return list(dict.fromkeys(getattr(row, name) for row in self.rows))
-
-    def range_of(self, row: TrialRow) -> tuple[float, float]:
-        """The least and the greatest loss of all curves in a row's group, in nats."""
-        values = [value for other in self.rows if other.group == row.group for value in other.curve]
-        return min(values, default=0.0), max(values, default=1.0)
 
     def to_json(self) -> dict[str, Any]:
         """What the pictures are drawn from."""
@@ -134,7 +131,11 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
     losses = [f"{words} {point}" for words in _MEASURES.values() for point in ("at best", "at last")]
     losses = [name for name in losses if any(name in row.losses for row in rows)]
     logarithms = [name for name in settings if name in logarithmic]
-    return TrialsTable(rows, settings, losses, logarithms, [floors[group] for group in range(len(groups))])
+    values: list[list[float]] = [[] for _ in groups]
+    for row in rows:
+        values[row.group] += row.curve
+    ranges = [(min(each, default=0.0), max(each, default=1.0)) for each in values]
+    return TrialsTable(rows, settings, losses, logarithms, [floors[group] for group in range(len(groups))], ranges)
 
 
 def _list_logarithmic(result: ModelResult) -> Iterator[str]:

@@ -105,6 +105,7 @@ function showTrials(section) {
   // An empty picture with two axes; returns it with its scales.
   function framed(name, xs, ys, xTitle, yTitle) {
     const place = pictures.querySelector(`[data-picture=${name}]`), width = Math.max(280, place.clientWidth), height = 300;
+    place.previousElementSibling.textContent = `${yTitle}, by ${xTitle}`;
     place.replaceChildren();
     place.setAttribute("viewBox", `0 0 ${width} ${height}`);
     if (!xs.length) {
@@ -121,7 +122,6 @@ function showTrials(section) {
     }
     place.append(svg("path", { class: "axis", d: `M56,16V${height - 44}H${width - 12}` }));
     place.append(svg("text", { x: (56 + width) / 2, y: height - 6, "text-anchor": "middle" }, xTitle));
-    place.append(svg("text", { x: 4, y: 12 }, yTitle));
     return { place, x, y };
   }
 
