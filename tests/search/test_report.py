@@ -88,9 +88,9 @@ def test_it_is_small_and_needs_no_network(written: Path) -> None:
 def test_the_question_comes_before_the_answer(written: Path) -> None:
     body = written.read_text().split("<main>")[1]
     question = (
-        "Which schedule among the arms none, entrodrop, weight-decay, random-tokens gives the least held-out "
+        "Which schedule among the arms no dropout, entrodrop, weight-decay, random-tokens gives the least held-out "
         "high-entropy loss at the best evaluation (the checkpoint one would keep) of 8 epochs on 4 training documents "
-        "(builtin word_problems), for builtin/nano? Budget of each model: 14 full trials."
+        "(builtin word_problems), for builtin/nano? Budget of each model and arm: 14 full trials."
     )
     assert question in body
     assert body.index(question) < body.index("confirmed better")

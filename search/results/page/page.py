@@ -12,15 +12,16 @@ from search.output.folder import RESOLVED
 from search.results.archive import LoadedSearch
 from search.results.costs import describe_costs
 from search.results.files import describe_result
-from search.results.model_result import ModelResult, verdict_of
+from search.results.model_result import ModelResult, label_arm, verdict_of
 from search.results.page import plots
 from search.results.page.beside import Beside, set_beside
 from search.results.page.plots import Plot
 from search.results.page.rendering import make_environment
-from search.results.page.trials import tabulate
+from search.results.page.trials import MEASURES, tabulate
 from search.space import Space
 from search.studies.study import describe_reason
 from search.studies.verdict import Verdict
+from trainables.config.data import FilesData, HubData
 from trainables.storage.files import write_atomic
 
 # Of plotly.js the part with bars and points; the Python package has only all of it, 4.8 MB. It comes from npm:
@@ -106,16 +107,18 @@ def _build_part(label: str, search: LoadedSearch) -> _Part:
 def ask_question(space: Space) -> str:
     """What a search is to find out, in a sentence."""
     data, budget = space.data, space.budget
-    source = data.source if data.source == "files" else getattr(data, "path", None) or f"{data.source} {data.task}"
-    arms = "" if space.arms is None else f" among the arms {', '.join(arm.name for arm in space.arms)}"
-    limits = {"tokens": "tokens", "hours": "hours", "device_hours": "device hours"}
-    given = {words: getattr(budget, name) for name, words in limits.items()}
-    spent = [f"{value:,g} {words}" for words, value in given.items() if value is not None]
-    others = "".join(f" and {name.replace('_', '-', 1).replace('_', ' ')}" for name in space.objectives[1:])
+    if isinstance(data, FilesData):
+        source = ", ".join(Path(one).name for one in data.paths())
+    else:
+        source = data.path if isinstance(data, HubData) else f"{data.source} {data.task}"
+    arms = "" if space.arms is None else f" among the arms {', '.join(label_arm(arm.name) for arm in space.arms)}"
+    limits = {"tokens": budget.tokens, "hours": budget.hours, "device hours": budget.device_hours}
+    spent = [f"at most {value:,g} {words}" for words, value in limits.items() if value is not None]
+    losses = _join([MEASURES[objective] for objective in space.objectives])
     return (
-        f"Which schedule{arms} gives the least held-out high-entropy loss{others} {_POINTS[space.objective]} of "
-        f"{budget.epochs} epochs on {data.train:,} training documents ({source}), for {_join(space.models)}? "
-        f"Budget of each model: {', at most '.join([f'{budget.trials} full trials', *spent])}."
+        f"Which schedule{arms} gives the least held-out {losses} {_POINTS[space.objective]} of {budget.epochs} epochs on "
+        f"{data.train:,} training documents ({source}), for {_join(space.models)}? Budget of each model"
+        f"{' and arm' if arms else ''}: {', '.join([f'{budget.trials} full trials', *spent])}."
     )
 
 

@@ -19,7 +19,7 @@ from search.tracking.cursor import CURSOR, Cursor
 from trainables.errors import mask_secrets
 
 # Measures of a trial in the order in which they are offered.
-_MEASURES = {
+MEASURES = {
     "high_entropy_loss": "high-entropy loss",
     "low_entropy_loss": "low-entropy loss",
     "loss": "loss on all tokens",
@@ -128,7 +128,7 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
     for row in rows:
         for name in row.settings.keys() - set(settings):
             del row.settings[name]
-    losses = [f"{words} {point}" for words in _MEASURES.values() for point in ("at best", "at last")]
+    losses = [f"{words} {point}" for words in MEASURES.values() for point in ("at best", "at last")]
     losses = [name for name in losses if any(name in row.losses for row in rows)]
     logarithms = [name for name in settings if name in logarithmic]
     values: list[list[float]] = [[] for _ in groups]
@@ -188,7 +188,7 @@ def _rows_of(
 def _losses_at(evaluations: Evaluations, study: str, trial: FrozenTrial, losses: Sequence[float]) -> dict[str, float]:
     """Each measure at the evaluation of least high-entropy loss and at the last one, in nats."""
     found: dict[str, float] = {}
-    for measure, words in _MEASURES.items():
+    for measure, words in MEASURES.items():
         _, values = evaluations.curve(study, trial, measure)
         if losses and len(values) == len(losses):
             found[f"{words} at best"] = values[losses.index(min(losses))]
