@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _find(options: argparse.Namespace) -> int:
     store = _Store(tracking_uri(options.uri))
-    found = _of_model(_confirmed(store, options.experiment), options.model)
+    confirmed = _of_model(_confirmed(store, options.experiment), options.model)
     if options.output is None:
-        for one in found:
+        for one in confirmed:
             print(_line(one))
         return 0
-    best = next((one for one in found if one.verdict == Verdict.BETTER), None)
+    best = next((one for one in confirmed if one.verdict == Verdict.BETTER), None)
     if best is None:
         raise ConfigError("--output: nothing was confirmed better than no dropout; use no dropout")
     text = store.text(best.run_id, f"best_schedule.{slug(best.model)}.yaml")
@@ -96,13 +96,13 @@ class _Store:
             return Path(path).read_text(encoding="utf-8")
 
     def _pages(self, search: Callable[..., Any], *arguments: Any) -> list[Any]:
-        found: list[Any] = []
+        entries: list[Any] = []
         token = None
         while True:
             page = self._asked(search, *arguments, max_results=_PAGE, page_token=token)
-            found += page
+            entries += page
             if not (token := page.token):
-                return found
+                return entries
 
     def _asked(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
@@ -136,9 +136,9 @@ def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
             raise _unknown("--experiment", experiment, sorted(experiments.values()))
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
-    found = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
+    confirmed = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
     rank = [Verdict.BETTER, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
-    return sorted(found, key=lambda one: (rank.index(one.verdict), one.difference))
+    return sorted(confirmed, key=lambda one: (rank.index(one.verdict), one.difference))
 
 
 def _of_run(run: Any, experiment: str) -> list[Confirmed]:

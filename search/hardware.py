@@ -69,8 +69,8 @@ def find_gpu(name: str, memory: float) -> Gpu | None:
         memory: its bytes, which tell one of two kinds of the same name.
     """
     words = re.sub(r"[^A-Z0-9]+", " ", name.upper()).replace("RTX ", "RTX").split()
-    found = [gpu for kind, gpu in GPUS.items() if kind.partition("-")[0] in words]
-    return min(found, key=lambda gpu: abs(gpu.memory - memory), default=None)
+    named = [gpu for kind, gpu in GPUS.items() if kind.partition("-")[0] in words]
+    return min(named, key=lambda gpu: abs(gpu.memory - memory), default=None)
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,13 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
 
 def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
     """Raises ConfigError if the test documents are of too few prompts or templates for any interval."""
-    how = space_file.config.confirmation
+    confirmation = space_file.config.confirmation
     groups = len(set(number_groups(splits.test)))
-    if how is None or groups >= (fewest := fewest_documents(how.confidence)):
+    if confirmation is None or groups >= (fewest := fewest_documents(confirmation.confidence)):
         return
     given = f"{len(splits.test)} documents of {groups} different prompts or templates"
-    allowed = f"documents of at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
+    interval = f"an interval of {100 * confirmation.confidence:g}%"
+    allowed = f"documents of at least {fewest}, for {interval}; or confirmation: null"
     raise space_file.error("data.test", given, allowed)
 
 

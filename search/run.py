@@ -86,13 +86,13 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             print("\n".join(lines))
             return 0
         assert splits is not None
-        found = None if here is None else _allotted(space_file, here)
+        allotments = None if here is None else _allotted(space_file, here)
         set_ray_environment()
         from search.session import run_session
 
         def allot(there: ClusterResources | None) -> "dict[str, Allocation]":
-            if found is not None:
-                return found
+            if allotments is not None:
+                return allotments
             assert there is not None
             return _allotted(space_file, grow_cluster(space_file, there))
 

@@ -353,8 +353,8 @@ def _train(
             record.allotted(models, allotted)
         studies = [study for model in models for study in by_model[model].studies]
         trial_loop = TrialLoop(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
-        own = slot_config(workers=allotted.workers)
-        run_trials(trial_loop, own, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
+        slot = slot_config(workers=allotted.workers)
+        run_trials(trial_loop, slot, allotted.slots, storage, where.checkpoints, where.models, patience_s, where.remove)
         remove_checkpoints(studies, where.checkpoints, where.remove)
         trained.slot_start_s += trial_loop.slot_start_s
         trained.overhead_s += trial_loop.overhead_s

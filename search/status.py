@@ -129,12 +129,12 @@ class Followed:
             case SearchEnded(status="FINISHED"):
                 return f"finished; see {mask_secrets(self._named).rstrip('/')}/{REPORT}"
             case SearchEnded(status="FAILED"):
-                how = f"failed: {self._ended.description}"
+                reason = f"failed: {self._ended.description}"
             case SearchEnded():
-                how = "interrupted"
+                reason = "interrupted"
             case None:
-                how = "not running: it was killed, or its machine was lost"
-        return f"{how}; go on with: {self._resume_command}"
+                reason = "not running: it was killed, or its machine was lost"
+        return f"{reason}; go on with: {self._resume_command}"
 
 
 if __name__ == "__main__":

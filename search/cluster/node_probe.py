@@ -143,11 +143,11 @@ def _check_folder(probe_path: str, content: str, shared: bool) -> str | None:
     if shared and not seen:
         return f"{folder} {problem}; name a folder on storage that all nodes share, or a URL that all reach"
     if shared or not seen:
-        own = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
+        probe = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
         try:
-            own.parent.mkdir(parents=True, exist_ok=True)
-            own.write_text("")
-            own.unlink()
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
         except errors as error:
             return f"{folder} cannot be written there ({_reason(error)}); name one that each node can write"
     return None

@@ -115,10 +115,10 @@ def _check_answers(address: str) -> None:
     """Raises OSError or ValueError if nothing listens there: Ray would wait for it for a quarter of an hour."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    found = canonicalize_bootstrap_address(address.removeprefix("ray://"))
-    if found is None:
+    host_and_port = canonicalize_bootstrap_address(address.removeprefix("ray://"))
+    if host_and_port is None:
         raise ValueError("it names none")
-    host, _, port = found.rpartition(":")
+    host, _, port = host_and_port.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
 
 

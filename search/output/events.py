@@ -276,7 +276,7 @@ class Evaluations:
     """
 
     def __init__(self, events: Events) -> None:
-        found: dict[Key, dict[int, Mapping[str, float]]] = defaultdict(dict)
+        metrics_by_trial: dict[Key, dict[int, Mapping[str, float]]] = defaultdict(dict)
         self.names: list[str] = []
         self.began: float | None = None
         self.data_hashes: dict[str, str] = {}
@@ -287,8 +287,8 @@ class Evaluations:
             elif isinstance(event, DataPrepared):
                 self.data_hashes[event.model] = event.data_hash
             elif isinstance(event, Evaluation):
-                found[event.study, event.trial][event.tokens] = event.metrics
-        self._found = dict(found)
+                metrics_by_trial[event.study, event.trial][event.tokens] = event.metrics
+        self._found = dict(metrics_by_trial)
 
     def curve(self, study: str, trial: FrozenTrial, measure: str) -> tuple[list[float], list[float]]:
         """A trial's epochs and a measure at each of them, in nats; empty if it was not measured."""

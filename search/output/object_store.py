@@ -275,21 +275,21 @@ class Mirror:
         self._ended.append(folder)
 
     def _work(self) -> None:
-        told = ""
+        last_error = ""
         while not self._stop.wait(_INTERVAL_S):
             try:
                 with store_errors(self._url):
                     self.copy()
-                told = ""
+                last_error = ""
             except _TakenError as error:
                 print(f"{error.filename}: {error.strerror}: this one ends", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             except StorageError as error:
                 # It may be back in a moment; if it is not, the end of the search tells so.
-                if str(error) != told:
+                if str(error) != last_error:
                     print(f"not copied: {error.filename}: {error.strerror}", file=sys.stderr)
-                    told = str(error)
+                    last_error = str(error)
 
     def copy(self, everything: bool = False) -> None:
         """Copies what has changed: the state of the search, or all files."""

@@ -33,7 +33,7 @@ def describe_result(result: ModelResult, space: Space) -> str:
         comparison, difference = result.comparisons[result.chosen], result.verdict[point]
         confidence = space.confirmation.confidence
         text = sentence(result.chosen, comparison, difference, result.confirmed.among, confidence)
-        return f"{text}. {describe_other_point(other, result.verdict[other])}"
+        return f"{text}. {describe_other_point(other, comparison)}"
     best, baseline = study.best(), study.baseline()
     if best is None:
         outcome = "no trial ran to its end" if baseline is None else "no trial but the baseline ran to its end"

@@ -47,8 +47,8 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         why = "confirm it, as a setting looks better than it is on the documents that chose it"
         return [Step(why, repeated("confirmed", {"confirmation": "{}"}))] if space.confirmation is None else []
     schedule = f"{output}/best_schedule.{study.slug}.yaml"
-    how = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
-    steps = [Step(f"train {how}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
+    ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
+    steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
     point = point_of(space)
     other = next(each for each in POINTS if each != point)
     if verdict == Verdict.UNDECIDED and (raised := settings_to_raise(result.verdict[point])):

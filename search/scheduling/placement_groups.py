@@ -43,12 +43,12 @@ def find_orphaned_groups() -> list[PlacementGroup]:
     group that still waits for room, or whose workers are starting, has none that could.
     """
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    found = []
+    orphaned_groups = []
     for message in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
         group = gcs_pb2.PlacementGroupTableData.FromString(message)
         removed = group.state == gcs_pb2.PlacementGroupTableData.REMOVED
         # A group that no actor but the driver has made has a dead "nil" actor for its maker.
         orphan = group.creator_actor_dead and not ActorID(group.creator_actor_id).is_nil() and not group.is_detached
         if group.creator_job_id == job and orphan and not removed:
-            found.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-    return found
+            orphaned_groups.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    return orphaned_groups

@@ -64,13 +64,13 @@ class DataPreparation:
     """
 
     def __init__(self, space: Space, splits: Splits, models: Sequence[str]) -> None:
-        what = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
+        preparation = replace(preparation_of(space, splits, default_root()), needs_mask_token=needs_mask_token(space))
         # What it writes is where the driver looks for it.
         here = {"scheduling_strategy": place_on_this_node()}
         self.source: Any = None
         if ray_address():
             self.source = FileServer.options(**here).remote()  # type: ignore[attr-defined]
-        self._actor = _Preparer.options(**here).remote(space, what, self.source)  # type: ignore[attr-defined]
+        self._actor = _Preparer.options(**here).remote(space, preparation, self.source)  # type: ignore[attr-defined]
         self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
 
     def news(self) -> str:

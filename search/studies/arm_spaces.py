@@ -43,8 +43,8 @@ def arms_of(space: Space) -> list[Arm]:
         return [Arm(BASELINE, _baseline(space), 1), Arm(name, space, trials)]
     arms = []
     for block in space.arms:
-        own = _merged(space, block)
-        arms.append(Arm(block.name, own, space.budget.trials if dimensions(own) else 1))
+        arm_space = _merged(space, block)
+        arms.append(Arm(block.name, arm_space, space.budget.trials if dimensions(arm_space) else 1))
     return arms
 
 

@@ -163,11 +163,16 @@ def sentence(chosen: str, best: Comparison, found: Difference, among: int, confi
     return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found)}"
 
 
-def describe_other_point(point: str, found: Difference) -> str:
-    """What the same runs say of the other weights that one may keep."""
+def describe_other_point(point: str, found: Comparison) -> str:
+    """What the same runs say of the other weights that one may keep, and how these are."""
     kept, instead = ("best", "last") if point == "best" else ("last", "best")
-    interval = f"{found.mean:+.4f} nats, {found.low:+.4f} to {found.high:+.4f}"
-    return f"If you keep the {kept} checkpoint, not the {instead} one: {found.verdict.words} ({interval})"
+    difference = found.differences[point][HIGH]
+    interval = f"{difference.mean:+.4f} nats, {difference.low:+.4f} to {difference.high:+.4f}"
+    own, other = (found.losses[each][HIGH] for each in sorted(POINTS, key=lambda each: each != point))
+    return (
+        f"If you keep the {kept} checkpoint, not the {instead} one: {difference.verdict.words} ({interval});"
+        f" its test loss is {own:.4f}, that of the {instead} one {other:.4f}"
+    )
 
 
 def describe_limits(found: Difference) -> str:

@@ -87,12 +87,12 @@ class Confirmation(TrialStudy):
         searched = self._searched
         if searched.best() is None or searched.baseline() is None:
             return []
-        found = []
+        contestants = []
         for name in searched.arms:
             for trial in searched.best_settings(name, 1 if name == BASELINE else self._how.best):
                 settings = settings_of(searched.space_of(trial))
-                found.append(Contestant(name, trial.number, searched.parameters(trial), settings.to_json()))
-        return [*found, *self._without_dropout(found)]
+                contestants.append(Contestant(name, trial.number, searched.parameters(trial), settings.to_json()))
+        return [*contestants, *self._without_dropout(contestants)]
 
     def _without_dropout(self, found: Sequence[Contestant]) -> list[Contestant]:
         """The baseline with the best setting's learning rate and weight decay, where the search varied those of the
@@ -192,13 +192,13 @@ class Confirmation(TrialStudy):
             share = float(parts.share_with(self._how.most_seeds)[at])
             fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
             level = level_of_look(fractions, self._error)
-            found = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
+            difference = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
             # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.
             margin = self._how.margin
-            futile = is_futile(found.mean, variance, least, self._error) and (
-                margin is None or abs(found.mean) + 2 * least**0.5 > margin
+            futile = is_futile(difference.mean, variance, least, self._error) and (
+                margin is None or abs(difference.mean) + 2 * least**0.5 > margin
             )
-            last = fractions[-1] == 1 or found.verdict != Verdict.UNDECIDED or futile
+            last = fractions[-1] == 1 or difference.verdict != Verdict.UNDECIDED or futile
             looks.append(_Look(seeds, level, last))
             if last:
                 break

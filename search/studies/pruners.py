@@ -47,12 +47,12 @@ def is_known(trial: FrozenTrial) -> bool:
 
 def rungs(first: float, factor: int, full_tokens: int) -> list[int]:
     """Tokens of each rung: `first` of the budget, then `factor` times as many, below the budget."""
-    found = []
+    rungs_so_far = []
     rung = first * full_tokens
     while rung < full_tokens:
-        found.append(math.ceil(rung))
+        rungs_so_far.append(math.ceil(rung))
         rung *= factor
-    return found
+    return rungs_so_far
 
 
 def value_at(trial: FrozenTrial, tokens: int, objective: str) -> float | None:
@@ -85,9 +85,9 @@ class RungPruner(optuna.pruners.BasePruner):
         return bool(crossed) and not self._is_among_the_best(study, trial, crossed[-1])
 
     def _is_among_the_best(self, study: optuna.Study, trial: FrozenTrial, rung: int) -> bool:
-        own = value_at(trial, rung, self._objective)
+        own_value = value_at(trial, rung, self._objective)
         others = [value_at(other, rung, self._objective) for other in of_the_same_arm(study, trial)]
-        better = sum(value < own for value in others if value is not None and own is not None)
+        better = sum(value < own_value for value in others if value is not None and own_value is not None)
         there = 1 + sum(value is not None for value in others)
         return better < math.ceil(there / self._factor)
 

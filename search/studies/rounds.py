@@ -89,8 +89,8 @@ def fraction_of(share: float) -> float:
 
 def level_of_look(fractions: Sequence[float], error: float) -> float:
     """The level of the last of these looks, whose estimates of the information may fall from one to the next."""
-    found: list[float] = []
+    rising: list[float] = []
     for fraction in fractions:
         # Thousandths: the same looks need not be solved for again.
-        found.append(min(1.0, max(round(fraction, 3), found[-1] + 0.001 if found else 0.001)))
-    return level_of_last_look(tuple(found), error * (1 - _LESS_ALIKE * (1 - found[0])))
+        rising.append(min(1.0, max(round(fraction, 3), rising[-1] + 0.001 if rising else 0.001)))
+    return level_of_last_look(tuple(rising), error * (1 - _LESS_ALIKE * (1 - rising[0])))

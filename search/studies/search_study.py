@@ -248,8 +248,8 @@ class SearchStudy(TrialStudy):
 
     def best(self) -> FrozenTrial | None:
         """The trial with the least objective of those that have it, the baseline apart."""
-        found = [trial for name in self.arms if name != BASELINE for trial in self.ranked(name)]
-        return min(found, key=lambda t: (self.values(t)[0], t.number), default=None)
+        ranked = [trial for name in self.arms if name != BASELINE for trial in self.ranked(name)]
+        return min(ranked, key=lambda t: (self.values(t)[0], t.number), default=None)
 
     def ranked(self, arm: str) -> list[FrozenTrial]:
         """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
@@ -258,20 +258,20 @@ class SearchStudy(TrialStudy):
 
     def best_settings(self, arm: str, count: int) -> list[FrozenTrial]:
         """The best trials of an arm, the best first, at most `count` and each with a setting of its own."""
-        found: list[FrozenTrial] = []
+        best_trials: list[FrozenTrial] = []
         for trial in self.ranked(arm):
-            if all(trial.params != other.params for other in found):
-                found.append(trial)
-        return found[:count]
+            if all(trial.params != other.params for other in best_trials):
+                best_trials.append(trial)
+        return best_trials[:count]
 
     def pareto_front(self) -> list[FrozenTrial]:
         """The trials whose objective is known and that no other one beats in all objectives, by the first one."""
         known = [trial for name in self.arms for trial in self.ranked(name)]
 
         def beaten(trial: FrozenTrial) -> bool:
-            own = self.values(trial)
+            values = self.values(trial)
             return any(
-                all(a <= b for a, b in zip(other, own, strict=True)) and other != own
+                all(a <= b for a, b in zip(other, values, strict=True)) and other != values
                 for other in map(self.values, known)
             )
 

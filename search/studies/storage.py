@@ -94,6 +94,6 @@ def connect_database(url: str, search: str) -> StudyStorage:
 def describe_error(error: Exception) -> str:
     """What a database said, on one line and without its password."""
     # The driver's own words, without SQLAlchemy's, which have the statement and a link.
-    own = getattr(error, "orig", None) or error.__cause__ or error
-    text = str(getattr(own, "orig", None) or own).strip().partition("\n")[0]
+    driver_error = getattr(error, "orig", None) or error.__cause__ or error
+    text = str(getattr(driver_error, "orig", None) or driver_error).strip().partition("\n")[0]
     return one_line(text or type(error).__name__, 300)

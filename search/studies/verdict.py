@@ -162,12 +162,12 @@ def differences(
         seed: of the resamples.
     """
     parts = components(losses, tokens_K, groups_K)
-    found = intervals_of(parts, level, RESAMPLES, seed)
+    intervals = intervals_of(parts, level, RESAMPLES, seed)
     variance_D, lasting_D = parts.variance_TD[0], parts.variance_with(10**9)[0]
     power = float(stats.norm.ppf(POWER))
     results = []
     for d, mean in enumerate(parts.mean_TD[0]):
-        half, here, error = found.half_TD[0, d], found.here_TD[0, d], math.sqrt(variance_D[d])
+        half, here, error = intervals.half_TD[0, d], intervals.here_TD[0, d], math.sqrt(variance_D[d])
         critical = half / error if error > 0 else 0.0
         results.append(
             Difference(

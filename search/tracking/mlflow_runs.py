@@ -191,15 +191,16 @@ class MlflowRuns:
         return self._connected
 
     def _find_experiment(self, client: Any) -> str:
-        found = client.get_experiment_by_name(self._experiment)
-        if found is not None and found.lifecycle_stage == "deleted":
-            restored = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", str(found.experiment_id)])
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            number = str(experiment.experiment_id)
+            restored = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", number])
             raise DeletedExperimentError(
                 f"tracking.experiment: {self._experiment} has been deleted; restore it "
                 f"(MLFLOW_TRACKING_URI={shlex.quote(mask_secrets(self._uri))} {restored}), or name another one"
             )
-        if found is not None:
-            return str(found.experiment_id)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         location = None
         if self._uri.startswith(SQLITE):
             # Beside the database, so that the artifacts are found from whichever folder the UI is started in.

@@ -284,3 +284,12 @@ def test_a_size_of_which_every_trial_failed_tells_why(tmp_path: Path) -> None:
         study.tell(candidate.number, TrialState.FAIL, "nan")
     words = describe_result(ModelResult(study, None), asked)
     assert words == "no trial ran to its end; failed: the loss is not finite (8)"
+
+
+def test_the_other_checkpoint_has_its_own_sentence(asked: Space, size: ModelResult) -> None:
+    best = size.comparisons["entrodrop"]
+    last = best.differences["final"]["high_entropy_loss"]
+    words = describe_result(size, asked)
+    assert f"If you keep the last checkpoint, not the best one: confirmed better ({last.mean:+.4f} nats, " in words
+    losses = (best.losses[point]["high_entropy_loss"] for point in ("final", "best"))
+    assert words.endswith("its test loss is {:.4f}, that of the best one {:.4f}".format(*losses))
