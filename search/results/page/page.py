@@ -116,8 +116,8 @@ def ask_question(space: Space) -> str:
     spent = [f"at most {value:,g} {words}" for words, value in limits.items() if value is not None]
     losses = _join([MEASURES[objective] for objective in space.objectives])
     return (
-        f"Which schedule{arms} gives the least held-out {losses} {_POINTS[space.objective]} of {budget.epochs} epochs on "
-        f"{data.train:,} training documents ({source}), for {_join(space.models)}? Budget of each model"
+        f"Which schedule{arms} gives the least held-out {losses} {_POINTS[space.objective]} of {budget.epochs} epochs "
+        f"on {data.train:,} training documents ({source}), for {_join(space.models)}? Budget of each model"
         f"{' and arm' if arms else ''}: {', '.join([f'{budget.trials} full trials', *spent])}."
     )
 
