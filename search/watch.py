@@ -128,7 +128,7 @@ class LivePage:
 
     def _render(self) -> str:
         search, state = self._search, self._search.state
-        running = state.running
+        running = state.running if search.runs else []
         speeds = [trial.tokens_per_s for trial in running if trial.tokens_per_s is not None]
         busy = state.busy() if search.runs else None
         losses = [loss for trial in running for loss in trial.losses]
