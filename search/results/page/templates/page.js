@@ -47,13 +47,13 @@ function showTrials(section) {
 
   // A scale from values to places between two pixels: words in order, numbers by their logarithm where they were searched so.
   function scaled(values, from, to, name) {
-    const words = [...new Set(values.filter(value => typeof value === "string"))].sort();
-    if (words.length) {
+    if (values.some(value => typeof value === "string")) {
       const all = [...new Set(values.map(String))].sort();
       const at = value => from + (to - from) * (all.length === 1 ? 0.5 : 0.05 + 0.9 * all.indexOf(String(value)) / (all.length - 1));
       return { at, ticks: all };
     }
-    let low = Math.min(...values), high = Math.max(...values);
+    // A call cannot take as many arguments as a long search has losses.
+    let [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     const bends = logarithmic.includes(name) && low > 0, bend = bends ? Math.log10 : value => value;
     const at = value => from + (to - from) * (0.04 + 0.92 * (bend(value) - bend(low)) / (bend(high) - bend(low)));
@@ -250,7 +250,8 @@ function showTrials(section) {
 
   function toggle(index) {
     if (!chosen.delete(index)) chosen.add(index);
-    showSelection();
+    if (controls.elements.only.checked) filter();
+    else showSelection();
   }
 
   function pointAt(index) {
