@@ -60,7 +60,7 @@ function showTrials(section) {
     let ticks = [];
     if (bends) {
       for (let power = Math.floor(bend(low)); power <= bend(high); power += 1) {
-        ticks.push(...[1, 2, 5].map(digit => digit * 10 ** power).filter(value => value >= low && value <= high));
+        ticks.push(...[1, 2, 5].map(digit => digit * 10 ** power).filter(value => value >= 0.999 * low && value <= 1.001 * high));
       }
       if (ticks.length > 6) ticks = ticks.filter(value => Number.isInteger(Math.round(bend(value) * 1e6) / 1e6));
     } else {
