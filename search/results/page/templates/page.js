@@ -64,7 +64,7 @@ function showTrials(section) {
       }
       if (ticks.length > 6) ticks = ticks.filter(value => Number.isInteger(Math.round(bend(value) * 1e6) / 1e6));
     } else {
-      const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+      const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
       const step = [1, 2, 5, 10].map(digit => digit * power).find(value => value >= rough);
       for (let tick = Math.ceil(low / step); tick * step <= high + 1e-9 * step; tick += 1) ticks.push(tick * step);
     }
