@@ -142,7 +142,8 @@ def _list_logarithmic(result: ModelResult) -> Iterator[str]:
     for trial in result.searched.trials(*TrialState):
         for name, distribution in trial.distributions.items():
             if getattr(distribution, "log", False):
-                yield _short(name.removeprefix(f"{trial.user_attrs['arm']}."))
+                # As in "entrodrop.curriculum.sigmoid.steepness".
+                yield name.rpartition(".")[2]
 
 
 def comparable_by(search: LoadedSearch, model: str) -> tuple[str, str] | None:
