@@ -83,7 +83,7 @@ def _say_what_is_comparable(
             yield f"{model}: {sets} have different evaluation sets: compare verdicts, not losses."
         having = [label for label, search in searches.items() if model in search.summary["models"]]
         if unknown := [label for label in having if comparable_by(searches[label], model) is None]:
-            yield f"{model}: of {' and '.join(unknown)} the evaluation set is not known before the search ends."
+            yield f"{model}: of {' and '.join(unknown)} the evaluation set is not known: a search tells it at its end."
         if len(having) == 1:
             yield f"{model}: only {having[0]} has it."
 

@@ -49,7 +49,7 @@ def test_curves_lie_over_one_another_where_losses_may_be_compared(tmp_path: Path
         "builtin/nano: one and two have the same evaluation set and the same training data: their losses may be "
         "compared.",
         "builtin/nano: one and two; three have different evaluation sets: compare verdicts, not losses.",
-        "builtin/nano: of four the evaluation set is not known before the search ends.",
+        "builtin/nano: of four the evaluation set is not known: a search tells it at its end.",
     ]
     (plot,) = [plot for plot in found.plots if plot.title == "Curves side by side: builtin/nano"]
     lines = {trace.name: (trace.line.color, trace.line.dash) for trace in plot.figure.data}
