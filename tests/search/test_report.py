@@ -192,13 +192,13 @@ def test_a_drag_along_an_axis_selects(trials: Any) -> None:
 
 @pytest.mark.integration
 def test_filters_hold_for_the_table_and_the_pictures(trials: Any) -> None:
-    trials.get_by_label("arm", exact=True).select_option("random-tokens")
+    trials.get_by_role("combobox", name="arm", exact=True).select_option("random-tokens")
     rows = trials.locator("tbody tr:visible")
     assert rows.count() > 1
     assert {rows.nth(n).locator("td").nth(1).text_content() for n in range(rows.count())} == {"random-tokens"}
     shown = {rows.nth(n).get_attribute("data-trial") for n in range(rows.count())}
     assert set(marks(trials)["curves"]) == shown
-    trials.get_by_label("state", exact=True).select_option("complete")
+    trials.get_by_role("combobox", name="state", exact=True).select_option("complete")
     assert set(marks(trials)["curves"]) < shown
 
 
@@ -223,7 +223,7 @@ def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
     above = "above the best without dropout (nats)"
     caption = trials.locator("figcaption", has_text="by epoch")
     assert above in caption.text_content()
-    trials.get_by_label("search", exact=True).select_option("two")
+    trials.get_by_role("combobox", name="search", exact=True).select_option("two")
     assert above not in caption.text_content()
 
 
