@@ -19,6 +19,7 @@ _COMMANDS = {
     "init": ("search.init", "write a space for your data"),
     "run": ("search.run", "search for the schedule that suits your data and models"),
     "status": ("search.status", "how a search stands"),
+    "watch": ("search.watch", "a page that follows a search while it runs"),
     "report": ("search.report", "write the report of a search, or of several side by side"),
     "best": ("search.best", "list the schedules that searches have confirmed"),
     "sync": ("search.sync", "deliver to MLflow what a search has left"),

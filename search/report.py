@@ -3,7 +3,8 @@
     python -m search.report runs/math                                        runs/math/report.html
     python -m search.report runs/math runs/code --output both.html
 
-A search writes its own at its end; of one that has not finished the report shows what there is so far.
+Of several it also says what differed in their spaces, and which of their losses may be compared. A search writes its
+own at its end; of one that has not finished the report shows what there is so far.
 
 Exit codes: 0 written, 1 it could not be, 2 something in the arguments is wrong, 130 interrupted.
 """

@@ -35,6 +35,10 @@ class EntroDrop:
     refresh_epochs: int = 0
     redraw: str = "epoch"
 
+    def draw(self, epoch: int) -> int:
+        """The number of the draw whose tokens are dropped in an epoch."""
+        return epoch if self.redraw == "epoch" else 0
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -242,7 +242,7 @@ class EntroDropMixin(_Trainer):
             candidate_BT &= batch["labels"] != -100
 
         def uniform_BT(stream: int) -> Tensor:
-            return uniforms(self.args.seed, epoch, sample_BT, place_BT, stream)
+            return uniforms(self.args.seed, self._entrodrop.draw(epoch), sample_BT, place_BT, stream)
 
         dropped_BT = dropped_tokens(candidate_BT, rate, uniform_BT(DRAW))
         self._dropped += dropped_BT.sum()

@@ -271,14 +271,21 @@ class Evaluations:
 
     Attributes:
         names: of its studies, in the order in which they run.
+        began: seconds since 1970; None if it has not.
+        data_hashes: of each model whose data is known.
     """
 
     def __init__(self, events: Events) -> None:
         metrics_by_trial: dict[Key, dict[int, Mapping[str, float]]] = defaultdict(dict)
         self.names: list[str] = []
+        self.began: float | None = None
+        self.data_hashes: dict[str, str] = {}
         for event in events.new():
             if isinstance(event, SearchStarted):
                 self.names = list(event.planned)
+                self.began = self.began or event.time
+            elif isinstance(event, DataPrepared):
+                self.data_hashes[event.model] = event.data_hash
             elif isinstance(event, Evaluation):
                 metrics_by_trial[event.study, event.trial][event.tokens] = event.metrics
         self._found = dict(metrics_by_trial)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from search.studies.study import STATES
 from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
 
-def search_in(folder: Path, asked: Space, finished: bool = True) -> ModelResult:
+def search_in(folder: Path, asked: Space, finished: bool = True, evaluation_hash: str | None = None) -> ModelResult:
     """A search of made-up losses, in `folder` as the search itself would leave it."""
     folder.mkdir(parents=True, exist_ok=True)
     size = fed(folder, asked, confirm=finished)
@@ -40,6 +41,8 @@ def search_in(folder: Path, asked: Space, finished: bool = True) -> ModelResult:
     (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1.0, **line}) + "\n" for line in lines))
     if finished:
         summary = summarize([size], asked, {size.model: 300_000}, {}, lambda study, number: None)
+        if evaluation_hash is not None:
+            summary["models"][size.model] |= {"data_hash": "d" * 64, "evaluation_hash": evaluation_hash}
         (folder / "summary.json").write_text(json.dumps(summary))
     return size
 
@@ -76,9 +79,21 @@ def test_a_search_that_has_not_finished_is_marked(written: Path) -> None:
 @pytest.mark.integration
 def test_it_is_small_and_needs_no_network(written: Path) -> None:
     text = written.read_text()
-    assert len(text.encode()) < 6_000_000
+    assert len(text.encode()) < 1_600_000
     own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"""(src|href)=["']""", own)
+
+
+@pytest.mark.integration
+def test_the_question_comes_before_the_answer(written: Path) -> None:
+    body = written.read_text().split("<main>")[1]
+    question = (
+        "Which schedule among the arms no dropout, entrodrop, weight-decay, random-tokens gives the least held-out "
+        "high-entropy loss at the best evaluation (the checkpoint one would keep) of 8 epochs on 4 training documents "
+        "(builtin word_problems), for builtin/nano? Budget of each model and arm: 14 full trials."
+    )
+    assert question in body
+    assert body.index(question) < body.index("confirmed better")
 
 
 @pytest.mark.faults
@@ -99,6 +114,142 @@ def test_words_of_others_are_text(tmp_path: Path) -> None:
     text = (tmp_path / "one" / "report.html").read_text()
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in text
     assert "<script>alert" not in text
+
+
+@pytest.mark.faults
+def test_nothing_in_a_space_runs_in_the_page(tmp_path: Path, browser: Any) -> None:
+    bad = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"{{ 7 * 7 }}"
+    data = {"source": "files", "path": f"{bad}.txt", "template": f"{{text}}{bad}", "train": 4, "validation": 4}
+    asked = space(data=data | {"test": 20}, tracking={"experiment": bad, "uri": f"http://a/{bad}"})
+    search_in(tmp_path / "one", asked)
+    (tmp_path / "one" / "mlflow.cursor").write_text(json.dumps({"runs": {"builtin/nano/1": bad}}))
+    search_in(tmp_path / "two", space(name="two", tracking={"experiment": f"other {bad}"}))
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "both.html")]) == 0
+    page = browser.new_page()
+    told: list[str] = []
+    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto((tmp_path / "both.html").as_uri())
+    assert page.locator("#trials tbody tr").count() > 10
+    assert bad in page.locator("table", has_text="tracking.experiment").first.text_content()
+    assert page.locator("img").count() == 0
+    assert told == []
+    page.close()
+
+
+@pytest.fixture
+def trials(written: Path, browser: Any) -> Iterator[Any]:
+    """The section of all trials, in a browser."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(written.as_uri())
+    yield page.locator("#trials")
+    page.close()
+
+
+def marks(trials: Any, kind: str = "") -> dict[str, list[str]]:
+    """The numbers of the rows that are marked in each picture."""
+    pictures = trials.locator("[data-picture]")
+    return {
+        pictures.nth(n).get_attribute("data-picture"): pictures.nth(n).evaluate(
+            "(e, kind) => [...e.querySelectorAll('.mark' + kind)].map(one => one.dataset.trial)", kind
+        )
+        for n in range(pictures.count())
+    }
+
+
+@pytest.mark.integration
+def test_what_is_selected_in_one_is_selected_in_all(trials: Any) -> None:
+    row = trials.locator("tbody tr", has=trials.page.get_by_text("entrodrop", exact=True)).first
+    index = row.get_attribute("data-trial")
+    row.locator("input").focus()
+    trials.page.keyboard.press("Space")
+    assert row.evaluate("row => row.classList.contains('chosen')")
+    assert set(marks(trials)) == {"parallel", "scatter", "curves", "curricula"}
+    assert all(chosen == [index] for chosen in marks(trials, ".chosen").values())
+    other = next(one for one in marks(trials)["curves"] if one != index)
+    # A click at the end of its curve.
+    trials.locator(f"[data-picture=curves] [data-trial='{other}'] .point").dispatch_event("click")
+    assert trials.locator(f"tbody tr[data-trial='{other}'] input").is_checked()
+    assert "2 selected" in trials.get_by_role("status").text_content()
+    trials.get_by_role("button", name="Clear the selection").click()
+    assert all(chosen == [] for chosen in marks(trials, ".chosen").values())
+
+
+@pytest.mark.integration
+def test_a_drag_along_an_axis_selects(trials: Any) -> None:
+    axis = trials.locator("[data-picture=parallel] .brush").last
+    axis.scroll_into_view_if_needed()
+    box = axis.bounding_box()
+    page, x = trials.page, box["x"] + box["width"] / 2
+    page.mouse.move(x, box["y"] + 1)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + box["height"] - 1, steps=5)
+    page.mouse.up()
+    # All that have a loss.
+    assert sorted(marks(trials, ".chosen")["curves"]) == sorted(marks(trials)["curves"])
+    assert len(marks(trials)["curves"]) > 10
+
+
+@pytest.mark.integration
+def test_filters_hold_for_the_table_and_the_pictures(trials: Any) -> None:
+    trials.get_by_role("combobox", name="arm", exact=True).select_option("random-tokens")
+    rows = trials.locator("tbody tr:visible")
+    assert rows.count() > 1
+    assert {rows.nth(n).locator("td").nth(1).text_content() for n in range(rows.count())} == {"random-tokens"}
+    shown = {rows.nth(n).get_attribute("data-trial") for n in range(rows.count())}
+    assert set(marks(trials)["curves"]) == shown
+    trials.get_by_role("combobox", name="state", exact=True).select_option("complete")
+    assert set(marks(trials)["curves"]) < shown
+
+
+@pytest.mark.integration
+def test_headers_sort_by_number_and_what_is_missing_is_last(trials: Any) -> None:
+    header = trials.get_by_role("columnheader", name="mask_ratio")
+    for order in ("ascending", "descending"):
+        header.get_by_role("button").focus()
+        trials.page.keyboard.press("Enter")
+        assert header.get_attribute("aria-sort") == order
+        column = header.evaluate("header => header.cellIndex + 1")
+        cells = trials.locator(f"tbody tr > :nth-child({column})")
+        values = cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
+        numbers = [float(value) for value in values if value]
+        assert numbers == sorted(numbers, reverse=order == "descending")
+        assert len(numbers) > 2
+        assert set(values[len(numbers) :]) == {""}
+
+
+@pytest.mark.integration
+def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
+    above = "above the best without dropout (nats)"
+    caption = trials.locator("figcaption", has_text="by epoch")
+    assert above in caption.text_content()
+    trials.get_by_role("combobox", name="search", exact=True).select_option("two")
+    assert above not in caption.text_content()
+
+
+@pytest.mark.integration
+def test_without_javascript_the_table_and_its_curves_are_there(written: Path, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(written.as_uri())
+    rows = page.locator("#trials tbody tr")
+    assert rows.locator("td:nth-of-type(4) .spark").count() == rows.count()
+    assert rows.first.is_visible()
+    assert page.locator("#trials form").is_hidden()
+    assert page.locator(".plot").first.is_hidden()
+    assert page.locator("details").first.is_visible()
+    context.close()
+
+
+@pytest.mark.integration
+def test_it_prints_in_black_on_white(written: Path, browser: Any) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(written.as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("#trials form").is_hidden()
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill") == "rgb(27, 31, 35)"
+    page.close()
 
 
 @pytest.mark.faults

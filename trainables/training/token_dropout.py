@@ -73,7 +73,7 @@ class TokenDropout:
         """The rows `batch_B` with tokens dropped at mask_ratio * `strength`, the curriculum's value in [0, 1]."""
         rows, presentation = self._warm.train[batch_B], self._entrodrop.presentation
         label_BT = rows.label_RT
-        draw = epoch if self._entrodrop.redraw == "epoch" else 0
+        draw = self._entrodrop.draw(epoch)
 
         def uniform_BT(stream: int) -> Tensor:
             return uniforms(self._seed, draw, rows.document_RT, rows.position_RT, stream)

@@ -1,23 +1,37 @@
 """One HTML file that shows one search, or several side by side, and asks no server for anything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import plotly.offline
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from search.output.folder import RESOLVED
 from search.results.archive import LoadedSearch
 from search.results.costs import describe_costs
 from search.results.files import describe_result
-from search.results.model_result import ModelResult, verdict_of
+from search.results.model_result import ModelResult, label_arm, verdict_of
 from search.results.page import plots
+from search.results.page.beside import Beside, set_beside
 from search.results.page.plots import Plot
+from search.results.page.rendering import make_environment
+from search.results.page.trials import MEASURES, tabulate
+from search.space import Space
 from search.studies.study import describe_reason
 from search.studies.verdict import Verdict
+from trainables.config.data import FilesData, HubData
 from trainables.storage.files import write_atomic
+
+# Of plotly.js the part with bars and points; the Python package has only all of it, 4.8 MB. It comes from npm:
+# `npm pack plotly.js-basic-dist-min@VERSION`, of the version that plotly.offline.get_plotlyjs_version() tells.
+_PLOTLY = files("search.results.page") / "vendored" / "plotly-basic.min.js"
+_POINTS = {
+    "best": "at the best evaluation (the checkpoint one would keep)",
+    "final": "at the end",
+    "mean": "on average over all evaluations",
+}
 
 
 @dataclass(frozen=True)
@@ -39,29 +53,42 @@ class _Section:
 class _Part:
     """What the page shows of one search."""
 
+    label: str
     search: LoadedSearch
+    question: str
     sections: list[_Section]
     plots: list[Plot]
     resolved: str
 
-    @property
-    def name(self) -> str:
-        return self.search.space.name
-
 
 def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
     """Writes the report of these searches to `path`, whole or not at all."""
-    environment = Environment(loader=PackageLoader("search.results.page"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["number"] = _format_number
-    template = environment.get_template("report.html.j2")
-    names = ", ".join(search.space.name for search in searches)
-    text = template.render(
-        title=names, parts=[_build_part(s) for s in searches], plotly_js=plotly.offline.get_plotlyjs()
+    labelled = _label(searches)
+    beside: Beside | None = set_beside(labelled) if len(searches) > 1 else None
+    text = (
+        make_environment()
+        .get_template("report.html.j2")
+        .render(
+            title=", ".join(dict.fromkeys(search.space.name for search in searches)),
+            parts=[_build_part(label, search) for label, search in labelled.items()],
+            beside=beside,
+            table=tabulate(labelled),
+            plotly_js=Markup(_PLOTLY.read_text(encoding="utf-8")),
+        )
     )
     write_atomic(path, text)
 
 
-def _build_part(search: LoadedSearch) -> _Part:
+def _label(searches: Sequence[LoadedSearch]) -> dict[str, LoadedSearch]:
+    """The searches by their names; by a number as well, where two have one name."""
+    names = [search.space.name for search in searches]
+    return {
+        name if names.count(name) == 1 else f"{name} ({number})": search
+        for number, (name, search) in enumerate(zip(names, searches, strict=True), 1)
+    }
+
+
+def _build_part(label: str, search: LoadedSearch) -> _Part:
     results, space = search.results, search.space
     shown = [
         plots.plot_verdicts(results, space),
@@ -69,11 +96,35 @@ def _build_part(search: LoadedSearch) -> _Part:
         plots.plot_trend(search.summary["trend"]),
     ]
     return _Part(
+        label,
         search,
+        ask_question(space),
         [_build_section(search, result) for result in results],
         [plot for plot in shown if plot is not None],
         (search.folder / RESOLVED).read_text(encoding="utf-8"),
     )
+
+
+def ask_question(space: Space) -> str:
+    """What a search is to find out, in a sentence."""
+    data, budget = space.data, space.budget
+    if isinstance(data, FilesData):
+        source = ", ".join(Path(one).name for one in data.paths())
+    else:
+        source = data.path if isinstance(data, HubData) else f"{data.source} {data.task}"
+    arms = "" if space.arms is None else f" among the arms {', '.join(label_arm(arm.name) for arm in space.arms)}"
+    limits = {"tokens": budget.tokens, "hours": budget.hours, "device hours": budget.device_hours}
+    spent = [f"at most {value:,g} {words}" for words, value in limits.items() if value is not None]
+    losses = _join([MEASURES[objective] for objective in space.objectives])
+    return (
+        f"Which schedule{arms} gives the least held-out {losses} {_POINTS[space.objective]} of {budget.epochs} epochs "
+        f"on {data.train:,} training documents ({source}), for {_join(space.models)}? Budget of each model"
+        f"{' and arm' if arms else ''}: {', '.join([f'{budget.trials} full trials', *spent])}."
+    )
+
+
+def _join(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
@@ -100,17 +151,9 @@ def _build_section(search: LoadedSearch, result: ModelResult) -> _Section:
     )
 
 
-def _list_failures(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_failures(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     confirming = entry.get("confirmation", {}).get("failures", {})
     return [
         *((f"trial {number}", describe_reason(reason)) for number, reason in entry["failures"].items()),
         *((f"confirmation, run {number}", describe_reason(reason)) for number, reason in confirming.items()),
     ]
-
-
-def _format_number(value: object) -> str:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
-        value = int(value)
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"

@@ -12,13 +12,20 @@ from plotly.subplots import make_subplots
 
 from search.arms import BASELINE, curriculum_name
 from search.output.events import Evaluations
+from search.results.archive import LoadedSearch
 from search.results.figures import VERDICT_STYLES
 from search.results.model_result import ModelResult, collect_differences, label_arm, select_curves
 from search.results.summary import as_plain_study, list_common_parameters
 from search.space import Space
+from search.studies.comparison import point_of
+from search.studies.verdict import Difference
 from trainables.curriculum import curriculum_from
 from trainables.figures import COLOURS, GREY
 
+# Arms are told apart without colour too: by the dashes of their lines and the shape of their points.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px 2px 2px 2px")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "pentagon")
+STYLES = tuple(zip(COLOURS, DASHES, SYMBOLS, strict=True))
 _POINTS = 51
 # Fewer points than this say nothing about a setting; fewer trials have no better tenth to compare with the rest.
 _FEWEST, _FEWEST_FOR_IMPORTANCES = 3, 20
@@ -56,7 +63,7 @@ def plot_rebound(result: ModelResult, evaluations: Evaluations) -> Plot | None:
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.09)
     rows: list[list[object]] = []
     lowest_points: list[str] = []
-    for colour, curve in zip(cycle(COLOURS), select_curves(result), strict=False):
+    for (colour, dash, symbol), curve in zip(cycle(STYLES), select_curves(result), strict=False):
         for column, measure in enumerate(measures, 1):
             epochs, means, lows, highs = evaluations.band(curve.study, curve.runs, measure)
             if not epochs:
@@ -70,8 +77,8 @@ def plot_rebound(result: ModelResult, evaluations: Evaluations) -> Plot | None:
                 legendgroup=curve.label,
                 showlegend=column == 1,
                 mode="lines+markers",
-                marker={"size": 5},
-                line={"color": colour, "width": 2},
+                marker={"size": 6, "symbol": symbol},
+                line={"color": colour, "width": 2, "dash": dash},
                 row=1,
                 col=column,
             )
@@ -99,23 +106,7 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     ]
     if not differences or space.confirmation is None:
         return None
-    figure = go.Figure()
-    for verdict, (colour, symbol) in VERDICT_STYLES.items():
-        shown = [entry for entry in differences if entry[2].verdict == verdict]
-        if shown:
-            means, lows, highs = zip(*((d.mean, d.low, d.high) for _, _, d in shown), strict=True)
-            figure.add_scatter(
-                x=means,
-                y=[_escape(f"{model}: {arm}") for model, arm, _ in shown],
-                error_x=_make_intervals(means, lows, highs),
-                mode="markers",
-                marker={"color": colour, "symbol": symbol, "size": 11},
-                name=verdict.words,
-            )
-    figure.add_vline(x=0, line_width=1, line_color=GREY)
-    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
-    names = [_escape(f"{model}: {arm}") for model, arm, _ in reversed(differences)]
-    figure.update_yaxes(categoryorder="array", categoryarray=names)
+    figure = _draw_differences([(f"{model}: {arm}", difference) for model, arm, difference in differences])
     caption = (
         f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals that "
         "hold for all arms together, on documents and seeds that had no part in choosing the settings: on documents "
@@ -129,10 +120,71 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     return Plot("Is it better than no dropout?", caption, figure, columns, rows)
 
 
+def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
+    """The difference that each search's verdict is about, of each model, one above the other.
+
+    Args:
+        searches: by their labels.
+    """
+    found = [
+        (label, result.model, result.chosen, point_of(search.space), result.verdict[point_of(search.space)])
+        for label, search in searches.items()
+        for result in search.results
+        if result.verdict
+    ]
+    if not found:
+        return None
+    found.sort(key=lambda entry: entry[1])
+    figure = _draw_differences([(f"{model}: {label}", difference) for label, model, _, _, difference in found])
+    rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
+    columns = ["search", "model", "arm", "evaluation", "nats", "low", "high", "verdict"]
+    caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
+    caption += "Differences to no dropout may be set side by side, also where losses may not."
+    return Plot("Verdicts side by side", caption, figure, columns, rows)
+
+
+def plot_curves_together(model: str, searches: Mapping[str, LoadedSearch]) -> Plot | None:
+    """The curves of searches that share a model and its evaluation set: an arm has one colour in all of them.
+
+    Args:
+        searches: by their labels.
+    """
+    figure, rows = go.Figure(), []
+    arms: dict[str, str] = {}
+    for (dash, symbol), (label, search) in zip(
+        cycle(zip(DASHES, SYMBOLS, strict=True)), searches.items(), strict=False
+    ):
+        result = next(result for result in search.results if result.model == model)
+        for curve in select_curves(result):
+            epochs, means, _, _ = search.evaluations.band(curve.study, curve.runs, "high_entropy_loss")
+            if not epochs:
+                continue
+            arm = curve.runs[0].user_attrs["arm"]
+            colour = arms.setdefault(arm, COLOURS[len(arms) % len(COLOURS)])
+            figure.add_scatter(
+                x=epochs,
+                y=means,
+                name=_escape(f"{label}: {curve.label}"),
+                mode="lines+markers",
+                marker={"size": 6, "symbol": symbol},
+                line={"color": colour, "width": 2, "dash": dash},
+            )
+            rows.append([label, curve.label, len(curve.runs), min(means), epochs[means.index(min(means))], means[-1]])
+    if not rows:
+        return None
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title="nats")
+    columns = ["search", "setting", "runs", "lowest (nats)", "at epoch", "at the end (nats)"]
+    caption = (
+        "Held-out high-entropy loss of each arm's chosen setting; colours are arms, dashes and points are searches."
+    )
+    return Plot(f"Curves side by side: {model}", caption, figure, columns, rows)
+
+
 def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
     """How many of the predictable tokens the best setting of each model drops, by progress."""
     figure, rows, best_curricula = go.Figure(), [], []
-    for colour, result in zip(cycle(COLOURS), results, strict=False):
+    for (colour, dash, _), result in zip(cycle(STYLES), results, strict=False):
         if (best := _find_best_with_curriculum(result)) is None:
             continue
         parameters = result.searched.parameters(best)
@@ -140,7 +192,7 @@ def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
         is_step = parameters["curriculum"]["shape"] == "step"
         progress = sorted({n / (_POINTS - 1) for n in range(_POINTS)} | {parameters["curriculum"].get("at", 0.0)})
         shares = [ratio * curriculum(u) for u in progress]
-        line = {"color": colour, "width": 3, "shape": "hv" if is_step else "linear"}
+        line = {"color": colour, "width": 3, "dash": dash, "shape": "hv" if is_step else "linear"}
         label = f"{result.model}: {label_arm(best.user_attrs['arm'])}"
         figure.add_scatter(x=progress, y=shares, name=_escape(label), mode="lines", line=line)
         threshold = parameters["entropy_threshold"]
@@ -211,10 +263,10 @@ def plot_history(result: ModelResult) -> Plot | None:
     anew the trials of an arm, and has no place for those that were stopped."""
     study, figure = result.searched, go.Figure()
     rows: list[tuple[int, str, str, float]] = []
-    for colour, arm in zip(cycle(COLOURS), study.arms, strict=False):
+    for (colour, dash, shape), arm in zip(cycle(STYLES), study.arms, strict=False):
         ranked = sorted(study.ranked(arm), key=lambda trial: trial.number)
         stopped = [t for t in study.trials(TrialState.PRUNED) if t.user_attrs["arm"] == arm and t not in ranked]
-        for trials, state, symbol in ((ranked, "known", "circle"), (stopped, "stopped early", "circle-open")):
+        for trials, state, symbol in ((ranked, "known", shape), (stopped, "stopped early", f"{shape}-open")):
             if not trials:
                 continue
             label = _escape(label_arm(arm) if trials is ranked else f"{label_arm(arm)}, {state}")
@@ -228,7 +280,7 @@ def plot_history(result: ModelResult) -> Plot | None:
                     y=list(accumulate(values, min)),
                     name=f"{label}, best so far",
                     mode="lines",
-                    line={"color": colour, "width": 1, "shape": "hv"},
+                    line={"color": colour, "width": 1, "dash": dash, "shape": "hv"},
                     showlegend=False,
                 )
             rows += [(number, label_arm(arm), state, v) for number, v in zip(numbers, values, strict=True)]
@@ -347,6 +399,27 @@ def plot_front(result: ModelResult, space: Space) -> Plot | None:
     caption = f"{len(front)} of {len(trials)} trials are beaten by none in all objectives."
     columns = ["trial", "arm", *space.objectives]
     return Plot("What one objective costs in the other", caption, figure, columns, rows)
+
+
+def _draw_differences(differences: Sequence[tuple[str, Difference]]) -> go.Figure:
+    """Differences to no dropout with their intervals, the first one at the top."""
+    figure = go.Figure()
+    for verdict, (colour, symbol) in VERDICT_STYLES.items():
+        shown = [(name, difference) for name, difference in differences if difference.verdict == verdict]
+        if shown:
+            means, lows, highs = zip(*((d.mean, d.low, d.high) for _, d in shown), strict=True)
+            figure.add_scatter(
+                x=means,
+                y=[_escape(name) for name, _ in shown],
+                error_x=_make_intervals(means, lows, highs),
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 11},
+                name=verdict.words,
+            )
+    figure.add_vline(x=0, line_width=1, line_color=GREY)
+    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
+    figure.update_yaxes(categoryorder="array", categoryarray=[_escape(name) for name, _ in reversed(differences)])
+    return figure
 
 
 def _find_best_with_curriculum(result: ModelResult) -> FrozenTrial | None:

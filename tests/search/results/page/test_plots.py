@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs_version
 
 from search.results.page.plots import Plot, plot_front, plot_history, plot_rungs, plot_trend, plot_verdicts
 from search.results.size_trend import fit_size_trend
 from search.results.summary import summarize
 from search.studies.verdict import Verdict
+from tests import ROOT
 from tests.search.fed import ARMS, fed, space
 
 SIZES = [(1_000_000, 0.4), (5_000_000, 0.5), (16_000_000, 0.55)]
@@ -85,6 +87,11 @@ def test_verdicts_differ_by_their_symbols(tmp_path: Path) -> None:
     assert [trace.name for trace in plot.figure.data] == [v.words for v in Verdict if v != Verdict.EQUAL]
     assert len({trace.marker.symbol for trace in plot.figure.data}) == len(Verdict) - 1
     assert [row[1] for row in plot.rows] == ["entrodrop", "weight-decay", "random-tokens"]
+
+
+def test_plotly_js_is_of_the_version_that_the_figures_are_for() -> None:
+    text = (ROOT / "search/results/page/vendored/plotly-basic.min.js").read_text(encoding="utf-8")
+    assert f"plotly.js (basic - minified) v{get_plotlyjs_version().partition('.')[0]}." in text[:200]
 
 
 def test_what_has_nothing_to_show_is_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,204 @@
+"""A page that follows a search while it runs, for a browser or a phone; at the end it becomes the report.
+
+    python -m search.watch runs/math                  then open the address that it prints
+    python -m search.watch runs/math --port 8080
+
+Only this machine sees the page, and nothing can be changed there. From another one:
+`ssh -L 8765:127.0.0.1:8765 HOST`, then open http://127.0.0.1:8765/.
+
+Exit codes: 2 something in the arguments is wrong, 130 interrupted.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import uvicorn
+from jinja2 import Template
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder
+from search.progress.table import duration_text, loss_text, standing_text
+from search.results.page.rendering import make_environment
+from search.status import Followed
+from search.studies.study import describe_reason
+from trainables.config.command_line import exit_code, invocation
+from trainables.errors import ConfigError, one_line
+from trainables.storage.files import is_url
+
+_HOST, _PORT = "127.0.0.1", 8765
+# Seconds between two looks at the folder.
+_PAUSE_S = 1.0
+# Nothing from elsewhere is loaded, whatever a name or a setting holds.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    return exit_code(lambda: _serve(options.folder, options.port))
+
+
+def _serve(text: str, port: int) -> int:
+    if is_url(text):
+        raise ConfigError(f"DIR: {one_line(text)} is a URL; name a folder, or ask `{invocation('search.status')}`")
+    folder = Path(text)
+    check_search_folder(folder, EVENTS, RESOLVED)
+    page = LivePage(folder)
+    # A damaged folder is told here, and not in the browser.
+    page.text()
+    with _listen(port) as listening:
+        print(f"http://{_HOST}:{listening.getsockname()[1]}/", flush=True)
+        # A browser holds its stream open for as long as it is there.
+        config = uvicorn.Config(make_app(page), log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket()
+    # A page that is started again at once takes the port of the one before.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((_HOST, port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = error.strerror if isinstance(error, OSError) else "allowed: from 0 to 65535"
+        raise ConfigError(f"--port: {port} cannot be used ({reason}); name another, or 0 for any free one") from None
+    return listening
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=invocation("search.watch"), description="Serves a page, to this machine alone, that follows a search."
+    )
+    parser.add_argument("folder", metavar="DIR", help="the output folder of the search")
+    parser.add_argument("--port", type=int, default=_PORT, help=f"0 for any free one (default: {_PORT})")
+    return parser.parse_args(arguments)
+
+
+class LivePage:
+    """What the page shows of the search in `folder`.
+
+    Attributes:
+        report: the search's own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.report = folder / REPORT
+        self._search = Followed(folder)
+        environment = make_environment()
+        self.whole: Template = environment.get_template("live.html.j2")
+        self._body: Template = environment.get_template("live_body.html.j2")
+        self._lock, self._read_at, self._text = threading.Lock(), -_PAUSE_S, ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the search has finished and its report is there."""
+        return self._search.finished and self.report.is_file()
+
+    def text(self) -> str:
+        """HTML of the search as it stands; however many look, the folder is read once in a while.
+
+        Raises:
+            ConfigError: a line in events.jsonl that no search has written.
+        """
+        with self._lock:
+            if time.monotonic() - self._read_at >= _PAUSE_S:
+                self._search.read()
+                self._text = self._render()
+                self._read_at = time.monotonic()
+            return self._text
+
+    def _render(self) -> str:
+        search, state = self._search, self._search.state
+        running = state.running if search.runs else []
+        speeds = [trial.tokens_per_s for trial in running if trial.tokens_per_s is not None]
+        busy = state.busy() if search.runs else None
+        losses = [loss for trial in running for loss in trial.losses]
+        return self._body.render(
+            name=search.name or "The search",
+            words=search.words,
+            runs=search.runs,
+            phase=self._phase(),
+            facts={
+                "time left": duration_text(state.time_left()) if search.runs else "-",
+                "tokens/s": f"{sum(speeds):,.0f}" if speeds else "-",
+                "slots busy": f"{busy:.0%}" if busy is not None else "-",
+            },
+            studies=[(name, study, standing_text(study)) for name, study in state.studies.items()],
+            running=running,
+            low=min(losses, default=0.0),
+            high=max(losses, default=1.0),
+            ended=[
+                (trial, event, describe_reason(event.reason) if event.reason else "")
+                for trial, event in reversed(search.ended_trials)
+            ],
+            loss_text=loss_text,
+        )
+
+    def _phase(self) -> str:
+        if not self._search.runs:
+            return "over"
+        studies = dict.fromkeys(trial.study for trial in self._search.state.running)
+        if not studies:
+            begun = any(study.ended for study in self._search.state.studies.values())
+            return "between two trials" if begun else "data, entropies and slots are being prepared"
+        return ", ".join(
+            f"confirmation of {name.removesuffix('/confirmation')}"
+            if name.endswith("/confirmation")
+            else f"search of {name}"
+            for name in studies
+        )
+
+
+def make_app(page: LivePage) -> Starlette:
+    async def show(request: Request) -> Response:
+        body = await run_in_threadpool(page.text)
+        if page.over:
+            return FileResponse(page.report, headers=_HEADERS)
+        return HTMLResponse(page.whole.render(body=body), headers=_HEADERS)
+
+    async def follow(request: Request) -> Response:
+        return StreamingResponse(_changes(page), media_type="text/event-stream", headers=_HEADERS)
+
+    # Another site's page that calls itself this address is refused (DNS rebinding).
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])
+    return Starlette(routes=[Route("/", show), Route("/events", follow)], middleware=[hosts])
+
+
+async def _changes(page: LivePage) -> AsyncIterator[str]:
+    """Server-sent events: the page's HTML whenever it changes, then that the report is there."""
+    sent = None
+    while True:
+        try:
+            text = await run_in_threadpool(page.text)
+        except (ConfigError, OSError) as error:
+            text = page.whole.environment.from_string("<p>{{ error }}</p>").render(error=error)
+        if page.over:
+            yield "event: report\ndata:\n\n"
+            return
+        # A comment now and then tells the server that the browser has gone.
+        yield f"data: {json.dumps(text)}\n\n" if text != sent else ":\n\n"
+        sent = text
+        await asyncio.sleep(_PAUSE_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

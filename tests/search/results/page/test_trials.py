@@ -1,0 +1,71 @@
+"""The table of trials holds what the study does."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from search.results.archive import load_search
+from search.results.page.trials import TrialsTable, tabulate
+from search.studies.study import losses_of
+from tests.search.fed import ARMS, EPOCHS, space
+from tests.search.test_report import search_in
+
+
+def table_of(*folders: Path) -> TrialsTable:
+    with ExitStack() as stack:
+        return tabulate({folder.name: stack.enter_context(load_search(folder)) for folder in folders})
+
+
+def test_each_trial_has_its_losses_and_settings(tmp_path: Path) -> None:
+    result = search_in(tmp_path / "one", space(arms=ARMS, budget={"trials": 6, "epochs": EPOCHS}))
+    table = table_of(tmp_path / "one")
+    study = result.searched
+    assert [row.number for row in table.rows] == [trial.number for trial in study.trials(*TrialState)]
+    for row, trial in zip(table.rows, study.trials(*TrialState), strict=True):
+        losses, parameters = losses_of(trial), study.parameters(trial)
+        assert (row.best, row.last) == (min(losses), losses[-1])
+        assert row.end == (losses[-1] if trial.state == TrialState.COMPLETE else None)
+        assert row.curve == losses
+        assert row.losses["high-entropy loss at best"] == row.best
+        # As search_in makes them up.
+        assert row.losses["low-entropy loss at best"] == 9.0 - min(losses)
+        assert row.settings.get("mask_ratio") == parameters.get("mask_ratio")
+        assert bool(row.strengths) == ("curriculum" in parameters)
+    assert {"pruned", "complete"} == {row.state for row in table.rows}
+    assert all(bool(row.reason) == (row.state == "pruned") for row in table.rows)
+    # What is the same in all trials is no column.
+    assert {"mask_ratio", "weight_decay", "shape"} <= set(table.settings)
+    assert "presentation" not in table.settings
+    assert table.logarithmic == [name for name in table.settings if name in ("weight_decay", "steepness")]
+    assert table.floors == [min(row.best for row in table.rows if row.arm == "no dropout" and row.best is not None)]
+
+
+def test_losses_may_be_compared_within_one_evaluation_set(tmp_path: Path) -> None:
+    for name, evaluation_hash in (("one", "a" * 64), ("two", "b" * 64), ("three", "a" * 64)):
+        search_in(tmp_path / name, space(name=name), evaluation_hash=evaluation_hash)
+    rows = table_of(*(tmp_path / name for name in ("one", "two", "three"))).rows
+    groups = {search: {row.group for row in rows if row.search == search} for search in ("one", "two", "three")}
+    assert groups["one"] == groups["three"] != groups["two"]
+    # Of a search that has not ended nobody knows.
+    search_in(tmp_path / "unfinished", space(name="unfinished"), finished=False)
+    search_in(tmp_path / "another", space(name="another"), finished=False)
+    rows = table_of(tmp_path / "unfinished", tmp_path / "another").rows
+    assert len({row.group for row in rows}) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "link"),
+    [
+        ("http://mlflow:5000/", "http://mlflow:5000/#/runs/abc"),
+        ("https://me:secret@mlflow", "https://me:***@mlflow/#/runs/abc"),
+        ("sqlite:///mlflow.db", None),
+    ],
+)
+def test_a_trial_links_to_its_run_where_a_browser_can_go(tmp_path: Path, uri: str, link: str | None) -> None:
+    search_in(tmp_path / "one", space(tracking={"uri": uri}))
+    (tmp_path / "one" / "mlflow.cursor").write_text(json.dumps({"runs": {"builtin/nano/1": "abc"}}) + "\n")
+    table = table_of(tmp_path / "one")
+    assert [(row.run_id, row.link) for row in table.rows[:2]] == [(None, None), ("abc", link)]

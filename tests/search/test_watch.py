@@ -1,0 +1,155 @@
+"""The page that follows a search: it moves by itself, stays on this machine, and becomes the report."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+import uvicorn
+
+from search.output.folder import lock_output
+from search.watch import LivePage, _listen, main, make_app
+from tests import DEADLINE_S
+from tests.search.fed import FULL_TOKENS, space
+from tests.search.test_report import search_in
+
+BAD = "<img src=x onerror=alert(1)>"
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[int]:
+    """The port of the page of the search in `folder`."""
+    with _listen(port) as listening:
+        config = uvicorn.Config(make_app(LivePage(folder)), log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE_S)
+
+
+class Written:
+    """A search whose events are written one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        search_in(folder, space())
+        self._path, self.folder = folder / "events.jsonl", folder
+        self.lines = self._path.read_text().splitlines(keepends=True)
+        self._path.write_text("")
+        (folder / "report.html").write_text("<!DOCTYPE html><title>r</title><h1>The report</h1>")
+
+    def write(self, kind: str, count: int) -> None:
+        """Writes up to and with the next so many events of a kind."""
+        while count:
+            line = self.lines.pop(0)
+            with self._path.open("a") as file:
+                file.write(line)
+            count -= json.loads(line)["event"] == kind
+
+    def end(self) -> None:
+        while self.lines:
+            with self._path.open("a") as file:
+                file.write(self.lines.pop(0))
+
+
+@pytest.mark.integration
+def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, browser: Any) -> None:
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    search.write("evaluation", 3)
+    with lock_output(search.folder):
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        told: list[str] = []
+        page.on("pageerror", lambda error: told.append(str(error)))
+        with served(search.folder) as port:
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.evaluate("window.here = true")
+            page.get_by_text("builtin/nano, trial 0").wait_for()
+            assert page.get_by_text(f"300 of {FULL_TOKENS} tokens").is_visible()
+            assert page.locator("h1").text_content() == "The search: search of builtin/nano"
+            search.write("trial_started", 2)
+            page.get_by_text("builtin/nano, trial 2").wait_for()
+            assert page.get_by_text(re.compile(r"2 of \d+ trials, 1 complete, 1 pruned")).is_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            page.screenshot(path=tmp_path / "live.png", full_page=True)
+        page.get_by_text("No answer from search.watch").wait_for()
+        # Started again, it goes on in the page that is open.
+        with served(search.folder, port):
+            search.write("trial_started", 1)
+            page.get_by_text("builtin/nano, trial 3").wait_for()
+            assert page.evaluate("window.here")
+            search.end()
+            page.get_by_text("The report").wait_for()
+        assert told == []
+        page.close()
+
+
+@pytest.mark.integration
+def test_words_of_others_are_text(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    search.lines = [line.replace('"entrodrop"', json.dumps(BAD)) for line in search.lines]
+    search.write("trial_started", 3)
+    with served(search.folder) as port, urlopen(f"http://127.0.0.1:{port}/") as answer:
+        text = answer.read().decode()
+    assert BAD not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+
+
+@pytest.mark.integration
+def test_it_answers_this_machine_with_its_page_only(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    with served(search.folder) as port:
+        for path, headers, status in (
+            ("/../resolved.yaml", {}, 404),
+            ("/resolved.yaml", {}, 404),
+            ("/", {"Host": "evil.example"}, 400),
+        ):
+            with pytest.raises(HTTPError) as caught:
+                urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers))
+            assert caught.value.code == status
+        with pytest.raises(HTTPError) as caught:
+            urlopen(Request(f"http://127.0.0.1:{port}/", data=b"", method="POST"))
+        assert caught.value.code == 405
+        with urlopen(f"http://localhost:{port}/") as answer:
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.integration
+def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    page = LivePage(search.folder)
+    assert "it was killed, or its machine was lost; go on with: again" in page.text()
+    assert not page.over
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nowhere"], "DIR: nowhere holds no search"),
+        (["s3://bucket/math"], "DIR: s3://bucket/math is a URL"),
+        (["{folder}", "--port", "70000"], "--port: 70000 cannot be used (allowed: from 0 to 65535)"),
+        (["{folder}", "--port", "{taken}"], "cannot be used (Address already in use); name another, or 0"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(
+    tmp_path: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_in(tmp_path / "one", space())
+    with _listen(0) as listening:
+        taken = listening.getsockname()[1]
+        assert main([each.format(folder=tmp_path / "one", taken=taken) for each in arguments]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
