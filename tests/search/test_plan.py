@@ -227,7 +227,7 @@ def write_chats(folder: Path) -> None:
     lines = [json.dumps({"messages": list(each)}) for each in messages]
     (folder / "chats.jsonl").write_text("\n".join(lines))
     (folder / "own.jinja").write_text(tiny.CHAT_TEMPLATE)
-    data = {"source": "files", "path": "chats.jsonl", "train": 24, "validation": 10, "test": 9}
+    data = {"source": "files", "path": "chats.jsonl", "train": 20, "validation": 10, "test": 6}
     space = {
         "models": ["./tiny"],
         "data": {**data, "chat_template": "own.jinja"},
@@ -244,7 +244,7 @@ def test_the_plan_shows_what_is_learned(capsys: pytest.CaptureFixture[str]) -> N
     assert "tokens    [learned, may be dropped], {learned, never dropped}, read only" in lines
     documents = tiny.chats()
     known = {d.text: d for d in (*documents.train, *documents.validation, *documents.test)}
-    for split, count in (("train", 24), ("validation", 10), ("test", 9)):
+    for split, count in (("train", 20), ("validation", 10), ("test", 6)):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"  {split}: "))
         found = re.fullmatch(
             rf"  {split}: {count} documents, the longest of (\d+) tokens of at most 24(, to which \d+ are cut)?",

@@ -17,6 +17,7 @@ from tests import tiny
 FIXED = """
 models: [builtin/nano]
 data: {source: builtin, task: word_problems, train: 24, validation: 10, test: 10}
+training: {learning_rate: 0.001}
 schedule:
   entropy_threshold: {quantile: 0.3}
   mask_ratio: 0.6
