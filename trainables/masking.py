@@ -12,9 +12,11 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 # Seeds are less than this.
 _STREAM = 1 << 40
+# Streams: which tokens are dropped, and what stands in for them.
+DRAW, REPLACE = 0, 1
 
 
-def uniforms(seed: int, epoch: int, document_BT: Tensor, position_BT: Tensor, stream: int = 0) -> Tensor:
+def uniforms(seed: int, epoch: int, document_BT: Tensor, position_BT: Tensor, stream: int = DRAW) -> Tensor:
     """Numbers in [0, 1), each a pure function of (seed, epoch, document, position in the document).
 
     They do not depend on packing, on the order of the data, on the number of workers or on the device, so that a

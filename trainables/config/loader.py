@@ -75,6 +75,18 @@ def load(
     return ConfigFile(path, config, text, origins)
 
 
+def validated(tree: Mapping[str, Any], schema: type[Model]) -> Model:
+    """The configuration in a mapping that comes from no file; paths in it are relative to the current folder.
+
+    Raises:
+        ConfigError: anything that its author can mend.
+    """
+    try:
+        return schema.model_validate(tree, context={"folder": Path.cwd(), "models_are_here": False})
+    except ValidationError as error:
+        raise ConfigError(str(error.errors(include_url=False)[0]["ctx"]["problem"])) from None
+
+
 def _text(path: Path) -> str:
     try:
         # Opening a pipe would wait for its other end.

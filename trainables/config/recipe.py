@@ -3,17 +3,17 @@
 The file is a search space in which one model stands and nothing is searched; what only a search needs is ignored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from trainables.config.fields import Block, is_searched
-from trainables.config.loader import ConfigFile, load
+from trainables.config.loader import ConfigFile, load, validated
 from trainables.config.run import RunBudget, RunConfig
-from trainables.config.schedule import SplineShape
-from trainables.config.training import SEARCHABLE
+from trainables.config.schedule import Schedule, SplineShape
+from trainables.config.training import SEARCHABLE, Training
 from trainables.config.validation_messages import shown, wrong
 from trainables.config.yaml_values import Place
 
@@ -65,16 +65,34 @@ class RecipeConfig(RunConfig):
     def _is_one_setting(self) -> Self:
         if len(self.models) > 1:
             raise wrong(("models",), shown(self.models), "one model; python -m search.run searches")
-        for place, block, name in _searched(self):
-            setting = getattr(block, name)
-            value = setting.model_dump() if isinstance(setting, Block) else setting
-            default = "" if name in block.model_fields_set else "nothing, which stands for "
-            raise wrong((*place, name), f"{default}{_brief(value)}", _ALLOWED)
+        _refuse_searched(self.schedule, self.training)
         training = self.training
         if training.batch_size % training.accumulation:
             allowed = f"a multiple of training.accumulation ({training.accumulation})"
             raise wrong(("training", "batch_size"), shown(training.batch_size), allowed)
         return self
+
+
+class ScheduleFile(Block):
+    """The block `schedule` of a recipe; what else stands in the file is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    schedule: Schedule | None
+    """EntroDrop's schedule: the block of a file such as best_schedule.<model>.yaml, or null to drop no token."""
+
+    @model_validator(mode="after")
+    def _is_one_setting(self) -> Self:
+        _refuse_searched(self.schedule)
+        return self
+
+
+def _refuse_searched(schedule: Schedule | None, training: Training | None = None) -> None:
+    for place, block, name in _searched(schedule, training):
+        setting = getattr(block, name)
+        value = setting.model_dump() if isinstance(setting, Block) else setting
+        default = "" if name in block.model_fields_set else "nothing, which stands for "
+        raise wrong((*place, name), f"{default}{_brief(value)}", _ALLOWED)
 
 
 def _brief(value: Any) -> str:
@@ -83,10 +101,10 @@ def _brief(value: Any) -> str:
     return "null" if value is None else shown(value)
 
 
-def _searched(config: RunConfig) -> Iterator[tuple[Place, Block, str]]:
+def _searched(schedule: Schedule | None, training: Training | None) -> Iterator[tuple[Place, Block, str]]:
     """The settings that are searched: the place of the block, the block, and the setting's name in it."""
     blocks: list[tuple[Place, Block, Sequence[str]]] = []
-    if (schedule := config.schedule) is not None:
+    if schedule is not None:
         own = ("tokens", "mask_ratio", "presentation", "curriculum", "refresh_epochs")
         blocks.append((("schedule", "entropy_threshold"), schedule.entropy_threshold, ("quantile", "nats")))
         blocks.append((("schedule",), schedule, own))
@@ -96,7 +114,8 @@ def _searched(config: RunConfig) -> Iterator[tuple[Place, Block, str]]:
                 yield ("schedule", "curriculum", 0), shape, "rises"
         else:
             blocks.append((("schedule", "curriculum", 0), shape, tuple(type(shape).model_fields)))
-    blocks.append((("training",), config.training, SEARCHABLE))
+    if training is not None:
+        blocks.append((("training",), training, SEARCHABLE))
     for place, block, names in blocks:
         yield from ((place, block, name) for name in names if is_searched(getattr(block, name)))
 
@@ -108,3 +127,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile[R
         ConfigError: anything that the author of the file or of the overrides can mend.
     """
     return load(path, overrides, RecipeConfig)
+
+
+def load_schedule(schedule: str | Path | Mapping[str, Any]) -> Schedule | None:
+    """The block `schedule` of the recipe in a file, or the one that is given as a mapping; nothing in it is searched.
+
+    Raises:
+        ConfigError: anything that the author can mend.
+    """
+    if isinstance(schedule, Mapping):
+        return validated({"schedule": dict(schedule)}, ScheduleFile).schedule
+    return load(schedule, (), ScheduleFile, models_are_here=False).config.schedule

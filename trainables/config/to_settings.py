@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from trainables.config.data import source_of
 from trainables.config.fields import FloatRange, is_searched, only
 from trainables.config.run import RunConfig
-from trainables.config.schedule import EntropyThreshold, SplineShape, spec_of
+from trainables.config.schedule import EntropyThreshold, Schedule, SplineShape, spec_of
 from trainables.config.training import REGULARIZERS, SEARCHABLE
 from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits
@@ -89,20 +89,9 @@ def _only(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of(config: RunConfig) -> Settings:
     """The settings of a run; nothing in the configuration may be searched any more."""
-    training, schedule = config.training, config.schedule
-    entrodrop = None
-    if schedule is not None:
-        entrodrop = EntroDrop(
-            mask_ratio=only(schedule.mask_ratio),
-            curriculum=curriculum_from(_fixed_spec(schedule.curriculum[0])),
-            quantile=only(schedule.entropy_threshold.quantile),
-            nats=only(schedule.entropy_threshold.nats),
-            tokens=only(schedule.tokens),
-            presentation=only(schedule.presentation),
-            refresh_epochs=only(schedule.refresh_epochs),
-        )
+    training = config.training
     return Settings(
-        entrodrop=entrodrop,
+        entrodrop=entrodrop_of(config.schedule) if config.schedule is not None else None,
         **{name: only(getattr(training, name)) for name in SEARCHABLE},
         lr_schedule=training.lr_schedule,
         lr_decay=training.lr_decay,
@@ -114,6 +103,19 @@ def settings_of(config: RunConfig) -> Settings:
         epochs=config.budget.epochs,
         evaluations_per_epoch=config.evaluation.per_epoch,
         seed=config.seed,
+    )
+
+
+def entrodrop_of(schedule: Schedule) -> EntroDrop:
+    """What a schedule in which nothing is searched says."""
+    return EntroDrop(
+        mask_ratio=only(schedule.mask_ratio),
+        curriculum=curriculum_from(_fixed_spec(schedule.curriculum[0])),
+        quantile=only(schedule.entropy_threshold.quantile),
+        nats=only(schedule.entropy_threshold.nats),
+        tokens=only(schedule.tokens),
+        presentation=only(schedule.presentation),
+        refresh_epochs=only(schedule.refresh_epochs),
     )
 
 

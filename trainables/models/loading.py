@@ -331,7 +331,8 @@ def check_forward(model: PreTrainedModel, packed: bool) -> None:
 
     index_T = torch.arange(12, device=device)
     expected = theirs(slice(None))
-    tolerance = 1e-3 * float(expected.abs().max())
+    # A model that is loaded in half precision makes its logits in it.
+    tolerance = (1e-3 if matrix.dtype == torch.float32 else 3e-2) * float(expected.abs().max())
     if float((ours(index_T.unsqueeze(0)) - expected).abs().max()) > tolerance:
         raise ModelError("models", f"the architecture {kind}", "one whose logits are hidden states times a matrix")
     if packed:

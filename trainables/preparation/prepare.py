@@ -301,11 +301,10 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
             check_learnable(packed, split, what.train_on_prompt)
             tensors |= {f"{split}.{name}": tensor for name, tensor in packed.stored().items()}
         save_file(tensors, entry / "tokens.safetensors")
-        special = set(tokenizer.all_special_ids)
         about = {
             "cut": cut,
             "vocabulary": {
-                "ordinary": sorted(set(tokenizer.get_vocab().values()) - special),
+                "ordinary": ordinary_tokens(tokenizer),
                 "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token, words_of(folder)),
             },
             "questions": [
@@ -346,6 +345,11 @@ def check_learnable(packed: Packed, split: str, train_on_prompt: bool) -> None:
         raise DataError(field, "documents of at most one token", "documents of two tokens or more")
     given = f"documents whose prompts fill the {packed.token_RT.shape[1]} tokens of a row"
     raise DataError(field, given, "a longer training.sequence_length")
+
+
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the tokens that are not special."""
+    return sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
 
 
 def mask_token_of(

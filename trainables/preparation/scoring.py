@@ -39,19 +39,27 @@ def score(
     forward.eval()
     entropy_RT = torch.zeros(packed.token_RT.shape, device=packed.token_RT.device)
     loss_RT = torch.zeros_like(entropy_RT)
-    label_RT = packed.label_RT
-    for part, mine in parallel.parts(len(label_RT), rows):
-        result = forward(packed[part], label_RT[part], precision, entropy=True)
+    for part, mine in parallel.parts(len(entropy_RT), rows):
+        scores_2BT = score_batch(forward, packed[part], precision)
         if mine:
-            shape = label_RT[part].shape
-            # Logits at i predict token i + 1: the one shift.
-            entropy_RT[part, 1:] = result.entropy_N.reshape(shape)[:, :-1]
-            loss_RT[part, 1:] = result.loss_N.reshape(shape)[:, :-1]
-        progress(min(part.stop / len(label_RT), 1.0))
+            entropy_RT[part], loss_RT[part] = scores_2BT
+        progress(min(part.stop / len(entropy_RT), 1.0))
     for values_RT in (entropy_RT, loss_RT):
         parallel.sum_over_ranks(values_RT)
-    predicted_RT = nn.functional.pad(label_RT[:, :-1] >= 0, (1, 0))
-    return entropy_RT.masked_fill(~predicted_RT, torch.inf).cpu(), loss_RT.cpu()
+    return entropy_RT.cpu(), loss_RT.cpu()
+
+
+@torch.no_grad()
+def score_batch(forward: nn.Module, batch: Packed, precision: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """What `score` gives, of a few rows, by one forward pass of this rank."""
+    label_BT = batch.label_RT
+    result = forward(batch, label_BT, precision, entropy=True)
+    # Logits at i predict token i + 1: the one shift.
+    entropy_BT, loss_BT, labelled_BT = (
+        nn.functional.pad(values_BT[:, :-1], (1, 0))
+        for values_BT in (result.entropy_N.view_as(label_BT), result.loss_N.view_as(label_BT), label_BT >= 0)
+    )
+    return entropy_BT.masked_fill(~labelled_BT, torch.inf), loss_BT
 
 
 def check_words(packed: Packed, words: int, model: object) -> None:

@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from trainables.data.packing import Packed
 from trainables.entropy import threshold
-from trainables.masking import candidates, dropped_tokens, ignore_labels, mask_tokens, random_tokens, uniforms
+from trainables.masking import (
+    DRAW,
+    REPLACE,
+    candidates,
+    dropped_tokens,
+    ignore_labels,
+    mask_tokens,
+    random_tokens,
+    uniforms,
+)
 from trainables.settings import EntroDrop
 from trainables.training.warm_model import WarmModel
-
-# Streams of random numbers: which tokens are dropped, and what stands in for them.
-_DRAW, _REPLACE = 0, 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class TokenDropout:
         """Fixes which of the training tokens may be dropped."""
         self.entropy_RT = entropy_RT
         droppable_RT = self._warm.droppable_RT
-        least, greatest, self._rate = _dropped_range(self._entrodrop, entropy_RT, droppable_RT)
+        least, greatest, self._rate = dropped_range(self._entrodrop, entropy_RT, droppable_RT)
         candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
         # The last row is the empty one.
         self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self._warm.device)
@@ -72,7 +78,7 @@ class TokenDropout:
             return uniforms(self._seed, epoch, rows.document_RT, rows.position_RT, stream)
 
         rate = self._rate * self._entrodrop.mask_ratio * strength
-        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(_DRAW))
+        dropped_BT = dropped_tokens(self._candidate_RT[batch_B], rate, uniform_BT(DRAW))
         match presentation:
             case "loss":
                 label_BT = ignore_labels(label_BT, dropped_BT)
@@ -82,11 +88,11 @@ class TokenDropout:
                 rows = rows.with_tokens(mask_tokens(rows.token_RT, dropped_BT, mask_token))
             case "input_random_token":
                 ordinary_W = self._warm.ordinary_W
-                rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(_REPLACE), ordinary_W))
+                rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(REPLACE), ordinary_W))
         return PresentedBatch(rows, label_BT, dropped_BT, presentation == "input")
 
 
-def _dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
+def dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
     """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
 
     The random control drops as many tokens as the method would: fewer of more candidates.
