@@ -354,8 +354,8 @@ def _entropies(
         for name in read:
             column = table[name].combine_chunks()
             content.update(name.encode())
-            content.update(memoryview(np.ascontiguousarray(list_value_length(column))))
-            content.update(memoryview(np.ascontiguousarray(column.flatten())))
+            content.update(np.asarray(list_value_length(column)).tobytes())
+            content.update(np.asarray(column.flatten()).tobytes())
     identity = digest([weights, content.hexdigest(), list(special)])[:32]
     key = digest([code_digest(__name__), identity, config])[:32]
     folder = default_root() / "trainer"

@@ -141,7 +141,6 @@ WAYS: dict[str, Any] = {
     "padded before, on the left": lambda warm: {"data": padded_before(warm, left=True)},
     "tensors": lambda warm: {"data": dataset_of(warm.prepared.packed("train")).with_format("torch")},
     "activation checkpointing": lambda _: {"changes": {"activation_checkpointing": True}},
-    "compiled": lambda _: {"changes": {"torch_compile": True, "torch_compile_backend": "eager"}},
     "evaluated": lambda warm: {
         "changes": {"eval_strategy": "steps", "eval_steps": 1},
         "eval_dataset": dataset_of(warm.prepared.packed("validation")),

@@ -56,9 +56,10 @@ def _attend(
 
 
 def _one_by_one(parts_1HMD: Sequence[Tensor], lengths: list[int], dropout: float, scaling: float | None) -> Tensor:
-    documents = zip(*(x.split(lengths, dim=2) for x in parts_1HMD), strict=True)
-    attention = nn.functional.scaled_dot_product_attention
-    out = [attention(*d, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True) for d in documents]
+    attention = partial(
+        nn.functional.scaled_dot_product_attention, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
+    )
+    out = [attention(q, k, v) for q, k, v in zip(*(x.split(lengths, dim=2) for x in parts_1HMD), strict=True)]
     return torch.cat([x.transpose(1, 2) for x in out], dim=1)
 
 
