@@ -7,6 +7,7 @@ Shapes: B rows, T positions, N = B T; M positions with a token, in a single row;
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch

@@ -279,7 +279,7 @@ def test_adapters_know_what_they_were_made_for(tmp_path: Path) -> None:
     trained = {name.split(".")[-4] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"q_proj", "v_proj"}
     for name, base, revision in ((None, str(tmp_path / "base"), None), ("me/model@v1", "me/model", "v1")):
-        save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "merged", name)
+        save_model(model, dict(model.state_dict()), tmp_path / "base", tmp_path / "merged", published=name)
         config = json.loads((tmp_path / "merged/adapter/adapter_config.json").read_text())
         assert (config["base_model_name_or_path"], config["revision"]) == (base, revision)
         assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 3.0, 0.1)
