@@ -25,8 +25,14 @@ def render_reference(schema: dict[str, Any]) -> str:
     return _HEAD + "\n" + "\n\n".join(_sections(schema, schema["$defs"], "", None)) + "\n"
 
 
-def _sections(block: dict[str, Any], definitions: dict[str, Any], path: str, title: str | None) -> Iterator[str]:
-    """The section of a block, and those of the blocks in it."""
+def _sections(
+    block: dict[str, Any], definitions: dict[str, Any], path: str, title: str | None, kind: str = ""
+) -> Iterator[str]:
+    """The section of a block, and those of the blocks in it.
+
+    Args:
+        kind: what tells the block from others that may stand there.
+    """
     rows, inner = [], []
     for key, setting in block["properties"].items():
         # A key that takes one block or a list of them names them twice.
@@ -35,13 +41,14 @@ def _sections(block: dict[str, Any], definitions: dict[str, Any], path: str, tit
         where = f"{path}{key}"
         default = _default(block, key, setting, [definitions[name] for name in blocks])
         rows.append(f"| `{where}` | {default} | {_about(setting, names)} |")
-        kinds = len(blocks) > 1
-        inner += [(definitions[name], where, _title(definitions[name], where, kinds)) for name in blocks]
+        inner += [
+            (definitions[name], where, (_kind(definitions[name]) if len(blocks) > 1 else "") or kind) for name in blocks
+        ]
     head = [f"## {title}"] if title is not None else []
     about = [block["description"]] if title is not None and "description" in block else []
     yield "\n\n".join([*head, *about, "\n".join([_TABLE, *rows])])
-    for definition, where, its_title in inner:
-        yield from _sections(definition, definitions, f"{where}.", its_title)
+    for definition, where, its_kind in inner:
+        yield from _sections(definition, definitions, f"{where}.", f"`{where}`{its_kind}", its_kind)
 
 
 def _references(setting: Any) -> Iterator[str]:
@@ -56,10 +63,9 @@ def _references(setting: Any) -> Iterator[str]:
             yield from _references(part)
 
 
-def _title(definition: dict[str, Any], path: str, kinds: bool) -> str:
-    """The block's path, and what tells it from others that may stand there."""
+def _kind(definition: dict[str, Any]) -> str:
     consts = [(key, value["const"]) for key, value in definition["properties"].items() if "const" in value]
-    return f"`{path}`" + (f" with `{consts[0][0]}: {consts[0][1]}`" if kinds and consts else "")
+    return f" with `{consts[0][0]}: {consts[0][1]}`" if consts else ""
 
 
 def _default(block: dict[str, Any], key: str, setting: dict[str, Any], blocks: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ def test_damaged_spaces_are_told_in_a_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("search.run._splits", lambda space_file, dry_run: None)
-    monkeypatch.setattr("search.plan.plan", lambda space, splits, resources: ["search planned"])
+    monkeypatch.setattr("search.plan.plan", lambda *_: ["search planned"])
     invalid = set()
     for number in range(3 * len(SPACES) * len(KINDS)):
         kind, content = damaged(number, seed=1)

@@ -57,8 +57,8 @@ def test_the_tokens_below_the_threshold_are_candidates(kind: str, write: Any, tm
     assert kinds == {"candidate", "learned", "kept", *(["read"] if kind == "chats" else [])}
 
 
-def test_nothing_is_dropped_without_a_schedule(write: Any, cache: Path) -> None:
-    prepared = tiny.prepared(cache)
+def test_nothing_is_dropped_without_a_schedule(write: Any, tmp_path: Path) -> None:
+    prepared = tiny.prepared(tmp_path)
     for setting in (None, chosen(write, "schedule=null")):
         shown = show_documents(prepared, setting)
         assert shown["share"] == 0
