@@ -76,8 +76,10 @@ class Forward(nn.Module):
     def _hidden(self, embedding_BTD: Tensor, rows: Packed, noise: Noise | None, most_documents: int | None) -> Tensor:
         """The final hidden states, ND; where there is no token, they may be zeros."""
         device = embedding_BTD.device.type
-        if not self.by_document or device in KERNEL_ON:
-            kernel = self.by_document and torch.is_autocast_enabled(device) and not (noise and noise.on_attention)
+        # Dropout of attention weights is drawn for whole rows, so that a run does not depend on how its model attends.
+        by_document = self.by_document and not (noise and noise.on_attention)
+        if not by_document or device in KERNEL_ON:
+            kernel = by_document and torch.is_autocast_enabled(device)
             mask = bounds_mask(rows.document_RT, most_documents) if kernel else None
             return hidden_states(self.model, embedding_BTD, rows.position_RT, mask).flatten(0, 1)
         token_M = torch.nonzero(rows.document_RT.flatten() >= 0).flatten()

@@ -18,7 +18,7 @@ from search.studies.interval import RESAMPLES, Array, Components, components_of,
 # The chance with which a difference is to be seen that is called detectable.
 POWER = 0.8
 # Standard deviations in nats, in the default search: of a group of documents' own difference, and of a run.
-_DEVIATIONS = {"best": (0.1, 0.06), "final": (0.15, 0.05)}
+_DEVIATIONS = {"best": (0.1, 0.05), "final": (0.15, 0.05)}
 _OLDER = {"confirmed better": "better", "no_difference": "undecided", "no difference shown": "undecided"}
 
 
