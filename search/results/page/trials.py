@@ -128,7 +128,10 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
     for row in rows:
         for name in row.settings.keys() - set(settings):
             del row.settings[name]
-    losses = [f"{words} {point}" for words in MEASURES.values() for point in ("at best", "at last")]
+    points = ["at best", "at last"]
+    if all(search.space.objective == "final" for search in searches.values()):
+        points.reverse()
+    losses = [f"{words} {point}" for words in MEASURES.values() for point in points]
     losses = [name for name in losses if any(name in row.losses for row in rows)]
     logarithms = [name for name in settings if name in logarithmic]
     values: list[list[float]] = [[] for _ in groups]
