@@ -31,15 +31,14 @@ from trainables.forward import PRECISIONS, Forward
 from trainables.models.builtin import ARCHITECTURES, unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
-from trainables.preparation.prepare import (
-    SPLITS,
+from trainables.preparation.checks import (
     check_evaluations,
     check_length,
     mask_token_of,
     of_reference,
     other_tokenizer,
-    pack_splits,
 )
+from trainables.preparation.prepare import SPLITS, pack_splits
 from trainables.preparation.scoring import check_finite, check_words
 from trainables.storage.cache import default_root
 from trainables.training.memory_estimate import checkpoint_bytes

@@ -126,7 +126,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
     from trainables import parallel
     from trainables.config.to_settings import model_settings_of, settings_of
     from trainables.errors import DataError
-    from trainables.preparation.prepare import check_evaluations
+    from trainables.preparation.checks import check_evaluations
     from trainables.training.checkpoint import CheckpointError
     from trainables.training.run import NonFiniteLossError, Run
     from trainables.training.warm_model import WarmModel

@@ -8,6 +8,7 @@ Shapes: B rows, T positions.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class TokenWeight:
+class TokenWeight(ABC):
     """What all token weights share.
 
     Attributes:
@@ -61,8 +62,9 @@ class TokenWeight:
         """The weight of each label, float32 of shape BT; 0 where there is none."""
         return torch.where(labels.there_BT, self._weights(labels), 0.0)
 
+    @abstractmethod
     def _weights(self, labels: Labels) -> Tensor:
-        raise NotImplementedError
+        """What `__call__` returns, of whatever value where there is no label."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ Shapes: R samples, B rows of a batch, T positions.
 """
 
 import copy
-import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,16 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from pyarrow.compute import list_value_length
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 
 from trainables.config.recipe import load_schedule
 from trainables.config.to_settings import entrodrop_of
-from trainables.data.packing import Packed, special_ids
+from trainables.data.packing import special_ids
 from trainables.errors import DataError, ModelError
-from trainables.forward import Forward
 from trainables.masking import (
     DRAW,
     REPLACE,
@@ -45,13 +40,11 @@ from trainables.masking import (
     uniforms,
     zero_inputs,
 )
-from trainables.models.loading import check_forward, embeddings_of, load_model, load_tokenizer
+from trainables.models.loading import embeddings_of, load_model, load_tokenizer
 from trainables.models.resolve import model_digest, model_folder
-from trainables.preparation.prepare import mask_token_of, of_reference, ordinary_tokens, other_tokenizer
-from trainables.preparation.scoring import check_finite, check_words, score_batch
-from trainables.storage.cache import code_digest, default_root
-from trainables.storage.manifest import digest
-from trainables.training.evaluate import ROWS
+from trainables.preparation.checks import mask_token_of, of_reference, ordinary_tokens, other_tokenizer
+from trainables.preparation.dataset_scoring import score_dataset, score_under_model
+from trainables.storage.cache import default_root
 from trainables.training.token_dropout import dropped_range
 
 # Of the training data: for each token that may be dropped its sample and its place in it; _KEPT for each other one.
@@ -62,8 +55,6 @@ _PLACE_BITS = 32
 _TOKENS = "entrodrop_tokens"
 # Of the training data while TRL prepares it: the number of each sample.
 _SAMPLE = "entrodrop_sample"
-# Columns of training data that say what its tokens are.
-_READ = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")
 
 if TYPE_CHECKING:
     _Trainer = Trainer
@@ -127,13 +118,13 @@ class EntroDropMixin(_Trainer):
         special = sorted(special_ids(tokenizer))
         try:
             if reference is None:
-                entropies, self._identity = _entropies_of_model(data, self.model, special)
+                entropies, self._identity = score_under_model(data, self.model, special)
             else:
                 folder = model_folder(reference, default_root())
                 if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
                     raise other_tokenizer(reference, "the model")
                 load = partial(load_model, folder, self.args.device)
-                entropies, self._identity = _entropies(data, load, model_digest(folder), special)
+                entropies, self._identity = score_dataset(data, load, model_digest(folder), special)
         except ModelError as error:
             raise of_reference(error) if reference else DataError("model", *error.args[1:]) from error
         flat = entropies.with_format("arrow")[:]["entropy"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -316,118 +307,6 @@ def _checked(data: Any) -> Dataset:
         given = f"{type(data).__name__}{' with a transform' if isinstance(data, Dataset) else ''}"
         raise DataError("train_dataset", given, "a datasets.Dataset, whose tokens are known before the training")
     return data
-
-
-def _entropies_of_model(data: Dataset, model: Any, special: Sequence[int]) -> tuple[Dataset, str]:
-    """`_entropies` under a model as it is now, without its adapters."""
-    adapted = hasattr(model, "disable_adapter")
-    base = model.get_base_model() if adapted else model
-    weights = hashlib.blake2b()
-    for name, tensor in base.state_dict().items():
-        if not (adapted and "lora_" in name):
-            weights.update(name.encode())
-            weights.update(memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
-    with model.disable_adapter() if adapted else nullcontext():
-        return _entropies(data, lambda: base, weights.hexdigest(), special, base.config.to_dict())
-
-
-def _entropies(
-    data: Dataset, model: Callable[[], Any], weights: str, special: Sequence[int], config: Mapping[str, Any] = {}
-) -> tuple[Dataset, str]:
-    """The columns entropy (of each token, in nats; NaN where it cannot be dropped) and place (of each token in its
-    sample; -1 for padding), a row for each sample, from the cache if they are there; and what they depend on, as a
-    digest that stays the same from version to version.
-
-    Args:
-        model: gives the model, if it is needed.
-        weights, config: say which model it is.
-
-    Raises:
-        ModelError: the model cannot be used.
-    """
-    read = [name for name in _READ if name in data.column_names]
-    if "input_ids" not in read:
-        raise DataError("train_dataset", f"the columns {', '.join(data.column_names)}", "input_ids among them")
-    data = data.select_columns(read).with_format(None)
-    content = hashlib.blake2b()
-    for table in data.with_format("arrow").iter(1000):
-        for name in read:
-            column = table[name].combine_chunks()
-            content.update(name.encode())
-            content.update(np.asarray(list_value_length(column)).tobytes())
-            content.update(np.asarray(column.flatten()).tobytes())
-    identity = digest([weights, content.hexdigest(), list(special)])[:32]
-    key = digest([code_digest(__name__), identity, config])[:32]
-    folder = default_root() / "trainer"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        allowed = f"a folder that can be written ({error.strerror})"
-        raise DataError("ENTRODROP_CACHE", str(folder.parent), allowed) from None
-    path = folder / f"{key}.arrow"
-    forward = None
-    if not path.is_file():
-        one = model()
-        check_forward(one, packed="position_ids" in read or "seq_lengths" in read)
-        forward = Forward(one)
-    entropies = data.map(
-        partial(_score, forward, torch.tensor(special)),
-        batched=True,
-        batch_size=ROWS,
-        remove_columns=read,
-        new_fingerprint=key,
-        cache_file_name=str(path),
-        load_from_cache_file=True,
-        desc="entropies",
-    )
-    return entropies, identity
-
-
-def _score(forward: Forward | None, special: Tensor, batch: Mapping[str, Any]) -> dict[str, Any]:
-    assert forward is not None
-    rows, place_RT = _rows(batch, special)
-    check_words(rows, embeddings_of(forward.model), "the model")
-    training = forward.training
-    entropy_RT, loss_RT = score_batch(forward.eval(), rows.to(next(forward.parameters()).device))
-    forward.train(training)
-    check_finite(loss_RT, "the model")
-    # In half precision, as in this project's own cache.
-    entropy_RT = entropy_RT.cpu().half().float().masked_fill(~rows.droppable_RT, math.nan)
-    lengths = [len(tokens) for tokens in batch["input_ids"]]
-    return {
-        name: [values_T[:length].numpy() for values_T, length in zip(values_RT, lengths, strict=True)]
-        for name, values_RT in (("entropy", entropy_RT), ("place", place_RT))
-    }
-
-
-def _rows(batch: Mapping[str, Any], special: Tensor) -> tuple[Packed, Tensor]:
-    """Samples as rows, and the place of each token in its sample, -1 for padding."""
-
-    def padded(name: str, fill: int) -> Tensor:
-        return pad_sequence([torch.as_tensor(values) for values in batch[name]], True, fill)
-
-    token_RT = padded("input_ids", 0)
-    real_RT = torch.arange(token_RT.shape[1]) < torch.tensor([[len(tokens)] for tokens in batch["input_ids"]])
-    if "attention_mask" in batch:
-        real_RT &= padded("attention_mask", 0) > 0
-    place_RT = real_RT.cumsum(1) - 1
-    if "seq_lengths" in batch:
-        starts_RT = torch.zeros_like(real_RT)
-        for row, lengths in enumerate(batch["seq_lengths"]):
-            starts_RT[row, torch.tensor([0, *lengths[:-1]]).cumsum(0)] = True
-    else:
-        starts_RT = padded("position_ids", 1) == 0 if "position_ids" in batch else place_RT == 0
-    starts_RT = (starts_RT | (place_RT == 0)) & real_RT
-    started_RT = torch.where(starts_RT, place_RT, 0).cummax(1).values
-    trained_RT = real_RT & (padded("labels", -100) != -100) if "labels" in batch else real_RT
-    packed = Packed(
-        token_RT,
-        torch.where(real_RT, starts_RT.cumsum(1), -1),
-        torch.where(real_RT, place_RT - started_RT, 0),
-        torch.isin(token_RT, special),
-        trained_RT,
-    )
-    return packed, torch.where(real_RT, place_RT, -1).int()
 
 
 def _candidates(least: float, greatest: float, batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from search.studies.arm_spaces import needs_mask_token
 from trainables.config.to_settings import preparation_of
 from trainables.data.documents import Splits
 from trainables.errors import one_line
-from trainables.preparation.prepare import Preparation, Prepared, check_evaluations, prepare
+from trainables.preparation.checks import check_evaluations
+from trainables.preparation.prepare import Preparation, Prepared, prepare
 from trainables.slots.actors import describe_death, place_on_this_node
 from trainables.slots.node_copies import FileServer
 from trainables.storage.cache import default_root

@@ -33,10 +33,12 @@ from tests import tiny
 from tests.trainers import arguments, dataset_of, our_training, packed_like, sft_trainer, trainer, values_of
 from trainables.curriculum import Constant, Linear, Sigmoid
 from trainables.errors import ConfigError, DataError
+from trainables.forward import Forward
 from trainables.models.loading import load_model
+from trainables.preparation.dataset_scoring import score_under_model
 from trainables.preparation.prepare import Prepared, prepare
 from trainables.settings import EntroDrop
-from trainables.trainer import COLUMN, EntroDropTrainer, _entropies_of_model
+from trainables.trainer import COLUMN, EntroDropTrainer
 from trainables.training.warm_model import WarmModel
 
 LINEAR = tiny.entrodrop(Linear())
@@ -249,7 +251,7 @@ def test_a_packed_row_is_scored_by_its_documents(prepared: Any, warm: WarmModel)
         for r, real in enumerate(packed.document_RT >= 0)
     ]
     special = tiny.tokenizer().all_special_ids
-    found, _ = _entropies_of_model(Dataset.from_list(rows), load_model(prepared.folder, tiny.CPU), special)
+    found, _ = score_under_model(Dataset.from_list(rows), load_model(prepared.folder, tiny.CPU), special)
     for row, entropy_T, droppable_T in zip(found, prepared.entropy("train"), packed.droppable_RT, strict=True):
         length = len(row["entropy"])
         entropy = torch.tensor(row["entropy"])
@@ -307,7 +309,7 @@ def test_the_budget_is_max_steps(padded: WarmModel, tmp_path: Path) -> None:
 
 def test_entropies_are_computed_once(padded: WarmModel, tmp_path: Path) -> None:
     first = made(padded, tmp_path)
-    with mock.patch("trainables.trainer.score_batch", side_effect=AssertionError):
+    with mock.patch("trainables.preparation.dataset_scoring.score_batch", side_effect=AssertionError):
         again = made(padded, tmp_path)
         assert again.train_dataset[COLUMN] == first.train_dataset[COLUMN]
         other = load_model(tiny.folder("other", padded.prepared.folder.parents[1]), tiny.CPU)
@@ -315,6 +317,18 @@ def test_entropies_are_computed_once(padded: WarmModel, tmp_path: Path) -> None:
             other.get_input_embeddings().weight.add_(1e-3)
         with pytest.raises(AssertionError):
             made(padded, tmp_path, model=other)
+
+
+def test_scoring_leaves_the_model_its_attention(padded: WarmModel, tmp_path: Path) -> None:
+    model = load_model(padded.prepared.folder, tiny.CPU)
+    with torch.no_grad():
+        # So that its entropies are in no cache.
+        model.get_input_embeddings().weight.add_(2e-3)
+    before = model.config._attn_implementation
+    with mock.patch("trainables.preparation.dataset_scoring.Forward", wraps=Forward) as forward:
+        made(padded, tmp_path, model=model)
+    assert forward.call_args.args == (model,)
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.faults

@@ -130,5 +130,8 @@ def _find_differences(searches: Mapping[str, LoadedSearch]) -> list[list[object]
 def _look_up(space: Any, path: str) -> Any:
     """The value at a dotted path; None if a block on the way is not there."""
     for key in path.split("."):
-        space = space.get(key) if isinstance(space, dict) else None
+        if isinstance(space, list) and key.isdecimal() and int(key) < len(space):
+            space = space[int(key)]
+        else:
+            space = space.get(key) if isinstance(space, dict) else None
     return space

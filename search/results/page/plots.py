@@ -29,9 +29,10 @@ STYLES = tuple(zip(COLOURS, DASHES, SYMBOLS, strict=True))
 _POINTS = 51
 # Fewer points than this say nothing about a setting; fewer trials have no better tenth to compare with the rest.
 _FEWEST, _FEWEST_FOR_IMPORTANCES = 3, 20
-_MEASURES = {
-    "high_entropy_loss": "high-entropy loss (hard tokens)",
-    "low_entropy_loss": "low-entropy loss (easy tokens)",
+# Measures of a run in the order in which they are shown.
+MEASURES = {
+    "high_entropy_loss": "high-entropy loss",
+    "low_entropy_loss": "low-entropy loss",
     "general_loss": "loss on general documents",
     "loss": "loss on all tokens",
 }
@@ -59,7 +60,7 @@ class Plot:
 def plot_rebound(result: ModelResult, evaluations: Evaluations) -> Plot | None:
     """Held-out losses by epoch of each arm's chosen setting: of its confirmation with all seeds, or of the search."""
     measures = ("high_entropy_loss", "low_entropy_loss")
-    titles = [_MEASURES[measure] for measure in measures]
+    titles = [MEASURES[measure] for measure in measures]
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.09)
     rows: list[list[object]] = []
     lowest_points: list[str] = []
@@ -84,7 +85,7 @@ def plot_rebound(result: ModelResult, evaluations: Evaluations) -> Plot | None:
             )
             lowest, end = min(means), means[-1]
             epoch = epochs[means.index(lowest)]
-            rows.append([curve.label, _MEASURES[measure], len(curve.runs), lowest, epoch, end])
+            rows.append([curve.label, MEASURES[measure], len(curve.runs), lowest, epoch, end])
             if column == 1:
                 lowest_points.append(f"{curve.label} {lowest:.4f} at epoch {epoch:g}, {end:.4f} at the end")
     if not rows:
@@ -392,7 +393,7 @@ def plot_front(result: ModelResult, space: Space) -> Plot | None:
         x, y = ([study.values(trial)[axis] for trial in shown] for axis in (0, 1))
         marker = {"color": colour, "symbol": symbol, "size": 9}
         figure.add_scatter(x=x, y=y, mode=mode, name=name, marker=marker, line={"color": colour, "shape": "hv"})
-    first, second = (f"{_MEASURES[objective]}, nats" for objective in space.objectives[:2])
+    first, second = (f"{MEASURES[objective]}, nats" for objective in space.objectives[:2])
     figure.update_xaxes(title=first)
     figure.update_yaxes(title=second)
     rows = [[t.number, label_arm(t.user_attrs["arm"]), *study.values(t)] for t in front]

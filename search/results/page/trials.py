@@ -13,18 +13,10 @@ from search.output.events import Evaluations
 from search.results.archive import LoadedSearch
 from search.results.costs import tabulate_trials
 from search.results.model_result import ModelResult, label_arm
-from search.results.page.plots import STYLES
+from search.results.page.plots import MEASURES, STYLES
 from search.studies.study import describe_reason, losses_of
 from search.tracking.cursor import CURSOR, Cursor
 from trainables.errors import mask_secrets
-
-# Measures of a trial in the order in which they are offered.
-MEASURES = {
-    "high_entropy_loss": "high-entropy loss",
-    "low_entropy_loss": "low-entropy loss",
-    "loss": "loss on all tokens",
-    "general_loss": "loss on general documents",
-}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainables.data.test_sources import write_json, write_lines, write_parquet
+from tests.trainables.data.records import write_json, write_lines, write_parquet
 from trainables.data.chats import Chats
 from trainables.data.documents import Document, SplitSizes
 from trainables.data.files import Files

@@ -26,6 +26,12 @@ def test_what_differed_is_told_by_key(tmp_path: Path) -> None:
     assert sorted(found.changes) == [["budget.trials", "8", "8", "5"], ["seed", "0", "0", "3"]]
 
 
+def test_what_differs_within_a_list_is_told_with_its_values(tmp_path: Path) -> None:
+    curricula = [[{"shape": "linear"}, {"shape": "sigmoid", "midpoint": midpoint}] for midpoint in (0.2, 0.4)]
+    one, two = ({"space": {"schedule": {"curriculum": curriculum}}} for curriculum in curricula)
+    assert beside(tmp_path, one=one, two=two).changes == [["schedule.curriculum.1.midpoint", "0.2", "0.4"]]
+
+
 def test_a_row_for_each_search_with_its_verdict_and_intervals(tmp_path: Path) -> None:
     found = beside(tmp_path, one={"evaluation_hash": "e" * 64}, two={"finished": False})
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
