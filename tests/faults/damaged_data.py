@@ -125,7 +125,7 @@ def read(folder: Path) -> tuple[Answer, Splits | None]:
     """What is said of a space, and the documents that are read of it."""
     seen: list[Splits] = []
 
-    def plan(space: Any, splits: Splits, resources: Any) -> list[str]:
+    def plan(space: Any, splits: Splits, *rest: Any) -> list[str]:
         seen.append(splits)
         return ["search planned"]
 
