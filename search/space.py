@@ -29,6 +29,7 @@ from trainables.config.fields import (
     Choices,
     Count,
     CountOrAuto,
+    FloatRange,
     NotNegative,
     Positive,
     Share,
@@ -438,16 +439,30 @@ def load_stored(path: Path) -> Space:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a space's file."""
-    return Space.model_json_schema()
+    schema = Space.model_json_schema()
+    text = json.dumps(schema)
+    for name, block in schema["$defs"].items():
+        if block["title"] == FloatRange.__name__:
+            text = text.replace(f'{name}"', f'{_range_name(block["properties"]["low"])}"')
+    named: dict[str, Any] = json.loads(text)
+    return named
+
+
+def _range_name(number: dict[str, Any]) -> str:
+    """A name for the ranges of such numbers, as FloatRangeAbove0To1: pydantic's holds all its classes."""
+    words = {"minimum": "From", "exclusiveMinimum": "Above", "maximum": "To", "exclusiveMaximum": "Below"}
+    return FloatRange.__name__ + "".join(f"{word}{number[key]:g}" for key, word in words.items() if key in number)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m search.space", description="The schema of a search space.")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--json-schema", action="store_true", help="print the JSON schema")
+    what.add_argument("--json-schema", action="store_true", help="print spaces/schema.json")
     what.add_argument("--reference", action="store_true", help="print spaces/REFERENCE.md")
     options = parser.parse_args()
-    print(json.dumps(json_schema(), indent=2) if options.json_schema else render_reference(json_schema()), end="")
+    print(
+        json.dumps(json_schema(), indent=1) + "\n" if options.json_schema else render_reference(json_schema()), end=""
+    )
 
 
 if __name__ == "__main__":

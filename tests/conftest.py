@@ -1,6 +1,8 @@
 """Fixtures that all tests share, and their tiers."""
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import torch
 
 from tests import TIERS
 from tests.searches import Searches
+
+# Two test processes share two cores, and a small tensor gains nothing from a second thread.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -22,9 +27,15 @@ def write(tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
-    """A folder for searches, with one cache."""
-    return Searches(tmp_path_factory.mktemp("searches"))
+def searches(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Searches]:
+    """A folder for searches, with one cache. Base models are kept from one run of pytest to the next."""
+    searches = Searches(tmp_path_factory.mktemp("searches"))
+    kept, base = Path(pytestconfig.cache.mkdir("base")), searches.cache / "base"
+    shutil.copytree(kept, base)
+    yield searches
+    for model in base.iterdir():
+        if not (kept / model.name).exists():
+            shutil.copytree(model, kept / model.name)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,6 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif len(tiers) > 1:
             raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
         item.user_properties.append(("tier", *(tiers or {"unit"})))
+        # Several processes (-n) share no search.
+        if "unit" not in (tiers or {"unit"}):
+            item.add_marker(pytest.mark.xdist_group("searches"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 

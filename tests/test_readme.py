@@ -88,7 +88,7 @@ def test_the_quick_start_is_two_commands() -> None:
     section = README.split("## Quick start")[1].split("\n## ")[0]
     run, tests = re.findall(r"```bash\n(.*?)\n```", section, flags=re.DOTALL)
     assert run == "pip install -c constraints.txt -e . && python -m search.run spaces/math.yaml"
-    assert tests == 'pip install -c constraints.txt -e ".[test]" && python -m pytest tests'
+    assert tests == 'pip install -c constraints.txt -e ".[test]" && python -m pytest tests -n 2'
 
 
 def pins() -> dict[str, str]:

@@ -19,6 +19,8 @@ from trainables.errors import ConfigError, one_line
 _ROOT = Path(__file__).resolve().parents[2]
 # Seconds that the machine of a cluster has to answer.
 _ANSWERS_S = 10.0
+# How often Ray is started on a machine that may be busy for a moment.
+_STARTS = 2
 # The longest of Ray's paths in its folder, and the bytes that a system allows the path of a socket.
 _SOCKET = "/session_2026-11-29_09-00-26_533450_1234567/sockets/plasma_store"
 _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
@@ -59,26 +61,31 @@ def _start(folder: Path | None) -> None:
     from ray.exceptions import RayError
 
     _bring_token()
-    try:
-        ray.init(
-            address="local",
-            num_cpus=count_local_cpus(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            _temp_dir=str(folder),
-        )
-    except RayError as error:
-        # Such as RAY_AUTH_TOKEN_PATH that names no file.
-        reason = one_line(" ".join(str(error).split()), 300)
-        raise ConfigError(
-            f"RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN: Ray refuses its token ({reason}); unset them"
-        ) from None
-    except Exception as error:
-        # Ray gives its own processes half a minute, which no setting changes.
-        if "timed out during startup" not in str(error):
-            raise
-        raise TimeoutError("Ray did not start within 30 seconds: this machine is too busy; end other work") from None
+    # Ray gives its own processes half a minute, which no setting changes; what came late ends with this process.
+    for _ in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=count_local_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                _temp_dir=str(folder),
+            )
+            return
+        except RayError as error:
+            # Such as RAY_AUTH_TOKEN_PATH that names no file.
+            reason = one_line(" ".join(str(error).split()), 300)
+            raise ConfigError(
+                f"RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN: Ray refuses its token ({reason}); unset them"
+            ) from None
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise TimeoutError(
+        f"Ray did not start within 30 seconds, {_STARTS} times: this machine is too busy; end other work"
+    )
 
 
 def _bring_token() -> None:

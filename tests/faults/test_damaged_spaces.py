@@ -7,6 +7,7 @@ import pytest
 from tests.faults.damaged_spaces import KINDS, SPACES, answer, damaged
 
 
+@pytest.mark.faults
 def test_damaged_spaces_are_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

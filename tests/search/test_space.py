@@ -282,6 +282,7 @@ def test_the_json_schema_describes_every_key() -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     schema = json.loads(printed)
     assert schema == json_schema()
+    assert printed == (ROOT / "spaces" / "schema.json").read_text()
     described = set()
     for block in [schema, *schema["$defs"].values()]:
         assert block["additionalProperties"] is False
@@ -290,6 +291,18 @@ def test_the_json_schema_describes_every_key() -> None:
             described.add(key)
     assert set(_keys(yaml.safe_load(MATH.read_text()))) <= described
     assert set(_keys(yaml.safe_load(FILES))) <= described
+
+
+def test_a_range_says_its_bounds_by_name() -> None:
+    names = {name for name in json_schema()["$defs"] if name.startswith("FloatRange")}
+    bounds = {"Above0", "Above0To1", "Above1", "From0", "From0Below1", "From0To1"}
+    assert names == {f"FloatRange{each}" for each in bounds}
+
+
+@pytest.mark.parametrize("space", sorted((ROOT / "spaces").glob("*.yaml")), ids=lambda path: path.name)
+def test_editors_find_the_schema_of_an_example(space: Path) -> None:
+    first, _ = space.read_text().split("\n", 1)
+    assert first == "# yaml-language-server: $schema=schema.json"
 
 
 def test_every_setting_says_what_is_allowed() -> None:
@@ -360,6 +373,7 @@ def test_a_damaged_key_is_told(write: Any) -> None:
     assert outcomes == {True, False}
 
 
+@pytest.mark.faults
 def test_a_cut_or_overwritten_file_is_told(write: Any) -> None:
     whole = MATH.read_bytes()
     for end in range(0, len(whole), 37):

@@ -104,6 +104,7 @@ def trains_as(theirs: Any, expected: Any) -> None:
 
 
 @each_run
+@pytest.mark.faults
 def test_a_trainer_trains_as_we_do(changes: dict[str, Any], padded: WarmModel, tmp_path: Path) -> None:
     settings = tiny.settings(**changes)
     losses, dropped = our_training(padded, settings)
@@ -292,6 +293,7 @@ def test_a_resumed_training_goes_on(step: int, padded: WarmModel, tmp_path: Path
     assert one[-1][1] > 0.8
 
 
+@pytest.mark.faults
 def test_another_model_cannot_go_on(padded: WarmModel, cache: Path, tmp_path: Path) -> None:
     changes = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     made(padded, tmp_path, changes=changes).train()

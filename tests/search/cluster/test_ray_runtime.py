@@ -17,6 +17,7 @@ from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.faults
 
+LATE = Exception("The current node timed out during startup. This could happen because")
 SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
@@ -47,14 +48,20 @@ print("left", len(left), "of", len(processes))
 
 def test_a_machine_too_busy_for_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    late = Exception("The current node timed out during startup. This could happen because")
     with (
-        mock.patch("ray.init", side_effect=late),
+        mock.patch("ray.init", side_effect=LATE),
         pytest.raises(TimeoutError, match="this machine is too busy"),
         join_or_start_ray(tmp_path),
     ):
         pass
     assert not ray_folder(tmp_path).exists()
+
+
+def test_a_machine_that_is_busy_for_a_moment_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with mock.patch("ray.init", side_effect=[LATE, None]) as init, join_or_start_ray(tmp_path) as folder:
+        assert folder == ray_folder(tmp_path)
+    assert init.call_count == 2
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

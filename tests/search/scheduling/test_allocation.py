@@ -65,6 +65,7 @@ def test_slots_are_the_most_where_workers_are_auto_and_a_count_where_not() -> No
     assert on_gpus(space(workers=2), SMALL, 8) == Allocation(2, 4)
 
 
+@pytest.mark.faults
 def test_slots_of_one_worker_share_gpus() -> None:
     assert on_gpus(space(gpus=0.25), SMALL, 2) == Allocation(1, 8)
     assert on_gpus(space(gpus=0.25, slots=3), SMALL, 1) == Allocation(1, 3)

@@ -25,6 +25,7 @@ def reading(arm: str, seed: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.faults
 def test_all_rounds_run_whatever_the_number_of_slots(tmp_path: Path, slots: int) -> None:
     study = search(tmp_path, **ROUNDS)
     run_all(study, lambda candidate: 5.0 - candidate.number / 100, EVALUATIONS)

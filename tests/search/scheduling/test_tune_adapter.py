@@ -197,6 +197,7 @@ def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.faults
 def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path: Path, slots: int) -> None:
     whole, study = trial_loop(tmp_path / "whole", slots)
     _Slots(slots).run(whole, random.Random(0))
@@ -220,6 +221,7 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.faults
 def test_slots_that_are_lost_change_nothing(tmp_path: Path, slots: int, seed: int) -> None:
     whole, study = trial_loop(tmp_path / "whole", slots)
     _Slots(slots).run(whole, random.Random(0))

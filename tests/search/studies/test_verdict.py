@@ -265,6 +265,7 @@ def test_equal_settings_are_seldom_called_better_although_the_luckiest_is_chosen
 
 
 @pytest.mark.parametrize(("documents", "seeds"), [(40, 3), (200, 3), (200, 6)])
+@pytest.mark.faults
 def test_what_can_be_seen_is_known_before(documents: int, seeds: int) -> None:
     documents_sd, runs_sd = 0.15, 0.05
     tokens_K = np.full(documents, 10.0)

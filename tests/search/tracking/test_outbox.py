@@ -127,6 +127,7 @@ def test_a_damaged_outbox_is_told(tmp_path: Path) -> None:
         take_over(tmp_path / "events.jsonl")
 
 
+@pytest.mark.faults
 def test_an_outbox_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     an_older_search(tmp_path, [])
     other = sqlite3.connect(tmp_path / "mlflow.outbox", isolation_level=None)

@@ -103,6 +103,7 @@ def test_a_pipe_or_a_device_is_told_and_not_waited_for(path: str, tmp_path: Path
     assert "this is a pipe or a device; name a YAML file" in failure(tmp_path / path)
 
 
+@pytest.mark.faults
 def test_a_long_list_is_refused_while_it_is_read(write: Any) -> None:
     began = time.perf_counter()
     assert ":1: more than 10000 values; write fewer" in failure(write("a: [" + "1," * 500_000))

@@ -119,6 +119,7 @@ def test_an_unknown_task_is_told_with_the_nearest() -> None:
     )
 
 
+@pytest.mark.faults
 def test_the_pretraining_text_has_no_structure_of_the_data() -> None:
     assert texts() == texts()
     assert sum(map(len, texts())) > 800_000

@@ -244,6 +244,7 @@ def test_a_model_loads_without_dropout_of_its_own(name: str, tmp_path: Path) -> 
 
 @each
 @pytest.mark.parametrize("moved", [0.0, 0.5])
+@pytest.mark.faults
 def test_adapters_alone_are_trained_and_can_be_merged(name: str, moved: float, tmp_path: Path) -> None:
     model = saved(name, tmp_path / "base").eval()
     tiny.tokenizer().save_pretrained(tmp_path / "base")
@@ -427,6 +428,7 @@ REMOTE = configured(model_type="mine", auto_map={"AutoConfig": "code.A", "AutoMo
         (configured(intermediate_size=64), "where 6 weights are missing or have another shape"),
     ],
 )
+@pytest.mark.faults
 def test_a_folder_that_cannot_be_loaded_is_told_in_a_line(
     damage: Callable[[Path], object], told: str, tmp_path: Path
 ) -> None:

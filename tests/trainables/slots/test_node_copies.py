@@ -152,6 +152,7 @@ def test_what_is_damaged_after_it_was_prepared_is_not_trained_on(tmp_path: Path,
 
 
 @pytest.mark.parametrize("part", PARTS)
+@pytest.mark.faults
 def test_nor_is_what_is_damaged_while_runs_train(tmp_path: Path, part: str) -> None:
     # Most weights are never written.
     warm = WarmModel(tiny.prepared(tmp_path / "cache"), tiny.CPU, ModelSettings(lora=Lora(2, 4.0)))

@@ -101,6 +101,7 @@ def _shared(sharding: str, ranks: int, rows: int = 1, accumulation: int = 1) -> 
     )
 
 
+@pytest.mark.faults
 def test_fsdp_shares_the_state_and_ddp_does_not() -> None:
     alone, shared, whole = _shared("ddp", 1), _shared("fsdp", 4), _shared("ddp", 4)
     assert (shared.weights, shared.moments) == (alone.weights // 4, alone.moments // 4)

@@ -20,6 +20,7 @@ from trainables.training.warm_model import WarmModel
 
 @pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
 @pytest.mark.parametrize("interrupted_after", [1, 3])
+@pytest.mark.faults
 def test_a_resumed_run_has_the_same_bits(
     warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any], interrupted_after: int
 ) -> None:
@@ -67,6 +68,7 @@ def stopping(steps: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("changes", [*VARIANTS.values(), {"attention_dropout": 0.1}], ids=[*VARIANTS, "attention"])
+@pytest.mark.faults
 def test_a_run_that_was_stopped_between_two_evaluations_has_the_same_bits(
     warm: WarmModel, prepared: Prepared, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

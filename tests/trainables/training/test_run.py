@@ -256,6 +256,7 @@ def test_the_test_split_is_read_with_the_best_and_the_last_weights(warm: WarmMod
 
 
 @each_variant
+@pytest.mark.faults
 def test_accumulation_does_not_matter(warm: WarmModel, changes: dict[str, Any]) -> None:
     whole, _ = trained(warm, **changes)
     for accumulation in (2, 4):
@@ -311,6 +312,7 @@ def test_the_controls_drop_as_many_tokens(warm: WarmModel, how: dict[str, float]
         {"token_weight": Stm(3.0)},
     ],
 )
+@pytest.mark.faults
 def test_a_regularizer_changes_training_and_not_evaluation(warm: WarmModel, changes: dict[str, Any]) -> None:
     plain = Run(warm, tiny.settings(epochs=6))
     plain_loss = [plain.advance()["train_loss"] for _ in range(6)][-1]
@@ -366,6 +368,7 @@ def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepare
         Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
 
 
+@pytest.mark.faults
 def test_the_dropout_of_adapters_is_noise_of_the_run(prepared: Prepared) -> None:
     plain, dropped = (WarmModel(prepared, tiny.CPU, ModelSettings(lora=Lora(4, 8.0, share))) for share in (0.0, 0.5))
     expected, _ = trained(plain, epochs=2)

@@ -35,6 +35,7 @@ class _Waits(TorchDispatchMode):
 
 @each_variant
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.faults
 def test_a_step_waits_for_nothing_that_a_gpu_computes(
     warm: WarmModel, changes: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from search.results.archive import load_search
 from search.results.page.beside import Beside, set_beside
 from tests.search.fed import EPOCHS, space
@@ -46,6 +48,7 @@ def test_a_row_for_each_search_with_its_verdict_and_intervals(tmp_path: Path) ->
     assert [plot.title for plot in found.plots] == ["Verdicts side by side"]
 
 
+@pytest.mark.faults
 def test_curves_lie_over_one_another_where_losses_may_be_compared(tmp_path: Path) -> None:
     same = {"evaluation_hash": "e" * 64}
     found = beside(
