@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from trainables.config.validation_messages import nearest_word
+from trainables.errors import nearest_word
 
 _COMMANDS = {
     "init": ("search.init", "write a space for your data"),

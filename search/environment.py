@@ -1,9 +1,11 @@
 """The environment variables that a search reads, and those that it sets for Ray and MLflow where nobody has.
 
-trainables/storage/cache.py reads that of the cache, trainables/finetune.py those of torchrun.
+What `trainables` reads and sets: storage/cache.py that of the cache, finetune.py those of torchrun,
+slots/worker_group.py those of Ray Train's workers.
 """
 
 import os
+import secrets
 
 _MLFLOW = {
     # MLflow's own retries would hold up the queue for minutes without saying so, and make a run twice.
@@ -37,6 +39,15 @@ def set_mlflow_environment() -> None:
 def set_ray_environment() -> None:
     """To be called before Ray is imported."""
     _set(ray_environment())
+
+
+def is_ray_token_given() -> bool:
+    return "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+
+
+def make_ray_token() -> None:
+    """A token for the servers of this search's Ray alone."""
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def set_pending_slots(slots: int) -> None:

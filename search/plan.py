@@ -252,7 +252,7 @@ def _most(space: Space, study: SearchStudy, trial: _Cost) -> _Cost:
 def _samples(study: SearchStudy, full_tokens: int) -> list[str]:
     """The first trials, a line each; not those that wait for others to end."""
     lines: list[str] = []
-    study.prepared(full_tokens)
+    study.set_full_tokens(full_tokens)
     while len(lines) < _SAMPLES and (candidate := study.ask()) is not None:
         settings = ", ".join(f"{name}={_short(value)}" for name, value in flatten(candidate.parameters).items())
         arm = curriculum_name(candidate.arm, candidate.parameters)

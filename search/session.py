@@ -196,7 +196,7 @@ def _search(
         interruption.tell = delivery.note = progress.note
         if (output / EVENTS).is_file():
             Events(output / EVENTS).hand_to(progress.state.follow)
-            progress.state.begun(planned)
+            progress.state.begin(planned)
         record = stack.enter_context(_recording(progress, delivery, output / EVENTS))
         record.search_started(space, planned, command.resumed())
         if not space.resources.gpus_per_worker and ray.cluster_resources().get("GPU"):

@@ -1,8 +1,8 @@
 """Tests mirror the packages. They are in four tiers, with these limits on two cores that nothing else uses:
 
-    python -m pytest tests -m unit              1 minute
-    python -m pytest tests                      5 minutes, with `integration`: what a change must pass
-    python -m pytest tests -m faults
+    python -m pytest tests -m unit -n 2         1 minute
+    python -m pytest tests -n 2                 5 minutes, with `integration`: what a change must pass
+    python -m pytest tests -m faults -n 2
     python -m pytest tests -m cluster
     .ci/run                                     25 minutes: all of them, ruff and mypy, in a new virtual environment
 

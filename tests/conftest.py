@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import TIERS
+from tests import ROOT, TIERS
 from tests.searches import Searches
 
 # Two test processes share two cores, and a small tensor gains nothing from a second thread.
@@ -47,9 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif len(tiers) > 1:
             raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
         item.user_properties.append(("tier", *(tiers or {"unit"})))
-        # Several processes (-n) share no search.
-        if "unit" not in (tiers or {"unit"}):
-            item.add_marker(pytest.mark.xdist_group("searches"))
+        # With -n 2 one process runs whatever starts Ray, and the other one the rest.
+        folders = item.path.relative_to(ROOT / "tests").parts
+        if tiers - {"unit"} and ("trainables" not in folders or "slots" in folders):
+            item.add_marker(pytest.mark.xdist_group("ray"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 

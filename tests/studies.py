@@ -38,7 +38,7 @@ def space(**changes: Any) -> Space:
 def search(folder: Path, model: str = MODEL, smaller: SearchStudy | None = None, **changes: Any) -> SearchStudy:
     """The search of a model in the journal in `folder`, new or reopened."""
     opened = SearchStudy(open_journal(folder / "study.journal"), model, space(**changes), smaller)
-    opened.prepared(FULL_TOKENS)
+    opened.set_full_tokens(FULL_TOKENS)
     return opened
 
 

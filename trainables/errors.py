@@ -1,6 +1,8 @@
 """What a person can mend, as errors of one line without credentials."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Characters of a value that an error shows.
 LONGEST = 80
@@ -33,6 +35,12 @@ def describe_problem(given: str, allowed: str | None = None, nearest: str | None
     """A value, "given X; allowed: Y"; or without `allowed` a situation, in `given`: "what is wrong; what to do"."""
     text = given if allowed is None else f"given {given}; allowed: {allowed}"
     return f"{text}; did you mean '{nearest}'?" if nearest else text
+
+
+def nearest_word(word: object, words: Iterable[str]) -> str | None:
+    """The one of `words` that `word` may be a slip of."""
+    matches = get_close_matches(word, list(words), n=1) if isinstance(word, str) else []
+    return matches[0] if matches else None
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

@@ -14,6 +14,8 @@ from trainables.models.document_attention import KERNEL_ON, attend_by_document, 
 from trainables.models.loading import embed, hidden_states, logits_of, output_matrix
 from trainables.noise import Noise
 
+# Rows of a forward pass without a backward one.
+ROWS = 8
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 import socket
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from search.environment import ray_address
+from search.environment import is_ray_token_given, make_ray_token, ray_address
 from search.hardware import count_local_cpus
 from trainables.errors import ConfigError, one_line
 
@@ -90,7 +89,7 @@ def _start(folder: Path | None) -> None:
 
 def _bring_token() -> None:
     """Where Ray cannot keep the token of its servers at home, they get one for this search alone."""
-    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+    if is_ray_token_given():
         return
     try:
         home = Path.home() / ".ray"
@@ -100,7 +99,7 @@ def _bring_token() -> None:
     except (OSError, RuntimeError):
         keeps = False
     if not keeps:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        make_ray_token()
 
 
 def _join(address: str) -> None:

@@ -97,7 +97,7 @@ class SearchProgress:
         # A copy: the live table's own thread asks for it.
         return list(self._running.values())
 
-    def begun(self, planned: Mapping[str, int]) -> None:
+    def begin(self, planned: Mapping[str, int]) -> None:
         """The search begins, or goes on after an interruption, when nothing runs.
 
         Args:
@@ -111,7 +111,7 @@ class SearchProgress:
     def follow(self, event: Event) -> RunningTrial | None:
         """Takes in an event, which may be from an earlier part of the search. Returns the trial that it is about."""
         if isinstance(event, SearchStarted):
-            self.begun(event.planned)
+            self.begin(event.planned)
             self.earlier_s += self._part_s
             self._part = (event.time, event.time)
         self._part = (self._part[0], event.time)

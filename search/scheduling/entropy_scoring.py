@@ -9,11 +9,11 @@ from ray.util import ActorPool
 from torch import Tensor
 
 from trainables.data.packing import Packed
+from trainables.forward import ROWS
 from trainables.models.resolve import model_files, parameters_of
 from trainables.preparation.scoring import CPU, FolderModel, score_folder
 from trainables.slots.mailbox import Reference
 from trainables.slots.node_copies import local_folder
-from trainables.training.evaluate import ROWS
 
 # Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
 _BLOCK = 8 * ROWS

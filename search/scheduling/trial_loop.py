@@ -148,7 +148,7 @@ class TrialLoop:
         # One that begins again after its slot was lost keeps its place among those whose turn comes at the same time.
         index = self._indices.setdefault((study.name, candidate.number), len(self._indices))
         self._running[tune_id] = _Running(study, candidate, index)
-        self._order.start(index, candidate.clock, self.done(tune_id))
+        self._order.start(index, candidate.clock, self.count_done(tune_id))
         self._observer.trial_started(study, candidate)
         return candidate
 
@@ -156,14 +156,14 @@ class TrialLoop:
         """The study of a running trial."""
         return self._running[tune_id].study
 
-    def done(self, tune_id: str) -> int:
+    def count_done(self, tune_id: str) -> int:
         """The evaluations of a trial that it need not repeat. One that goes on after an interruption repeats its last,
         which may not have been acted upon."""
         running = self._running[tune_id]
         return max(0, len(running.study.losses(running.candidate.number)) - 1)
 
     def report(self, trial: Trial, report: SlotReport) -> None:
-        """Takes in a report; it is acted upon in `decisions`."""
+        """Takes in a report; it is acted upon in `decide`."""
         running = self._running[trial.trial_id]
         running.waits = True
         if report.response.interrupted:
@@ -174,7 +174,7 @@ class TrialLoop:
                 record.append(seconds)
         self._order.report(running.index)
 
-    def decisions(self) -> "list[tuple[Trial, bool]]":
+    def decide(self) -> "list[tuple[Trial, bool]]":
         """The trials whose turn it is, each with whether it goes on."""
         decided = []
         # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
@@ -194,7 +194,7 @@ class TrialLoop:
         response, running.waits = report.response, False
         if study.name not in self._ready:
             try:
-                study.prepared(self._full_tokens(study.model))
+                study.set_full_tokens(self._full_tokens(study.model))
             except Exception as error:
                 return self._give_up(running, error)
             self._ready.add(study.name)
@@ -236,7 +236,7 @@ class TrialLoop:
         self.interruption.ask(one_line(str(error), _LONGEST_REASON))
         return False
 
-    def lost(self, tune_id: str, detail: str, counts: bool) -> None:
+    def lose(self, tune_id: str, detail: str, counts: bool) -> None:
         """The slot of a trial broke down: the trial goes on elsewhere, as after an interruption, or fails.
 
         Args:

@@ -58,7 +58,7 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
             "keep": ExportSpec(str(self._models / study.slug / str(candidate.number)), candidate.keeps)
             if candidate.keeps
             else None,
-            "done": self._trial_loop.done(trial_id),
+            "done": self._trial_loop.count_done(trial_id),
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -108,7 +108,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
         counts = not (died_by_preemption(error) or isinstance(error, NoRoomError))
-        self._trial_loop.lost(trial.trial_id, _in_a_line(error), counts=counts)
+        self._trial_loop.lose(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
         self._excess = None
@@ -124,7 +124,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             return None
         idle = controller._actor_cache.num_cached_objects
         self._tell(self._trial_loop.use_slots(self._room.slots(), idle))
-        for trial, goes_on in self._trial_loop.decisions():
+        for trial, goes_on in self._trial_loop.decide():
             if goes_on:
                 controller._schedule_trial_train(trial)
             else:

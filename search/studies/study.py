@@ -181,7 +181,7 @@ class TrialStudy(ABC):
         tokens: int | None = self._storage.get_study_user_attrs(self._study_id).get("full_tokens")
         return tokens
 
-    def prepared(self, full_tokens: int) -> None:
+    def set_full_tokens(self, full_tokens: int) -> None:
         """Sets the budget of a full trial, in tokens."""
         self.study.set_user_attr("full_tokens", full_tokens)
 

@@ -86,12 +86,12 @@ class Cursor:
         """Whether a run with this key may have been made without this file's knowing of it."""
         return self._copied or key in self._tried
 
-    def trying(self, key: str) -> None:
+    def mark_tried(self, key: str) -> None:
         """A request is about to make the run."""
         if key not in self._tried:
             self._add(tried=[key])
 
-    def opened(self, key: str, run_id: str) -> None:
+    def keep_run(self, key: str, run_id: str) -> None:
         self._add(runs={key: run_id})
 
     def refuse(self, entries: Iterable[EntryId]) -> None:

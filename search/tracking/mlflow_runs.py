@@ -92,18 +92,18 @@ class MlflowRuns:
             return known
         if self._cursor.may_exist(key):
             if found := self._found(key):
-                self._cursor.opened(key, found[0])
+                self._cursor.keep_run(key, found[0])
                 return found[0]
             # A request that was given up can still be under way: see `_remove_twins`.
             self._made_again.add(key)
-        self._cursor.trying(key)
+        self._cursor.mark_tried(key)
         tags = {TAG: self._tag(key)}
         if key != SEARCH and (parent := self._cursor.runs.get(SEARCH)) is not None:
             tags["mlflow.parentRunId"] = parent
         run = client.create_run(experiment_id, start_time=start.time_ms, tags=tags, run_name=start.name)
         run_id = str(run.info.run_id)
         self._params[run_id] = {}
-        self._cursor.opened(key, run_id)
+        self._cursor.keep_run(key, run_id)
         return run_id
 
     def log(self, run_id: str, group: Sequence[Values]) -> None:

@@ -134,5 +134,5 @@ class Ours:
 def ours(table: Table, model: str, space: Space, smaller: SearchStudy | None = None) -> tuple[Ours, SearchStudy]:
     """This project's search, with its study in memory."""
     study = SearchStudy(StudyStorage(InMemoryStorage()), model, space, smaller)
-    study.prepared(table.full_tokens)
+    study.set_full_tokens(table.full_tokens)
     return Ours(study), study

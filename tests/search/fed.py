@@ -65,7 +65,7 @@ def fed(
 
 
 def _run(study: TrialStudy, losses: Losses) -> None:
-    study.prepared(FULL_TOKENS)
+    study.set_full_tokens(FULL_TOKENS)
     while (candidate := study.ask()) is not None:
         state, reason = TrialState.COMPLETE, None
         for epoch, loss in enumerate(losses(candidate), 1):

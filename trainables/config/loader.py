@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.config.validation_messages import Problem, nearest_word, shown
+from trainables.config.validation_messages import Problem, shown
 from trainables.config.yaml_values import MAX_DEPTH, Place, YamlError, read
-from trainables.errors import ConfigError, one_line
+from trainables.errors import ConfigError, nearest_word, one_line
 
 MAX_BYTES = 2**20
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-from trainables.config.validation_messages import nearest_word, shown, wrong
+from trainables.config.validation_messages import shown, wrong
+from trainables.errors import nearest_word
 
 # The names of trainables.models.builtin, which takes seconds to import: what is wrong with a file is told before that.
 BUILTIN = ("builtin/nano", "builtin/micro")

@@ -6,16 +6,15 @@ description without a colon leaves what is allowed to the field around it, as th
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from trainables.config.yaml_values import Place
-from trainables.errors import describe_problem, one_line
+from trainables.errors import describe_problem, nearest_word, one_line
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,6 @@ def shown(value: Any) -> str:
         case bool():
             return str(value).lower()
     return str(value)
-
-
-def nearest_word(word: object, words: Iterable[str]) -> str | None:
-    """The one of `words` that `word` may be a slip of."""
-    matches = get_close_matches(word, list(words), n=1) if isinstance(word, str) else []
-    return matches[0] if matches else None
 
 
 def explain(block: type[BaseModel], value: Any, errors: Sequence[ErrorDetails]) -> list[InitErrorDetails]:

@@ -25,8 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from trainables.config.validation_messages import nearest_word
-from trainables.errors import ModelError
+from trainables.errors import ModelError, nearest_word
 from trainables.loss import Logits
 from trainables.settings import Lora
 

@@ -19,12 +19,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from trainables.data.packing import Packed
 from trainables.errors import DataError
-from trainables.forward import Forward
+from trainables.forward import ROWS, Forward
 from trainables.models.loading import check_forward, embeddings_of
 from trainables.preparation.scoring import check_finite, check_words, score_batch
 from trainables.storage.cache import code_digest, default_root
 from trainables.storage.manifest import digest
-from trainables.training.evaluate import ROWS
 
 # Columns of training data that say what its tokens are.
 _READ = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")

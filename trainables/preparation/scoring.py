@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from trainables import parallel
 from trainables.data.packing import Packed
 from trainables.errors import ModelError
-from trainables.forward import Forward
+from trainables.forward import ROWS, Forward
 from trainables.models.loading import check_forward, embeddings_of, load_model
-from trainables.training.evaluate import ROWS
 
 CPU = torch.device("cpu")
 

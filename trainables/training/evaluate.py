@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from trainables import parallel
 from trainables.data.packing import Packed
+from trainables.forward import ROWS
 
-# Rows of one forward pass.
-ROWS = 8
 MEASURES = ("loss", "high_entropy_loss", "low_entropy_loss", "high_entropy_accuracy")
 
 

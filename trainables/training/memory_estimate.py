@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from trainables.forward import ROWS
 from trainables.loss import chunk_bytes_of
 from trainables.models.loading import add_lora, decoder_layers, embed, hidden_states, logits_of, remove_dropout
 from trainables.settings import ModelSettings
-from trainables.training.evaluate import ROWS
 
 _FP32, _BF16 = 4, 2
 # What a process takes of a GPU outside of torch's allocator: CUDA's context, kernels and libraries. An assumption: the

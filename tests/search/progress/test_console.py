@@ -239,7 +239,7 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
     told.started(2, 3)
     for event in earlier:
         state.follow(event)
-    state.begun({"m": 4})
+    state.begin({"m": 4})
     study = state.studies["m"]
     assert (study.ended, study.planned, study.best, state.running) == (2, 4, (4.0, 1), [])
     state.follow(SearchStarted(time=1000.0, planned={"m": 4}, resume_command=""))

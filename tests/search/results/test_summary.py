@@ -96,7 +96,7 @@ def test_each_trial_is_told_with_its_cost(asked: Space, size: ModelResult) -> No
 def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> None:
     asked = space(confirmation=None)
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, asked)
-    study.prepared(FULL_TOKENS)
+    study.set_full_tokens(FULL_TOKENS)
     for _ in range(2):
         candidate = study.ask()
         assert candidate is not None

@@ -48,7 +48,7 @@ def test_all_rounds_run_whatever_the_number_of_slots(tmp_path: Path, slots: int)
             test = reading(candidate.arm, candidate.settings.seed) if done == EVALUATIONS else None  # type: ignore[attr-defined]
             opened.report(trial, SlotReport(TrainResponse(1, metrics, test=test), seconds=1.0))
             evaluations[key] = -done
-        for trial, goes_on in opened.decisions():
+        for trial, goes_on in opened.decide():
             if goes_on:
                 evaluations[trial.trial_id] *= -1
             else:

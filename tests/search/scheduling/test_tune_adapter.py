@@ -86,13 +86,13 @@ class _Slots:
         while True:
             while len(training) < self._slots and (candidate := opened.begin(str(begun))) is not None:
                 trial = mock.Mock(trial_id=str(begun), number=candidate.number)
-                training[trial.trial_id] = trial, opened.done(trial.trial_id) + 1, 0
+                training[trial.trial_id] = trial, opened.count_done(trial.trial_id) + 1, 0
                 begun += 1
             if not training:
                 return lost
             for key in list(training):
                 if wall.random() < losses:
-                    opened.lost(key, "killed", counts=False)
+                    opened.lose(key, "killed", counts=False)
                     del training[key]
                     lost += 1
             # Slots finish their intervals in any order.
@@ -102,7 +102,7 @@ class _Slots:
                     self._evaluate(trial.number, evaluation)
                     opened.report(trial, evaluated(TOKENS * evaluation, _loss(trial.number, evaluation)))
                     training[key] = trial, evaluation, evaluation
-            for trial, goes_on in opened.decisions():
+            for trial, goes_on in opened.decide():
                 _, evaluation, reported = training.pop(trial.trial_id)
                 if goes_on:
                     training[trial.trial_id] = trial, evaluation + 1, reported
@@ -133,7 +133,7 @@ def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
     assert opened.begin("a") is not None
     trial = mock.Mock(trial_id="a")
     opened.report(trial, not_evaluated(failure=Failure.OUT_OF_MEMORY, detail="CUDA out of memory"))
-    assert opened.decisions() == [(trial, False)]
+    assert opened.decide() == [(trial, False)]
     assert study.study.trials[0].user_attrs["reason"] == "out_of_memory"
     assert not opened.finished
     assert opened.begin("b") is not None
@@ -144,7 +144,7 @@ def test_all_that_a_run_reports_and_is_finite_is_recorded(tmp_path: Path) -> Non
     opened, study = trial_loop(tmp_path, observer=observer)
     opened.begin("a")
     opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0, a_new_one=2.0, norm=math.inf))
-    opened.decisions()
+    opened.decide()
     (call,) = observer.trial_report.call_args_list
     assert call.args[2] == {"tokens": TOKENS, "high_entropy_loss": 5.0, "a_new_one": 2.0, "seconds": 1.0}
     # The observer is told first.
@@ -156,13 +156,13 @@ def test_a_stop_that_an_older_version_decided_is_carried_out(tmp_path: Path) -> 
     opened, study = trial_loop(tmp_path)
     opened.begin("a")
     opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
-    opened.decisions()
+    opened.decide()
     # Killed before the trial was told to have ended.
     study.annotate(0, "decided", {"tokens": TOKENS, "reason": "will not win", "device_s": 1.0})
     again, study = trial_loop(tmp_path)
     again.begin("a")
     again.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
-    assert [goes_on for _, goes_on in again.decisions()] == [False]
+    assert [goes_on for _, goes_on in again.decide()] == [False]
     assert reason_of(study.study.trials[0]) == "losing"
 
 
@@ -172,7 +172,7 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
     trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
     opened.report(trial, not_evaluated(failure=Failure.ERROR, detail=str(error), fatal=error))
-    assert opened.decisions() == [(trial, False)]
+    assert opened.decide() == [(trial, False)]
     assert opened.error is error
     assert opened.finished
     assert opened.begin("b") is None
@@ -185,10 +185,10 @@ def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Pat
     trials = [mock.Mock(trial_id=key) for key in "ab" if opened.begin(key) is not None]
     for trial in trials:
         opened.report(trial, evaluated(TOKENS, 1.0))
-    assert [goes_on for _, goes_on in opened.decisions()] == [True, True]
+    assert [goes_on for _, goes_on in opened.decide()] == [True, True]
     error = StorageError(errno.EIO, "Please reduce your request rate.", "s3://bucket/runs")
     opened.report(trials[0], not_evaluated(failure=Failure.ERROR, fatal=error))
-    assert opened.decisions() == [(trials[0], False)]
+    assert opened.decide() == [(trials[0], False)]
     assert opened.interruption.asked
     assert opened.interruption.reason == "[Errno 5] Please reduce your request rate.: 's3://bucket/runs'"
     assert not opened.saved
@@ -238,24 +238,24 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
         candidate = opened.begin(tune_id)
         assert candidate is not None
         assert candidate.number == 0
-        assert opened.done(tune_id) == evaluations[0] - 1
+        assert opened.count_done(tune_id) == evaluations[0] - 1
         trial = mock.Mock(trial_id=tune_id)
         for evaluation in evaluations:
             opened.report(trial, evaluated(100 * evaluation, 5.0))
-            assert opened.decisions() == [(trial, True)]
+            assert opened.decide() == [(trial, True)]
 
     goes_on("a", range(1, 3))
     # A node that the cluster takes away is no fault of the trial.
     for tune_id in "bcd":
-        opened.lost(chr(ord(tune_id) - 1), "the node was taken away", counts=False)
+        opened.lose(chr(ord(tune_id) - 1), "the node was taken away", counts=False)
         # The last evaluation is repeated, and counts once.
         goes_on(tune_id, range(2, 3))
     for tune_id in "ef":
-        opened.lost(chr(ord(tune_id) - 1), "killed", counts=True)
+        opened.lose(chr(ord(tune_id) - 1), "killed", counts=True)
         goes_on(tune_id, range(2, 3))
     assert observer.trial_report.call_count == 2
     assert study.losses(0) == [5.0] * 2
-    opened.lost("f", "killed", counts=True)
+    opened.lose("f", "killed", counts=True)
     assert study.study.trials[0].user_attrs["reason"] == "slot_lost"
     candidate = opened.begin("g")
     assert candidate is not None
@@ -288,7 +288,7 @@ def test_what_the_cluster_takes_away_is_no_failure(
     _StudyScheduler(opened, 1, mock.Mock(), mock.Mock()).on_trial_error(
         None, mock.Mock(trial_id="a", pickled_error_file=str(file))
     )
-    opened.lost.assert_called_once_with("a", detail, counts=counts)
+    opened.lose.assert_called_once_with("a", detail, counts=counts)
 
 
 # What Ray 2.60 says of an actor that its memory monitor has ended, cut short.
@@ -337,7 +337,7 @@ def test_want_of_memory_is_told_in_a_line(tmp_path: Path) -> None:
     _StudyScheduler(opened, 1, mock.Mock(), mock.Mock()).on_trial_error(
         None, mock.Mock(trial_id="a", pickled_error_file=str(file))
     )
-    opened.lost.assert_called_once_with("a", LOW, counts=True)
+    opened.lose.assert_called_once_with("a", LOW, counts=True)
 
 
 def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> None:
@@ -364,15 +364,15 @@ def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) ->
     assert first is not None
     assert second is not None
     opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
-    assert [goes_on for _, goes_on in opened.decisions()] == [True]
+    assert [goes_on for _, goes_on in opened.decide()] == [True]
     opened.report(mock.Mock(trial_id="a"), evaluated(2 * TOKENS, 4.0))
     # The other trial has lost its place: this one would wait for it for ever.
-    assert opened.decisions() == []
+    assert opened.decide() == []
     assert opened.use_slots(1, idle=1) == 2
     assert opened.use_slots(1) == 1
-    opened.lost("b", "no room", counts=False)
+    opened.lose("b", "no room", counts=False)
     assert opened.use_slots(1) == 0
-    assert [goes_on for _, goes_on in opened.decisions()] == [True]
+    assert [goes_on for _, goes_on in opened.decide()] == [True]
     assert opened.begin("c") is None
     assert opened.use_slots(2) == 0
     again = opened.begin("c")

@@ -159,7 +159,7 @@ def test_a_trial_that_failed_counts_as_a_full_one(tmp_path: Path) -> None:
 def test_hours_end_the_search_of_a_size(tmp_path: Path) -> None:
     clock, limited = Clock(), space(budget={"trials": 8, "epochs": 8, "hours": 1.0})
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)
-    study.prepared(FULL_TOKENS)
+    study.set_full_tokens(FULL_TOKENS)
     clock.now = 9000.0
     first = ask(study)
     clock.now += 3500
@@ -179,7 +179,7 @@ def test_the_time_between_an_interruption_and_its_end_does_not_count(tmp_path: P
     limited = space(budget={"trials": 8, "epochs": 8, "hours": 1.0})
     clock = Clock()
     study = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, limited, clock=clock)
-    study.prepared(FULL_TOKENS)
+    study.set_full_tokens(FULL_TOKENS)
     first = ask(study)
     clock.now = 3000.0
     run(study, first, [5.0] * 8)

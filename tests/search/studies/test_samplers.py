@@ -166,7 +166,7 @@ def test_a_resumed_search_goes_on_as_the_uninterrupted_one(tmp_path: Path, name:
     def opened(folder: str) -> SearchStudy:
         (tmp_path / folder).mkdir(exist_ok=True)
         study = SearchStudy(open_journal(tmp_path / folder / "study.journal"), MODEL, asked)
-        study.prepared(FULL_TOKENS)
+        study.set_full_tokens(FULL_TOKENS)
         return study
 
     def table(study: SearchStudy) -> list[Any]:

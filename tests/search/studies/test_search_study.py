@@ -31,7 +31,7 @@ def space(**changes: Any) -> Space:
 
 def study(folder: Path, **changes: Any) -> SearchStudy:
     opened = SearchStudy(open_journal(folder / "study.journal"), MODEL, space(**changes))
-    opened.prepared(800)
+    opened.set_full_tokens(800)
     return opened
 
 
@@ -187,7 +187,7 @@ def test_learning_rate_and_presentation_can_be_searched(tmp_path: Path) -> None:
 def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> None:
     # The numbers in LOG.md depend on the names and on their order.
     opened = SearchStudy(open_journal(tmp_path / "study.journal"), MODEL, load(MATH).config)
-    opened.prepared(800)
+    opened.set_full_tokens(800)
     candidates = [opened.ask() for _ in range(3)]
     assert list(candidates[1].parameters) == [  # type: ignore[union-attr]
         "entropy_threshold",
@@ -246,7 +246,7 @@ def test_splines_tokens_and_regularizers_can_be_searched(tmp_path: Path) -> None
     (tmp_path / "best.yaml").write_text(text)
     assert settings_of(load_recipe(tmp_path / "best.yaml").config) == middle.settings
     again = SearchStudy(open_journal(tmp_path / "again.journal"), MODEL, load(tmp_path / "best.yaml").config)
-    again.prepared(800)
+    again.set_full_tokens(800)
     first, second = again.ask(), again.ask()
     assert first is not None
     assert second is not None
