@@ -111,11 +111,14 @@ class Recorder:
         """An error has ended the search."""
         self._write(SearchEnded(status="FAILED", description=mask_secrets(one_line(reason))))
 
-    def register(self, name: str, study: TrialStudy, number: int, folder: Path, tags: Mapping[str, str]) -> None:
+    def register(
+        self, name: str, study: TrialStudy, number: int, folder: Path, tags: Mapping[str, str], description: str = ""
+    ) -> None:
         """Registers the model that a study's trial has left in `folder`, which must stay until MLflow has taken it."""
         place = self._place(folder)
         of = _of(study, number, "confirmation")
-        self._write(ModelRegistered(**of, name=mask_secrets(name), folder=place, tags=dict(tags)))
+        words = mask_secrets(description)
+        self._write(ModelRegistered(**of, name=mask_secrets(name), folder=place, tags=dict(tags), description=words))
 
     def allotted(self, models: Sequence[str], allotted: Allocation) -> None:
         """The models that come next share these slots."""

@@ -130,6 +130,7 @@ class ModelRegistered(TrialEvent):
     name: str
     folder: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    description: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from search.output.folder import MODELS, Output
 from search.recorder import Recorder
+from search.results.files import describe_result
+from search.results.model_card import render_card
 from search.results.model_result import ModelResult, recommend_arm, verdict_of
 from search.space import Space
-from trainables.storage.files import fetch_folder, remove, store_errors
+from search.tracking.entries import CARD
+from trainables.storage.files import fetch_folder, remove, store_errors, write_atomic
 
 
 def register_models(output: Output, space: Space, results: Sequence[ModelResult], record: Recorder) -> list[str]:
@@ -31,9 +34,11 @@ def register_models(output: Output, space: Space, results: Sequence[ModelResult]
             reason = "nothing was confirmed" if run is None else "its weights were not kept"
             missing.append(f"{result.model}: no model is registered, as {reason}")
             continue
+        write_atomic(folder / CARD, render_card(result, space))
         tags = {"model": result.model, "arm": run.user_attrs["arm"], "verdict": str(verdict_of(result, space))}
         name = f"{space.tracking.register_as}-{result.searched.slug}"
-        record.register(name, result.studies[-1], run.number, folder, tags)
+        words = describe_result(result, space)
+        record.register(name, result.studies[-1], run.number, folder, tags, words)
     return missing
 
 

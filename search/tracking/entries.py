@@ -71,6 +71,10 @@ class Data:
     source: str
 
 
+# The model card, in a model's folder.
+CARD = "README.md"
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that is registered.
@@ -78,12 +82,13 @@ class Model:
     Attributes:
         folder: that transformers loads it from; a relative one is in the output folder.
         name: under which it is registered.
-        tags: of its version.
+        tags, description: of its version.
     """
 
     folder: str
     name: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class EntryMaker:
                 status = "FAILED" if event.state == "failed" else "FINISHED"
                 yield from _end(event.key, now, status, event.metrics, Values(now, tags=_texts(tags)))
             case ModelRegistered(folder=str(folder)):
-                model = Model(folder, mask_secrets(event.name), _texts(event.tags))
+                model = Model(folder, mask_secrets(event.name), _texts(event.tags), event.description)
                 yield Entry(event.key, model, once=f"{event.key}@model {event.name}")
             case SearchEnded():
                 tags = {"state": event.status.lower(), **event.tags, _DESCRIPTION: event.description}

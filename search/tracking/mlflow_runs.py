@@ -18,7 +18,7 @@ from typing import Any
 from search.environment import mlflow_address, set_mlflow_environment
 from search.space import MLFLOW_URI, is_mlflow_uri
 from search.tracking.cursor import Cursor
-from search.tracking.entries import SEARCH, Data, End, Files, Model, Start, Values
+from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Start, Values
 from trainables.errors import ConfigError, mask_secrets, one_line
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -164,7 +164,8 @@ class MlflowRuns:
         except Exception as error:
             if error_code(error) != EXISTS:
                 raise
-        client.create_model_version(model.name, f"runs:/{run_id}/{_MODEL}", run_id, tags=dict(model.tags))
+        source, about = f"runs:/{run_id}/{_MODEL}", {"tags": dict(model.tags), "description": model.description}
+        client.create_model_version(model.name, source, run_id, **about)
 
     def end(self, run_id: str, key: str, end: End) -> None:
         client, _ = self._connect()
@@ -273,5 +274,7 @@ def write_model(source: Path, folder: Path) -> None:
         pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
     )
     copy_what_is_used_with(source, folder / "model")
+    if (source / CARD).is_file():
+        shutil.copy(source / CARD, folder / CARD)
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER)

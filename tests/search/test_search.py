@@ -117,6 +117,7 @@ def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[st
     confirmation = searches.summary("whole")["models"]["builtin/nano"]["confirmation"]
     arm = confirmation["chosen"] if confirmation["verdict"] == Verdict.BETTER else BASELINE
     assert version.tags == {"model": "builtin/nano", "arm": arm, "verdict": confirmation["verdict"]}
+    assert version.description.startswith("use ")
     # Of the first seed's run; the others' weights are not kept.
     (number,) = (path.name for path in (searches.folder / "whole/models/builtin-nano-confirmation").iterdir())
     ran = searches.study("whole", "builtin/nano/confirmation").trials[int(number)]
@@ -125,6 +126,9 @@ def test_the_recommended_model_is_registered(searches: Searches, whole: tuple[st
     # The events tell it, and can be read.
     assert status.main([str(searches.folder / "whole")]) == 0
     mlflow.set_tracking_uri(uri)
+    card = Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/model/README.md")).read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    assert version.description in card
     loaded = mlflow.transformers.load_model("models:/tiny-builtin-nano/1")
     assert loaded("Anna has 2 apples.", max_new_tokens=2)[0]["generated_text"].startswith("Anna has 2 apples.")
 

@@ -55,7 +55,7 @@ class Client:
         self.artifact_store_works = True
         self.runs: dict[str, dict[str, Any]] = {}
         self.registered: set[str] = set()
-        self.versions: list[tuple[str, str, str, dict[str, str]]] = []
+        self.versions: list[tuple[str, str, str, dict[str, str], str]] = []
 
     def _request(self, method: str) -> None:
         self.asked[method] += 1
@@ -145,7 +145,7 @@ class Client:
 
     def search_model_versions(self, filter_string: str) -> list[Any]:
         self._request("search_model_versions")
-        found = [name for name, _, run_id, _ in self.versions if filter_string == f"run_id = '{run_id}'"]
+        found = [name for name, _, run_id, *_ in self.versions if filter_string == f"run_id = '{run_id}'"]
         return [SimpleNamespace(name=name) for name in found]
 
     def create_registered_model(self, name: str) -> None:
@@ -154,9 +154,9 @@ class Client:
             raise ExistsError(name)
         self.registered.add(name)
 
-    def create_model_version(self, name: str, source: str, run_id: str, tags: dict[str, str]) -> None:
+    def create_model_version(self, name: str, source: str, run_id: str, tags: dict[str, str], description: str) -> None:
         self._request("create_model_version")
-        self.versions.append((name, source, run_id, tags))
+        self.versions.append((name, source, run_id, tags, description))
         self._answer("create_model_version")
 
     def log_inputs(self, run_id: str, datasets: Any) -> None:
@@ -210,7 +210,9 @@ class Search(Delivery):
         self.write(TrialEnded(state=state, reason=None, objective=None, metrics=metrics, **of))
 
     def registered(self, trial: int, folder: str, name: str, tags: dict[str, str]) -> None:
-        self.write(ModelRegistered(study="nano", trial=trial, folder=folder, name=name, tags=tags))
+        self.write(
+            ModelRegistered(study="nano", trial=trial, folder=folder, name=name, tags=tags, description="use it")
+        )
 
     def over(self, status: str = "FINISHED", **values: Any) -> None:
         self.write(SearchEnded(status=status, **values))

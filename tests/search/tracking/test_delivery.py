@@ -425,7 +425,7 @@ def test_a_model_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         search.registered(0, "models", "math-nano", {"verdict": "worse"})
     assert undelivered_models(tmp_path / "events.jsonl") in (["models"], [])
     assert search.close(10)
-    assert client.versions == [("math-nano", "runs:/run1/model", "run1", {"verdict": "worse"})]
+    assert client.versions == [("math-nano", "runs:/run1/model", "run1", {"verdict": "worse"}, "use it")]
     assert client.runs["run1"]["files"] == {"model/MLmodel": "1 2 3"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".model")] == []
     assert undelivered_models(tmp_path / "events.jsonl") == []
