@@ -104,6 +104,10 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         with lock_output(output.folder):
             # Another search may have begun there meanwhile.
             check_output(space_file, output.folder, options.resume)
+            if options.watch is not None:
+                from search.watch import serve_beside
+
+                print(f"page: {stack.enter_context(serve_beside(output.folder, options.watch))}", flush=True)
             return run_session(space_file, splits, output, allot, CommandLine.of(options, "search.run"))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -120,6 +124,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     configured(parser, "SPACE", "the search space: a YAML file, or the name of an example, such as math", "runs")
     parser.add_argument("--dry-run", action="store_true", help="check the space and print the plan")
+    parser.add_argument(
+        "--watch", metavar="PORT", type=int, nargs="?", const=0, help="serve a page that follows the search"
+    )
     parser.add_argument("--gpus", metavar="NxNAME", help="with --dry-run: plan for these GPUs, such as 8xH100")
     return parser.parse_args(arguments)
 

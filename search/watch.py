@@ -1,6 +1,7 @@
 """A page that follows a search while it runs, for a browser or a phone; at the end it becomes the report.
 
-    python -m search.watch runs/math                  then open the address that it prints
+    python -m search.run spaces/math.yaml --watch     then open the address that it prints
+    python -m search.watch runs/math                  the same of a search that runs already
     python -m search.watch runs/math --port 8080
 
 Only this machine sees the page, and nothing can be changed there. From another one:
@@ -12,11 +13,13 @@ Exit codes: 2 something in the arguments is wrong, 130 interrupted.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -41,6 +44,8 @@ from trainables.storage.files import is_url
 _HOST, _PORT = "127.0.0.1", 8765
 # Seconds between two looks at the folder.
 _PAUSE_S = 1.0
+# Seconds that an open page has to become the report when a search that serves it ends.
+_LAST_LOOK_S = 3.0
 # Nothing from elsewhere is loaded, whatever a name or a setting holds.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -63,14 +68,46 @@ def _serve(text: str, port: int) -> int:
     # A damaged folder is told here, and not in the browser.
     page.text()
     with _listen(port) as listening:
-        print(f"http://{_HOST}:{listening.getsockname()[1]}/", flush=True)
-        # A browser holds its stream open for as long as it is there.
-        config = uvicorn.Config(make_app(page), log_level="warning", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run(sockets=[listening])
+        print(_address(listening), flush=True)
+        _serve_page(page, listening)
     return 0
 
 
-def _listen(port: int) -> socket.socket:
+@contextmanager
+def serve_beside(folder: Path, port: int) -> Iterator[str]:
+    """Serves the page of the search that this process runs in `folder`, from another process. Gives its address.
+
+    Raises:
+        ConfigError: the port cannot be used.
+    """
+    with _listen(port, "--watch") as listening:
+        address = _address(listening)
+        arguments = folder, listening
+        process = multiprocessing.get_context("spawn").Process(target=_follow, args=arguments, daemon=True)
+        process.start()
+    try:
+        yield address
+    finally:
+        process.join(_LAST_LOOK_S)
+        process.terminate()
+        process.join()
+
+
+def _follow(folder: Path, listening: socket.socket) -> None:
+    _serve_page(LivePage(folder), listening)
+
+
+def _address(listening: socket.socket) -> str:
+    return f"http://{_HOST}:{listening.getsockname()[1]}/"
+
+
+def _serve_page(page: "LivePage", listening: socket.socket) -> None:
+    # A browser holds its stream open for as long as it is there.
+    config = uvicorn.Config(make_app(page), log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(port: int, option: str = "--port") -> socket.socket:
     listening = socket.socket()
     # A page that is started again at once takes the port of the one before.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,7 +117,7 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else "allowed: from 0 to 65535"
-        raise ConfigError(f"--port: {port} cannot be used ({reason}); name another, or 0 for any free one") from None
+        raise ConfigError(f"{option}: {port} cannot be used ({reason}); name another, or 0 for any free one") from None
     return listening
 
 

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
 import uvicorn
 
 from search.output.folder import lock_output
-from search.watch import LivePage, _listen, main, make_app
+from search.watch import LivePage, _listen, main, make_app, serve_beside
 from tests import DEADLINE_S
 from tests.search.fed import FULL_TOKENS, space
 from tests.search.test_report import search_in
+from trainables.errors import ConfigError
 
 BAD = "<img src=x onerror=alert(1)>"
 
@@ -122,6 +123,21 @@ def test_it_answers_this_machine_with_its_page_only(tmp_path: Path) -> None:
         assert caught.value.code == 405
         with urlopen(f"http://localhost:{port}/") as answer:
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.integration
+def test_a_search_serves_its_page_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.watch._LAST_LOOK_S", 0.1)
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    with lock_output(search.folder), serve_beside(search.folder, 0) as address:
+        with urlopen(address) as answer:
+            assert "builtin/nano, trial 0" in answer.read().decode()
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with pytest.raises(ConfigError, match=rf"^--watch: {port} cannot be used \("), serve_beside(tmp_path, port):
+            pass
+    with pytest.raises(URLError):
+        urlopen(address)
 
 
 @pytest.mark.integration
