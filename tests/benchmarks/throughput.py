@@ -70,7 +70,7 @@ ON_CPU = {
     "smollm2": Case(8, 256, 220, 4, "bf16"),
     "qwen3-0.6b": Case(2, 256, 64, 2, "bf16"),
 }
-QUICK = {"builtin/nano": Case(8, 64, 24, 1, "bf16")}
+QUICK = {"builtin/nano": Case(4, 64, 24, 1, "fp32")}
 
 
 def write_qwen(folder: Path, layers: int) -> None:
@@ -218,15 +218,20 @@ def flops_per_token(forward: Forward, length: int) -> float:
     return 6.0 * (weights + attention)
 
 
+def prepare_rows(name: str, case: Case, device: torch.device, scratch: Path) -> Prepared:
+    """The model's rows for training."""
+    folder = model_of(name, scratch, device.type == "cuda")
+    splits = Builtin("word_problems", SplitSizes(case.documents, 8, 8)).splits(0)
+    what = Preparation(splits, case.length, 0.2, 0.5, scratch / "cache")
+    return prepare(str(folder), [str(folder)], what, scorer=partial(score_folder, device=device))
+
+
 def measured(name: str, case: Case, rounds: int, device: torch.device, scratch: Path) -> dict[str, Any]:
     """The keys of one model."""
     gpu = device.type == "cuda"
-    folder = model_of(name, scratch, gpu)
-    splits = Builtin("word_problems", SplitSizes(case.documents, 8, 8)).splits(0)
-    what = Preparation(splits, case.length, 0.2, 0.5, scratch / "cache")
-    prepared = prepare(str(folder), [str(folder)], what, scorer=partial(score_folder, device=device))
+    prepared = prepare_rows(name, case, device, scratch)
     warm = WarmModel(prepared, device)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = AutoModelForCausalLM.from_pretrained(prepared.folder, dtype=torch.float32)
     rows = Rows(prepared)
     methods = {"entrodrop": settings(case, EntroDrop(0.5, Constant(), quantile=0.5))}
     methods |= {name: settings(case, token_weight=weight) for name, weight in WEIGHTS.items()}
