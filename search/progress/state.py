@@ -10,6 +10,13 @@ from search.arms import BASELINE, curriculum_name, curriculum_strengths
 from search.output.events import Evaluation, Event, SearchEnded, SearchStarted, TrialEnded, TrialEvent, TrialStarted
 from search.studies.pruners import PLATEAU
 
+# What a page shows of the use of a node.
+_USE = {
+    "CPU": "system/cpu_utilization_percentage",
+    "memory": "system/system_memory_usage_percentage",
+    "GPU memory": "system/gpu_0_memory_usage_percentage",
+}
+
 
 @dataclass
 class RunningTrial:
@@ -19,6 +26,7 @@ class RunningTrial:
         tokens: trained so far, of `full_tokens` (0 if that is not known yet).
         strengths: of its curriculum over the run, each in [0, 1]; empty without one.
         losses: held-out, high-entropy, in nats; one for each evaluation so far.
+        use: of its node, in percent, at its last evaluation: CPU, memory, and GPU memory where there is one.
     """
 
     study: str
@@ -30,6 +38,7 @@ class RunningTrial:
     strengths: tuple[float, ...] = ()
     losses: list[float] = field(default_factory=list)
     tokens_per_s: float | None = None
+    use: dict[str, float] = field(default_factory=dict)
     # Time and tokens at the first report: what came before includes the start of a slot.
     first: tuple[float, int] | None = None
 
@@ -150,6 +159,7 @@ class SearchProgress:
         seconds = event.metrics.get("seconds", 0.0)
         trial.tokens, trial.full_tokens = event.tokens, event.full_tokens or trial.full_tokens
         trial.tokens_per_s = event.metrics.get("tokens_per_s")
+        trial.use = {words: event.metrics[name] for words, name in _USE.items() if name in event.metrics}
         trial.losses.append(event.metrics["high_entropy_loss"])
         trial.first = trial.first or (event.time, trial.tokens)
         self._busy_s += seconds

@@ -16,7 +16,9 @@ from trainables.errors import DataError
 # The columns that are found without being named.
 COLUMNS = ("messages", "conversations")
 _OPENAI, _SHAREGPT = ("role", "content"), ("from", "value")
-_ROLES = {"human": "user", "gpt": "assistant"}
+# A model's call of a tool, as JSON, and what the tool answers.
+_CALL = "function_call"
+_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 _SHAREGPT_ROLES = ("system", "user", "assistant", "tool")
 # Keys by which a message switches itself off: OpenAI's, and those of axolotl's examples.
 _SWITCHES = ("weight", "train", "training")
@@ -114,9 +116,16 @@ def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -
         if keys == _OPENAI and _SHAREGPT[0] not in given:
             allowed = "role and content, or from and value"
         raise DataError("data.messages", f"the keys {', '.join(given)} in {place}", allowed)
+    if keys == _SHAREGPT and as_text(given[keys[0]]) == _CALL:
+        calls = _read_calls(given.get(keys[1]), place)
+        given = {**given, "from": "gpt", "value": None, "tool_calls": calls}
     role = _ROLES.get(as_text(given[keys[0]]) or "", as_text(given[keys[0]]))
     if role is None or (keys == _SHAREGPT and role not in _SHAREGPT_ROLES):
-        raise DataError("data.messages", f"the role '{role or ''}' in {place}", "system, human, gpt, tool")
+        raise DataError(
+            "data.messages",
+            f"the role '{role or ''}' in {place}",
+            "system, human, gpt, tool, function_call, observation",
+        )
     content = _read_content(given.get(keys[1]), place)
     beside = {key: _plain(one) for key, one in given.items() if key not in (*keys, *_SWITCHES) and one is not None}
     calls = beside.get("tool_calls") or []
@@ -153,6 +162,18 @@ def _plain(value: Any) -> Any:
         case None | bool() | int() | float():
             return value
     return as_text(value)
+
+
+def _read_calls(value: Any, place: str) -> list[dict[str, Any]]:
+    """The tool calls in the text of a message, in OpenAI's form."""
+    try:
+        calls = json.loads(as_text(value) or "")
+    except (ValueError, RecursionError):
+        calls = None
+    calls = calls if isinstance(calls, list) else [calls]
+    if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise DataError("data.messages", f"the {_CALL} in {place}", "JSON of a call: an object with name and arguments")
+    return [{"type": "function", "function": call} for call in calls]
 
 
 def _parse_arguments(call: Any) -> None:

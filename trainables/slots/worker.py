@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import ray
 import ray.train
 import ray.train.torch
@@ -52,6 +53,8 @@ def serve(config: dict[str, Any]) -> None:
     worker = WorkerHandle(context.current_actor, context.get_node_id())
     ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
     pulse = _Pulse(mailbox)
+    # The first call measures nothing.
+    _measure_use(device)
     warm: dict[str, WarmModel] = {}
     run: Run | None = None
     agreement = parallel.Agreement()
@@ -82,6 +85,8 @@ def serve(config: dict[str, Any]) -> None:
                     agreement = parallel.Agreement()
                     setup_s = time.monotonic() - began
                 response = _advance(request, run, stepped)
+            if response.metrics:
+                response = replace(response, metrics=response.metrics | _measure_use(device))
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             response = TrainResponse(request.number, {}, Failure.NAN, str(error))
@@ -107,6 +112,21 @@ def _keep_to(share: float, device: torch.device) -> None:
     if 0 < share < 1 and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(bytes_for_torch(share, whole) / whole, device)
+
+
+def _measure_use(device: torch.device) -> dict[str, float]:
+    """Use of this node since the last call, under the names of MLflow's own system metrics."""
+    memory = psutil.virtual_memory()
+    use = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+    }
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        use["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
+        use["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
+    return use
 
 
 class _Pulse:

@@ -226,6 +226,15 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
     assert text.getvalue().endswith("afterwards\n")
 
 
+def test_a_trial_tells_the_use_of_its_node() -> None:
+    state = SearchProgress({"m": 1}, Clock())
+    told = Told(state.follow, full_tokens=1000)
+    told.started(0, 1)
+    assert state.running[0].use == {}
+    told.evaluated(0, 500, 5.0, **{"system/cpu_utilization_percentage": 97.0, "system/other": 1.0})
+    assert state.running[0].use == {"CPU": 97.0}
+
+
 def test_a_search_that_goes_on_counts_what_was_before() -> None:
     state, clock = SearchProgress({}, Clock()), Clock()
     earlier: list[Event] = [SearchStarted(time=0.0, planned={"m": 3}, resume_command="")]

@@ -67,6 +67,17 @@ def test_openai_and_sharegpt_say_the_same(record: dict[str, Any]) -> None:
     assert document.answer == "5"
 
 
+def test_the_tool_calls_of_sharegpt_are_those_of_openai() -> None:
+    call = {"name": "add", "arguments": {"a": 2, "b": 3}}
+    result = {"from": "observation", "value": "5"}
+    openai = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
+    answered = (ASKED, openai, {"role": "tool", "content": "5"}, ANSWER)
+    for value in (json.dumps(call), json.dumps([call]), json.dumps({**call, "arguments": '{"a": 2, "b": 3}'})):
+        (document,) = read({"conversations": [HUMAN, {"from": "function_call", "value": value}, result, GPT]})
+        assert messages_of(document) == answered
+        assert learned_of(document) == (False, True, False, True)
+
+
 @pytest.mark.parametrize("write", [write_lines, write_json, write_parquet])
 def test_chats_are_read_from_files_and_split_by_their_first_question(
     tmp_path: Path, write: Callable[[Path, list[Any]], Path]
@@ -172,6 +183,11 @@ def test_system_prompts_tools_and_their_calls_are_kept() -> None:
             [{"conversations": [{"from": "narrator", "value": "x"}, GPT]}],
             {},
             "data.messages: given the role 'narrator' in message 1 of line 1 of a.jsonl; allowed: system, human, gpt",
+        ),
+        (
+            [{"conversations": [HUMAN, {"from": "function_call", "value": "add(2, 3)"}]}],
+            {},
+            "data.messages: given the function_call in message 2 of line 1 of a.jsonl; allowed: JSON of a call: an ob",
         ),
         (
             [{"messages": [{**ASKED, "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER]}],
