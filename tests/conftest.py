@@ -38,21 +38,19 @@ def searches(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
             shutil.copytree(model, kept / model.name)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        tiers = {mark.name for mark in item.iter_markers()} & set(TIERS)
-        if not tiers:
-            item.add_marker("unit")
-        elif len(tiers) > 1:
-            raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
-        item.user_properties.append(("tier", *(tiers or {"unit"})))
-        # With -n 2 one process runs whatever starts Ray, and the other one the rest.
-        folders = item.path.relative_to(ROOT / "tests").parts
-        if tiers - {"unit"} and ("trainables" not in folders or "slots" in folders):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    tiers = {mark.name for mark in item.iter_markers()} & set(TIERS)
+    if not tiers:
+        item.add_marker("unit")
+    elif len(tiers) > 1:
+        raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
+    item.user_properties.append(("tier", *(tiers or {"unit"})))
+    # With -n 2 one process runs whatever starts Ray, and the other one the rest.
+    folders = item.path.relative_to(ROOT / "tests").parts
+    if tiers - {"unit"} and ("trainables" not in folders or "slots" in folders):
+        item.add_marker(pytest.mark.xdist_group("ray"))
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
