@@ -227,9 +227,8 @@ def _search(
     summary = summarize(results, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
     if not interrupted:
         for result in results:
-            about = summary["models"][result.model]
-            about |= _describe_data(preparation.result(result.model), choose_space(result, space))
-            about["next"] = [asdict(step) for step in next_steps(result, space, command, str(where))]
+            prepared = preparation.result(result.model)
+            summary["models"][result.model] |= _describe_end(result, prepared, space, command, where)
     files, unregistered = _conclude(where, space, results, summary, record, interrupted)
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
@@ -287,12 +286,16 @@ def _slot_config(space: Space, preparation: DataPreparation, workers: int) -> Sl
     )
 
 
-def _describe_data(prepared: Prepared, chosen: Space | None) -> dict[str, Any]:
+def _describe_end(
+    result: ModelResult, prepared: Prepared, space: Space, command: CommandLine, where: Output
+) -> dict[str, Any]:
+    """What the summary of a search that has ended says of a model beside its results: its data, and what to do next."""
     return {
         "base": prepared.base_losses,
         "data_hash": prepared.data_hash,
         "evaluation_hash": prepared.evaluation_hash,
-        "documents": show_documents(prepared, chosen),
+        "documents": show_documents(prepared, choose_space(result, space)),
+        "next": [asdict(step) for step in next_steps(result, space, command, str(where))],
     }
 
 
