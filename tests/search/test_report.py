@@ -15,6 +15,7 @@ from search.results.model_result import ModelResult
 from search.results.summary import summarize
 from search.space import Space, to_store
 from search.studies.study import STATES
+from tests.accessibility import list_barriers
 from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
 
 
@@ -225,6 +226,14 @@ def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
     assert above in caption.text_content()
     trials.get_by_role("combobox", name="search", exact=True).select_option("two")
     assert above not in caption.text_content()
+
+
+@pytest.mark.integration
+def test_everybody_can_use_the_report(written: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(written.as_uri())
+    assert list_barriers(page) == []
+    page.close()
 
 
 @pytest.mark.integration

@@ -16,6 +16,7 @@ import uvicorn
 from search.output.folder import lock_output
 from search.watch import LivePage, _listen, main, make_app, serve_beside
 from tests import DEADLINE_S
+from tests.accessibility import list_barriers
 from tests.search.fed import FULL_TOKENS, space
 from tests.search.test_report import search_in
 from trainables.errors import ConfigError
@@ -81,6 +82,8 @@ def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, 
             page.get_by_text("builtin/nano, trial 2").wait_for()
             assert page.get_by_text(re.compile(r"2 of \d+ trials, 1 complete, 1 pruned")).is_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert list_barriers(page) == []
+            page.set_viewport_size({"width": 390, "height": 800})
             page.screenshot(path=tmp_path / "live.png", full_page=True)
         page.get_by_text("No answer from search.watch").wait_for()
         # Started again, it goes on in the page that is open.
