@@ -3,8 +3,9 @@
 They need no hub and no GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -63,16 +64,22 @@ def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambd
 
 
 def _build(architecture: Architecture, folder: Path, progress: Callable[[float], None]) -> None:
-    texts = pretraining_texts()
-    tokenizer = _train_tokenizer(texts, architecture.vocabulary)
+    tokenizer = _make_tokenizer(architecture.vocabulary)
     torch.manual_seed(0)
     model = _new_model(architecture, tokenizer.eos_token_id)
-    _pretrain(model, architecture, tokenizer, texts, progress)
+    _pretrain(model, architecture, tokenizer, pretraining_texts(), progress)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def _make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer.from_str(_train_tokenizer(vocabulary))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
+@cache
+def _train_tokenizer(vocabulary: int) -> str:
+    """A tokenizer of the pretraining text, as JSON."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -84,14 +91,15 @@ def _train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFa
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+    tokenizer.train_from_iterator(pretraining_texts(), trainer)
+    text: str = tokenizer.to_str()
+    return text
 
 
 def unweighted(name: str) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A built-in model with random weights, and its tokenizer: enough to plan a search, without the pretraining."""
     architecture = ARCHITECTURES[name]
-    tokenizer = _train_tokenizer(pretraining_texts(), architecture.vocabulary)
+    tokenizer = _make_tokenizer(architecture.vocabulary)
     return _new_model(architecture, tokenizer.eos_token_id), tokenizer
 
 
@@ -116,7 +124,7 @@ def _pretrain(
     model: Qwen3ForCausalLM,
     architecture: Architecture,
     tokenizer: PreTrainedTokenizerFast,
-    texts: list[str],
+    texts: Sequence[str],
     progress: Callable[[float], None],
 ) -> None:
     order = torch.randperm(len(texts)).tolist()

@@ -5,6 +5,7 @@ No structure of them is in that data. Letter counting is what the model should n
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from itertools import islice, pairwise
 from random import Random
@@ -47,14 +48,15 @@ _UNITS = (
 )  # fmt: skip
 
 
-def texts() -> list[str]:
+@cache
+def texts() -> tuple[str, ...]:
     """The same on every machine."""
     story = (
         files("trainables.models").joinpath("prose", "in_the_year_2889.txt").read_text(encoding="utf-8").splitlines()
     )
     puzzles = (kind(Random(f"{kind.__name__} {index}")) for kind in _GENERATORS for index in range(_PER_KIND))
     problems = (f"{each.question}\n{each.solution}" for each in generate(0, pretraining=True))
-    return [*story, *("\n".join(puzzle) for puzzle in puzzles), *islice(problems, _WORD_PROBLEMS)]
+    return (*story, *("\n".join(puzzle) for puzzle in puzzles), *islice(problems, _WORD_PROBLEMS))
 
 
 _Puzzle = tuple[str, str]
