@@ -2,7 +2,7 @@
 
     python -m search.run spaces/math.yaml --watch     then open the address that it prints
     python -m search.watch runs/math                  the same of a search that runs already
-    python -m search.watch runs/math --port 8080
+    python -m search.watch s3://bucket/math --port 8080
 
 Only this machine sees the page, and nothing can be changed there. From another one:
 `ssh -L 8765:127.0.0.1:8765 HOST`, then open http://127.0.0.1:8765/.
@@ -13,6 +13,7 @@ Exit codes: 2 something in the arguments is wrong, 130 interrupted.
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import socket
 import sys
@@ -33,17 +34,18 @@ from starlette.responses import FileResponse, HTMLResponse, Response, StreamingR
 from starlette.routing import Route
 
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder
+from search.output.object_store import fetch_output, open_for_reading
 from search.progress.table import duration_text, loss_text, standing_text
 from search.results.page.rendering import make_environment
 from search.status import Followed
 from search.studies.study import describe_reason
 from trainables.config.command_line import exit_code, invocation
-from trainables.errors import ConfigError, one_line
-from trainables.storage.files import is_url
+from trainables.errors import ConfigError
+from trainables.storage.files import StorageError, is_url, place
 
 _HOST, _PORT = "127.0.0.1", 8765
-# Seconds between two looks at the folder.
-_PAUSE_S = 1.0
+# Seconds between two looks at a folder, and at a URL, which each look copies.
+_PAUSE_S, _URL_PAUSE_S = 1.0, 15.0
 # Seconds that an open page has to become the report when a search that serves it ends.
 _LAST_LOOK_S = 3.0
 # Nothing from elsewhere is loaded, whatever a name or a setting holds.
@@ -60,16 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(text: str, port: int) -> int:
-    if is_url(text):
-        raise ConfigError(f"DIR: {one_line(text)} is a URL; name a folder, or ask `{invocation('search.status')}`")
-    folder = Path(text)
-    check_search_folder(folder, EVENTS, RESOLVED)
-    page = LivePage(folder)
-    # A damaged folder is told here, and not in the browser.
-    page.text()
-    with _listen(port) as listening:
-        print(_address(listening), flush=True)
-        _serve_page(page, listening)
+    with open_for_reading(text) as folder:
+        check_search_folder(folder, EVENTS, RESOLVED)
+        page = LivePage(folder, text)
+        # A damaged folder is told here, and not in the browser.
+        page.text()
+        with _listen(port) as listening:
+            print(_address(listening), flush=True)
+            _serve_page(page, listening)
     return 0
 
 
@@ -125,25 +125,31 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=invocation("search.watch"), description="Serves a page, to this machine alone, that follows a search."
     )
-    parser.add_argument("folder", metavar="DIR", help="the output folder of the search")
+    parser.add_argument("folder", metavar="DIR", help="the output folder of the search, or its URL")
     parser.add_argument("--port", type=int, default=_PORT, help=f"0 for any free one (default: {_PORT})")
     return parser.parse_args(arguments)
 
 
 class LivePage:
-    """What the page shows of the search in `folder`.
+    """What the page shows of a search.
+
+    Args:
+        folder: its output, or a copy of it.
+        named: what the person named: a folder, or the URL that the copy is of.
 
     Attributes:
         report: the search's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, named: str | None = None) -> None:
         self.report = folder / REPORT
-        self._search = Followed(folder)
+        self._folder, self._search = folder, Followed(folder, named)
+        self._url = place(named) if named is not None and is_url(named) else None
+        self._pause_s = _PAUSE_S if self._url is None else _URL_PAUSE_S
         environment = make_environment()
         self.whole: Template = environment.get_template("live.html.j2")
         self._body: Template = environment.get_template("live_body.html.j2")
-        self._lock, self._read_at, self._text = threading.Lock(), -_PAUSE_S, ""
+        self._lock, self._read_at, self._text = threading.Lock(), -math.inf, ""
 
     @property
     def over(self) -> bool:
@@ -155,13 +161,25 @@ class LivePage:
 
         Raises:
             ConfigError: a line in events.jsonl that no search has written.
+        StorageError: the store of a URL has not answered yet.
         """
         with self._lock:
-            if time.monotonic() - self._read_at >= _PAUSE_S:
-                self._search.read()
-                self._text = self._render()
+            if time.monotonic() - self._read_at >= self._pause_s:
+                self._read()
                 self._read_at = time.monotonic()
             return self._text
+
+    def _read(self) -> None:
+        try:
+            if self._url is not None:
+                fetch_output(self._url, self._folder)
+            self._search.read()
+        except StorageError:
+            # The store may answer again.
+            if not self._text:
+                raise
+            return
+        self._text = self._render()
 
     def _render(self) -> str:
         search, state = self._search, self._search.state

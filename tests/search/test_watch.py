@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from search.output.folder import lock_output
+from search.output.object_store import open_for_reading
 from search.watch import LivePage, _listen, main, make_app, serve_beside
 from tests import DEADLINE_S
 from tests.accessibility import list_barriers
@@ -152,12 +153,31 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
     assert not page.over
 
 
+@pytest.mark.integration
+def test_the_output_at_a_url_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.watch._URL_PAUSE_S", 0.0)
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    search.write("evaluation", 1)
+    url = f"file://{search.folder}"
+    with open_for_reading(url) as copy:
+        page = LivePage(copy, url)
+        assert re.search(r"\n0 of \d+ trials", page.text())
+        search.write("trial_ended", 1)
+        assert re.search(r"\n1 of \d+ trials, 1 complete", page.text())
+        assert not page.over
+        search.end()
+        page.text()
+        assert page.over
+        assert "The report" in page.report.read_text()
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["nowhere"], "DIR: nowhere holds no search"),
-        (["s3://bucket/math"], "DIR: s3://bucket/math is a URL"),
+        (["memory://nothing"], "DIR: memory://nothing holds no search"),
         (["{folder}", "--port", "70000"], "--port: 70000 cannot be used (allowed: from 0 to 65535)"),
         (["{folder}", "--port", "{taken}"], "cannot be used (Address already in use); name another, or 0"),
     ],
