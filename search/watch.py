@@ -41,7 +41,7 @@ from search.status import Followed
 from search.studies.study import describe_reason
 from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError
-from trainables.storage.files import StorageError, is_url, place
+from trainables.storage.files import StorageError, place
 
 _HOST, _PORT = "127.0.0.1", 8765
 # Seconds between two looks at a folder, and at a URL, which each look copies.
@@ -144,7 +144,8 @@ class LivePage:
     def __init__(self, folder: Path, named: str | None = None) -> None:
         self.report = folder / REPORT
         self._folder, self._search = folder, Followed(folder, named)
-        self._url = place(named) if named is not None and is_url(named) else None
+        where = place(named or str(folder))
+        self._url = None if isinstance(where, Path) else where
         self._pause_s = _PAUSE_S if self._url is None else _URL_PAUSE_S
         environment = make_environment()
         self.whole: Template = environment.get_template("live.html.j2")
