@@ -178,6 +178,7 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     from rich.console import Console
 
     from search.interruption import Interruption
+    from search.output.folder import RESOLVED, SPACE
     from search.progress.console import ProgressConsole
     from search.recorder import Recorder
     from search.scheduling.trial_loop import TrialLoop
@@ -196,13 +197,15 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
             super().trial_report(study, candidate, metrics)
 
     space = _space(trials, slots)
+    for name in (SPACE, RESOLVED):
+        (folder / name).write_text("")
     study = SearchStudy(open_journal(folder / "study.journal"), MODEL, space)
     delivery = Delivery(f"sqlite:///{folder}/mlflow.db", "scale", folder / "events.jsonl")
     planned = {study.name: study.planned}
     parts: dict[str, list[tuple[type, str]]] = {
         "begin": [(TrialLoop, "begin")],
         "sampler": [(ArmSampler, "suggest")],
-        "report": [(TrialLoop, "report"), (TrialLoop, "decisions")],
+        "report": [(TrialLoop, "report"), (TrialLoop, "decide")],
         "journal": [(JournalStorage, "_write_log"), (JournalStorage, "_sync_with_backend")],
         "events": [(Recorder, "_write")],
         "mlflow": [(Delivery, "_deliver")],
