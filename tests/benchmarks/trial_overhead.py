@@ -179,8 +179,10 @@ def main() -> None:
     parser.add_argument("--recipe-trials", type=int, default=6)
     options = parse(parser, trials=2, recipe_trials=2)
     set_ray_environment()
-    # Two logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one.
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    # Logical CPUs, so that both sides have room for their bookkeeping actors; the trials take one. Ray Train may leave
+    # the placement group of a trial that the recipe stops, whose CPU the next one would wait for without end.
+    cpus = 2 + options.recipe_trials
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         with tempfile.TemporaryDirectory() as scratch:
             ours_s, left, prepared = ours(options.trials, Path(scratch))
