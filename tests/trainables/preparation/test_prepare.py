@@ -63,7 +63,7 @@ def test_what_other_code_has_computed_is_not_used(tmp_path: Path, monkeypatch: p
         ("loss.py", "import", "import math\nimport"),
         ("data/packing.py", "heappop(by_room[room])", "by_room[room].pop()"),
         ("forward.py", "rows.position_RT", "rows.document_RT"),
-        ("training/evaluate.py", "ROWS = 8", "ROWS = 16"),
+        ("forward.py", "ROWS = 8", "ROWS = 16"),
         ("preparation/prepare.py", ".half()", ".bfloat16()"),
     ],
 )
