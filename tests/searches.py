@@ -97,7 +97,7 @@ class Searches:
         """Waits until the search has reported `count` evaluations."""
         events = self.folder / output / "events.jsonl"
         deadline = time.monotonic() + DEADLINE_S
-        while not (events.exists() and events.read_text().count('"evaluation"') >= count):
+        while not (events.exists() and events.read_text().count('"event": "evaluation"') >= count):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the search reported nothing"
             time.sleep(0.05)

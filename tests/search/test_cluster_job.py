@@ -215,7 +215,7 @@ def test_nodes_that_share_nothing_but_an_object_store_and_another_cluster_goes_o
 
     def evaluations_are_stored() -> bool:
         events = f"{url}/{EVENTS}"
-        return store.files.exists(events) and store.files.cat(events).count(b'"evaluation"') >= 4
+        return store.files.exists(events) and store.files.cat(events).count(b'"event": "evaluation"') >= 4
 
     nodes = [apart.add_node(), apart.add_node()]
     holds.hold("builtin-nano/0@3", "builtin-nano/1@3")
