@@ -4,7 +4,7 @@
     python -m pytest tests -n 2                 5 minutes, with `integration`: what a change must pass
     python -m pytest tests -m faults -n 2
     python -m pytest tests -m cluster
-    .ci/run                                     25 minutes: all of them, ruff and mypy, in a new virtual environment
+    .ci/run                                     25 minutes: all but the scripts that start Ray; ruff; mypy
 
 pytest says at its end how long each tier took.
 

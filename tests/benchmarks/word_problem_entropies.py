@@ -82,6 +82,7 @@ def main() -> int:
                 part.save_pretrained(folder)
         else:
             folder = model_folder(MODEL, default_root(), lambda _: None)
+        print(f"{'':24}" + "".join(f"{each:7.0%}" for each in QUANTILES) + "   mean   <0.1   loss  tokens/document")
         for name, documents in sources.items():
             results[name] = measure(name, documents, folder)
     write_results(arguments, results)
@@ -90,7 +91,6 @@ def main() -> int:
 
 def measure(name: str, documents: list[Document], folder: Path) -> dict[str, Any]:
     """The keys of a source."""
-    print(f"{'':24}" + "".join(f"{quantile:7.0%}" for quantile in QUANTILES) + "   mean   <0.1   loss  tokens/document")
     found = {}
     for part, (entropy_N, loss_N) in scores(documents, folder).items():
         quantiles = torch.quantile(entropy_N, torch.tensor(QUANTILES)).tolist()
