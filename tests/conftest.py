@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import ROOT, TIERS
+from tests import ROOT, TIERS, TRAINING
 from tests.searches import Searches
 
 # Two test processes share two cores, and a small tensor gains nothing from a second thread.
@@ -40,14 +40,15 @@ def searches(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     tiers = {mark.name for mark in item.iter_markers()} & set(TIERS)
-    if not tiers:
-        item.add_marker("unit")
-    elif len(tiers) > 1:
+    if len(tiers) > 1:
         raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
-    item.user_properties.append(("tier", *(tiers or {"unit"})))
+    tier = next(iter(tiers), "integration" if any(map(item.path.is_relative_to, TRAINING)) else "unit")
+    if not tiers:
+        item.add_marker(tier)
+    item.user_properties.append(("tier", tier))
     # With -n 2 one process runs whatever starts Ray, and the other one the rest.
     folders = item.path.relative_to(ROOT / "tests").parts
-    if tiers - {"unit"} and ("trainables" not in folders or "slots" in folders):
+    if tier != "unit" and ("trainables" not in folders or "slots" in folders):
         item.add_marker(pytest.mark.xdist_group("ray"))
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

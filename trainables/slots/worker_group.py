@@ -1,5 +1,6 @@
 """A slot's Ray Train worker group."""
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.controller import TrainController
 
 from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption, died_for_memory
 from trainables.slots.mailbox import Reference
@@ -76,13 +78,19 @@ def _serve(config: dict[str, Any]) -> None:
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray Train's, with other helpers. The method is not public: pyproject.toml holds Ray to the versions that it was
+    """Ray Train's, without helpers. The methods are not public: pyproject.toml holds Ray to the versions that it was
     tested with.
 
-    Two processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each, are left out. One is
-    for datasets of Ray Data, which are not used here. The other gives back what the workers of a dead controller held,
-    for which search/scheduling/placement_groups.py needs no dashboard.
+    Three processes that Ray Train starts for each worker group, 200 MB and seconds of a CPU each, are left out. One is
+    for datasets of Ray Data, which are not used here. One gives back what the workers of a dead controller held, for
+    which search/scheduling/placement_groups.py needs no dashboard. The third is the controller's: it runs in this one,
+    which has loaded what it needs.
     """
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        controller = TrainController(**parts)
+        asyncio.run(controller.run())
+        return controller.get_result()
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)

@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 import ray
 import torch
+from ray.train.torch import TorchTrainer
 
 from tests import DEADLINE_S, tiny
 from tests.clusters import ray_of_a_search
@@ -28,6 +29,7 @@ from trainables.slots.mailbox import Failure, TrainResponse
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.slots.slot import NoRoomError, Slot, SlotReport
 from trainables.slots.worker import StorageError, serve
+from trainables.slots.worker_group import _Trainer
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
@@ -124,7 +126,11 @@ def opened(data: Any, workers: int, folder: Path, cpus: int = 1, starved: Starve
     # Tune would call setup in an actor.
     slot: Slot = object.__new__(Slot)
     slot._logdir = str(folder / "tune")
-    with mock.patch("trainables.slots.worker_group._serve", partial(faulty, folder, starved)):
+    # There the controller runs, too; without an actor it needs one of its own.
+    controller = mock.patch.object(
+        _Trainer, "_initialize_and_run_controller", TorchTrainer._initialize_and_run_controller
+    )
+    with mock.patch("trainables.slots.worker_group._serve", partial(faulty, folder, starved)), controller:
         slot.setup(
             trial(folder, WELL),
             SlotConfig(workers, cpus, 0, "pack", {MODEL: data}, ModelSettings(), folder, stop_signal, 1, DEADLINE_S),
