@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from search.arms import curriculum_name, flatten
 from search.hardware import UTILISATION, ClusterResources
 from search.learned_text import describe_split, legend
-from search.scheduling.allocation import allocate, estimate_memory, network, usable_bytes, with_allocation
+from search.scheduling.allocation import allocate, with_allocation
+from search.scheduling.model_memory import estimate_memory, network, usable_bytes
 from search.space import Budget, ConfirmationBlock, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.comparison import point_of
@@ -28,7 +29,8 @@ from trainables.data.documents import Splits, number_groups
 from trainables.data.packing import Packed, pack
 from trainables.errors import ModelError
 from trainables.forward import PRECISIONS, Forward
-from trainables.models.builtin import ARCHITECTURES, unweighted
+from trainables.models.architectures import ARCHITECTURES
+from trainables.models.builtin import unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
 from trainables.models.resolve import at_hand, model_folder
 from trainables.preparation.checks import (

@@ -29,7 +29,6 @@ from search.results.model_result import ModelResult, open_results
 from search.results.next_steps import next_steps
 from search.results.page.page import write_page
 from search.results.registry import register_models
-from search.results.shown_documents import show_documents
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
 from search.scheduling.preparation import DataPreparation, PreparationWatch
@@ -47,13 +46,12 @@ from search.sync import describe_undelivered, sync_command
 from search.tracking.delivery import Delivery
 from trainables.config.command_line import CommandLine
 from trainables.config.loader import ConfigFile
-from trainables.config.to_settings import model_settings_of
+from trainables.config.to_settings import model_settings_of, settings_of
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import to_yaml
 from trainables.data.documents import Splits, describe_splits, number_groups
 from trainables.errors import ConfigError, DataError, mask_secrets
 from trainables.models.resolve import model_size
-from trainables.preparation.prepare import Prepared
 from trainables.slots.actors import place_on_this_node
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.cache import default_root
@@ -227,8 +225,7 @@ def _search(
     summary = summarize(results, space, parameters, timing, lambda study, number: delivery.run_id(f"{study}/{number}"))
     if not interrupted:
         for result in results:
-            prepared = preparation.result(result.model)
-            summary["models"][result.model] |= _describe_end(result, prepared, space, command, where)
+            summary["models"][result.model] |= _describe_end(result, preparation, space, command, where)
     files, unregistered = _conclude(where, space, results, summary, record, interrupted)
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
@@ -287,14 +284,15 @@ def _slot_config(space: Space, preparation: DataPreparation, workers: int) -> Sl
 
 
 def _describe_end(
-    result: ModelResult, prepared: Prepared, space: Space, command: CommandLine, where: Output
+    result: ModelResult, preparation: DataPreparation, space: Space, command: CommandLine, where: Output
 ) -> dict[str, Any]:
     """What the summary of a search that has ended says of a model beside its results: its data, and what to do next."""
+    prepared, chosen = preparation.result(result.model), choose_space(result, space)
     return {
         "base": prepared.base_losses,
         "data_hash": prepared.data_hash,
         "evaluation_hash": prepared.evaluation_hash,
-        "documents": show_documents(prepared, choose_space(result, space)),
+        "documents": preparation.show(result.model, settings_of(chosen).entrodrop if chosen is not None else None),
         "next": [asdict(step) for step in next_steps(result, space, command, str(where))],
     }
 

@@ -18,7 +18,8 @@ faults: what goes wrong (killed drivers, workers and slots, memory that runs sho
     tests/benchmarks and tests/faults with --quick.
 cluster: several nodes, or several workers that share a run.
 
-A test has the marker of one tier; what has none is `integration` in the files that train, and `unit` elsewhere. `gpu` is beside them: a test that needs a CUDA device, which is skipped without one.
+A test has the marker of one tier; what has none is `integration` in the files that train, and `unit` elsewhere. `gpu`
+is beside them: a test that needs a CUDA device, which is skipped without one.
 """
 
 from pathlib import Path

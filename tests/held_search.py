@@ -14,7 +14,8 @@ import torch
 from tests import DEADLINE_S
 from tests.holds import FOLDER, PREPARATION, file_of
 from trainables import parallel
-from trainables.preparation.prepare import Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Prepared
 from trainables.slots.slot import Slot as SearchSlot
 
 
@@ -35,7 +36,7 @@ def run() -> None:
     preparing = partial(_prepare, Path(os.environ[FOLDER]))
     with (
         mock.patch("search.scheduling.tune_adapter.Slot", Slot),
-        mock.patch("search.scheduling.preparation.prepare", preparing),
+        mock.patch("search.scheduling.preparation._prepare", preparing),
     ):
         sys.exit(main())
 

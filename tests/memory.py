@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests import tiny
 from trainables.data.documents import Document, Splits
-from trainables.preparation.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Preparation, Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.training.evaluate import ROWS
 from trainables.training.run import Run

@@ -16,7 +16,8 @@ from trainables.curriculum import Constant, Curriculum
 from trainables.data.documents import Chat, Document, Splits
 from trainables.data.packing import Packed
 from trainables.entropy import entropy_of_logits
-from trainables.preparation.prepare import Preparation, Prepared, Scorer, prepare
+from trainables.preparation.prepare import Scorer, prepare
+from trainables.preparation.prepared import Preparation, Prepared
 from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import cached

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from trainables.preparation.prepare import Prepared
+    from trainables.preparation.prepared import Prepared
     from trainables.training.run import Run
 
 # Ranks wait this long for the one that prepares the data.
@@ -181,7 +181,8 @@ def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") 
     from trainables.config.to_settings import preparation_of, splits_of
     from trainables.data.documents import describe_splits
     from trainables.errors import DataError
-    from trainables.preparation.prepare import Prepared, prepare
+    from trainables.preparation.prepare import prepare
+    from trainables.preparation.prepared import Prepared
     from trainables.preparation.scoring import score_folder
     from trainables.storage.cache import default_root
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.curriculum import Curriculum, curriculum_from, curriculum_spec
-from trainables.token_weight import TokenWeight, token_weight_from, token_weight_spec
+
+if TYPE_CHECKING:
+    # It imports torch, which takes seconds; the process of a search has settings without it.
+    from trainables.token_weight import TokenWeight
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Settings:
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     neftune_alpha: float = 0.0
-    token_weight: TokenWeight | None = None
+    token_weight: "TokenWeight | None" = None
     lora: "Lora | None" = None
 
     @property
@@ -95,6 +98,8 @@ class Settings:
         apart = ("entrodrop", "token_weight", "lora")
         values = {name: value for name, value in self.__dict__.items() if name not in apart}
         if self.token_weight is not None:
+            from trainables.token_weight import token_weight_spec
+
             values["token_weight"] = token_weight_spec(self.token_weight)
         if self.lora is not None:
             values["lora"] = self.lora.to_json()
@@ -111,7 +116,10 @@ class Settings:
         if entrodrop is not None:
             entrodrop = EntroDrop(**{**entrodrop, "curriculum": curriculum_from(entrodrop["curriculum"])})
         weight = values.get("token_weight")
-        weight = token_weight_from(weight) if weight is not None else None
+        if weight is not None:
+            from trainables.token_weight import token_weight_from
+
+            weight = token_weight_from(weight)
         lora = Lora.from_json(values["lora"]) if values.get("lora") is not None else None
         return cls(**{**values, "entrodrop": entrodrop, "token_weight": weight, "lora": lora})
 

@@ -182,7 +182,8 @@ def _count_tokens(
 
 def _find_tokenizer(models: Sequence[str]) -> "tuple[str, PreTrainedTokenizerBase]":
     """The tokenizer of the first model that is here, or else of a built-in one."""
-    from trainables.models.builtin import ARCHITECTURES, unweighted
+    from trainables.models.architectures import ARCHITECTURES
+    from trainables.models.builtin import unweighted
     from trainables.models.loading import load_tokenizer
     from trainables.models.resolve import at_hand, model_folder
     from trainables.storage.cache import default_root
@@ -217,7 +218,7 @@ def _put_training(draft: Draft, models: Sequence[str], lengths: Sequence[int], c
 
 def _find_context(models: Sequence[str]) -> int | None:
     """The longest row that all models were made for, as far as it is known here."""
-    from trainables.models.builtin import ARCHITECTURES
+    from trainables.models.architectures import ARCHITECTURES
     from trainables.models.loading import context_length
     from trainables.models.resolve import at_hand, model_folder
     from trainables.storage.cache import default_root

@@ -9,30 +9,37 @@ from functools import partial
 from typing import Any, Self
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from search.environment import ray_address
-from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
 from search.space import Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from trainables.config.to_settings import preparation_of
 from trainables.data.documents import Splits
 from trainables.errors import one_line
-from trainables.preparation.checks import check_evaluations
-from trainables.preparation.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepared import Preparation, Prepared
+from trainables.settings import EntroDrop
 from trainables.slots.actors import describe_death, place_on_this_node
 from trainables.slots.node_copies import FileServer
 from trainables.storage.cache import default_root
 
 # Seconds that an answer is waited for, and between two lines on the same subject.
 _NEWS_TIMEOUT, _NEWS_INTERVAL = 1.0, 10.0
+# Times that its process is started again, as when the memory ran short for a while.
+_RESTARTS = 2
 
 
-# News has a thread of its own, so that it is told while the data is being prepared.
-@ray.remote(num_cpus=0, concurrency_groups={"news": 1})
+# News has a thread of its own, so that it is told while the data is being prepared. What a process that died has
+# finished is in the cache: another one goes on from there.
+@ray.remote(num_cpus=0, concurrency_groups={"news": 1}, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
 class _Preparer:
+    """Only this process loads what it prepares the data with."""
+
     def __init__(self, space: Space, what: Preparation, source: Any) -> None:
+        import torch
+
+        from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
+
         torch.set_num_threads(THREADS)
         self._space, self._what = space, what
         self._scorer = partial(
@@ -41,9 +48,14 @@ class _Preparer:
         self._news = ""
 
     def prepare(self, model: str) -> Prepared:
-        prepared = prepare(model, list(self._space.models), self._what, self._tell, self._scorer)
+        prepared = _prepare(model, list(self._space.models), self._what, self._tell, self._scorer)
         _check_budget(self._space, prepared)
         return prepared
+
+    def show(self, prepared: Prepared, entrodrop: EntroDrop | None) -> dict[str, Any]:
+        from trainables.preparation.shown_documents import show_documents
+
+        return show_documents(prepared, entrodrop)
 
     def _tell(self, news: str) -> None:
         self._news = news
@@ -95,8 +107,18 @@ class DataPreparation:
             DataError: documents that cannot be trained on, or with the budget.
             OSError: it cannot be kept, as when the disk is full, or a process that made it died.
         """
+        prepared: Prepared = self._get(self.prepared[model], model)
+        return prepared
+
+    def show(self, model: str, entrodrop: EntroDrop | None) -> dict[str, Any]:
+        """Documents of the model's data, as `trainables.preparation.shown_documents` has them; raises what `result`
+        does."""
+        documents: dict[str, Any] = self._get(self._actor.show.remote(self.prepared[model], entrodrop), model)
+        return documents
+
+    def _get(self, reference: Any, model: str) -> Any:
         try:
-            prepared: Prepared = ray.get(self.prepared[model])
+            return ray.get(reference)
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if not isinstance(cause, RayError):
@@ -104,7 +126,6 @@ class DataPreparation:
                 raise cause from None
             reason = one_line(describe_death(cause))
             raise ChildProcessError(f"the process that prepares the data of {model} died: {reason}") from None
-        return prepared
 
 
 class PreparationWatch:
@@ -150,8 +171,16 @@ class PreparationWatch:
                 noted, noted_at = news, now
 
 
+def _prepare(*arguments: Any) -> Prepared:
+    from trainables.preparation.prepare import prepare
+
+    return prepare(*arguments)
+
+
 def _check_budget(space: Space, prepared: Prepared) -> None:
     """Raises DataError if an epoch has fewer optimizer steps than evaluations, or the budget is less than one trial."""
+    from trainables.preparation.checks import check_evaluations
+
     check_evaluations(space.evaluation.per_epoch, prepared.train_rows, space.training.batch_size, prepared.model)
     if space.budget.tokens is not None:
         check_tokens(space.budget.tokens, prepared.train_tokens * space.budget.epochs, prepared.model)

@@ -20,7 +20,8 @@ from transformers import PreTrainedConfig, Qwen3Config
 from tests.memory import measured
 from tests.scripts import parse, parser_of, write_results
 from trainables.forward import PRECISIONS
-from trainables.models.builtin import ARCHITECTURES, unweighted
+from trainables.models.architectures import ARCHITECTURES
+from trainables.models.builtin import unweighted
 from trainables.settings import ModelSettings
 from trainables.training.memory_estimate import memory_of
 

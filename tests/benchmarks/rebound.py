@@ -25,7 +25,8 @@ from tests import tiny
 from tests.scripts import parse, parser_of, write_results
 from trainables.curriculum import Sigmoid
 from trainables.data.documents import Document, Splits
-from trainables.preparation.prepare import Preparation, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Preparation
 from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root

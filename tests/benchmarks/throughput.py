@@ -43,7 +43,8 @@ from trainables.data.documents import SplitSizes
 from trainables.forward import Forward
 from trainables.models.builtin import unweighted
 from trainables.models.resolve import model_folder
-from trainables.preparation.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Preparation, Prepared
 from trainables.preparation.scoring import score_folder
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root

@@ -37,7 +37,8 @@ from trainables.masking import candidates, dropped_tokens, zero_inputs
 from trainables.models.builtin import unweighted
 from trainables.models.loading import load_model
 from trainables.models.resolve import model_folder
-from trainables.preparation.prepare import Preparation, Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Preparation, Prepared
 from trainables.settings import EntroDrop, Settings
 from trainables.storage.cache import default_root
 from trainables.trainer import EntroDropMixin

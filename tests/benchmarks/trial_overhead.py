@@ -43,7 +43,7 @@ from search.studies.study import Candidate, TrialStudy
 from tests.faults.leftovers import census, changes_since
 from tests.scripts import parse, parser_of, write_results
 from trainables.config.to_settings import splits_of
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.storage.cache import default_root

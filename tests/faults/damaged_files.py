@@ -21,7 +21,7 @@ from typing import Any
 
 from tests import tiny
 from tests.scripts import parse, parser_of, write_results
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.training.warm_model import WarmModel
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from trainables.data.packing import pack
 from trainables.entropy import evaluation_groups, threshold
 from trainables.forward import Forward
 from trainables.models.loading import load_model, load_tokenizer
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score, score_folder
 
 

@@ -36,7 +36,8 @@ from trainables.errors import ConfigError, DataError
 from trainables.forward import Forward
 from trainables.models.loading import load_model
 from trainables.preparation.dataset_scoring import score_under_model
-from trainables.preparation.prepare import Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Prepared
 from trainables.settings import EntroDrop
 from trainables.trainer import COLUMN, EntroDropTrainer
 from trainables.training.warm_model import WarmModel

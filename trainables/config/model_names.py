@@ -9,9 +9,9 @@ from pydantic import AfterValidator, ValidationInfo
 
 from trainables.config.validation_messages import shown, wrong
 from trainables.errors import nearest_word
+from trainables.models.architectures import ARCHITECTURES
 
-# The names of trainables.models.builtin, which takes seconds to import: what is wrong with a file is told before that.
-BUILTIN = ("builtin/nano", "builtin/micro")
+BUILTIN = tuple(ARCHITECTURES)
 _ALLOWED = f"{', '.join(BUILTIN)}, hub:owner/name, package:python_package, or the path of a folder or of a .gguf file"
 _PREFIXED = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|package:[^\W\d]\w*", re.ASCII)
 

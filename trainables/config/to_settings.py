@@ -7,7 +7,7 @@ in {"mask_ratio": 0.4, "curriculum": {"shape": "step", "at": 0.5}}, is called pa
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainables.config.data import FilesData, HubData, own_sources, source_of
 from trainables.config.fields import FloatRange, is_searched, only
@@ -17,9 +17,11 @@ from trainables.config.training import ALL_LINEAR, REGULARIZERS, SEARCHABLE, Lor
 from trainables.curriculum import curriculum_from
 from trainables.data.documents import Splits, general_documents, read_splits
 from trainables.errors import DataError
-from trainables.preparation.prepare import Preparation
+from trainables.preparation.prepared import Preparation
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
-from trainables.token_weight import token_weight_from
+
+if TYPE_CHECKING:
+    from trainables.token_weight import TokenWeight
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -105,10 +107,9 @@ def _only(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(config: RunConfig) -> Settings:
     """The settings of a run; nothing in the configuration may be searched any more."""
     training = config.training
-    weight = training.token_weight
     return Settings(
         entrodrop=entrodrop_of(config.schedule) if config.schedule is not None else None,
-        token_weight=token_weight_from(_only(dict(weight))) if weight is not None else None,
+        token_weight=_token_weight_of(training),
         lora=_lora_of(training),
         **{name: only(getattr(training, name)) for name in SEARCHABLE},
         lr_schedule=training.lr_schedule,
@@ -122,6 +123,14 @@ def settings_of(config: RunConfig) -> Settings:
         evaluations_per_epoch=config.evaluation.per_epoch,
         seed=config.seed,
     )
+
+
+def _token_weight_of(training: Training) -> "TokenWeight | None":
+    if training.token_weight is None:
+        return None
+    from trainables.token_weight import token_weight_from
+
+    return token_weight_from(_only(dict(training.token_weight)))
 
 
 def _lora_of(training: Training) -> Lora | None:

@@ -4,7 +4,7 @@ They need no hub and no GPU.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -13,30 +13,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from trainables.loss import token_loss
+from trainables.models.architectures import ARCHITECTURES, Architecture
 from trainables.models.pretraining_text import texts as pretraining_texts
-from trainables.storage.cache import cached
+from trainables.storage.cache import cached, code_digest
 from trainables.storage.manifest import digest
 
 END = "<|endoftext|>"
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of a Qwen3 model and of its pretraining."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    pretrain_tokens: int
-    vocabulary: int = 2048
-    context: int = 1024
-
-
-ARCHITECTURES = {
-    "builtin/nano": Architecture(64, 3, 4, 192, pretrain_tokens=300_000),
-    "builtin/micro": Architecture(128, 4, 4, 384, pretrain_tokens=300_000),
-}
 
 _ROWS, _LENGTH, _PEAK_RATE = 8, 128, 3e-3
 # A fixed number of threads gives the same weights on every machine of one kind; one, because two beside the slots of a
@@ -57,7 +40,7 @@ def base_folder(name: str, root: Path, progress: Callable[[float], None] = lambd
     key = {
         "architecture": asdict(architecture),
         "text": digest(pretraining_texts()),
-        "optimization": [_ROWS, _LENGTH, _PEAK_RATE, _THREADS],
+        "code": code_digest(__name__),
         "torch": torch.__version__,
     }
     return cached(root, "base", key, lambda folder: _build(architecture, folder, progress))
@@ -111,7 +94,7 @@ def _new_model(architecture: Architecture, end: int) -> Qwen3ForCausalLM:
             num_hidden_layers=architecture.layers,
             num_attention_heads=architecture.heads,
             num_key_value_heads=architecture.heads // 2,
-            head_dim=32,
+            head_dim=architecture.head_dim,
             intermediate_size=architecture.intermediate_size,
             max_position_embeddings=architecture.context,
             tie_word_embeddings=True,

@@ -12,7 +12,8 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from trainables.errors import ModelError
-from trainables.models.builtin import ARCHITECTURES, unweighted
+from trainables.models.architectures import ARCHITECTURES
+from trainables.models.builtin import unweighted
 from trainables.models.loading import read_config
 from trainables.models.resolve import CONFIG, HUB, from_hub, model_folder, of_hub
 

@@ -1,6 +1,7 @@
 """From a model's name to a folder with its weights (safetensors) and its tokenizer.
 
-Names: builtin/nano, hub:owner/name@revision, package:name, or the path of a folder or of a GGUF file.
+Names: builtin/nano, hub:owner/name@revision, package:name, or the path of a folder or of a GGUF file. What takes
+seconds to import, torch and transformers, is imported where weights are made.
 """
 
 import contextlib
@@ -12,12 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from trainables.errors import ModelError
 from trainables.hub import advice, ask_for_model, is_lfs_pointer
-from trainables.models.builtin import ARCHITECTURES, base_folder, unweighted
+from trainables.models.architectures import ARCHITECTURES
 from trainables.storage.cache import cached
 from trainables.storage.manifest import MANIFEST, digest, file_hash
 
@@ -40,6 +38,8 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
         ModelError: no such model, no safetensors, or a GGUF file of an architecture that transformers cannot read.
     """
     if name in BUILTIN:
+        from trainables.models.builtin import base_folder
+
         return base_folder(name, cache, progress)
     if name.startswith(HUB):
         return _weights_from_hub(name)
@@ -164,7 +164,8 @@ def _from_gguf(path: Path, cache: Path) -> Path:
     key = {"gguf": file_hash(path), "transformers": version("transformers")}
 
     def build(entry: Path) -> None:
-        from transformers import GgufConfig
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
         source: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
         try:
@@ -202,7 +203,7 @@ def parameters_of(folder: Path) -> int:
 
     total = 0
     for path in folder.glob(_WEIGHTS):
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
 
@@ -214,7 +215,7 @@ def model_size(name: str) -> int | None:
         ModelError: no such package.
     """
     if name in BUILTIN:
-        return sum(p.numel() for p in unweighted(name)[0].parameters())
+        return ARCHITECTURES[name].parameters
     if name.startswith(HUB):
         return _size_on_hub(name)
     path = _in_package(name) if name.startswith(_PACKAGE) else Path(name)

@@ -6,7 +6,6 @@ Everything is cached by content hash, that of the code that computes it included
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from trainables.preparation.checks import (
     ordinary_tokens,
     other_tokenizer,
 )
+from trainables.preparation.prepared import Preparation, Prepared, read_about, read_packed
 from trainables.preparation.scoring import check_finite, score_folder
 from trainables.storage.cache import cached, code_digest, content_digest, contents
 from trainables.storage.manifest import digest, file_hash
@@ -38,137 +38,6 @@ from trainables.storage.manifest import digest, file_hash
 SPLITS = ("train", "validation", "test")
 
 Scorer = Callable[[Path, Packed, bool, Callable[[float], None]], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What is to be prepared.
-
-    Attributes:
-        sequence_length: tokens in a row.
-        high_entropy, low_entropy: shares of the held-out tokens in the two groups.
-        cache: folder of the cache.
-        layout: "packed" (documents share rows) or "padded" (one document a row).
-        train_on_prompt: whether the prompts' tokens are in the loss.
-        chat_template: of chats; None: the tokenizer's own.
-        reference: the model whose entropies say which training and held-out tokens are low or high; None: each model
-            itself says it of its training tokens, and the first model with the same tokenizer of the held-out ones.
-        mask_token: the text of the token that stands for a dropped one; None: the tokenizer's own mask token.
-        needs_mask_token: whether one is needed.
-    """
-
-    splits: Splits
-    sequence_length: int
-    high_entropy: float
-    low_entropy: float
-    cache: Path
-    layout: str = "packed"
-    train_on_prompt: bool = True
-    chat_template: str | None = None
-    reference: str | None = None
-    mask_token: str | None = None
-    needs_mask_token: bool = False
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a run needs to know of the tokenizer.
-
-    Attributes:
-        ordinary: ids of the tokens that are not special.
-        mask_token: id of the mask token, if there is one.
-    """
-
-    ordinary: list[int]
-    mask_token: int | None
-
-
-@dataclass(frozen=True)
-class Question:
-    """The tokens of a held-out document's prompt, and the answer that is expected."""
-
-    tokens: list[int]
-    answer: str
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Where a model's prepared data lies, and what is known of it.
-
-    Attributes:
-        model: its name.
-        folder: its base weights and tokenizer.
-        tokens, entropies, evaluation: folders in the cache, by content.
-        base: the folder of the losses under the model itself, before training; often that of the entropies.
-        layout: "packed" or "padded".
-        base_hash: SHA-256 of the base weights and of the training entropies.
-        data_hash, evaluation_hash: SHA-256 of the tokens and of the frozen evaluation set.
-        train_tokens, train_rows: tokens and rows of an epoch.
-        cut: documents that are longer than a row, and so were cut; splits without any are left out.
-        notices: what a person should know of the data, a line each.
-        base_losses: validation loss before training, in nats: loss, high_entropy_loss, low_entropy_loss, general_loss.
-        files: the SHA-256 of the files in each of the five folders, by the folder's attribute and the file's name.
-    """
-
-    model: str
-    folder: Path
-    tokens: Path
-    entropies: Path
-    base: Path
-    evaluation: Path
-    layout: str
-    base_hash: str
-    data_hash: str
-    evaluation_hash: str
-    train_tokens: int
-    train_rows: int
-    cut: dict[str, int]
-    notices: list[str]
-    base_losses: dict[str, float]
-    files: dict[str, dict[str, str]]
-
-    def packed(self, split: str) -> Packed:
-        return _packed(self.tokens, split)
-
-    def general(self) -> Packed | None:
-        """The general split, if there is one."""
-        return _packed(self.tokens, "general") if "general" in _about(self.tokens)["cut"] else None
-
-    def entropy(self, split: str) -> Tensor:
-        """Entropy under the reference model, in nats, float32, RT."""
-        return load_file(self.entropies / "scores.safetensors")[f"{split}.entropy"].float()
-
-    def base_loss(self, split: str) -> Tensor:
-        """Loss of each token under the model before training, in nats, float32, RT; 0 where it has no prediction."""
-        return load_file(self.base / "scores.safetensors")[f"{split}.loss"]
-
-    def groups(self, split: str) -> tuple[Tensor, Tensor]:
-        """Masks (high_RT, low_RT) of a held-out split."""
-        masks = load_file(self.evaluation / "groups.safetensors")
-        return masks[f"{split}.high"].clone(), masks[f"{split}.low"].clone()
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        known = Vocabulary(**_about(self.tokens)["vocabulary"])
-        words = words_of(self.folder)
-        # Tokens may have been added to the tokenizer alone.
-        return known if words is None else replace(known, ordinary=[i for i in known.ordinary if i < words])
-
-    @property
-    def questions(self) -> list[Question]:
-        """The validation documents that have an answer."""
-        return [Question(**question) for question in _about(self.tokens)["questions"]]
-
-    @property
-    def stops(self) -> set[int]:
-        """The special tokens that end the answers of chats."""
-        return set(_about(self.tokens)["stops"])
-
-    @property
-    def chat_template(self) -> str | None:
-        """The one that the space gives for chats; None: the tokenizer's own."""
-        template: str | None = _about(self.tokens)["chat_template"]
-        return template
 
 
 def prepare(
@@ -195,7 +64,7 @@ def prepare(
     own = entries.entropies(model, tokens)
     reference, judged_by = _references(entries, model, models, tokens, own)
     evaluation = _evaluation(judged_by, what)
-    train = _packed(tokens, "train")
+    train = read_packed(tokens, "train")
     return Prepared(
         model=model,
         folder=folder,
@@ -209,8 +78,8 @@ def prepare(
         evaluation_hash=content_digest(evaluation),
         train_tokens=train.tokens,
         train_rows=len(train.token_RT),
-        cut={split: count for split, count in _about(tokens)["cut"].items() if count},
-        notices=_about(tokens)["notices"],
+        cut={split: count for split, count in read_about(tokens)["cut"].items() if count},
+        notices=read_about(tokens)["notices"],
         base_losses=_base_losses(own, evaluation),
         files={
             "folder": model_files(folder),
@@ -278,16 +147,6 @@ def _base_losses(own: Path, evaluation: Path) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in losses.items()}
 
 
-def _packed(tokens: Path, split: str) -> Packed:
-    stored = load_file(tokens / "tokens.safetensors")
-    return Packed.from_stored({n.partition(".")[2]: t for n, t in stored.items() if n.startswith(f"{split}.")})
-
-
-def _about(tokens: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((tokens / "about.json").read_text(encoding="utf-8"))
-    return about
-
-
 def _splits(what: Preparation) -> list[str]:
     return [*SPLITS, *(["general"] if what.splits.general else [])]
 
@@ -340,7 +199,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
         (entry / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
     entry = cached(what.cache, "tokens", key, build)
-    mask_token = _about(entry)["vocabulary"]["mask_token"]
+    mask_token = read_about(entry)["vocabulary"]["mask_token"]
     check_mask_token(mask_token, what.mask_token, what.needs_mask_token, words_of(folder))
     return entry
 
@@ -390,7 +249,7 @@ def _entropies(
     def build(entry: Path) -> None:
         progress(0.0)
         # All splits at once: one load of the weights.
-        splits = {split: _packed(tokens, split) for split in _splits(what)}
+        splits = {split: read_packed(tokens, split) for split in _splits(what)}
         together = Packed.concatenated(list(splits.values()))
         entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded", progress)
         check_finite(loss_RT, folder)

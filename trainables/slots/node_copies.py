@@ -9,9 +9,8 @@ import ray
 from filelock import FileLock
 from ray.exceptions import RayTaskError
 
-from trainables import parallel
 from trainables.errors import DataError
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.slots.mailbox import Reference
 from trainables.storage.cache import cached
 from trainables.storage.manifest import DamagedError, check_files, digest
@@ -59,6 +58,8 @@ def local_copy(
         except (DataError, OSError) as error:
             folders = error
     on_nodes = {}
+    from trainables import parallel
+
     for other, found in parallel.gathered((node, folders)):
         if isinstance(found, Exception):
             raise found

@@ -16,7 +16,7 @@ import torch
 
 from trainables import parallel
 from trainables.errors import DataError
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slots.actors import count_kernel_kills
 from trainables.slots.mailbox import Failure, Reference, RunSpec, TrainRequest, TrainResponse, WorkerHandle

@@ -11,7 +11,7 @@ from trainables import parallel
 from trainables.data.packing import Packed
 from trainables.forward import Forward
 from trainables.models.loading import add_lora, check_forward, load_model
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings
 from trainables.training.evaluate import HeldOut
 from trainables.training.sharding import check_answers, chosen, device_bytes, distribute, reshard

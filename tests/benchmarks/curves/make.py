@@ -31,7 +31,8 @@ from search.space import Budget, Space, load
 from search.studies.arm_spaces import arms_of, middle_settings, suggest_settings
 from tests.scripts import parse, parser_of
 from trainables.config.to_settings import fixed, preparation_of, settings_of, splits_of
-from trainables.preparation.prepare import Prepared, prepare
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Prepared
 from trainables.settings import Settings
 from trainables.storage.cache import default_root
 from trainables.training.run import Run

@@ -6,14 +6,8 @@ from typing import Any
 import pytest
 
 from search.hardware import GPUS, ClusterResources, find_gpu, parse_gpus
-from search.scheduling.allocation import (
-    Allocation,
-    allocate,
-    estimate_memory,
-    group_by_allocation,
-    usable_bytes,
-    with_allocation,
-)
+from search.scheduling.allocation import Allocation, allocate, group_by_allocation, with_allocation
+from search.scheduling.model_memory import estimate_memory, usable_bytes
 from search.space import Space
 from trainables.config.training import Evaluation
 from trainables.errors import DataError

@@ -174,8 +174,8 @@ def test_general_documents_are_of_another_source(write: Any) -> None:
     assert not {d.text for d in splits.general} & {d.text for d in splits.train}
 
 
-@pytest.mark.parametrize("name", ["search.space", "trainables.config.run"])
-def test_what_is_wrong_is_told_before_torch_is_imported(name: str) -> None:
+@pytest.mark.parametrize("name", ["search.session", "trainables.config.run", "trainables.slots.slot"])
+def test_a_search_and_its_slots_begin_without_torch(name: str) -> None:
     import subprocess
     import sys
 

@@ -18,7 +18,8 @@ from trainables.errors import DataError, ModelError
 from trainables.forward import Forward
 from trainables.models.loading import embeddings_of, load_model, load_tokenizer
 from trainables.preparation import prepare as module
-from trainables.preparation.prepare import SPLITS, Prepared
+from trainables.preparation.prepare import SPLITS
+from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score, score_folder
 from trainables.storage.cache import code_digest
 from trainables.training.evaluate import evaluate

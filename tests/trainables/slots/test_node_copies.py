@@ -20,7 +20,7 @@ from tests import tiny
 from tests.trainables.damage import flip_a_byte
 from tests.trainables.training.runs import finish
 from trainables.errors import DataError
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import Lora, ModelSettings
 from trainables.slots.node_copies import FileServer, local_copy, local_folder
 from trainables.storage import manifest

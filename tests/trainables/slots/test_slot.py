@@ -22,7 +22,7 @@ from tests import DEADLINE_S, tiny
 from tests.clusters import ray_of_a_search
 from tests.starved import StarvedGroup
 from trainables.parallel import rank, size
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings
 from trainables.slots.actors import ACTOR_DIED
 from trainables.slots.mailbox import Failure, TrainResponse

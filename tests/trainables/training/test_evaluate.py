@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.training.evaluate import HeldOut, evaluate
 from trainables.training.warm_model import WarmModel
 

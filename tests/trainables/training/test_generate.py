@@ -11,7 +11,7 @@ from tokenizers import processors
 from tests import tiny
 from trainables.data.documents import Document
 from trainables.models.loading import load_tokenizer
-from trainables.preparation.prepare import Question
+from trainables.preparation.prepared import Question
 from trainables.settings import ExactMatch, ModelSettings
 from trainables.training.generate import answers_agree, exact_match
 from trainables.training.run import Run

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from trainables.curriculum import Linear
 from trainables.parallel import Agreement
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score
 from trainables.settings import Lora, ModelSettings
 from trainables.token_weight import Eaft, Mile, Selective

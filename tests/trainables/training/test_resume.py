@@ -11,7 +11,7 @@ import pytest
 from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
 from tests.trainables.training.runs import VARIANTS, finish, same, trained, untimed, weights
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.memory_estimate import checkpoint_bytes
 from trainables.training.run import Run

@@ -31,7 +31,7 @@ from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid,
 from trainables.entropy import threshold
 from trainables.masking import uniforms
 from trainables.models.loading import load_model
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score
 from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.token_weight import KINDS, Dft, Mile, Selective, Stm, TokenWeight

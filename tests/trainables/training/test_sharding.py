@@ -13,7 +13,7 @@ from tests import tiny
 from trainables.errors import DataError
 from trainables.forward import Forward
 from trainables.models.loading import load_model
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import ExactMatch, ModelSettings
 from trainables.training.sharding import distribute
 from trainables.training.warm_model import WarmModel

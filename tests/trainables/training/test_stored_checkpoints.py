@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests import tiny
 from tests.trainables.damage import DAMAGES, Evil, resealed, unlisted
 from tests.trainables.training.test_checkpoint import small_files
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
 from trainables.settings import Lora, ModelSettings
 from trainables.storage.files import (
     StorageError,

@@ -4,21 +4,20 @@ from typing import Any
 
 import torch
 
-from search.space import Space
-from trainables.config.to_settings import settings_of
 from trainables.masking import candidates
 from trainables.models.loading import load_tokenizer
-from trainables.preparation.prepare import Prepared
+from trainables.preparation.prepared import Prepared
+from trainables.settings import EntroDrop
 from trainables.training.token_dropout import dropped_range
 
 DOCUMENTS, TOKENS = 3, 300
 
 
-def show_documents(prepared: Prepared, chosen: Space | None) -> dict[str, Any]:
+def show_documents(prepared: Prepared, entrodrop: EntroDrop | None) -> dict[str, Any]:
     """The beginnings of the first training documents, as summary.json has them.
 
     Args:
-        chosen: the setting that the search recommends, in which nothing is searched.
+        entrodrop: what is dropped; None: nothing.
 
     Returns:
         `tokens`: of each document its tokens, each as [text, entropy in nats or null, kind]: "read", "kept" (learned,
@@ -27,7 +26,6 @@ def show_documents(prepared: Prepared, chosen: Space | None) -> dict[str, Any]:
     """
     packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
     droppable_RT, candidate_RT, share = packed.droppable_RT, torch.zeros_like(packed.trained_RT), 0.0
-    entrodrop = settings_of(chosen).entrodrop if chosen is not None else None
     if entrodrop is not None:
         least, greatest, rate = dropped_range(entrodrop, entropy_RT, droppable_RT)
         candidate_RT, share = candidates(entropy_RT, droppable_RT, least, greatest), rate * entrodrop.mask_ratio

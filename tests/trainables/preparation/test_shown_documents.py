@@ -3,38 +3,21 @@
 import re
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from search.results.shown_documents import DOCUMENTS, show_documents
-from search.space import Space, load
 from tests import tiny
-
-FIXED = """
-models: [builtin/nano]
-data: {source: builtin, task: word_problems, train: 24, validation: 10, test: 10}
-training: {learning_rate: 0.001}
-schedule:
-  entropy_threshold: {quantile: 0.3}
-  mask_ratio: 0.6
-  presentation: input
-  curriculum: [{shape: linear}]
-"""
-
-
-def chosen(write: Any, *overrides: str) -> Space:
-    return load(write(FIXED), overrides).config
+from trainables.preparation.shown_documents import DOCUMENTS, show_documents
 
 
 @pytest.mark.parametrize("kind", ["texts", "chats"])
-def test_the_tokens_below_the_threshold_are_candidates(kind: str, write: Any, tmp_path: Path) -> None:
+def test_the_tokens_below_the_threshold_are_candidates(kind: str, tmp_path: Path) -> None:
     how = {"splits": tiny.chats(), "chat_template": tiny.CHAT_TEMPLATE} if kind == "chats" else {}
     prepared = tiny.prepared(tmp_path, **how)
-    shown = show_documents(prepared, chosen(write))
+    shown = show_documents(prepared, tiny.entrodrop(quantile=0.3, mask_ratio=0.6))
     packed, entropy_RT = prepared.packed("train"), prepared.entropy("train")
     threshold = np.quantile(entropy_RT[packed.droppable_RT].double().numpy(), 0.3)
     assert len(shown["tokens"]) == DOCUMENTS
@@ -57,12 +40,10 @@ def test_the_tokens_below_the_threshold_are_candidates(kind: str, write: Any, tm
     assert kinds == {"candidate", "learned", "kept", *(["read"] if kind == "chats" else [])}
 
 
-def test_nothing_is_dropped_without_a_schedule(write: Any, tmp_path: Path) -> None:
-    prepared = tiny.prepared(tmp_path)
-    for setting in (None, chosen(write, "schedule=null")):
-        shown = show_documents(prepared, setting)
-        assert shown["share"] == 0
-        assert {kind for tokens in shown["tokens"] for _, _, kind in tokens} == {"kept", "learned"}
+def test_nothing_is_dropped_without_a_schedule(tmp_path: Path) -> None:
+    shown = show_documents(tiny.prepared(tmp_path), None)
+    assert shown["share"] == 0
+    assert {kind for tokens in shown["tokens"] for _, _, kind in tokens} == {"kept", "learned"}
 
 
 def test_the_page_shows_each_token_as_it_is() -> None:
