@@ -35,20 +35,20 @@ _RESTARTS = 2
 class _Preparer:
     """Only this process loads what it prepares the data with."""
 
-    def __init__(self, space: Space, what: Preparation, source: Any) -> None:
+    # The documents are not given here: what starts again must not hang on Ray's object store.
+    def __init__(self, space: Space, source: Any) -> None:
         import torch
 
         from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
 
         torch.set_num_threads(THREADS)
-        self._space, self._what = space, what
-        self._scorer = partial(
-            score_on_all_devices, gpus=space.resources.gpus_per_worker > 0, source=source, cache=what.cache
-        )
+        self._space = space
+        self._scorer = partial(score_on_all_devices, gpus=space.resources.gpus_per_worker > 0, source=source)
         self._news = ""
 
-    def prepare(self, model: str) -> Prepared:
-        prepared = _prepare(model, list(self._space.models), self._what, self._tell, self._scorer)
+    def prepare(self, model: str, what: Preparation) -> Prepared:
+        scorer = partial(self._scorer, cache=what.cache)
+        prepared = _prepare(model, list(self._space.models), what, self._tell, scorer)
         _check_budget(self._space, prepared)
         return prepared
 
@@ -83,8 +83,9 @@ class DataPreparation:
         self.source: Any = None
         if ray_address():
             self.source = FileServer.options(**here).remote()  # type: ignore[attr-defined]
-        self._actor = _Preparer.options(**here).remote(space, preparation, self.source)  # type: ignore[attr-defined]
-        self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model) for model in models}
+        self._actor = _Preparer.options(**here).remote(space, self.source)  # type: ignore[attr-defined]
+        what = ray.put(preparation)
+        self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model, what) for model in models}
 
     def news(self) -> str:
         """What is being prepared right now, for a person; nothing if its process does not answer, or has died."""
