@@ -44,9 +44,15 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     def repeated(suffix: str, changes: dict[str, object]) -> str:
         return command.repeated({"models": f"[{study.model}]", **changes}, f"{output}-{study.slug}-{suffix}")
 
+    baseline, trials = study.baseline(), space.budget.trials
+    if verdict is None and space.confirmation is not None:
+        return []
+    if verdict is None and baseline is not None and study.values(best)[0] >= study.values(baseline)[0]:
+        why = "try more settings, as none did better than no dropout"
+        return [Step(why, command.resumed({"budget.trials": 2 * trials}))]
     if verdict is None:
         why = "confirm it, as a setting looks better than it is on the documents that chose it"
-        return [Step(why, repeated("confirmed", {"confirmation": "{}"}))] if space.confirmation is None else []
+        return [Step(why, repeated("confirmed", {"confirmation": "{}"}))]
     schedule = f"{output}/best_schedule.{study.slug}.yaml"
     ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
     steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
@@ -61,12 +67,11 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER:
         last = "last" if other == "final" else "best"
         steps.append(Step(f"search for the {last} checkpoint, if you keep that", repeated(last, {"objective": other})))
-    if verdict != Verdict.BETTER and (baseline := study.baseline()) is not None:
+    if verdict != Verdict.BETTER and baseline is not None:
         losses = losses_of(baseline)
         if losses.index(min(losses)) >= _LATE_EVALUATION * (len(losses) - 1):
             why = "train longer, as without dropout the loss still falls at the end and there is nothing to save yet"
             steps.append(Step(why, repeated("longer", {"budget.epochs": 2 * space.budget.epochs})))
-    trials = space.budget.trials
     if verdict == Verdict.BETTER and best.number >= _LATE_TRIAL * trials:
         why = f"try more settings, as the best was trial {best.number} of {trials}"
         steps.append(Step(why, command.resumed({"budget.trials": 2 * trials})))

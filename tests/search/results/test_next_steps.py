@@ -87,8 +87,18 @@ def test_a_loss_that_still_falls_wants_more_epochs(tmp_path: Path) -> None:
 
 
 def test_without_a_confirmation_one_is_advised(tmp_path: Path) -> None:
-    (step,) = steps(tmp_path, space(confirmation=None), 0.0)
+    (step,) = steps(tmp_path, space(confirmation=None), 0.0, better)
     assert "confirmation={}" in shlex.split(step.command)
+
+
+def test_what_is_not_better_than_no_dropout_is_not_worth_a_confirmation(tmp_path: Path) -> None:
+    def worse(candidate: Candidate) -> list[float]:
+        return [loss + 3.0 * (candidate.arm == "entrodrop") for loss in curve(candidate)]
+
+    (step,) = steps(tmp_path, space(confirmation=None), 0.0, worse)
+    assert step.why == "try more settings, as none did better than no dropout"
+    assert "budget.trials=16" in step.command
+    assert "--resume" in step.command
 
 
 def test_each_step_of_several_arms_has_an_output_of_its_own(tmp_path: Path) -> None:
