@@ -32,6 +32,7 @@ from search.preflight import (
     check_output,
     grow_cluster,
 )
+from search.progress import stamped
 from search.space import Space, find_space, load
 from trainables.config.command_line import CommandLine, configured, invocation
 from trainables.config.loader import ConfigFile
@@ -93,6 +94,8 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
         assert splits is not None
         allotments = None if here is None else _allotted(space_file, here)
         set_ray_environment()
+        # The console takes seconds to load.
+        print("starting" if sys.stdout.isatty() else stamped("starting"), flush=True)
         from search.session import run_session
 
         def allot(there: ClusterResources | None) -> "dict[str, Allocation]":

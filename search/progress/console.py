@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from search.output.events import Evaluation, Event, TrialEnded, TrialStarted
+from search.progress import stamped
 from search.progress.state import RunningTrial, SearchProgress
 from search.progress.table import ProgressTable, duration_text, loss_text, standing_text
 from search.studies.study import describe_reason
@@ -57,8 +58,7 @@ class ProgressConsole:
         if self._live is not None:
             self._console.print(Text(message), soft_wrap=False, overflow="ellipsis", no_wrap=True)
         else:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._console.print(Text(f"{stamp} {message}"), soft_wrap=True)
+            self._console.print(Text(stamped(message)), soft_wrap=True)
 
     def happened(self, event: Event) -> None:
         trial = self.state.follow(event)
