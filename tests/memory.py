@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests import tiny
 from trainables.data.documents import Document, Splits
+from trainables.parallel import leave_group
 from trainables.preparation.prepare import prepare
 from trainables.preparation.prepared import Preparation, Prepared
 from trainables.settings import ModelSettings, Settings
@@ -128,7 +129,7 @@ def _rank(
     found = _peak(prepared, how, settings, keep_best)
     if rank == 0:
         (folder / "peak").write_text(str(found))
-    dist.destroy_process_group()
+    leave_group()
 
 
 def _peak(prepared: Prepared, how: ModelSettings, settings: Settings, keep_best: bool) -> int:

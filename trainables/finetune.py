@@ -114,10 +114,9 @@ class _Ranks(AbstractContextManager["_Ranks"]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        import torch.distributed as dist
+        from trainables.parallel import leave_group
 
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_group()
 
 
 def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, device: "torch.device") -> int:

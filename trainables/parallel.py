@@ -1,5 +1,6 @@
 """The processes that train one model together: one alone, or all ranks of the default process group."""
 
+import gc
 import math
 import time
 from collections.abc import Iterator
@@ -22,6 +23,17 @@ def rank() -> int:
 
 def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def leave_group() -> None:
+    """Ends this process's part in its process group, if it has one. Whoever calls this holds no model any more.
+
+    A model in DDP that outlives the group ends it in turn, and holds Python's lock while it waits for the group's own
+    thread, which may wait for that lock: seen with torch 2.13 and gloo.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from trainables.curriculum import Constant, Linear, Sigmoid
 from trainables.errors import ConfigError, DataError
 from trainables.forward import Forward
 from trainables.models.loading import load_model
+from trainables.parallel import leave_group
 from trainables.preparation.dataset_scoring import score_under_model
 from trainables.preparation.prepare import prepare
 from trainables.preparation.prepared import Prepared
@@ -468,13 +469,17 @@ def _rank(rank: int, prepared: Prepared, folder: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ENTRODROP_CACHE": str(folder / "cache")}
     warm: Any = SimpleNamespace(prepared=prepared, rows=prepared.train_rows)
     for name, changes in RANKED.items():
-        settings = tiny.settings(**changes)
-        rows = settings.batch_size // settings.accumulation // 2
-        how = {"per_device_train_batch_size": rows, "ddp_backend": "gloo"}
-        theirs = made(warm, folder / "out", settings=settings, changes=how)
-        theirs.train()
-        (folder / f"{name}.{rank}.json").write_text(json.dumps([theirs.losses, [sorted(d) for d in theirs.dropped]]))
-    torch.distributed.destroy_process_group()
+        (folder / f"{name}.{rank}.json").write_text(json.dumps(_train_on_rank(warm, folder, changes)))
+    leave_group()
+
+
+def _train_on_rank(warm: Any, folder: Path, changes: dict[str, Any]) -> tuple[list[float], list[Any]]:
+    settings = tiny.settings(**changes)
+    rows = settings.batch_size // settings.accumulation // 2
+    how = {"per_device_train_batch_size": rows, "ddp_backend": "gloo"}
+    theirs = made(warm, folder / "out", settings=settings, changes=how)
+    theirs.train()
+    return theirs.losses, [sorted(dropped) for dropped in theirs.dropped]
 
 
 @pytest.mark.cluster

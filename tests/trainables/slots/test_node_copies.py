@@ -20,6 +20,7 @@ from tests import tiny
 from tests.trainables.damage import flip_a_byte
 from tests.trainables.training.runs import finish
 from trainables.errors import DataError
+from trainables.parallel import leave_group
 from trainables.preparation.prepared import Prepared
 from trainables.settings import Lora, ModelSettings
 from trainables.slots.node_copies import FileServer, local_copy, local_folder
@@ -219,7 +220,7 @@ def _rank(rank: int, cache: Path, folder: Path, nodes: int) -> None:
     dist.barrier()
     if rank == 0:
         flip_a_byte(prepared.tokens / "tokens.safetensors")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.integration

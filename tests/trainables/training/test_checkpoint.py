@@ -20,6 +20,7 @@ import torch.multiprocessing
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tests.trainables.damage import flip_a_byte
+from trainables.parallel import leave_group
 from trainables.storage import manifest
 from trainables.training import checkpoint
 
@@ -112,7 +113,7 @@ def _two_ranks(rank: int, folder: Path) -> None:
             flip_a_byte(folder / "run" / "state-1" / "__1_0.distcp")
         dist.barrier()
     (folder / f"{rank}.json").write_text(json.dumps(told))
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from trainables.curriculum import Linear
-from trainables.parallel import Agreement
+from trainables.parallel import Agreement, leave_group
 from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score
 from trainables.settings import Lora, ModelSettings
@@ -89,30 +89,35 @@ def _accumulates(run: Run) -> list[bool]:
 def _rank(rank: int, prepared: Prepared, folder: Path, ranks: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
-    for name, (changes, how) in RUNS.items():
-        warm = WarmModel(prepared, tiny.CPU, how)
-        run = Run(warm, tiny.settings(**changes), keep_best=True)
-        accumulates = _accumulates(run)
-        finish(run, folder, name)
-        if rank == 0:
-            (folder / f"{name}.accumulates.json").write_text(json.dumps(accumulates))
-        # A second run on the same warm model, interrupted.
-        (folder / name).mkdir(exist_ok=True)
-        finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / name, "half", stop=2)
-        entropy_RT, _ = score(warm.forward, warm.train[: warm.rows])
-        if rank == 0:
-            save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
-        # A third, stopped between two evaluations when rank 0 wishes it.
-        stopped = Run(warm, tiny.settings(**changes), keep_best=True)
-        stopped.advance()
-        with suppress(_Stop):
-            stopped.advance(_stopping(rank))
-        stopped.save(folder / f"{name}, stopped" / "checkpoint")
-        # One process began, two go on.
-        alone = Run(warm, tiny.settings(**changes), keep_best=True)
-        alone.restore(folder / f"{name}, alone" / "checkpoint")
-        finish(alone, folder, f"{name}, resumed by two")
-    dist.destroy_process_group()
+    for name in RUNS:
+        _train_on_rank(rank, prepared, folder, name)
+    leave_group()
+
+
+def _train_on_rank(rank: int, prepared: Prepared, folder: Path, name: str) -> None:
+    changes, how = RUNS[name]
+    warm = WarmModel(prepared, tiny.CPU, how)
+    run = Run(warm, tiny.settings(**changes), keep_best=True)
+    accumulates = _accumulates(run)
+    finish(run, folder, name)
+    if rank == 0:
+        (folder / f"{name}.accumulates.json").write_text(json.dumps(accumulates))
+    # A second run on the same warm model, interrupted.
+    (folder / name).mkdir(exist_ok=True)
+    finish(Run(warm, tiny.settings(**changes), keep_best=True), folder / name, "half", stop=2)
+    entropy_RT, _ = score(warm.forward, warm.train[: warm.rows])
+    if rank == 0:
+        save_file({"entropy": entropy_RT}, folder / name / "entropy.safetensors")
+    # A third, stopped between two evaluations when rank 0 wishes it.
+    stopped = Run(warm, tiny.settings(**changes), keep_best=True)
+    stopped.advance()
+    with suppress(_Stop):
+        stopped.advance(_stopping(rank))
+    stopped.save(folder / f"{name}, stopped" / "checkpoint")
+    # One process began, two go on.
+    alone = Run(warm, tiny.settings(**changes), keep_best=True)
+    alone.restore(folder / f"{name}, alone" / "checkpoint")
+    finish(alone, folder, f"{name}, resumed by two")
 
 
 @pytest.fixture(scope="module")
