@@ -39,15 +39,17 @@ class _Preparer:
     def __init__(self, space: Space, source: Any) -> None:
         import torch
 
-        from search.scheduling.entropy_scoring import THREADS, score_on_all_devices
+        from search.scheduling.entropy_scoring import THREADS
 
         torch.set_num_threads(THREADS)
-        self._space = space
-        self._scorer = partial(score_on_all_devices, gpus=space.resources.gpus_per_worker > 0, source=source)
+        self._space, self._source = space, source
         self._news = ""
 
     def prepare(self, model: str, what: Preparation) -> Prepared:
-        scorer = partial(self._scorer, cache=what.cache)
+        from search.scheduling.entropy_scoring import score_on_all_devices
+
+        gpus = self._space.resources.gpus_per_worker > 0
+        scorer = partial(score_on_all_devices, gpus=gpus, source=self._source, cache=what.cache)
         prepared = _prepare(model, list(self._space.models), what, self._tell, scorer)
         _check_budget(self._space, prepared)
         return prepared

@@ -1,4 +1,4 @@
-"""The built-in tiny models: Qwen3 architecture, pretrained on first use on trainables/pretraining_text.py.
+"""The built-in tiny models: Qwen3 architecture, pretrained on first use on trainables/models/pretraining_text.py.
 
 They need no hub and no GPU.
 """

@@ -19,7 +19,6 @@ from trainables.models.architectures import ARCHITECTURES
 from trainables.storage.cache import cached
 from trainables.storage.manifest import MANIFEST, digest, file_hash
 
-BUILTIN = tuple(ARCHITECTURES)
 HUB, _PACKAGE = "hub:", "package:"
 _WEIGHTS = "*.safetensors"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -37,7 +36,7 @@ def model_folder(name: str, cache: Path, progress: Callable[[float], None] = lam
     Raises:
         ModelError: no such model, no safetensors, or a GGUF file of an architecture that transformers cannot read.
     """
-    if name in BUILTIN:
+    if name in ARCHITECTURES:
         from trainables.models.builtin import base_folder
 
         return base_folder(name, cache, progress)
@@ -214,7 +213,7 @@ def model_size(name: str) -> int | None:
     Raises:
         ModelError: no such package.
     """
-    if name in BUILTIN:
+    if name in ARCHITECTURES:
         return ARCHITECTURES[name].parameters
     if name.startswith(HUB):
         return _size_on_hub(name)

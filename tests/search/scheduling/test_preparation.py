@@ -1,6 +1,10 @@
-"""What a search is told of a preparation that failed in another process; without Ray's processes."""
+"""What a search is told of a preparation that failed in another process, and that it starts again."""
 
 import errno
+import os
+import signal
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -8,7 +12,14 @@ import pytest
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 
 from search.scheduling.preparation import DataPreparation
+from search.space import load
+from tests import tiny
+from tests.clusters import ray_of_a_search
+from trainables.config.to_settings import splits_of
+from trainables.config.yaml_values import to_yaml
 from trainables.errors import DataError
+from trainables.preparation.prepare import prepare
+from trainables.preparation.prepared import Prepared
 
 
 def failed(error: Exception) -> DataPreparation:
@@ -49,3 +60,23 @@ def test_a_process_that_died_is_told_in_a_line(error: Exception) -> None:
     with mock.patch("ray.get", get), pytest.raises(OSError, match="prepares the data of m died: ") as caught:
         failed(error).result("m")
     assert "\n" not in str(caught.value)
+
+
+def killed_once(mark: Path, *arguments: Any) -> Prepared:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prepare(*arguments)
+
+
+@pytest.mark.faults
+def test_a_process_that_was_killed_starts_again(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "cache"))
+    space = load(write(to_yaml(tiny.space(tmp_path)))).config
+    (model,), mark = space.models, tmp_path / "killed"
+    killing = mock.patch("search.scheduling.preparation._prepare", partial(killed_once, mark))
+    with ray_of_a_search(tmp_path / "output", cpus=1), killing:
+        preparing = DataPreparation(space, splits_of(space), [model])
+        assert preparing.result(model).train_tokens > 0
+        assert mark.exists()
+        assert preparing.show(model, None)["tokens"]

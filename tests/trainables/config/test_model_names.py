@@ -4,19 +4,13 @@ from typing import Any
 import pytest
 
 from tests.configs import MINIMAL, failure
-from trainables.config import model_names
 from trainables.config.loader import load
 from trainables.config.model_names import slug
 from trainables.config.run import RunConfig
-from trainables.models.resolve import BUILTIN
 
 
 def names(path: Path, given: str) -> list[str]:
     return load(path, [f"models={given}"], RunConfig).config.models
-
-
-def test_the_builtin_models_are_those_of_the_trainer() -> None:
-    assert model_names.BUILTIN == BUILTIN
 
 
 def test_names_of_all_kinds_load(write: Any, tmp_path: Path) -> None:
