@@ -27,7 +27,6 @@ from search.results.costs import describe_costs
 from search.results.files import choose_space, describe_result, tabulate_comparison, write_results
 from search.results.model_result import ModelResult, open_results
 from search.results.next_steps import next_steps
-from search.results.page.page import write_page
 from search.results.registry import register_models
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
@@ -306,6 +305,9 @@ def _conclude(
     interrupted: bool,
 ) -> tuple[list[Path], list[str]]:
     """Writes the results and registers the models. Returns the files, and lines on models that are not registered."""
+    # What draws takes seconds to load.
+    from search.results.page.page import write_page
+
     output = where.folder
     files = write_results(output, space, results, summary)
     unregistered: list[str] = []

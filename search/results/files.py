@@ -9,7 +9,6 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.arms import BASELINE
-from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
 from search.space import GENERAL, HIGH, Objective, Space, to_store
 from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
@@ -140,6 +139,8 @@ def tabulate_comparison(results: Sequence[ModelResult], space: Space, measure: O
 
 def write_results(output: Path, space: Space, results: Sequence[ModelResult], summary: dict[str, Any]) -> list[Path]:
     """Writes the result files. Returns their paths."""
+    from search.results.figures import write_figures
+
     written = [output / "summary.json"]
     write_atomic(written[0], json.dumps(summary, indent=2) + "\n")
     for result in results:

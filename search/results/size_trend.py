@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 _FEWEST_SIZES = 3
 _CONFIDENCE = 0.95
@@ -40,6 +39,8 @@ def fit_size_trend(best: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
 
 
 def _predict(sizes: Sequence[int], values: Sequence[float], size: int) -> dict[str, float]:
+    from scipy import stats
+
     x, y, at = np.log(sizes), np.array(values), math.log(size)
     line = stats.linregress(x, y)
     middle = float(line.intercept + line.slope * at)

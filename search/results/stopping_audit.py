@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
 from search.studies.pruners import PLATEAU, rungs, value_at
 from search.studies.search_study import SearchStudy
@@ -41,6 +40,8 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
 
 
 def _correlate(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
+    from scipy import stats
+
     correlations, counts = [], []
     for arm in study.arms:
         trials = [trial for trial in complete if trial.user_attrs["arm"] == arm]

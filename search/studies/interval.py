@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class Components:
         runs' variance is taken somewhat above what was measured: were it taken too low, a look would seem to be the
         last one, and spend all of the error, just where its interval is too narrow."""
         degrees_T1 = np.where(self.wild_TC, 0, self.runs_C - 1).sum(axis=1, keepdims=True)
-        above_T1 = degrees_T1 / stats.chi2.ppf(_BELOW, degrees_T1)
+        above_T1 = degrees_T1 / special.chdtri(degrees_T1, 1 - _BELOW)
         run_TC = np.maximum(above_T1 * self.run_TC, self.noise_TC)
         lasting_TD = np.maximum(0.0, self.documents_TD - self._of_difference(self.noise_TC))
         now_TD = lasting_TD + self._of_difference(run_TC)
@@ -139,7 +139,7 @@ def _wild(variance_TC: Array, degrees_C: NDArray[np.int64]) -> NDArray[np.bool_]
     others_C = degrees_C.sum() - degrees_C
     sum_TC = variance_TC * degrees_C
     others_TC = (sum_TC.sum(axis=1, keepdims=True) - sum_TC) / others_C
-    result: NDArray[np.bool_] = variance_TC > others_TC * stats.f.isf(_WILD, degrees_C, others_C)
+    result: NDArray[np.bool_] = variance_TC > others_TC * special.fdtri(degrees_C, others_C, 1 - _WILD)
     return result
 
 
@@ -234,7 +234,7 @@ def _widening(drawn_RTD: Array, tokens_TG: Array, level_T: Array) -> Array:
     """What the draws are multiplied by, for their critical value to be halfway between its own and Student's, in
     logarithms, and wider where groups are few. Groups of unequal size count as fewer (Kish 1965); TD."""
     groups_T = tokens_TG.sum(axis=1) ** 2 / (tokens_TG**2).sum(axis=1)
-    student_T1 = stats.t.isf(level_T / 2, np.maximum(groups_T - 1, 1))[:, None]
+    student_T1 = -special.stdtrit(np.maximum(groups_T - 1, 1), level_T / 2)[:, None]
     own_TD = _upper(np.abs(drawn_RTD), level_T)
     halfway_TD = np.sqrt(student_T1 / np.where(own_TD > 0, own_TD, student_T1))
     result: Array = halfway_TD * (1 + _FEW_GROUPS / groups_T**2)[:, None]

@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
+from scipy import special
 
 from search.studies.study import hash_to_int, losses_of, objective_value, reason_of
 
@@ -229,4 +229,4 @@ def chance_below(bound: float, feature_NF: Array, end_N: Array, feature_F: Array
     leverage = float(feature_F @ np.linalg.pinv(feature_NF.T @ feature_NF) @ feature_F)
     spread = math.sqrt(variance * (1 + leverage))
     above = float(feature_F @ coefficient_F) - bound
-    return float(stats.t.cdf(-above / spread, degrees)) if spread > 0 else float(above < 0)
+    return float(special.stdtr(degrees, -above / spread)) if spread > 0 else float(above < 0)

@@ -11,8 +11,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
 
@@ -48,7 +47,7 @@ def level_of_last_look(fractions: tuple[float, ...], error: float) -> float:
         step, root = math.sqrt(fraction - before), math.sqrt(fraction)
         may = spent(fraction, error) - used
 
-        low, high = 0.0, float(stats.norm.isf(_LEAST_LEVEL / 2))
+        low, high = 0.0, -float(ndtri(_LEAST_LEVEL / 2))
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if _crossed(middle * root, points, density, step) > may else (low, middle)
@@ -74,8 +73,8 @@ def is_futile(difference: float, variance: float, least_variance: float, level: 
         level: two-sided, of the last interval.
     """
     room = math.sqrt(max(0.0, variance - least_variance))
-    bound = float(stats.norm.isf(level / 2)) * math.sqrt(least_variance)
-    return abs(difference) + float(stats.norm.isf(_FUTILE)) * room < bound
+    bound = -float(ndtri(level / 2)) * math.sqrt(least_variance)
+    return abs(difference) + -float(ndtri(_FUTILE)) * room < bound
 
 
 def fraction_of(share: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from search.studies.interval import RESAMPLES, Array, Components, components_of, intervals_of
 
@@ -119,8 +119,8 @@ def expect_detectable(point: str, groups: int, seeds: int, confidence: float) ->
     """
     documents_sd, runs_sd = _DEVIATIONS[point]
     error = math.sqrt(documents_sd**2 / groups + 2 * runs_sd**2 / seeds)
-    critical = stats.t.isf((1 - confidence) / 2, 2 * seeds - 2)
-    return float(error * (critical + stats.norm.ppf(POWER)))
+    critical = -special.stdtrit(2 * seeds - 2, (1 - confidence) / 2)
+    return float(error * (critical + special.ndtri(POWER)))
 
 
 def grouped(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
@@ -164,7 +164,7 @@ def differences(
     parts = components(losses, tokens_K, groups_K)
     intervals = intervals_of(parts, level, RESAMPLES, seed)
     variance_D, lasting_D = parts.variance_TD[0], parts.variance_with(10**9)[0]
-    power = float(stats.norm.ppf(POWER))
+    power = float(special.ndtri(POWER))
     results = []
     for d, mean in enumerate(parts.mean_TD[0]):
         half, here, error = intervals.half_TD[0, d], intervals.here_TD[0, d], math.sqrt(variance_D[d])
@@ -180,7 +180,7 @@ def differences(
                 error,
                 math.sqrt(parts.documents_TD[0, d]),
                 math.sqrt(lasting_D[d]),
-                float(min(critical, stats.norm.isf(level / 2 / len(variance_D))) + power),
+                float(min(critical, -special.ndtri(level / 2 / len(variance_D))) + power),
                 int((tokens_K > 0).sum()),
                 parts.tokens_TG.shape[1],
                 int(parts.runs_C[[0, d + 1]].min()),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from unittest import mock
@@ -173,7 +174,7 @@ def test_winners_are_confirmed_with_seeds_and_documents_that_did_not_choose_them
 
 
 @pytest.mark.integration
-def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_larger_budget(
+def test_a_search_goes_on_after_an_interruption_with_a_larger_budget(
     searches: Searches, whole: tuple[str, str], holds: Holds, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # When the first of the two trials before it has ended.
@@ -200,17 +201,7 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     before = {row[0]: row for row in searches.table("interrupted")}
     assert before[2][1] == "RUNNING"
     assert any(row[1] in ("COMPLETE", "PRUNED") for row in before.values())
-    larger = ["--resume", "--set", "budget.trials=8"]
-    events = output / "events.jsonl"
-    events.rename(searches.folder / "events.jsonl")
-    events.symlink_to("/dev/full")
-    _, err = searches.run("interrupted", *larger, code=1)
-    assert err.count("\n") == 1
-    assert "No space left on device" in err
-    assert "--resume" in err
-    # Room was made: the search goes on, and confirms what it finds.
-    (searches.folder / "events.jsonl").replace(events)
-    searches.run("interrupted", *larger)
+    searches.run("interrupted", "--resume", "--set", "budget.trials=8")
     # After six, the smaller budget may have let a slot wait.
     assert searches.table("interrupted")[:6] == searches.table("whole")[:6]
     assert len(searches.table("interrupted")) >= 8
@@ -220,6 +211,25 @@ def test_a_search_goes_on_after_an_interruption_and_a_full_disk_and_with_a_large
     runs = searches.study("interrupted", "builtin/nano/confirmation").trials
     best = searches.summary("interrupted")["models"]["builtin/nano"]["best"]["trial"]
     assert {(best, 1), (best, 2)} <= {(t.user_attrs["trial"], t.user_attrs["seed"]) for t in runs}
+
+
+@pytest.mark.faults
+def test_a_search_that_a_full_disk_ended_goes_on(searches: Searches, whole: tuple[str, str]) -> None:
+    output = searches.folder / "full"
+    shutil.copytree(searches.folder / "whole", output)
+    larger = ["--resume", "--set", "budget.trials=8"]
+    events = output / "events.jsonl"
+    events.rename(searches.folder / "events.jsonl")
+    events.symlink_to("/dev/full")
+    _, err = searches.run("full", *larger, code=1)
+    assert err.count("\n") == 1
+    assert "No space left on device" in err
+    assert "--resume" in err
+    # Room was made.
+    (searches.folder / "events.jsonl").replace(events)
+    searches.run("full", *larger)
+    assert searches.table("full")[:6] == searches.table("whole")
+    assert len(searches.table("full")) >= 8
 
 
 @pytest.mark.faults

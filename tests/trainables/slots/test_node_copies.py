@@ -223,7 +223,7 @@ def _rank(rank: int, cache: Path, folder: Path, nodes: int) -> None:
     leave_group()
 
 
-@pytest.mark.integration
+@pytest.mark.faults
 def test_weights_are_read_for_their_hash_once_in_a_process_and_once_on_a_node(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     tiny.folder("tiny", cache)
