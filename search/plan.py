@@ -1,12 +1,11 @@
 """What a search will do, before it does it: `python -m search.run SPACE --dry-run`."""
 
-import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from optuna.storages import InMemoryStorage
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +19,7 @@ from search.studies.arm_spaces import needs_mask_token
 from search.studies.comparison import point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
-from search.studies.storage import open_journal
+from search.studies.storage import StudyStorage
 from search.studies.verdict import expect_detectable
 from trainables.config.data import stated_count
 from trainables.config.to_settings import chat_template_of
@@ -172,31 +171,30 @@ def _limits(budget: Budget) -> str:
 
 def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) -> tuple[list[str], _Cost]:
     """The plan of one model size, and the most that it can cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        studies = open_journal(Path(folder) / "plan.journal")
-        study = SearchStudy(studies, model, space)
-        trial = _trial(model, space, tokens, cluster)
-        if space.budget.tokens is not None and not tokens.bound:
-            check_tokens(space.budget.tokens, trial.tokens, model)
-        most = _most(space, study, trial)
-        lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
-        if space.arms is not None:
-            lines.append(f"  arms    {', '.join(f'{arm.name} {arm.trials}' for arm in study.arms.values())}")
-        if space.resources.gpus_per_worker:
-            lines += _devices(model, space, cluster)
-        least = "at most " if tokens.bound else ""
-        lines.append(f"  a trial {least}{tokens.epoch:,} tokens an epoch; {trial}, less where it is stopped early")
-        if tokens.bound:
-            length = space.training.sequence_length
-            lines.append(f"          not read here: each document counts as {length:,} tokens, the most there can be")
-        lines.append(f"  search  {most} at most")
-        if space.confirmation is not None:
-            runs = Confirmation(studies, study, space).planned
-            most_runs = "at most " if space.confirmation.in_rounds else ""
-            lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
-            most = most.plus(trial.times(runs))
-        lines.append(f"  kept    {_checkpoints(model, space)}")
-        return [*lines, "  samples", *_samples(study, trial.tokens)], most
+    studies = StudyStorage(InMemoryStorage())
+    study = SearchStudy(studies, model, space)
+    trial = _trial(model, space, tokens, cluster)
+    if space.budget.tokens is not None and not tokens.bound:
+        check_tokens(space.budget.tokens, trial.tokens, model)
+    most = _most(space, study, trial)
+    lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
+    if space.arms is not None:
+        lines.append(f"  arms    {', '.join(f'{arm.name} {arm.trials}' for arm in study.arms.values())}")
+    if space.resources.gpus_per_worker:
+        lines += _devices(model, space, cluster)
+    least = "at most " if tokens.bound else ""
+    lines.append(f"  a trial {least}{tokens.epoch:,} tokens an epoch; {trial}, less where it is stopped early")
+    if tokens.bound:
+        length = space.training.sequence_length
+        lines.append(f"          not read here: each document counts as {length:,} tokens, the most there can be")
+    lines.append(f"  search  {most} at most")
+    if space.confirmation is not None:
+        runs = Confirmation(studies, study, space).planned
+        most_runs = "at most " if space.confirmation.in_rounds else ""
+        lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
+        most = most.plus(trial.times(runs))
+    lines.append(f"  kept    {_checkpoints(model, space)}")
+    return [*lines, "  samples", *_samples(study, trial.tokens)], most
 
 
 def _describe_detectable(space: Space, confirmation: ConfirmationBlock, groups: int) -> str:

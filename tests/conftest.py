@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and their tiers."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from tests.searches import Searches
 
 # Two test processes share two cores, and a small tensor gains nothing from a second thread.
 torch.set_num_threads(1)
+# Nothing that is written in this process has to outlast the machine; a search has a process of its own.
+os.fsync = lambda _: None
 
 
 @pytest.fixture

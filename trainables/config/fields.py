@@ -60,6 +60,7 @@ class FloatRange(Block, Generic[_Number]):
             raise wrong(("low",), shown(self.low), "a number above 0, as log is true")
         return self
 
+
 # Its kinds, such as FloatRange[float], have these descriptions already, and pydantic would look for each anew: through
 # all frames and modules, a second of each process's start.
 FloatRange.model_config["use_attribute_docstrings"] = False
