@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import psutil
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
+import torch.distributed as dist
 
 from trainables import parallel
 from trainables.errors import DataError
@@ -28,6 +31,8 @@ from trainables.training.run import NonFiniteLossError, Run
 from trainables.training.warm_model import WarmModel
 
 _PULSE = 1.0
+# How long a collective waits for the other ranks; those that wait for one that died are ended before.
+_PATIENCE = timedelta(minutes=30)
 # What a RuntimeError says of memory that torch does not get on the CPU, and that CUDA or cuBLAS itself does not get.
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What the file system says when no checkpoint can be written, whichever the run.
@@ -45,9 +50,33 @@ def serve(config: dict[str, Any]) -> None:
         config: "mailbox" (the slot's), "threads" (CPU threads of each worker), "share" (of a GPU, of each worker), and
             "how", "source" and "cache" as in trainables.slots.shared.SlotConfig.
     """
+    device = ray.train.torch.get_device()
+    _join_group(device)
+    _serve_requests(config, device)
+    parallel.leave_group()
+
+
+def _join_group(device: torch.device) -> None:
+    """Makes the process group of a slot's workers; every rank calls this."""
+    ranks = ray.train.get_context()
+    rank, size = ranks.get_world_rank(), ranks.get_world_size()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    address = store = None
+    if rank == 0:
+        host = ray.util.get_node_ip_address()
+        # At port 0 it takes one that is free.
+        store = dist.TCPStore(host, 0, size, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        address = host, store.port
+    host, port = ray.train.collective.broadcast_from_rank_zero(address)
+    store = store or dist.TCPStore(host, port, size, is_master=False)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+
+
+def _serve_requests(config: dict[str, Any], device: torch.device) -> None:
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
-    device = ray.train.torch.get_device()
     _keep_to(config["share"], device)
     context, ranks = ray.get_runtime_context(), ray.train.get_context()
     worker = WorkerHandle(context.current_actor, context.get_node_id())

@@ -2,18 +2,16 @@
 
 import asyncio
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption, died_for_memory
 from trainables.slots.mailbox import Reference
@@ -53,7 +51,7 @@ def run_group(slot: SlotConfig, mailbox: Reference, storage: Path) -> None:
     _Trainer(
         _serve,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if slot.gpus else "gloo"),
+        backend_config=_WorkersConnect(),
         scaling_config=ScalingConfig(
             num_workers=slot.workers,
             use_gpu=slot.gpus > 0,
@@ -77,7 +75,19 @@ def _serve(config: dict[str, Any]) -> None:
     serve(config)
 
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]
+class _SeesGpus(Backend):  # type: ignore[misc]
+    # A worker that saw its own alone could not pass gradients from GPU to GPU.
+    share_cuda_visible_devices = True
+
+
+class _WorkersConnect(BackendConfig):  # type: ignore[misc]
+    """The workers join their process group by themselves. Ray Train's TorchConfig has it made by the controller's
+    process, which then loads torch: 2 s of a CPU, and 200 MB."""
+
+    backend_cls = _SeesGpus
+
+
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Ray Train's, without helpers. The methods are not public: pyproject.toml holds Ray to the versions that it was
     tested with.
 
@@ -94,18 +104,7 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)
-        kept = [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
-        backend = _BackendSetup(self.backend_config)
-        return [backend if isinstance(callback, BackendSetupCallback) else callback for callback in kept]
-
-
-class _BackendSetup(BackendSetupCallback):  # type: ignore[misc]
-    """Ray Train's does not mind that a worker whose process was killed cannot say goodbye, but that one cannot which
-    Ray's memory monitor has ended: its group would not be started again."""
-
-    def before_execution_group_shutdown(self, execution_group: Any) -> None:
-        with suppress(OutOfMemoryError):
-            super().before_execution_group_shutdown(execution_group)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
 
 
 class _Losses(UserCallback):  # type: ignore[misc]

@@ -174,7 +174,7 @@ def test_general_documents_are_of_another_source(write: Any) -> None:
     assert not {d.text for d in splits.general} & {d.text for d in splits.train}
 
 
-@pytest.mark.parametrize("name", ["search.session", "trainables.config.run", "trainables.slots.slot"])
+@pytest.mark.parametrize("name", ["search.session", "trainables.config.run", "trainables.slots.worker_group"])
 def test_a_search_and_its_slots_begin_without_what_is_slow_to_load(name: str) -> None:
     import subprocess
     import sys

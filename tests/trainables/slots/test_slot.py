@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 import ray
 import torch
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from tests import DEADLINE_S, tiny
 from tests.clusters import ray_of_a_search
@@ -128,7 +128,7 @@ def opened(data: Any, workers: int, folder: Path, cpus: int = 1, starved: Starve
     slot._logdir = str(folder / "tune")
     # There the controller runs, too; without an actor it needs one of its own.
     controller = mock.patch.object(
-        _Trainer, "_initialize_and_run_controller", TorchTrainer._initialize_and_run_controller
+        _Trainer, "_initialize_and_run_controller", DataParallelTrainer._initialize_and_run_controller
     )
     with mock.patch("trainables.slots.worker_group._serve", partial(faulty, folder, starved)), controller:
         slot.setup(

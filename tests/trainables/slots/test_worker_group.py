@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from trainables.settings import ModelSettings
 from trainables.slots import worker_group
@@ -46,20 +46,12 @@ def test_the_mailbox_is_told_why_a_group_was_lost(
     assert not memory or ("running low on memory" in told and "\n" not in told)
 
 
-def test_a_group_starts_again_without_a_worker_that_was_ended_for_its_memory() -> None:
-    backend = worker_group._BackendSetup(TorchConfig(backend="gloo"))
-    with mock.patch.object(backend, "_backend") as goodbye:
-        goodbye.on_shutdown.side_effect = LOW_ON_MEMORY
-        backend.before_execution_group_shutdown(mock.Mock())
-        goodbye.on_shutdown.assert_called_once()
-
-
-def test_two_helpers_are_not_started() -> None:
+def test_helpers_are_not_started() -> None:
     trainer = worker_group._Trainer(print, scaling_config=ScalingConfig(num_workers=1))
-    usual = {type(callback).__name__ for callback in TorchTrainer._create_default_callbacks(trainer)}
+    usual = {type(callback).__name__ for callback in DataParallelTrainer._create_default_callbacks(trainer)}
     ours = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
-    assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback", "BackendSetupCallback"}
-    assert ours - usual == {"_BackendSetup"}
+    assert usual - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    assert not ours - usual
 
 
 @pytest.mark.parametrize("placement", ["pack", "spread"])
