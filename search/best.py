@@ -137,7 +137,7 @@ def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
     confirmed = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
-    rank = [Verdict.BETTER, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
+    rank = [Verdict.BETTER, Verdict.COSTLY, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
     return sorted(confirmed, key=lambda one: (rank.index(one.verdict), one.difference))
 
 

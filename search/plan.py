@@ -124,6 +124,8 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloure
     if space.confirmation is not None and "test" in sizes:
         groups = len(set(number_groups(splits.test))) if splits is not None else sizes["test"]
         lines.append(f"tells     {_describe_detectable(space, space.confirmation, groups)}")
+    if (allowed := space.constraints.general_loss) is not None:
+        lines.append(f"keeps     a general loss of at most {allowed:g} nats above that without dropout")
     if limits := _limits(space.budget):
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S

@@ -165,6 +165,8 @@ class Recorder:
         # What a trial had until it was stopped because it would not win cannot be compared with the end of another.
         if objective is not None and (state == TrialState.COMPLETE or reason == PLATEAU):
             final["objective"] = objective
+            if (general := study.general_loss(candidate.number)) is not None:
+                final["objective.general_loss"] = general
         for point, read in study.tested(candidate.number).items():
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
         self._write(

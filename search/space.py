@@ -148,6 +148,11 @@ class ConfirmationBlock(Block):
         return f"at least {least:.2g} with {documents} test documents; or set data.test to {wanted} documents"
 
     @property
+    def fewest_documents(self) -> int:
+        """That an interval can be made from."""
+        return fewest_documents(self.confidence)
+
+    @property
     def in_rounds(self) -> bool:
         """Whether seeds are added while they can decide."""
         return self.seeds == "auto"
@@ -276,6 +281,11 @@ class Tracking(Block):
     follows; null not to."""
 
 
+class Constraints(Block):
+    general_loss: NotNegative | None = None
+    """How much higher than without dropout the loss on general documents may be, in nats: at least 0; null for any."""
+
+
 class Space(RunConfig):
     """A search: what is searched, on which models and data, with what budget."""
 
@@ -289,6 +299,8 @@ class Space(RunConfig):
     general_loss); with several, the result is a Pareto front."""
     objective: Literal["best", "final", "mean"] = "best"
     """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
+    constraints: Constraints = Constraints()
+    """What a setting may cost; one that is not shown to keep to it is not recommended."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When a trial ends before its budget."""
     sampler: Sampler = Sampler()
@@ -330,7 +342,21 @@ class Space(RunConfig):
         if GENERAL in self.objectives and self.general is None:
             where = "objectives", self.objectives.index(GENERAL)
             raise wrong(where, f"{GENERAL} is not measured without general documents; add the block general")
+        if (allowed := self.constraints.general_loss) is None:
+            return self
+        if self.general is None:
+            problem = f"given {shown(allowed)}, but nothing measures it; add general documents, or write null"
+            raise wrong(("constraints", GENERAL), problem)
+        if (how := self.confirmation) is not None and self.general.documents < (fewest := how.fewest_documents):
+            told = f"at least {fewest}, for constraints.general_loss with an interval of {100 * how.confidence:g}%"
+            raise wrong(("general", "documents"), shown(self.general.documents), f"{told}; or confirmation: null")
         return self
+
+    @property
+    def measures(self) -> list[Objective]:
+        """The losses that every trial must have: the objectives, and what is constrained."""
+        constrained: list[Objective] = [GENERAL] if self.constraints.general_loss is not None else []
+        return list(dict.fromkeys([*self.objectives, *constrained]))
 
     @model_validator(mode="after")
     def _arms_change_what_is_there(self) -> Self:
@@ -359,7 +385,7 @@ class Space(RunConfig):
             raise wrong(("confirmation", "best"), shown(how.best), allowed)
         if (documents := stated_count(self.data.test)) is None:
             return self
-        if documents < (fewest := fewest_documents(how.confidence)):
+        if documents < (fewest := how.fewest_documents):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(documents), allowed)
         if (allowed_margin := how.margin_with(documents)) is not None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.results.figures import write_figures
 from search.results.model_result import ModelResult, recommend_arm
 from search.space import GENERAL, HIGH, Objective, Space, to_store
 from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
+from search.studies.search_study import SearchStudy
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.data import count_setting
 from trainables.config.fields import LONGEST_NAME
@@ -31,10 +32,15 @@ def describe_result(result: ModelResult, space: Space) -> str:
         assert space.confirmation is not None
         point = point_of(space)
         other = next(each for each in POINTS if each != point)
-        comparison, difference = result.comparisons[result.chosen], result.verdict[point]
-        confidence = space.confirmation.confidence
+        comparison = result.comparisons[result.chosen]
         text = sentence(
-            result.chosen, comparison, difference, result.confirmed.among, confidence, count_setting(space.data.test)
+            result.chosen,
+            comparison,
+            point,
+            result.confirmed.among,
+            space.confirmation.confidence,
+            count_setting(space.data.test),
+            space.constraints.general_loss,
         )
         return f"{text}. {describe_other_point(other, comparison)}"
     best, baseline = study.best(), study.baseline()
@@ -46,6 +52,9 @@ def describe_result(result: ModelResult, space: Space) -> str:
     if baseline is None:
         return f"{text}; there is no baseline to compare with{_describe_failures(study)}"
     baseline_losses = losses_of(baseline)
+    if study.limit is not None:
+        own, most = study.general_loss(best.number), study.limit
+        text += f", general loss {own:.4f}, {'above' if study.breaks(best) else 'within'} the {most:.4f} allowed"
     failures = _describe_failures(result.confirmed) if result.confirmed is not None else ""
     return f"{text}; without dropout {min(baseline_losses):.4f} and {baseline_losses[-1]:.4f}; not confirmed{failures}"
 
@@ -60,13 +69,19 @@ def _describe_failures(study: TrialStudy) -> str:
 def choose_space(result: ModelResult, space: Space) -> Space | None:
     """The space with the setting that did best, in which nothing is searched; None if no trial has an objective.
 
-    After a confirmation that is the setting that it found better than no dropout, or the baseline.
+    After a confirmation that is the setting that it found better than no dropout, or the baseline; without one the
+    baseline where every other setting breaks the constraint.
     """
     study = result.searched
     if (arm := recommend_arm(result, space)) is not None:
         contestant = result.comparisons[arm].contestant
         return fixed(study.arms[contestant.arm].space, contestant.parameters)
-    return study.space_of(trial) if (trial := study.best()) is not None else None
+    return study.space_of(trial) if (trial := _unconfirmed(study)) is not None else None
+
+
+def _unconfirmed(study: SearchStudy) -> FrozenTrial | None:
+    best = study.best()
+    return study.baseline() if best is not None and study.breaks(best) else best
 
 
 def format_best_schedule(result: ModelResult, space: Space) -> str | None:
@@ -81,7 +96,7 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
         value, baseline_value = comparison.validation, result.comparisons[BASELINE].validation
         mean = ", mean over the seeds of the confirmation"
     else:
-        trial = study.best()
+        trial = _unconfirmed(study)
         assert trial is not None
         number, value, mean = trial.number, study.values(trial)[0], ""
         baseline = study.baseline()

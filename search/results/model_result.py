@@ -129,4 +129,8 @@ def recommend_arm(result: ModelResult, space: Space) -> str | None:
 
 def verdict_of(result: ModelResult, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
-    return result.verdict[point_of(space)].verdict if result.verdict else None
+    if not result.verdict or result.chosen is None:
+        return None
+    point, verdict = point_of(space), result.verdict[point_of(space)].verdict
+    kept = result.comparisons[result.chosen].keeps(point, space.constraints.general_loss)
+    return verdict if verdict != Verdict.BETTER or kept else Verdict.COSTLY

@@ -80,6 +80,7 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
             "best_high_entropy_loss": min(losses),
             # One that was stopped early has no last epoch.
             "final_high_entropy_loss": losses[-1] if trial.state == TrialState.COMPLETE else None,
+            **({"general_loss": general} if (general := study.general_loss(trial.number)) is not None else {}),
             "mlflow_run_id": run_id(study.name, trial.number),
         }
 

@@ -64,6 +64,10 @@ class Comparison:
     differences: dict[str, dict[str, Difference]]
     seeds: int
 
+    def keeps(self, point: str, allowed: float | None) -> bool:
+        """Whether the general loss is shown to be at most so much above the baseline's, in nats; None: any is."""
+        return allowed is None or self.differences[point][GENERAL].high <= allowed
+
     def to_json(self) -> dict[str, Any]:
         found = {p: {m: d.to_json() for m, d in values.items()} for p, values in self.differences.items()}
         return {
@@ -141,15 +145,23 @@ def mean_losses(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
 
 
 def sentence(
-    chosen: str, best: Comparison, found: Difference, among: int, confidence: float, test: str | None = TEST
+    chosen: str,
+    best: Comparison,
+    point: str,
+    among: int,
+    confidence: float,
+    test: str | None = TEST,
+    allowed: float | None = None,
 ) -> str:
     """What to use; then why, on which documents that holds, and what would tell more.
 
     Args:
-        found: the verdict's difference, at the point of the objective.
+        point: of the objective.
         among: settings that this one was chosen among.
         test: see `describe_limits`.
+        allowed: see `Comparison.keeps`.
     """
+    found = best.differences[point][HIGH]
     trial = best.contestant.trial
     named = f"trial {trial} of {chosen}" if trial is not None else chosen
     choice = f", best of {among} settings" if among > 1 else ""
@@ -159,6 +171,14 @@ def sentence(
         f" {found.here_high:+.4f} on these documents alone, {best.seeds} seeds{choice}"
     )
     match found.verdict:
+        case Verdict.BETTER if allowed is not None:
+            general = best.differences[point][GENERAL]
+            told = f"general loss {general.mean:+.4f} nats, {general.low:+.4f} to {general.high:+.4f}"
+            if best.keeps(point, allowed):
+                return f"use {named}: it is {found.verdict.words} ({why}), and keeps within {allowed:g} ({told})"
+            broken = "breaks" if general.mean > allowed else "is not shown to keep"
+            limit = f"the constraint general_loss {allowed:g} ({told})"
+            return f"use no dropout: {named} is {found.verdict.words} ({why}), but it {broken} {limit}"
         case Verdict.BETTER:
             return f"use {named}: it is {found.verdict.words} ({why})"
         case Verdict.WORSE:

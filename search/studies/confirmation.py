@@ -14,6 +14,7 @@ from search.space import Space
 from search.studies.arm_spaces import dimensions
 from search.studies.comparison import (
     FEWEST,
+    GENERAL,
     HIGH,
     POINTS,
     Comparison,
@@ -200,11 +201,25 @@ class Confirmation(TrialStudy):
             futile = is_futile(difference.mean, variance, least, self._error) and (
                 margin is None or abs(difference.mean) + 2 * least**0.5 > margin
             )
-            last = fractions[-1] == 1 or difference.verdict != Verdict.UNDECIDED or futile
+            decided = difference.verdict != Verdict.UNDECIDED
+            if difference.verdict == Verdict.BETTER and self._allowed is not None:
+                decided = not self._may_tell(self._allowed, runs, at, level)
+            last = fractions[-1] == 1 or decided or futile
             looks.append(_Look(seeds, level, last))
             if last:
                 break
         return looks
+
+    def _may_tell(self, allowed: float, runs: Runs, at: tuple[int, int], level: float) -> bool:
+        """Whether further seeds may tell that the setting keeps the constraint, or that it breaks it."""
+        point = point_of(self._space)
+        found, parts = runs.differences(point, GENERAL, level, None)[at[1]], runs.components(point, GENERAL)
+        variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
+        return found.low <= allowed < found.high and not is_futile(found.mean - allowed, variance, least, self._error)
+
+    @property
+    def _allowed(self) -> float | None:
+        return self._space.constraints.general_loss
 
     @property
     def _error(self) -> float:
@@ -310,10 +325,10 @@ class Confirmation(TrialStudy):
         return self.contestants[choice].arm
 
     def _chosen_of(self, seeds: int | None = None) -> int | None:
-        """The contestant, the baseline apart, that did best on the validation split with so many seeds."""
+        """The contestant, the baseline apart, that did best with so many seeds."""
         choices = [self._choice(arm, seeds) for arm in self._searched.arms if arm != BASELINE]
         known = [choice for choice in choices if choice is not None]
-        return min(known, key=lambda choice: self._validation(choice, seeds), default=None)
+        return min(known, key=lambda choice: self._rank(choice, seeds), default=None)
 
     def runs_of(self, arm: str) -> list[FrozenTrial]:
         """The runs of an arm's chosen setting, one for each seed."""
@@ -336,12 +351,30 @@ class Confirmation(TrialStudy):
     def _validation(self, contestant: int, seeds: int | None = None) -> float:
         """The mean objective over the seeds that all contestants have, if there are any: one that lost a bad seed must
         not gain by it."""
+        return statistics.fmean(self.value(run.number) for run in self._common_runs(contestant, seeds))
+
+    def _common_runs(self, contestant: int, seeds: int | None) -> list[FrozenTrial]:
         every = [self._runs(i, seeds) for i in range(len(self.contestants))]
         common = set.intersection(*(set(runs) for runs in every if len(runs) >= FEWEST))
         runs = self._runs(contestant, seeds)
-        return statistics.fmean(self.value(runs[seed].number) for seed in common or runs)
+        return [runs[seed] for seed in sorted(common or runs)]
+
+    def _rank(self, contestant: int, seeds: int | None) -> tuple[float, float, int]:
+        """The least is the best: by the validation split, after what the general loss is above what is allowed."""
+        return self._excess(contestant, seeds), self._validation(contestant, seeds), contestant
+
+    def _excess(self, contestant: int, seeds: int | None) -> float:
+        """What the mean general loss is above the baseline's and what is allowed, in nats; 0 where it is not."""
+        if self._allowed is None or self.contestants[contestant].arm == BASELINE:
+            return 0.0
+        if (baseline := self._choice(BASELINE, seeds)) is None:
+            return 0.0
+        own, without = (
+            mean_losses(self._common_runs(i, seeds), point_of(self._space))[GENERAL] for i in (contestant, baseline)
+        )
+        return max(0.0, own - without - self._allowed)
 
     def _choice(self, arm: str, seeds: int | None = None) -> int | None:
-        """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
+        """The contestant of an arm that did best, of those with runs enough to be compared."""
         known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i, seeds)) >= FEWEST]
-        return min(known, key=lambda i: (self._validation(i, seeds), i), default=None)
+        return min(known, key=lambda i: self._rank(i, seeds), default=None)

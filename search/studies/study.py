@@ -77,7 +77,7 @@ class TrialStudy(ABC):
     """What all studies of a search share.
 
     Attributes:
-        objectives: the losses that every trial must have.
+        measures: the losses that every trial must have.
         name: of the study.
         model: that its trials train.
         slug: the study's name as a part of a file's name.
@@ -86,7 +86,7 @@ class TrialStudy(ABC):
 
     def __init__(self, studies: StudyStorage, name: str, model: str, space: Space) -> None:
         self.name, self.model, self.objective = name, model, space.objective
-        self.objectives = space.objectives
+        self.measures = space.measures
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
         self._storage = studies.storage
@@ -192,6 +192,10 @@ class TrialStudy(ABC):
     def tested(self, number: int) -> dict[str, dict[str, float]]:
         """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
         return {}
+
+    def general_loss(self, number: int) -> float | None:
+        """The trial's at the evaluation that counts, in nats, where the space constrains it."""
+        return None
 
     def put_back(self, number: int) -> None:
         """The running trial is to be asked for again: it has lost its place."""

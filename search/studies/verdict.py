@@ -29,12 +29,17 @@ class Verdict(StrEnum):
     WORSE = "worse"
     EQUAL = "equal"
     UNDECIDED = "undecided"
+    COSTLY = "costly"
+    """Better, but not shown to keep the space's constraint: of a setting, not of an interval."""
 
     @property
     def words(self) -> str:
-        return {"better": "confirmed better", "equal": "equal within the margin", "undecided": "not decided"}.get(
-            self, self.value
-        )
+        return {
+            "better": "confirmed better",
+            "equal": "equal within the margin",
+            "undecided": "not decided",
+            "costly": "better, but not shown to keep the constraint",
+        }.get(self, self.value)
 
     @classmethod
     def _missing_(cls, value: object) -> "Verdict | None":

@@ -51,9 +51,9 @@ class Told:
         self._tell(Evaluation(trial=trial, tokens=tokens, full_tokens=self._full, metrics=metrics, **self._of))
 
     def ended(
-        self, trial: int, state: str, reason: str | None = None, loss: float | None = None, detail: str = ""
+        self, trial: int, state: str, reason: str | None = None, loss: float | None = None, **values: Any
     ) -> None:
-        self._tell(TrialEnded(trial=trial, state=state, reason=reason, objective=loss, detail=detail, **self._of))
+        self._tell(TrialEnded(trial=trial, state=state, reason=reason, objective=loss, **values, **self._of))
 
 
 def three_trials(tell: Callable[[Event], object], clock: Clock) -> None:
@@ -135,6 +135,16 @@ def test_the_best_is_the_one_that_the_search_ranks_first_and_stands_beside_no_dr
         "(best 5.8000 (trial 3), no dropout 5.9000)",
         "(best 5.8000 (trial 3), no dropout 5.9000)",
     ]
+
+
+def test_what_breaks_the_constraint_is_not_the_best() -> None:
+    state = SearchProgress({})
+    state.follow(SearchStarted(planned={"m": 3}, resume_command="", settings={"constraints": {"general_loss": 0.05}}))
+    told = Told(state.follow)
+    for trial, arm, loss, general in ((0, "none", 6.0, 3.0), (1, "entrodrop", 5.0, 3.1), (2, "entrodrop", 5.5, 3.05)):
+        told.started(trial, 3, arm=arm)
+        told.ended(trial, "complete", None, loss, metrics={"objective.general_loss": general})
+    assert state.studies["m"].best == (5.5, 2)
 
 
 def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
