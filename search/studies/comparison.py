@@ -170,15 +170,15 @@ def sentence(
         f" {found.low:+.4f} to {found.high:+.4f} on documents like these, {found.here_low:+.4f} to"
         f" {found.here_high:+.4f} on these documents alone, {best.seeds} seeds{choice}"
     )
+    broken = ""
+    if allowed is not None:
+        general = best.differences[point][GENERAL]
+        interval = f"{general.mean:+.4f} nats, {general.low:+.4f} to {general.high:+.4f}"
+        why += f"; general loss {interval}, at most {allowed:+g} allowed"
+        broken = "breaks the constraint" if general.mean > allowed else "is not shown to keep the constraint"
     match found.verdict:
-        case Verdict.BETTER if allowed is not None:
-            general = best.differences[point][GENERAL]
-            told = f"general loss {general.mean:+.4f} nats, {general.low:+.4f} to {general.high:+.4f}"
-            if best.keeps(point, allowed):
-                return f"use {named}: it is {found.verdict.words} ({why}), and keeps within {allowed:g} ({told})"
-            broken = "breaks" if general.mean > allowed else "is not shown to keep"
-            limit = f"the constraint general_loss {allowed:g} ({told})"
-            return f"use no dropout: {named} is {found.verdict.words} ({why}), but it {broken} {limit}"
+        case Verdict.BETTER if not best.keeps(point, allowed):
+            return f"use no dropout: {named} is {found.verdict.words}, but {broken} ({why})"
         case Verdict.BETTER:
             return f"use {named}: it is {found.verdict.words} ({why})"
         case Verdict.WORSE:

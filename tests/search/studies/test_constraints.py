@@ -145,9 +145,14 @@ def confirmed(folder: Path, general: Callable[[Candidate], float], own: float = 
 @pytest.mark.parametrize(
     ("more", "own", "verdict", "told"),
     [
-        (0.02, 0.001, Verdict.BETTER, "and keeps within 0.05 (general loss +0.02"),
-        (0.08, 0.001, Verdict.COSTLY, "but it breaks the constraint general_loss 0.05 (general loss +0.08"),
-        (0.0, 0.03, Verdict.COSTLY, "but it is not shown to keep the constraint general_loss 0.05 (general loss "),
+        (0.02, 0.001, Verdict.BETTER, "it is confirmed better (high-entropy test loss"),
+        (0.08, 0.001, Verdict.COSTLY, "is confirmed better, but breaks the constraint (high-entropy test loss"),
+        (
+            0.0,
+            0.03,
+            Verdict.COSTLY,
+            "is confirmed better, but is not shown to keep the constraint (high-entropy test loss",
+        ),
     ],
 )
 def test_a_winner_that_is_not_shown_to_keep_the_constraint_is_not_recommended(
@@ -160,7 +165,8 @@ def test_a_winner_that_is_not_shown_to_keep_the_constraint_is_not_recommended(
     words = describe_result(result, asked)
     assert words.startswith("use trial " if verdict == Verdict.BETTER else "use no dropout: trial ")
     assert told in words
-    assert "is confirmed better" in words
+    assert "; general loss " in words
+    assert ", at most +0.05 allowed)" in words
     schedule = tmp_path / "schedule.yaml"
     schedule.write_text(format_best_schedule(result, asked) or "")
     assert (load_recipe(schedule).config.schedule is None) == (verdict == Verdict.COSTLY)
