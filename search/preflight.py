@@ -139,10 +139,10 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
 def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
     """Raises ConfigError if the test documents are too few for the margin, or of too few prompts for any interval."""
     confirmation = space_file.config.confirmation
-    if confirmation is not None and (allowed_margin := confirmation.margin_with(len(splits.test))) is not None:
-        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
     if confirmation is None:
         return
+    if (allowed_margin := space_file.config.margin_with(len(splits.test))) is not None:
+        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
     read = {"data.test": splits.test}
     if space_file.config.constraints.general_loss is not None:
         read["general"] = splits.general

@@ -54,6 +54,7 @@ class StudyProgress:
             those that stopped because their best evaluation lay behind them.
         general_losses: of these trials, by number, in nats, where the space constrains them.
         allowed: what they may be above the one without dropout, in nats.
+        answers: whether objectives are shares of wrong answers.
         confirms: whether its trials repeat a few settings with other seeds.
     """
 
@@ -62,6 +63,7 @@ class StudyProgress:
     objectives: dict[str, dict[int, float]] = field(default_factory=dict)
     general_losses: dict[int, float] = field(default_factory=dict)
     allowed: float | None = None
+    answers: bool = False
     confirms: bool = False
     # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
     tokens: list[int] = field(default_factory=list)
@@ -133,6 +135,7 @@ class SearchProgress:
         if isinstance(event, SearchStarted):
             self.begin(event.planned)
             for progress in self.studies.values():
+                progress.answers = event.settings.get("objective") == "exact_match"
                 progress.allowed = event.settings.get("constraints", {}).get("general_loss")
             self.earlier_s += self._part_s
             self._part = (event.time, event.time)

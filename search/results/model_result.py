@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from search.arms import BASELINE
 from search.space import Space
-from search.studies.comparison import HIGH, Comparison, point_of
+from search.studies.comparison import Comparison, point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
@@ -52,7 +52,8 @@ class ModelResult:
         """For each point the difference that the verdict is about; empty if nothing was confirmed."""
         if self.chosen is None:
             return {}
-        return {point: by_measure[HIGH] for point, by_measure in self.comparisons[self.chosen].differences.items()}
+        measure = self.searched.measure
+        return {point: by_measure[measure] for point, by_measure in self.comparisons[self.chosen].differences.items()}
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ def label_arm(arm: str) -> str:
 
 
 def collect_differences(results: Sequence[ModelResult], space: Space) -> dict[str, dict[str, Difference]]:
-    """For each model that was confirmed, each arm's difference to no dropout in high-entropy test loss, in nats."""
+    """For each model that was confirmed, each arm's difference to no dropout in what the objective is
+    about."""
     point = point_of(space)
     differences = {
         result.model: {
-            arm: comparison.differences[point][HIGH]
+            arm: comparison.differences[point][space.measure]
             for arm, comparison in result.comparisons.items()
             if arm != BASELINE
         }

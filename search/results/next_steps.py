@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from search.results.model_result import ModelResult, verdict_of
-from search.space import Space
+from search.space import EXACT, Space
 from search.studies.comparison import GENERAL, POINTS, TEST, point_of, settings_to_raise
 from search.studies.study import losses_of
 from search.studies.verdict import Verdict
@@ -70,7 +70,7 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     if raised and (test is not None or TEST not in raised):
         why = "tell a difference like the one that was seen"
         steps.append(Step(why, repeated("more", dict(raised))))
-    if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER:
+    if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER and space.measure != EXACT:
         last = "last" if other == "final" else "best"
         steps.append(Step(f"search for the {last} checkpoint, if you keep that", repeated(last, {"objective": other})))
     if verdict != Verdict.BETTER and baseline is not None:

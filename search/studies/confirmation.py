@@ -15,7 +15,6 @@ from search.studies.arm_spaces import dimensions
 from search.studies.comparison import (
     FEWEST,
     GENERAL,
-    HIGH,
     POINTS,
     Comparison,
     Contestant,
@@ -187,15 +186,15 @@ class Confirmation(TrialStudy):
                 continue
             point, family = point_of(self._space), self._family(seeds)
             runs = self._compared(baseline, family, seeds)
-            if HIGH not in measures_of(runs.runs[0][0], point, runs.groups):
+            if self.measure not in measures_of(runs.runs[0][0], point, runs.groups):
                 looks.append(_Look(seeds, self._error, last=True))
                 break
-            parts, at = runs.components(point, HIGH), (0, family.index(chosen))
+            parts, at = runs.components(point, self.measure), (0, family.index(chosen))
             variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
             share = float(parts.share_with(self._how.most_seeds)[at])
             fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
             level = level_of_look(fractions, self._error)
-            difference = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
+            difference = runs.differences(point, self.measure, level, self._how.margin)[at[1]]
             # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.
             margin = self._how.margin
             futile = is_futile(difference.mean, variance, least, self._error) and (
@@ -262,14 +261,14 @@ class Confirmation(TrialStudy):
 
     def comparisons(self) -> dict[str, Comparison]:
         """Each arm's chosen setting against the baseline's; arms without two runs are left out, and measures whose
-        tokens are all in one group of documents. Without high-entropy tokens in two there is no comparison. The
-        intervals hold for all settings together that the confirmation has: a seed that is lucky on the validation
-        split, and so decides the choice, is lucky on the test split as well."""
+        tokens are all in one group of documents. Without high-entropy tokens, or questions, in two there is no
+        comparison. The intervals hold for all settings together that the confirmation has: a seed that is lucky on the
+        validation split, and so decides the choice, is lucky on the test split as well."""
         if (baseline := self._choice(BASELINE)) is None:
             return {}
         family, own = self._family(), list(self._runs(baseline).values())
         groups = self._groups
-        if HIGH not in measures_of(own[0], POINTS[0], groups):
+        if self.measure not in measures_of(own[0], POINTS[0], groups):
             return {}
         compared = self._compared(baseline, family)
         found = {
@@ -290,7 +289,7 @@ class Confirmation(TrialStudy):
                 if arm != BASELINE
             }
             losses = {point: mean_losses(runs, point) for point in POINTS}
-            validation = self._validation(choice)
+            validation = self.told(self._validation(choice))
             comparisons[arm] = Comparison(self.contestants[choice], validation, losses, differences, len(runs))
         return comparisons
 

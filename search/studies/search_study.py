@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
-from search.space import GENERAL, HIGH, Space
+from search.space import EXACT, GENERAL, HIGH, Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
 from search.studies.pruners import (
     LOSING,
@@ -199,7 +199,7 @@ class SearchStudy(TrialStudy):
             return PLATEAU
         # Of several objectives a trial may win one although it is behind in the other; those ahead of it may break a
         # constraint.
-        if len(space.measures) > 1 or self._pruner is None:
+        if len(space.measures) > 1 or self.measure == EXACT or self._pruner is None:
             return None
         return LOSING if self._pruner.prune(self.study, trial) else None
 
@@ -223,10 +223,14 @@ class SearchStudy(TrialStudy):
         return losses_of(trial) if measure == HIGH else others
 
     def values(self, trial: FrozenTrial) -> list[float]:
-        """The trial's objectives, in nats: with `best`, all are those of the evaluation of least high-entropy loss."""
-        return [self._value(trial, measure) for measure in self._space.objectives]
+        """The trial's objectives, in nats: with `best`, all are those of the evaluation of least high-entropy loss; or
+        the share of wrong answers."""
+        if self.measure == EXACT:
+            return [self.value(trial.number)]
+        return [self.loss(trial, measure) for measure in self._space.objectives]
 
-    def _value(self, trial: FrozenTrial, measure: str) -> float:
+    def loss(self, trial: FrozenTrial, measure: str = HIGH) -> float:
+        """At the evaluation that counts, in nats."""
         losses = self._losses_of(trial, measure)
         if self.objective != "best":
             return objective_value(self.objective, losses)
@@ -238,14 +242,14 @@ class SearchStudy(TrialStudy):
         return self._space.constraints.general_loss
 
     def general_loss(self, number: int) -> float | None:
-        return None if self._allowed is None else self._value(self._trial(number), GENERAL)
+        return None if self._allowed is None else self.loss(self._trial(number), GENERAL)
 
     @property
     def limit(self) -> float | None:
         """The general loss that a setting may have, in nats; None without a constraint, or a baseline."""
         if self._allowed is None or (baseline := self.baseline()) is None:
             return None
-        return self._value(baseline, GENERAL) + self._allowed
+        return self.loss(baseline, GENERAL) + self._allowed
 
     def breaks(self, trial: FrozenTrial) -> bool:
         """Whether the trial breaks the constraint."""
@@ -253,7 +257,7 @@ class SearchStudy(TrialStudy):
 
     def _excess(self, trial: FrozenTrial, limit: float | None) -> float:
         """What the trial's general loss is above the limit, in nats; 0 where there is none."""
-        return 0.0 if limit is None or trial.user_attrs["arm"] == BASELINE else self._value(trial, GENERAL) - limit
+        return 0.0 if limit is None or trial.user_attrs["arm"] == BASELINE else self.loss(trial, GENERAL) - limit
 
     def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
         limit = self.limit

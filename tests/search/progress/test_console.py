@@ -147,6 +147,17 @@ def test_what_breaks_the_constraint_is_not_the_best() -> None:
     assert state.studies["m"].best == (5.5, 2)
 
 
+def test_a_search_for_right_answers_tells_their_share() -> None:
+    text, clock = StringIO(), Clock()
+    with ProgressConsole(Console(file=text, width=80), {"m": 2}, clock) as progress:
+        progress.happened(SearchStarted(planned={"m": 2}, resume_command="", settings={"objective": "exact_match"}))
+        told = Told(progress.happened, clock)
+        for trial, arm, wrong in ((0, "none", 0.5), (1, "entrodrop", 0.25)):
+            told.started(trial, 2, arm=arm)
+            told.ended(trial, "complete", None, wrong)
+    assert "answers 75.0% right (best 75.0% right (trial 1), no dropout 50.0% right)" in text.getvalue()
+
+
 def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m/confirmation": 4}, clock) as progress:

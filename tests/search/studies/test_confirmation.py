@@ -435,7 +435,14 @@ def test_a_round_whose_runs_fail_is_followed_by_another(tmp_path: Path) -> None:
 
 
 def words(confirmation: Confirmation, confidence: float) -> str:
-    return sentence("entrodrop", confirmation.comparisons()["entrodrop"], "best", confirmation.among, confidence)
+    return sentence(
+        "entrodrop",
+        confirmation.comparisons()["entrodrop"],
+        "best",
+        "high_entropy_loss",
+        confirmation.among,
+        confidence,
+    )
 
 
 @pytest.mark.parametrize(
