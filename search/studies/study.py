@@ -234,7 +234,8 @@ class TrialStudy(ABC):
 
     def told(self, value: float) -> float:
         """The objective as a person reads it: in nats, or the share of right answers."""
-        return 1.0 - value if self.measure == EXACT else value
+        # 1 - (1 - 0.1) is not 0.1.
+        return round(1.0 - value, 12) if self.measure == EXACT else value
 
     def losses(self, number: int) -> list[float]:
         """High-entropy losses of the trial, in the order of its evaluations, in nats."""

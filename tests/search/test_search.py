@@ -328,7 +328,7 @@ def test_right_answers_are_searched_for_within_a_constraint(tmp_path: Path) -> N
         confirmation={"best": 1, "seeds": 2},
         tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"},
     )
-    space["data"] |= {"prompt": "{p}", "template": "{t}", "answer": "{t}", "train": 20}
+    space["data"] |= {"prompt": "{p} ", "template": "{t}", "answer": "{t}", "train": 20}
     splits, general = tiny.splits(), tiny.splits(7)
     for name, documents in (("data", splits.train + splits.validation + splits.test), ("general", general.train)):
         halves = [(words[:4], words[4:]) for words in (document.text.split() for document in documents)]
