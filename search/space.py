@@ -136,8 +136,8 @@ class ConfirmationBlock(Block):
     max_seeds: Annotated[int, Field(ge=2)] = 6
     """With seeds auto, the most: an integer of at least 2."""
     margin: Positive | None = None
-    """The difference in loss below which a setting is called equal to no dropout, in nats (with the objective exact_match,
-    in the share of right answers): above 0; null not to claim equality."""
+    """The difference in loss below which a setting is called equal to no dropout, in nats (with the objective
+    exact_match, in the share of right answers): above 0; null not to claim equality."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Confidence of the intervals: from 0.5 to 0.999."""
 
