@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.space import EXACT
 from search.studies.verdict import Verdict
 from search.tracking.mlflow_runs import SQLITE, new_client, tracking_uri
 from trainables.config.command_line import exit_code, invocation
@@ -34,7 +35,8 @@ class Confirmed:
     """What a search says of a model.
 
     Attributes:
-        difference: in high-entropy test loss to no dropout, in nats, with its interval (low, high).
+        difference: to no dropout, with its interval (low, high): in high-entropy test loss, in nats, or with `answers`
+            in the share of right answers.
     """
 
     search: str
@@ -46,6 +48,7 @@ class Confirmed:
     difference: float
     low: float
     high: float
+    answers: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,20 +140,20 @@ def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
     confirmed = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
-    rank = [Verdict.BETTER, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
-    return sorted(confirmed, key=lambda one: (rank.index(one.verdict), one.difference))
+    rank = [Verdict.BETTER, Verdict.COSTLY, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
+    return sorted(confirmed, key=lambda one: (rank.index(one.verdict), one.difference * (-1 if one.answers else 1)))
 
 
 def _of_run(run: Any, experiment: str) -> list[Confirmed]:
     tags, metrics, found = run.data.tags, run.data.metrics, []
-    point = "final" if run.data.params.get("objective") == "final" else "best"
+    objective = run.data.params.get("objective")
+    point = "final" if objective in ("final", EXACT) else "best"
     for short in [tag.removesuffix(_VERDICT) for tag in tags if tag.endswith(_VERDICT)]:
         try:
             model, arm, verdict = (tags[f"{short}.{name}"] for name in ("model", "chosen_arm", "verdict"))
-            difference = [metrics[f"{short}.test.{point}.difference.{name}"] for name in ("mean", "low", "high")]
-            confirmed = Confirmed(
-                run.info.run_name, experiment, run.info.run_id, model, arm, Verdict(verdict), *difference
-            )
+            mean, low, high = (metrics[f"{short}.test.{point}.difference.{name}"] for name in ("mean", "low", "high"))
+            run_of = run.info.run_name, experiment, run.info.run_id
+            confirmed = Confirmed(*run_of, model, arm, Verdict(verdict), mean, low, high, objective == EXACT)
         except (KeyError, ValueError):
             # MLflow has not taken all of it yet, or another program's tag ends like ours.
             continue
@@ -174,7 +177,8 @@ def _unknown(option: str, given: str, known: list[str]) -> ConfigError:
 
 
 def _line(one: Confirmed) -> str:
-    interval = f"{one.difference:+.4f} nats ({one.low:+.4f} to {one.high:+.4f})"
+    unit = " in right answers" if one.answers else " nats"
+    interval = f"{one.difference:+.4f}{unit} ({one.low:+.4f} to {one.high:+.4f})"
     origin = f"search {one.search}, {one.experiment}, run {one.run_id}"
     return f"{one.model}  {one.verdict.words}  {one.arm}  {interval}  {origin}"
 

@@ -14,13 +14,13 @@ from search.hardware import UTILISATION, ClusterResources
 from search.learned_text import describe_split, legend
 from search.scheduling.allocation import allocate, with_allocation
 from search.scheduling.model_memory import estimate_memory, network, usable_bytes
-from search.space import Budget, ConfirmationBlock, Space, check_tokens
+from search.space import EXACT, Budget, ConfirmationBlock, Space, check_tokens
 from search.studies.arm_spaces import needs_mask_token
 from search.studies.comparison import point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
-from search.studies.verdict import expect_detectable
+from search.studies.verdict import CHANGED, expect_detectable
 from trainables.config.data import stated_count
 from trainables.config.to_settings import chat_template_of
 from trainables.data.chat_tokens import ChatTokenizer
@@ -123,6 +123,8 @@ def plan(space: Space, splits: Splits | None, cluster: ClusterResources, coloure
     if space.confirmation is not None and "test" in sizes:
         groups = len(set(number_groups(splits.test))) if splits is not None else sizes["test"]
         lines.append(f"tells     {_describe_detectable(space, space.confirmation, groups)}")
+    if (allowed := space.constraints.general_loss) is not None:
+        lines.append(f"keeps     a general loss of at most {allowed:g} nats above that without dropout")
     if limits := _limits(space.budget):
         lines.append(f"limits    {limits}; what runs then runs on")
     total, wall_s = _Cost(0, 0.0, on_gpus), _START_S
@@ -200,7 +202,11 @@ def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) 
 def _describe_detectable(space: Space, confirmation: ConfirmationBlock, groups: int) -> str:
     """The smallest difference that the confirmation can be expected to show."""
     point = point_of(space)
-    nats = expect_detectable(point, groups, confirmation.most_seeds, confirmation.confidence)
+    answers = space.measure == EXACT
+    nats = expect_detectable(point, groups, confirmation.most_seeds, confirmation.confidence, answers)
+    if answers:
+        right = f"differences from about {nats:.2g} in the share of right answers"
+        return f"{right}, if {CHANGED:.0%} of the questions are answered differently"
     return f"differences from about {nats:.2g} nats at the {point} evaluation, if it varies as in the default search"
 
 

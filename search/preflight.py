@@ -8,7 +8,7 @@ from search.arms import BASELINE
 from search.hardware import ClusterResources, count_served, parse_gpus
 from search.output.folder import LOCK as LOCK
 from search.output.folder import RESOLVED
-from search.space import Space, fewest_documents, to_store
+from search.space import Space, to_store
 from trainables.config.loader import ConfigFile
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import YamlError, read
@@ -139,15 +139,20 @@ def check_contestants(space_file: ConfigFile[Space]) -> None:
 def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
     """Raises ConfigError if the test documents are too few for the margin, or of too few prompts for any interval."""
     confirmation = space_file.config.confirmation
-    if confirmation is not None and (allowed_margin := confirmation.margin_with(len(splits.test))) is not None:
-        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
-    groups = len(set(number_groups(splits.test)))
-    if confirmation is None or groups >= (fewest := fewest_documents(confirmation.confidence)):
+    if confirmation is None:
         return
-    given = f"{len(splits.test)} documents of {groups} different prompts or templates"
-    interval = f"an interval of {100 * confirmation.confidence:g}%"
-    allowed = f"documents of at least {fewest}, for {interval}; or confirmation: null"
-    raise space_file.error("data.test", given, allowed)
+    if (allowed_margin := space_file.config.margin_with(len(splits.test))) is not None:
+        raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
+    read = {"data.test": splits.test}
+    if space_file.config.constraints.general_loss is not None:
+        read["general"] = splits.general
+    for setting, documents in read.items():
+        groups = len(set(number_groups(documents)))
+        if groups < (fewest := confirmation.fewest_documents):
+            given = f"{len(documents)} documents of {groups} different prompts or templates"
+            interval = f"an interval of {100 * confirmation.confidence:g}%"
+            allowed = f"documents of at least {fewest}, for {interval}; or confirmation: null"
+            raise space_file.error(setting, given, allowed)
 
 
 def grow_cluster(space_file: ConfigFile[Space], cluster: ClusterResources) -> ClusterResources:

@@ -25,7 +25,7 @@ from search.output.events import (
 from search.output.folder import RESOLVED, SPACE
 from search.progress.console import ProgressConsole
 from search.scheduling.allocation import Allocation
-from search.space import Space, to_store
+from search.space import EXACT, Space, to_store
 from search.studies.pruners import PLATEAU
 from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking.delivery import Delivery
@@ -88,14 +88,15 @@ class Recorder:
             parameters |= {f"{short}.{k}": entry[k] for k in ("data_hash", "evaluation_hash") if k in entry}
             for name in ("baseline", "best"):
                 if entry[name] is not None:
-                    metrics[f"{short}.{name}.high_entropy_loss"] = entry[name]["high_entropy_loss"]
+                    shown = [key for key in ("high_entropy_loss", EXACT) if key in entry[name]]
+                    metrics |= {f"{short}.{name}.{key}": entry[name][key] for key in shown}
                     parameters |= flatten(entry[name]["params"], f"{short}.{name}.")
             if (confirmation := entry.get("confirmation")) is not None and confirmation["chosen"] is not None:
                 tags[f"{short}.model"] = model
                 tags |= {f"{short}.verdict": confirmation["verdict"], f"{short}.chosen_arm": confirmation["chosen"]}
                 for point, found in confirmation["difference"].items():
-                    shown = ("mean", "low", "high", "here_low", "here_high", "detectable")
-                    metrics |= {f"{short}.test.{point}.difference.{name}": found[name] for name in shown}
+                    parts = ("mean", "low", "high", "here_low", "here_high", "detectable")
+                    metrics |= {f"{short}.test.{point}.difference.{name}": found[name] for name in parts}
         self._write(
             SearchEnded(
                 status=status,
@@ -161,10 +162,13 @@ class Recorder:
         final = {"best_high_entropy_loss": min(losses)} if losses else {}
         if state == TrialState.COMPLETE:
             final["final_high_entropy_loss"] = losses[-1]
-        objective = study.value(candidate.number) if losses else None
+        known = bool(losses) and (state == TrialState.COMPLETE or study.measure != EXACT)
+        objective = study.value(candidate.number) if known else None
         # What a trial had until it was stopped because it would not win cannot be compared with the end of another.
         if objective is not None and (state == TrialState.COMPLETE or reason == PLATEAU):
-            final["objective"] = objective
+            final["objective"] = study.told(objective)
+            if (general := study.general_loss(candidate.number)) is not None:
+                final["objective.general_loss"] = general
         for point, read in study.tested(candidate.number).items():
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
         self._write(

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from search.results.registry import register_models
 from search.results.summary import median, summarize
 from search.scheduling.allocation import Allocation, group_by_allocation, with_allocation
 from search.scheduling.preparation import DataPreparation, PreparationWatch
-from search.space import GENERAL, HIGH, Space, masked_text, to_store
+from search.space import EXACT, GENERAL, Space, masked_text, to_store
 from search.studies.storage import (
     DATABASE_ERRORS,
     DatabaseError,
@@ -273,7 +273,7 @@ def _slot_config(space: Space, preparation: DataPreparation, workers: int) -> Sl
         gpus=space.resources.gpus_per_worker,
         placement=space.resources.placement,
         prepared=preparation.prepared,
-        how=model_settings_of(space),
+        how=replace(model_settings_of(space), test_answers=space.measure == EXACT),
         cache=default_root(),
         stop_signal=StopSignal.options(scheduling_strategy=place_on_this_node()).remote(),  # type: ignore[attr-defined]
         source=preparation.source,
@@ -375,7 +375,7 @@ def _train(
 def _print_outcome(outcome: _Outcome, console: Console, space: Space) -> None:
     results = outcome.results
     if space.arms is not None and any(result.confirmed is not None for result in results):
-        for measure in (HIGH, *((GENERAL,) if space.general is not None else ())):
+        for measure in (space.measure, *((GENERAL,) if space.general is not None else ())):
             console.print(tabulate_comparison(results, space, measure))
     summary = outcome.summary
     lines = [

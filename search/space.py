@@ -46,6 +46,7 @@ from trainables.errors import DataError, mask_secrets
 Objective = Literal["high_entropy_loss", "loss", "low_entropy_loss", "general_loss"]
 HIGH: Objective = "high_entropy_loss"
 GENERAL: Objective = "general_loss"
+EXACT: Literal["exact_match"] = "exact_match"
 
 
 def fewest_documents(confidence: float) -> int:
@@ -135,8 +136,8 @@ class ConfirmationBlock(Block):
     max_seeds: Annotated[int, Field(ge=2)] = 6
     """With seeds auto, the most: an integer of at least 2."""
     margin: Positive | None = None
-    """The difference in loss below which a setting is called equal to no dropout, in nats: above 0; null not to claim
-    equality."""
+    """The difference in loss below which a setting is called equal to no dropout, in nats (with the objective
+    exact_match, in the share of right answers): above 0; null not to claim equality."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Confidence of the intervals: from 0.5 to 0.999."""
 
@@ -146,6 +147,11 @@ class ConfirmationBlock(Block):
             return None
         wanted = documents_for_margin(self.margin, self.confidence)
         return f"at least {least:.2g} with {documents} test documents; or set data.test to {wanted} documents"
+
+    @property
+    def fewest_documents(self) -> int:
+        """That an interval can be made from."""
+        return fewest_documents(self.confidence)
 
     @property
     def in_rounds(self) -> bool:
@@ -276,6 +282,11 @@ class Tracking(Block):
     follows; null not to."""
 
 
+class Constraints(Block):
+    general_loss: NotNegative | None = None
+    """How much higher than without dropout the loss on general documents may be, in nats: at least 0; null for any."""
+
+
 class Space(RunConfig):
     """A search: what is searched, on which models and data, with what budget."""
 
@@ -287,8 +298,11 @@ class Space(RunConfig):
     objectives: Annotated[Choices[Objective], AfterValidator(_hard_tokens_first)] = Field(default=[HIGH])
     """The losses to minimise: a list of high_entropy_loss, the first, and others (loss, low_entropy_loss,
     general_loss); with several, the result is a Pareto front."""
-    objective: Literal["best", "final", "mean"] = "best"
-    """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations)."""
+    objective: Literal["best", "final", "mean", "exact_match"] = "best"
+    """The evaluation that counts: best (of least high-entropy loss), final, or mean (of all evaluations); or
+    exact_match, for the share of right answers at the end."""
+    constraints: Constraints = Constraints()
+    """What a setting may cost; one that is not shown to keep to it is not recommended."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When a trial ends before its budget."""
     sampler: Sampler = Sampler()
@@ -330,7 +344,52 @@ class Space(RunConfig):
         if GENERAL in self.objectives and self.general is None:
             where = "objectives", self.objectives.index(GENERAL)
             raise wrong(where, f"{GENERAL} is not measured without general documents; add the block general")
+        if (allowed := self.constraints.general_loss) is None:
+            return self
+        if self.general is None:
+            problem = f"given {shown(allowed)}, but nothing measures it; add general documents, or write null"
+            raise wrong(("constraints", GENERAL), problem)
+        if (how := self.confirmation) is not None and self.general.documents < (fewest := how.fewest_documents):
+            told = f"at least {fewest}, for constraints.general_loss with an interval of {100 * how.confidence:g}%"
+            raise wrong(("general", "documents"), shown(self.general.documents), f"{told}; or confirmation: null")
         return self
+
+    @property
+    def measures(self) -> list[Objective]:
+        """The losses that every trial must have: the objectives, and what is constrained."""
+        constrained: list[Objective] = [GENERAL] if self.constraints.general_loss is not None else []
+        return list(dict.fromkeys([*self.objectives, *constrained]))
+
+    @model_validator(mode="after")
+    def _answers_are_counted(self) -> Self:
+        if self.objective != EXACT:
+            return self
+        if not self.evaluation.exact_match:
+            problem = (
+                "given exact_match, but no answers are counted; set evaluation.exact_match to a number of questions"
+            )
+            raise wrong(("objective",), problem)
+        if len(self.objectives) > 1:
+            allowed = f"{HIGH} alone, with objective: exact_match"
+            raise wrong(("objectives",), ", ".join(self.objectives), allowed)
+        if self.early_stopping.pruner in ("curves", "rungs"):
+            allowed = "comebacks or none: with objective: exact_match answers are counted at the end of a trial alone"
+            raise wrong(("early_stopping", "pruner"), shown(self.early_stopping.pruner), allowed)
+        return self
+
+    @property
+    def measure(self) -> Literal["high_entropy_loss", "exact_match"]:
+        """What the objective and the verdict are about."""
+        return EXACT if self.objective == EXACT else "high_entropy_loss"
+
+    @property
+    def evaluation_that_counts(self) -> Literal["best", "final", "mean"]:
+        return "final" if self.objective == EXACT else self.objective
+
+    def margin_with(self, documents: int) -> str | None:
+        """See `ConfirmationBlock.margin_with`; of answers nothing is known before they are counted."""
+        how = self.confirmation
+        return how.margin_with(documents) if how is not None and self.objective != EXACT else None
 
     @model_validator(mode="after")
     def _arms_change_what_is_there(self) -> Self:
@@ -359,10 +418,10 @@ class Space(RunConfig):
             raise wrong(("confirmation", "best"), shown(how.best), allowed)
         if (documents := stated_count(self.data.test)) is None:
             return self
-        if documents < (fewest := fewest_documents(how.confidence)):
+        if documents < (fewest := how.fewest_documents):
             allowed = f"at least {fewest}, for an interval of {100 * how.confidence:g}%; or confirmation: null"
             raise wrong(("data", "test"), shown(documents), allowed)
-        if (allowed_margin := how.margin_with(documents)) is not None:
+        if (allowed_margin := self.margin_with(documents)) is not None:
             raise wrong(("confirmation", "margin"), shown(how.margin), allowed_margin)
         return self
 

@@ -35,7 +35,7 @@ from starlette.routing import Route
 
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder
 from search.output.object_store import fetch_output, open_for_reading
-from search.progress.table import duration_text, loss_text, standing_text
+from search.progress.table import duration_text, end_text, loss_text, standing_text
 from search.results.page.rendering import make_environment
 from search.status import Followed
 from search.studies.study import describe_reason
@@ -203,7 +203,12 @@ class LivePage:
             low=min(losses, default=0.0),
             high=max(losses, default=1.0),
             ended=[
-                (trial, event, describe_reason(event.reason) if event.reason else "")
+                (
+                    trial,
+                    event,
+                    describe_reason(event.reason) if event.reason else "",
+                    end_text(state.studies[trial.study], event.objective),
+                )
                 for trial, event in reversed(search.ended_trials)
             ],
             loss_text=loss_text,

@@ -177,6 +177,7 @@ class ModelSettings:
         sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
             model, its gradients and its optimizer fit on the device).
         exact_match: None: nothing is generated.
+        test_answers: whether what reads the test split answers its questions too.
     """
 
     lora: Lora | None = None
@@ -184,6 +185,7 @@ class ModelSettings:
     compile: bool = False
     sharding: str = "auto"
     exact_match: ExactMatch | None = None
+    test_answers: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What of this a run's result depends on, as JSON."""

@@ -96,7 +96,7 @@ class Evaluation(TrialEvent):
 class TrialEnded(TrialEvent):
     """Attributes:
     reason: a code, see search.studies.study.
-    objective: in nats; None without an evaluation.
+    objective: which is minimised: in nats, or the share of wrong answers; None without an evaluation.
     metrics: of the whole trial.
     accumulation: that it went on with after it was out of memory.
     """

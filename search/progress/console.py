@@ -12,7 +12,7 @@ from rich.text import Text
 from search.output.events import Evaluation, Event, TrialEnded, TrialStarted
 from search.progress import stamped
 from search.progress.state import RunningTrial, SearchProgress
-from search.progress.table import ProgressTable, duration_text, loss_text, standing_text
+from search.progress.table import ProgressTable, duration_text, end_text, loss_text, standing_text
 from search.studies.study import describe_reason
 
 # Seconds between two plain lines about one trial.
@@ -89,7 +89,7 @@ class ProgressConsole:
         study = self.state.studies[event.study]
         why = describe_reason(event.reason) if event.reason else ""
         why = f" ({why}: {event.detail})" if event.detail else f" ({why})" if why else ""
-        loss = f"high-entropy loss {loss_text(event.objective)} ({standing_text(study)})"
+        loss = f"{end_text(study, event.objective)} ({standing_text(study)})"
         return (
             f"{event.state}{why}, {loss}; "
             f"{study.ended} of {study.planned} trials, time left {duration_text(self.state.time_left())}"

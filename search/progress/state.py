@@ -51,13 +51,19 @@ class StudyProgress:
         planned: how many it will have.
         states: how many have ended, by state: complete, pruned, failed.
         objectives: of the trials whose objective is known, by arm and number, in nats: those that ran to their end, and
-        those that stopped because their best evaluation lay behind them.
-    confirms: whether its trials repeat a few settings with other seeds.
+            those that stopped because their best evaluation lay behind them.
+        general_losses: of these trials, by number, in nats, where the space constrains them.
+        allowed: what they may be above the one without dropout, in nats.
+        answers: whether objectives are shares of wrong answers.
+        confirms: whether its trials repeat a few settings with other seeds.
     """
 
     planned: int
     states: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
     objectives: dict[str, dict[int, float]] = field(default_factory=dict)
+    general_losses: dict[int, float] = field(default_factory=dict)
+    allowed: float | None = None
+    answers: bool = False
     confirms: bool = False
     # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
     tokens: list[int] = field(default_factory=list)
@@ -70,9 +76,16 @@ class StudyProgress:
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """The least objective, in nats, and its trial; no dropout apart."""
+        """The least objective, in nats, and its trial; no dropout apart, and what breaks the constraint."""
         known = ((v, n) for arm, values in self.objectives.items() if arm != BASELINE for n, v in values.items())
-        return min(known, default=None)
+        return min(((value, number) for value, number in known if self._keeps(number)), default=None)
+
+    def _keeps(self, number: int) -> bool:
+        baseline = self.objectives.get(BASELINE)
+        if self.allowed is None or not baseline:
+            return True
+        without = self.general_losses[min(baseline, key=lambda n: (baseline[n], n))]
+        return self.general_losses[number] <= without + self.allowed
 
     @property
     def trial_seconds(self) -> float | None:
@@ -121,6 +134,9 @@ class SearchProgress:
         """Takes in an event, which may be from an earlier part of the search. Returns the trial that it is about."""
         if isinstance(event, SearchStarted):
             self.begin(event.planned)
+            for progress in self.studies.values():
+                progress.answers = event.settings.get("objective") == "exact_match"
+                progress.allowed = event.settings.get("constraints", {}).get("general_loss")
             self.earlier_s += self._part_s
             self._part = (event.time, event.time)
         self._part = (self._part[0], event.time)
@@ -177,6 +193,8 @@ class SearchProgress:
             study.tokens_measured += trial.tokens - trial.first[1]
         if objective is not None and (event.state == "complete" or event.reason == PLATEAU):
             study.objectives.setdefault(trial.arm, {})[trial.number] = objective
+            if (general := event.metrics.get("objective.general_loss")) is not None:
+                study.general_losses[trial.number] = general
 
     @property
     def _part_s(self) -> float:

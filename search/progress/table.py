@@ -76,11 +76,20 @@ def _tally(name: str, study: StudyProgress) -> Text:
 def standing_text(study: StudyProgress) -> str:
     """What leads, as the search itself ranks its trials, beside no dropout; in a confirmation the mean of each arm."""
     if study.confirms:
-        means = [f"{arm} {loss_text(fmean(values.values()))}" for arm, values in study.objectives.items()]
+        means = [f"{arm} {objective_text(study, fmean(values.values()))}" for arm, values in study.objectives.items()]
         return f"means: {', '.join(means) or '-'}"
-    best = f"best {loss_text(study.best[0])} (trial {study.best[1]})" if study.best else "best -"
+    best = f"best {objective_text(study, study.best[0])} (trial {study.best[1]})" if study.best else "best -"
     baseline = study.objectives.get(BASELINE)
-    return f"{best}, no dropout {loss_text(min(baseline.values()))}" if baseline else best
+    return f"{best}, no dropout {objective_text(study, min(baseline.values()))}" if baseline else best
+
+
+def end_text(study: StudyProgress, objective: float | None) -> str:
+    """What a trial came to."""
+    return f"{'answers' if study.answers else 'high-entropy loss'} {objective_text(study, objective)}"
+
+
+def objective_text(study: StudyProgress, value: float | None) -> str:
+    return f"{1 - value:.1%} right" if study.answers and value is not None else loss_text(value)
 
 
 def loss_text(value: float | None) -> str:

@@ -38,9 +38,9 @@ def sum_savings(study: SearchStudy) -> dict[str, Any]:
 
 
 def tabulate_trials(study: SearchStudy) -> list[dict[str, Any]]:
-    """Each trial of a search: what it cost, and its objective in nats; None if it failed or was stopped before the
-    objective was known, as what it had until then cannot be compared."""
-    objectives = {trial.number: study.values(trial)[0] for arm in study.arms for trial in study.ranked(arm)}
+    """Each trial of a search: what it cost, and its objective in nats, or as the share of right answers; None if it
+    failed or was stopped before the objective was known, as what it had until then cannot be compared."""
+    objectives = {trial.number: study.told(study.values(trial)[0]) for arm in study.arms for trial in study.ranked(arm)}
     return [
         {
             "number": trial.number,

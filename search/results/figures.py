@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from optuna.trial import FrozenTrial, TrialState
 
 from search.results.model_result import ModelResult, collect_differences, select_curves
-from search.space import Space
-from search.studies.comparison import point_of
+from search.space import EXACT, Space
+from search.studies.comparison import LABELS, point_of
 from search.studies.verdict import Verdict
 from trainables.figures import COLOURS, GREY, draw_legend, make_panels, write_png
 
@@ -60,6 +60,7 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
         return None
     most = max(len(by_arm) for by_arm in differences.values())
     figure, panels = make_panels(list(differences), height=1.6 + 0.45 * most)
+    unit = "" if space.measure == EXACT else " (nats)"
     styles = {verdict: (colour, _MARKERS[symbol]) for verdict, (colour, symbol) in VERDICT_STYLES.items()}
     for panel, by_arm in zip(panels, differences.values(), strict=True):
         panel.axvline(0, color="0.2", linewidth=0.8)
@@ -69,11 +70,12 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
             panel.plot([difference.mean], [row], color=colour, marker=marker, markersize=8)
         panel.set_yticks(range(len(by_arm)), list(by_arm))
         panel.set_ylim(len(by_arm) - 0.5, -0.5)
-        panel.set_xlabel("high-entropy test loss against no dropout (nats)")
+        panel.set_xlabel(f"{LABELS[space.measure]} against no dropout{unit}")
         panel.locator_params(axis="x", nbins=5)
     point = "the best evaluation" if point_of(space) == "best" else "the end"
+    side = "right" if space.measure == EXACT else "left"
     figure.suptitle(
-        f"at {point}, {space.confirmation.confidence:.0%} intervals; left of 0 is better", fontsize="medium"
+        f"at {point}, {space.confirmation.confidence:.0%} intervals; {side} of 0 is better", fontsize="medium"
     )
     present = {difference.verdict for by_arm in differences.values() for difference in by_arm.values()}
     shapes = [

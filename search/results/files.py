@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.results.model_result import ModelResult, recommend_arm
-from search.space import GENERAL, HIGH, Objective, Space, to_store
-from search.studies.comparison import POINTS, describe_other_point, point_of, sentence
+from search.space import EXACT, HIGH, Space, to_store
+from search.studies.comparison import LABELS, POINTS, describe_other_point, point_of, sentence
+from search.studies.search_study import SearchStudy
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.data import count_setting
 from trainables.config.fields import LONGEST_NAME
@@ -30,23 +31,37 @@ def describe_result(result: ModelResult, space: Space) -> str:
         assert space.confirmation is not None
         point = point_of(space)
         other = next(each for each in POINTS if each != point)
-        comparison, difference = result.comparisons[result.chosen], result.verdict[point]
-        confidence = space.confirmation.confidence
+        comparison = result.comparisons[result.chosen]
         text = sentence(
-            result.chosen, comparison, difference, result.confirmed.among, confidence, count_setting(space.data.test)
+            result.chosen,
+            comparison,
+            point,
+            space.measure,
+            result.confirmed.among,
+            space.confirmation.confidence,
+            count_setting(space.data.test),
+            space.constraints.general_loss,
         )
-        return f"{text}. {describe_other_point(other, comparison)}"
+        return f"{text}. {describe_other_point(other, comparison, space.measure)}"
     best, baseline = study.best(), study.baseline()
     if best is None:
         outcome = "no trial ran to its end" if baseline is None else "no trial but the baseline ran to its end"
         return f"{outcome}{_describe_failures(study)}"
-    losses = losses_of(best)
-    text = f"trial {best.number}, high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
+    text = f"trial {best.number}, {_describe_trial(study, best)}"
     if baseline is None:
         return f"{text}; there is no baseline to compare with{_describe_failures(study)}"
-    baseline_losses = losses_of(baseline)
+    if study.limit is not None:
+        own, most = study.general_loss(best.number), study.limit
+        text += f", general loss {own:.4f}, {'above' if study.breaks(best) else 'within'} the {most:.4f} allowed"
     failures = _describe_failures(result.confirmed) if result.confirmed is not None else ""
-    return f"{text}; without dropout {min(baseline_losses):.4f} and {baseline_losses[-1]:.4f}; not confirmed{failures}"
+    return f"{text}; without dropout {_describe_trial(study, baseline)}; not confirmed{failures}"
+
+
+def _describe_trial(study: SearchStudy, trial: FrozenTrial) -> str:
+    if study.measure == EXACT:
+        return f"{study.told(study.value(trial.number)):.1%} right answers at the end"
+    losses = losses_of(trial)
+    return f"high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
 
 
 def _describe_failures(study: TrialStudy) -> str:
@@ -59,13 +74,19 @@ def _describe_failures(study: TrialStudy) -> str:
 def choose_space(result: ModelResult, space: Space) -> Space | None:
     """The space with the setting that did best, in which nothing is searched; None if no trial has an objective.
 
-    After a confirmation that is the setting that it found better than no dropout, or the baseline.
+    After a confirmation that is the setting that it found better than no dropout, or the baseline; without one the
+    baseline where every other setting breaks the constraint.
     """
     study = result.searched
     if (arm := recommend_arm(result, space)) is not None:
         contestant = result.comparisons[arm].contestant
         return fixed(study.arms[contestant.arm].space, contestant.parameters)
-    return study.space_of(trial) if (trial := study.best()) is not None else None
+    return study.space_of(trial) if (trial := _unconfirmed(study)) is not None else None
+
+
+def _unconfirmed(study: SearchStudy) -> FrozenTrial | None:
+    best = study.best()
+    return study.baseline() if best is not None and study.breaks(best) else best
 
 
 def format_best_schedule(result: ModelResult, space: Space) -> str | None:
@@ -80,11 +101,11 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
         value, baseline_value = comparison.validation, result.comparisons[BASELINE].validation
         mean = ", mean over the seeds of the confirmation"
     else:
-        trial = study.best()
+        trial = _unconfirmed(study)
         assert trial is not None
-        number, value, mean = trial.number, study.values(trial)[0], ""
+        number, value, mean = trial.number, study.told(study.values(trial)[0]), ""
         baseline = study.baseline()
-        baseline_value = study.values(baseline)[0] if baseline is not None else None
+        baseline_value = study.told(study.values(baseline)[0]) if baseline is not None else None
     resolved = best_space.model_dump(mode="json")
     resolved["models"] = [study.model]
     suffix = f"-best-{study.slug}"[:_LONGEST_SUFFIX]
@@ -102,22 +123,25 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
     setting = f"Trial {number}" if number is not None else "No dropout, with the best trial's learning rate,"
     without = f"; without dropout {baseline_value:.4f}" if baseline_value is not None else ""
     words = describe_result(result, space)
+    name, unit = f"{space.objective.capitalize()} validation high-entropy loss", " nats"
+    if space.measure == EXACT:
+        name, unit = "Share of right validation answers", ""
     comment = [
         f"# {setting} of {study.model} in the search {space.name}.",
-        f"# {space.objective.capitalize()} validation high-entropy loss {value:.4f} nats{mean}{without}.",
+        f"# {name} {value:.4f}{unit}{mean}{without}.",
         f"# {words[0].upper()}{words[1:]}." if arm is not None else "# It has not been confirmed.",
     ]
     return "\n".join([*comment, to_yaml(resolved)])
 
 
-def tabulate_comparison(results: Sequence[ModelResult], space: Space, measure: Objective = HIGH) -> Any:
-    """Arms by models: a loss on the test split or on general documents, and the difference to no dropout with its
+def tabulate_comparison(results: Sequence[ModelResult], space: Space, measure: str = HIGH) -> Any:
+    """Arms by models: a measure on the test split or on general documents, and the difference to no dropout with its
     interval."""
     from rich.table import Table
 
     point = point_of(space)
-    name = "general loss" if measure == GENERAL else "high-entropy test loss"
-    table = Table(title=f"{name} in nats, and the difference to no dropout with its interval")
+    unit = "" if measure == EXACT else " in nats"
+    table = Table(title=f"{LABELS[measure]}{unit}, and the difference to no dropout with its interval")
     table.add_column("arm")
     for result in results:
         table.add_column(result.model)

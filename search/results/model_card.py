@@ -4,7 +4,7 @@ import yaml
 
 from search.results.files import describe_result, format_best_schedule
 from search.results.model_result import ModelResult, label_arm, recommend_arm
-from search.space import HIGH, Space
+from search.space import EXACT, Space
 from search.studies.comparison import POINTS, point_of
 from trainables.config.command_line import invocation
 from trainables.config.data import HubData
@@ -33,19 +33,22 @@ def render_card(result: ModelResult, space: Space) -> str:
     comparison = result.comparisons[arm]
     rows = []
     for point in POINTS:
-        cells = [_WORDS[point], f"{comparison.losses[point][HIGH]:.4f}", "-"]
-        if (found := comparison.differences.get(point, {}).get(HIGH)) is not None:
+        cells = [_WORDS[point], f"{comparison.losses[point][space.measure]:.4f}", "-"]
+        if (found := comparison.differences.get(point, {}).get(space.measure)) is not None:
             cells[2] = f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
         rows.append(f"| {' | '.join(cells)} |")
     words = describe_result(result, space)
+    name = "High-entropy loss on the test documents in nats"
+    if space.measure == EXACT:
+        name = "Share of right answers to the test questions"
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(about)}---\n",
             f"# {space.name}: {result.model}, fine-tuned with {label_arm(arm)}\n",
             f"The search that chose how says: {words}\n",
-            "High-entropy loss on the test documents in nats, a mean over the confirmation's seeds, and the difference",
+            f"{name}, a mean over the confirmation's seeds, and the difference",
             f"to no dropout with its interval. This model is from {_WORDS[point_of(space)]} of the first seed.\n",
-            "| after | loss | difference |\n|---|---|---|",
+            "| after | value | difference |\n|---|---|---|",
             *rows,
             f"\nTo train it again: `{invocation('trainables.finetune')} schedule.yaml`, where schedule.yaml is",
             f"\n```yaml\n{format_best_schedule(result, space)}```\n",

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from search.arms import BASELINE
 from search.space import Space
-from search.studies.comparison import HIGH, Comparison, point_of
+from search.studies.comparison import Comparison, point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
@@ -52,7 +52,8 @@ class ModelResult:
         """For each point the difference that the verdict is about; empty if nothing was confirmed."""
         if self.chosen is None:
             return {}
-        return {point: by_measure[HIGH] for point, by_measure in self.comparisons[self.chosen].differences.items()}
+        measure = self.searched.measure
+        return {point: by_measure[measure] for point, by_measure in self.comparisons[self.chosen].differences.items()}
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ def label_arm(arm: str) -> str:
 
 
 def collect_differences(results: Sequence[ModelResult], space: Space) -> dict[str, dict[str, Difference]]:
-    """For each model that was confirmed, each arm's difference to no dropout in high-entropy test loss, in nats."""
+    """For each model that was confirmed, each arm's difference to no dropout in what the objective is
+    about."""
     point = point_of(space)
     differences = {
         result.model: {
-            arm: comparison.differences[point][HIGH]
+            arm: comparison.differences[point][space.measure]
             for arm, comparison in result.comparisons.items()
             if arm != BASELINE
         }
@@ -129,4 +131,8 @@ def recommend_arm(result: ModelResult, space: Space) -> str | None:
 
 def verdict_of(result: ModelResult, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
-    return result.verdict[point_of(space)].verdict if result.verdict else None
+    if not result.verdict or result.chosen is None:
+        return None
+    point, verdict = point_of(space), result.verdict[point_of(space)].verdict
+    kept = result.comparisons[result.chosen].keeps(point, space.constraints.general_loss)
+    return verdict if verdict != Verdict.BETTER or kept else Verdict.COSTLY

@@ -1,11 +1,12 @@
 """What to do with a result, as commands to paste."""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from search.results.model_result import ModelResult, verdict_of
-from search.space import Space
-from search.studies.comparison import POINTS, TEST, point_of, settings_to_raise
+from search.space import EXACT, Space
+from search.studies.comparison import GENERAL, POINTS, TEST, point_of, settings_to_raise
 from search.studies.study import losses_of
 from search.studies.verdict import Verdict
 from trainables.config.command_line import CommandLine, invocation
@@ -15,6 +16,7 @@ from trainables.config.data import count_setting
 _LATE_EVALUATION = 0.9
 # A best trial after this share of the trials says that more of them may find a better one.
 _LATE_TRIAL = 2 / 3
+_MORE_WITHIN = "try more settings, as none kept the constraint"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     baseline, trials = study.baseline(), space.budget.trials
     if verdict is None and space.confirmation is not None:
         return []
+    if verdict is None and study.breaks(best):
+        return [Step(_MORE_WITHIN, command.resumed({"budget.trials": 2 * trials}))]
     if verdict is None and baseline is not None and study.values(best)[0] >= study.values(baseline)[0]:
         why = "try more settings, as none did better than no dropout"
         return [Step(why, command.resumed({"budget.trials": 2 * trials}))]
@@ -57,6 +61,8 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
     steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
     point = point_of(space)
+    if verdict == Verdict.COSTLY:
+        return [*steps, _keep_constraint(result, space, command, repeated)]
     other = next(each for each in POINTS if each != point)
     test = count_setting(space.data.test)
     raised = settings_to_raise(result.verdict[point], test or TEST) if verdict == Verdict.UNDECIDED else {}
@@ -64,7 +70,7 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     if raised and (test is not None or TEST not in raised):
         why = "tell a difference like the one that was seen"
         steps.append(Step(why, repeated("more", dict(raised))))
-    if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER:
+    if verdict != Verdict.BETTER and result.verdict[other].verdict == Verdict.BETTER and space.measure != EXACT:
         last = "last" if other == "final" else "best"
         steps.append(Step(f"search for the {last} checkpoint, if you keep that", repeated(last, {"objective": other})))
     if verdict != Verdict.BETTER and baseline is not None:
@@ -76,3 +82,17 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         why = f"try more settings, as the best was trial {best.number} of {trials}"
         steps.append(Step(why, command.resumed({"budget.trials": 2 * trials})))
     return steps
+
+
+def _keep_constraint(
+    result: ModelResult, space: Space, command: CommandLine, repeated: Callable[[str, dict[str, object]], str]
+) -> Step:
+    """What may show that a better setting keeps the constraint, or find one that does."""
+    allowed = space.constraints.general_loss
+    assert result.chosen is not None
+    assert allowed is not None
+    found = result.comparisons[result.chosen].differences[point_of(space)][GENERAL]
+    raised = settings_to_raise(replace(found, margin=allowed - found.mean), "general.documents")
+    if found.mean < allowed and raised:
+        return Step("show that it keeps the constraint, as it seems to", repeated("more", dict(raised)))
+    return Step(_MORE_WITHIN, command.resumed({"budget.trials": 2 * space.budget.trials}))

@@ -13,7 +13,7 @@ from search.results.costs import sum_costs, sum_savings, tabulate_trials
 from search.results.model_result import ModelResult, verdict_of
 from search.results.size_trend import fit_size_trend
 from search.results.stopping_audit import audit_stopping
-from search.space import Space
+from search.space import EXACT, Space
 from search.studies.search_study import SearchStudy
 from search.studies.study import losses_of, reason_of
 
@@ -76,10 +76,12 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
             "trial": trial.number,
             "arm": trial.user_attrs["arm"],
             "params": study.parameters(trial),
-            "high_entropy_loss": study.values(trial)[0],
+            "high_entropy_loss": study.loss(trial),
             "best_high_entropy_loss": min(losses),
             # One that was stopped early has no last epoch.
             "final_high_entropy_loss": losses[-1] if trial.state == TrialState.COMPLETE else None,
+            **({"exact_match": study.told(study.values(trial)[0])} if study.measure == EXACT else {}),
+            **({"general_loss": general} if (general := study.general_loss(trial.number)) is not None else {}),
             "mlflow_run_id": run_id(study.name, trial.number),
         }
 

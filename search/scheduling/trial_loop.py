@@ -207,8 +207,8 @@ class TrialLoop:
         if response.failure is not None:
             self._end(running, TrialState.FAIL, response.failure, response.detail)
             return False
-        if not all(math.isfinite(response.metrics[name]) for name in study.objectives):
-            self._end(running, TrialState.FAIL, Failure.NAN, f"{' or '.join(study.objectives)} is not finite")
+        if not all(math.isfinite(response.metrics[name]) for name in study.measures):
+            self._end(running, TrialState.FAIL, Failure.NAN, f"{' or '.join(study.measures)} is not finite")
             return False
         if int(response.metrics["tokens"]) > study.tokens(candidate.number):
             metrics = {**response.metrics, "seconds": report.seconds}

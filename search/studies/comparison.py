@@ -22,14 +22,16 @@ POINTS = ("best", "final")
 FEWEST = 2
 # Documents that are still advised.
 _MOST = 10_000
-HIGH, GENERAL = "high_entropy_loss", "general_loss"
+HIGH, GENERAL, EXACT = "high_entropy_loss", "general_loss", "exact_match"
+# What a person reads.
+LABELS = {HIGH: "high-entropy test loss", GENERAL: "general loss", EXACT: "share of right test answers"}
 # Settings that tell more where they are raised.
 TEST, SEEDS = "data.test", "confirmation.seeds"
 
 
 def point_of(space: Space) -> str:
     """The evaluation that the verdict is about."""
-    return "final" if space.objective == "final" else "best"
+    return "final" if space.evaluation_that_counts == "final" else "best"
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Comparison:
     """An arm's chosen setting on the test split, against the baseline's.
 
     Attributes:
-        validation: mean objective over the seeds, in nats, by which it was chosen.
-        losses: for each point and measure the mean over the seeds, in nats.
+        validation: mean objective over the seeds, in nats or as the share of right answers, by which it was chosen.
+        losses: for each point and measure the mean over the seeds, in nats; of exact_match the share of right answers.
         differences: for each point and measure, to the baseline; empty for the baseline itself.
         seeds: that it was trained with.
     """
@@ -63,6 +65,10 @@ class Comparison:
     losses: dict[str, dict[str, float]]
     differences: dict[str, dict[str, Difference]]
     seeds: int
+
+    def keeps(self, point: str, allowed: float | None) -> bool:
+        """Whether the general loss is shown to be at most so much above the baseline's, in nats; None: any is."""
+        return allowed is None or self.differences[point][GENERAL].high <= allowed
 
     def to_json(self) -> dict[str, Any]:
         found = {p: {m: d.to_json() for m, d in values.items()} for p, values in self.differences.items()}
@@ -90,10 +96,10 @@ class Runs:
 
     def differences(self, point: str, measure: str, level: float, margin: float | None) -> list[Difference]:
         """Of each setting to the first on the test split; the intervals hold together but with the chance `level`."""
-        return differences(*self._losses(point, measure), level, margin)
+        return differences(*self._losses(point, measure), level, margin, answers=measure == EXACT)
 
     def components(self, point: str, measure: str) -> Components:
-        return components(*self._losses(point, measure))
+        return components(*self._losses(point, measure), answers=measure == EXACT)
 
     def _losses(self, point: str, measure: str) -> tuple[list[Array], Array, Sequence[int] | None]:
         losses = [np.array([_documents(run, point, measure)[0] for run in runs]) for runs in self.runs]
@@ -141,42 +147,60 @@ def mean_losses(runs: Sequence[FrozenTrial], point: str) -> dict[str, float]:
 
 
 def sentence(
-    chosen: str, best: Comparison, found: Difference, among: int, confidence: float, test: str | None = TEST
+    chosen: str,
+    best: Comparison,
+    point: str,
+    measure: str,
+    among: int,
+    confidence: float,
+    test: str | None = TEST,
+    allowed: float | None = None,
 ) -> str:
     """What to use; then why, on which documents that holds, and what would tell more.
 
     Args:
-        found: the verdict's difference, at the point of the objective.
+        point, measure: of the objective.
         among: settings that this one was chosen among.
         test: see `describe_limits`.
+        allowed: see `Comparison.keeps`.
     """
+    found = best.differences[point][measure]
     trial = best.contestant.trial
     named = f"trial {trial} of {chosen}" if trial is not None else chosen
     choice = f", best of {among} settings" if among > 1 else ""
     why = (
-        f"high-entropy test loss against no dropout {found.mean:+.4f} nats, {100 * confidence:g}% interval"
+        f"{LABELS[measure]} against no dropout {found.mean:+.4f}{found.unit}, {100 * confidence:g}% interval"
         f" {found.low:+.4f} to {found.high:+.4f} on documents like these, {found.here_low:+.4f} to"
         f" {found.here_high:+.4f} on these documents alone, {best.seeds} seeds{choice}"
     )
+    broken = ""
+    if allowed is not None:
+        general = best.differences[point][GENERAL]
+        interval = f"{general.mean:+.4f} nats, {general.low:+.4f} to {general.high:+.4f}"
+        why += f"; general loss {interval}, at most {allowed:+g} allowed"
+        broken = "breaks the constraint" if general.mean > allowed else "is not shown to keep the constraint"
     match found.verdict:
+        case Verdict.BETTER if not best.keeps(point, allowed):
+            return f"use no dropout: {named} is {found.verdict.words}, but {broken} ({why})"
         case Verdict.BETTER:
             return f"use {named}: it is {found.verdict.words} ({why})"
         case Verdict.WORSE:
             return f"use no dropout: {named} is {found.verdict.words} ({why})"
         case Verdict.EQUAL:
-            return f"use no dropout: {named} is equal to it within {found.margin:g} nats ({why})"
+            return f"use no dropout: {named} is equal to it within {found.margin:g}{found.unit} ({why})"
     return f"use no dropout: it is not decided whether {named} is better ({why}). {describe_limits(found, test)}"
 
 
-def describe_other_point(point: str, found: Comparison) -> str:
+def describe_other_point(point: str, found: Comparison, measure: str = HIGH) -> str:
     """What the same runs say of the other weights that one may keep, and how these are."""
     kept, instead = ("best", "last") if point == "best" else ("last", "best")
-    difference = found.differences[point][HIGH]
-    interval = f"{difference.mean:+.4f} nats, {difference.low:+.4f} to {difference.high:+.4f}"
-    own, other = (found.losses[each][HIGH] for each in sorted(POINTS, key=lambda each: each != point))
+    difference = found.differences[point][measure]
+    interval = f"{difference.mean:+.4f}{difference.unit}, {difference.low:+.4f} to {difference.high:+.4f}"
+    own, other = (found.losses[each][measure] for each in sorted(POINTS, key=lambda each: each != point))
+    name = "test loss" if measure == HIGH else LABELS[measure]
     return (
         f"If you keep the {kept} checkpoint, not the {instead} one: {difference.verdict.words} ({interval});"
-        f" its test loss is {own:.4f}, that of the {instead} one {other:.4f}"
+        f" its {name} is {own:.4f}, that of the {instead} one {other:.4f}"
     )
 
 
@@ -186,14 +210,16 @@ def describe_limits(found: Difference, test: str | None = TEST) -> str:
     Args:
         test: the setting that says how many test documents there are; None if they are all of a source.
     """
-    text = f"A difference of {found.detectable:.2g} nats would have been seen in {POWER:.0%} of such confirmations"
+    text = (
+        f"A difference of {found.detectable:.2g}{found.unit} would have been seen in {POWER:.0%} of such confirmations"
+    )
     if not (raised := settings_to_raise(found, test or TEST)):
-        return f"{text}; what was seen, {found.mean:+.2g} nats, is too small to be looked for"
+        return f"{text}; what was seen, {found.mean:+.2g}{found.unit}, is too small to be looked for"
     limit = "both" if len(raised) > 1 else "seeds" if SEEDS in raised else "documents"
     source = f"give {TEST} a source of {raised.pop(TEST)} documents" if test is None and TEST in raised else ""
     settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
     advice = " and ".join(part for part in (source, settings and f"set {settings}") if part)
-    return f"{text}; {limit} decide: for one of {_wanted(found):.2g} nats {advice}"
+    return f"{text}; {limit} decide: for one of {_wanted(found):.2g}{found.unit} {advice}"
 
 
 def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:

@@ -14,7 +14,7 @@ from search.space import Space
 from search.studies.arm_spaces import dimensions
 from search.studies.comparison import (
     FEWEST,
-    HIGH,
+    GENERAL,
     POINTS,
     Comparison,
     Contestant,
@@ -186,25 +186,39 @@ class Confirmation(TrialStudy):
                 continue
             point, family = point_of(self._space), self._family(seeds)
             runs = self._compared(baseline, family, seeds)
-            if HIGH not in measures_of(runs.runs[0][0], point, runs.groups):
+            if self.measure not in measures_of(runs.runs[0][0], point, runs.groups):
                 looks.append(_Look(seeds, self._error, last=True))
                 break
-            parts, at = runs.components(point, HIGH), (0, family.index(chosen))
+            parts, at = runs.components(point, self.measure), (0, family.index(chosen))
             variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
             share = float(parts.share_with(self._how.most_seeds)[at])
             fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
             level = level_of_look(fractions, self._error)
-            difference = runs.differences(point, HIGH, level, self._how.margin)[at[1]]
+            difference = runs.differences(point, self.measure, level, self._how.margin)[at[1]]
             # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.
             margin = self._how.margin
             futile = is_futile(difference.mean, variance, least, self._error) and (
                 margin is None or abs(difference.mean) + 2 * least**0.5 > margin
             )
-            last = fractions[-1] == 1 or difference.verdict != Verdict.UNDECIDED or futile
+            decided = difference.verdict != Verdict.UNDECIDED
+            if difference.verdict == Verdict.BETTER and self._allowed is not None:
+                decided = not self._may_tell(self._allowed, runs, at, level)
+            last = fractions[-1] == 1 or decided or futile
             looks.append(_Look(seeds, level, last))
             if last:
                 break
         return looks
+
+    def _may_tell(self, allowed: float, runs: Runs, at: tuple[int, int], level: float) -> bool:
+        """Whether further seeds may tell that the setting keeps the constraint, or that it breaks it."""
+        point = point_of(self._space)
+        found, parts = runs.differences(point, GENERAL, level, None)[at[1]], runs.components(point, GENERAL)
+        variance, least = float(parts.variance_TD[at]), float(parts.variance_with(self._how.most_seeds)[at])
+        return found.low <= allowed < found.high and not is_futile(found.mean - allowed, variance, least, self._error)
+
+    @property
+    def _allowed(self) -> float | None:
+        return self._space.constraints.general_loss
 
     @property
     def _error(self) -> float:
@@ -247,14 +261,14 @@ class Confirmation(TrialStudy):
 
     def comparisons(self) -> dict[str, Comparison]:
         """Each arm's chosen setting against the baseline's; arms without two runs are left out, and measures whose
-        tokens are all in one group of documents. Without high-entropy tokens in two there is no comparison. The
-        intervals hold for all settings together that the confirmation has: a seed that is lucky on the validation
-        split, and so decides the choice, is lucky on the test split as well."""
+        tokens are all in one group of documents. Without high-entropy tokens, or questions, in two there is no
+        comparison. The intervals hold for all settings together that the confirmation has: a seed that is lucky on the
+        validation split, and so decides the choice, is lucky on the test split as well."""
         if (baseline := self._choice(BASELINE)) is None:
             return {}
         family, own = self._family(), list(self._runs(baseline).values())
         groups = self._groups
-        if HIGH not in measures_of(own[0], POINTS[0], groups):
+        if self.measure not in measures_of(own[0], POINTS[0], groups):
             return {}
         compared = self._compared(baseline, family)
         found = {
@@ -275,7 +289,7 @@ class Confirmation(TrialStudy):
                 if arm != BASELINE
             }
             losses = {point: mean_losses(runs, point) for point in POINTS}
-            validation = self._validation(choice)
+            validation = self.told(self._validation(choice))
             comparisons[arm] = Comparison(self.contestants[choice], validation, losses, differences, len(runs))
         return comparisons
 
@@ -310,10 +324,10 @@ class Confirmation(TrialStudy):
         return self.contestants[choice].arm
 
     def _chosen_of(self, seeds: int | None = None) -> int | None:
-        """The contestant, the baseline apart, that did best on the validation split with so many seeds."""
+        """The contestant, the baseline apart, that did best with so many seeds."""
         choices = [self._choice(arm, seeds) for arm in self._searched.arms if arm != BASELINE]
         known = [choice for choice in choices if choice is not None]
-        return min(known, key=lambda choice: self._validation(choice, seeds), default=None)
+        return min(known, key=lambda choice: self._rank(choice, seeds), default=None)
 
     def runs_of(self, arm: str) -> list[FrozenTrial]:
         """The runs of an arm's chosen setting, one for each seed."""
@@ -336,12 +350,30 @@ class Confirmation(TrialStudy):
     def _validation(self, contestant: int, seeds: int | None = None) -> float:
         """The mean objective over the seeds that all contestants have, if there are any: one that lost a bad seed must
         not gain by it."""
+        return statistics.fmean(self.value(run.number) for run in self._common_runs(contestant, seeds))
+
+    def _common_runs(self, contestant: int, seeds: int | None) -> list[FrozenTrial]:
         every = [self._runs(i, seeds) for i in range(len(self.contestants))]
         common = set.intersection(*(set(runs) for runs in every if len(runs) >= FEWEST))
         runs = self._runs(contestant, seeds)
-        return statistics.fmean(self.value(runs[seed].number) for seed in common or runs)
+        return [runs[seed] for seed in sorted(common or runs)]
+
+    def _rank(self, contestant: int, seeds: int | None) -> tuple[float, float, int]:
+        """The least is the best: by the validation split, after what the general loss is above what is allowed."""
+        return self._excess(contestant, seeds), self._validation(contestant, seeds), contestant
+
+    def _excess(self, contestant: int, seeds: int | None) -> float:
+        """What the mean general loss is above the baseline's and what is allowed, in nats; 0 where it is not."""
+        if self._allowed is None or self.contestants[contestant].arm == BASELINE:
+            return 0.0
+        if (baseline := self._choice(BASELINE, seeds)) is None:
+            return 0.0
+        own, without = (
+            mean_losses(self._common_runs(i, seeds), point_of(self._space))[GENERAL] for i in (contestant, baseline)
+        )
+        return max(0.0, own - without - self._allowed)
 
     def _choice(self, arm: str, seeds: int | None = None) -> int | None:
-        """The contestant of an arm that did best on the validation split, of those with runs enough to be compared."""
+        """The contestant of an arm that did best, of those with runs enough to be compared."""
         known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i, seeds)) >= FEWEST]
-        return min(known, key=lambda i: (self._validation(i, seeds), i), default=None)
+        return min(known, key=lambda i: self._rank(i, seeds), default=None)

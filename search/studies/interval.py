@@ -44,6 +44,8 @@ class Components:
         wild_TC: settings that have their own variance.
         runs_C: runs of each setting.
         tokens_TG: tokens of each group.
+        answers: whether the losses are right answers: where few differ, a resample may have none of them, and no
+            variance of its own.
     """
 
     mean_TD: Array
@@ -54,6 +56,7 @@ class Components:
     wild_TC: NDArray[np.bool_]
     runs_C: NDArray[np.int64]
     tokens_TG: Array
+    answers: bool = False
 
     @property
     def here_TD(self) -> Array:
@@ -107,12 +110,13 @@ class Intervals:
     here_TD: Array
 
 
-def components_of(losses: Sequence[Array], tokens_TG: Array) -> Components:
+def components_of(losses: Sequence[Array], tokens_TG: Array, answers: bool = False) -> Components:
     """
     Args:
         losses: summed losses of each group's tokens, in nats: of each setting, the baseline first, an array TSG; at
             least two runs each, and two groups.
         tokens_TG: the number of these tokens, none of them 0.
+        answers: as in `Components`.
     """
     all_T = tokens_TG.sum(axis=1)
     scale_T = tokens_TG.shape[1] / (tokens_TG.shape[1] - 1) / all_T**2
@@ -131,7 +135,7 @@ def components_of(losses: Sequence[Array], tokens_TG: Array) -> Components:
     documents_TD = (deviation_TDG**2).sum(axis=2) * scale_T[:, None]
     wild_TC = _wild(variance_TC, runs_C - 1)
     run_TC, noise_TC = (_pooled(value_TC, runs_C - 1, wild_TC) for value_TC in (variance_TC, noise_TC))
-    return Components(mean_TD, deviation_TDG, documents_TD, run_TC, noise_TC, wild_TC, runs_C, tokens_TG)
+    return Components(mean_TD, deviation_TDG, documents_TD, run_TC, noise_TC, wild_TC, runs_C, tokens_TG, answers)
 
 
 def _wild(variance_TC: Array, degrees_C: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -226,6 +230,8 @@ def _studentised(parts: Components, resamples: int, generator: np.random.Generat
             squares_RT = weight_RG @ (own_TG**2).T - 2 * mean_RT * (weight_RG @ (own_TG * tokens_TG).T)
             squares_RT += mean_RT**2 * square_RT
             error_RT = np.sqrt(np.maximum(squares_RT, 1e-300) * groups / (groups - 1)) / all_RT
+            if parts.answers:
+                error_RT = np.sqrt(variance_TD[:, d])
             result[start : start + size, :, d] = np.where(none_TD[:, d], 0.0, mean_RT / error_RT)
     return result
 

@@ -2,7 +2,8 @@
 
 The study keeps true states; a sampler can do more with less. It sees the trials of one arm only. A trial that stopped
 because it improved no more has its objective, and so is complete. A failed trial is one that violates a constraint: its
-region is avoided. Of several objectives it sees all. What it sees does not depend on the order in which trials ended.
+region is avoided, and so is that of trials that cost more than the space allows. Of several objectives it sees all.
+What it sees does not depend on the order in which trials ended.
 """
 
 import math
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 # Above 0 a constraint is violated.
 _RUNS, _FAILS = -1.0, 1.0
-_CONSTRAINT = "fails"
+_FAILURE, _EXCESS = "fails", "excess"
 # Optuna's samplers take it for the worst value among the others, whichever that is in the end.
 _WORST = math.inf
 
@@ -30,6 +31,7 @@ class ArmSampler:
         define: suggests a trial's settings.
         choices: of the curriculum's shape, on which other settings depend.
         objectives: how many values a trial has.
+        constrained: whether trials have an excess, above 0 where they cost more than is allowed.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class ArmSampler:
         define: Callable[[optuna.Trial], object],
         choices: Sequence[Mapping[str, Any]] = ({},),
         objectives: int = 1,
+        constrained: bool = False,
     ) -> None:
         self._name, self._startup_trials, self._seed, self._define = name, startup_trials, seed, define
-        self._objectives = objectives
+        self._objectives, self._constrained = objectives, constrained
         self._shown = optuna.create_study(directions=["minimize"] * objectives)
         self._running: dict[int, optuna.Trial] = {}
         self._sampler = {"tpe": self._tpe, "gp": self._gp, "random": self._random, "qmc": self._qmc}[name]
@@ -80,10 +83,15 @@ class ArmSampler:
             self._define(trial)
         return trial
 
-    def learn(self, number: int, values: Sequence[float], intermediate: Mapping[int, float] | None = None) -> None:
+    def learn(
+        self,
+        number: int,
+        values: Sequence[float],
+        intermediate: Mapping[int, float] | None = None,
+        excess: float = 0.0,
+    ) -> None:
         """The trial ended with these values; with `intermediate`, it was stopped before they were its own."""
-        trial = self._running.pop(number)
-        trial.set_constraint(_CONSTRAINT, _RUNS)
+        trial = self._ended(number, _RUNS, excess)
         if intermediate is None or self._objectives > 1:
             self._shown.tell(trial, list(values))
         elif self._name == "gp":
@@ -95,9 +103,14 @@ class ArmSampler:
 
     def learn_failure(self, number: int) -> None:
         """The trial failed."""
+        self._shown.tell(self._ended(number, _FAILS, 0.0), [_WORST] * self._objectives)
+
+    def _ended(self, number: int, failure: float, excess: float) -> optuna.Trial:
         trial = self._running.pop(number)
-        trial.set_constraint(_CONSTRAINT, _FAILS)
-        self._shown.tell(trial, [_WORST] * self._objectives)
+        trial.set_constraint(_FAILURE, failure)
+        if self._constrained:
+            trial.set_constraint(_EXCESS, excess)
+        return trial
 
     def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(

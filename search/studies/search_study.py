@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
-from search.space import Space
+from search.space import EXACT, GENERAL, HIGH, Space
 from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
 from search.studies.pruners import (
     LOSING,
@@ -51,6 +51,10 @@ class SearchStudy(TrialStudy):
         self.arms = {arm.name: arm for arm in arms_of(space)}
         self._first_began: float | None = None
         self._elapsed_before = float(self.study.user_attrs.get("elapsed_s", 0.0))
+        self._replay()
+
+    def _replay(self) -> None:
+        """Shows all trials so far to samplers that know none."""
         self._sampling = {arm.name: self._sampling_of(arm) for arm in self.arms.values()}
         # Of each arm's trials the tokens, once they have ended: a suggestion must not look through all trials.
         self._trained: dict[str, dict[int, int | None]] = {name: {} for name in self.arms}
@@ -72,6 +76,7 @@ class SearchStudy(TrialStudy):
             partial(suggest_settings, arm.space, prefix=self._prefix(arm)),
             [{self._prefix(arm) + SHAPE: shape} for shape in shapes] or [{}],
             len(self._space.objectives),
+            self._allowed is not None and arm.name != BASELINE,
         )
 
     def _prefix(self, arm: Arm) -> str:
@@ -165,7 +170,7 @@ class SearchStudy(TrialStudy):
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
         trial, evaluations = self._running(number), len(self.losses(number))
         # Before what makes the evaluation count: a driver that is killed in between will do both again.
-        for measure in self._space.objectives[1:]:
+        for measure in self._space.measures[1:]:
             values = self._trial(number).user_attrs.get(measure, [])[:evaluations]
             trial.set_user_attr(measure, [*values, metrics[measure]])
         return super().report(number, metrics)
@@ -189,11 +194,12 @@ class SearchStudy(TrialStudy):
         if (
             space.objective == "best"
             and (patience := stopping.patience) is not None
-            and all(has_plateaued(values, patience) for values in self._measured(trial).values())
+            and all(has_plateaued(self._losses_of(trial, measure), patience) for measure in space.objectives)
         ):
             return PLATEAU
-        # Of several objectives a trial may win one although it is behind in the other.
-        if len(space.objectives) > 1 or self._pruner is None:
+        # Of several objectives a trial may win one although it is behind in the other; those ahead of it may break a
+        # constraint.
+        if len(space.measures) > 1 or self.measure == EXACT or self._pruner is None:
             return None
         return LOSING if self._pruner.prune(self.study, trial) else None
 
@@ -211,23 +217,57 @@ class SearchStudy(TrialStudy):
                 return RungPruner(stopping.first_rung, stopping.reduction_factor, full, self.objective)
         return None
 
-    def _measured(self, trial: FrozenTrial) -> dict[str, list[float]]:
-        """Each objective's losses in the order of the evaluations, in nats."""
-        others: dict[str, list[float]] = {m: trial.user_attrs.get(m, []) for m in self._space.objectives[1:]}
-        return {"high_entropy_loss": losses_of(trial), **others}
+    def _losses_of(self, trial: FrozenTrial, measure: str) -> list[float]:
+        """In the order of the evaluations, in nats."""
+        others: list[float] = trial.user_attrs.get(measure, [])
+        return losses_of(trial) if measure == HIGH else others
 
     def values(self, trial: FrozenTrial) -> list[float]:
-        """The trial's objectives, in nats: with `best`, all are those of the evaluation of least high-entropy loss."""
-        measured = list(self._measured(trial).values())
+        """The trial's objectives, in nats: with `best`, all are those of the evaluation of least high-entropy loss; or
+        the share of wrong answers."""
+        if self.measure == EXACT:
+            return [self.value(trial.number)]
+        return [self.loss(trial, measure) for measure in self._space.objectives]
+
+    def loss(self, trial: FrozenTrial, measure: str = HIGH) -> float:
+        """At the evaluation that counts, in nats."""
+        losses = self._losses_of(trial, measure)
         if self.objective != "best":
-            return [objective_value(self.objective, losses) for losses in measured]
-        best = measured[0].index(min(measured[0]))
-        return [losses[best] for losses in measured]
+            return objective_value(self.objective, losses)
+        high = losses_of(trial)
+        return losses[high.index(min(high))]
+
+    @property
+    def _allowed(self) -> float | None:
+        return self._space.constraints.general_loss
+
+    def general_loss(self, number: int) -> float | None:
+        return None if self._allowed is None else self.loss(self._trial(number), GENERAL)
+
+    @property
+    def limit(self) -> float | None:
+        """The general loss that a setting may have, in nats; None without a constraint, or a baseline."""
+        if self._allowed is None or (baseline := self.baseline()) is None:
+            return None
+        return self.loss(baseline, GENERAL) + self._allowed
+
+    def breaks(self, trial: FrozenTrial) -> bool:
+        """Whether the trial breaks the constraint."""
+        return self._excess(trial, self.limit) > 0
+
+    def _excess(self, trial: FrozenTrial, limit: float | None) -> float:
+        """What the trial's general loss is above the limit, in nats; 0 where there is none."""
+        return 0.0 if limit is None or trial.user_attrs["arm"] == BASELINE else self.loss(trial, GENERAL) - limit
 
     def tell(self, number: int, state: TrialState, reason: str | None = None) -> None:
+        limit = self.limit
         self.study.set_user_attr("elapsed_s", self.elapsed_s)
         super().tell(number, state, reason)
-        self._learn(number)
+        if self.limit == limit:
+            self._learn(number)
+        else:
+            # What the samplers know of all trials is another.
+            self._replay()
 
     def _learn(self, number: int) -> None:
         trial = self._trial(number)
@@ -240,33 +280,44 @@ class SearchStudy(TrialStudy):
             sampling.learn_failure(number)
         else:
             stopped = reason_of(trial) == LOSING
-            sampling.learn(number, self.values(trial), trial.intermediate_values if stopped else None)
+            intermediate, excess = trial.intermediate_values if stopped else None, self._excess(trial, self.limit)
+            sampling.learn(number, self.values(trial), intermediate, excess)
 
     def baseline(self) -> FrozenTrial | None:
         """The best trial of the baseline, if one ran to its end."""
         return next(iter(self.ranked(BASELINE)), None)
 
     def best(self) -> FrozenTrial | None:
-        """The trial with the least objective of those that have it, the baseline apart."""
-        ranked = [trial for name in self.arms if name != BASELINE for trial in self.ranked(name)]
-        return min(ranked, key=lambda t: (self.values(t)[0], t.number), default=None)
+        """The best trial of those whose objective is known, the baseline apart."""
+        trials = [trial for name in self.arms if name != BASELINE for trial in self._of(name)]
+        return next(iter(self._in_order(trials)), None)
 
     def ranked(self, arm: str) -> list[FrozenTrial]:
         """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
         stopped because their best evaluation lay behind them."""
-        return sorted(filter(is_known, self._of(arm)), key=lambda t: (self.values(t)[0], t.number))
+        return self._in_order(self._of(arm))
+
+    def _in_order(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those whose objective is known, that with the least first; what breaks the constraint comes last, in the
+        order of its excess (Deb 2000)."""
+        known = list(filter(is_known, trials))
+        limit = self.limit if any(trial.user_attrs["arm"] != BASELINE for trial in known) else None
+        return sorted(known, key=lambda t: (max(0.0, self._excess(t, limit)), self.values(t)[0], t.number))
 
     def best_settings(self, arm: str, count: int) -> list[FrozenTrial]:
-        """The best trials of an arm, the best first, at most `count` and each with a setting of its own."""
+        """The best trials of an arm, the best first, at most `count` and each with a setting of its own; none that
+        breaks the constraint where another does not."""
+        ranked = self.ranked(arm)
         best_trials: list[FrozenTrial] = []
-        for trial in self.ranked(arm):
+        for trial in [trial for trial in ranked if not self.breaks(trial)] or ranked[:1]:
             if all(trial.params != other.params for other in best_trials):
                 best_trials.append(trial)
         return best_trials[:count]
 
     def pareto_front(self) -> list[FrozenTrial]:
-        """The trials whose objective is known and that no other one beats in all objectives, by the first one."""
-        known = [trial for name in self.arms for trial in self.ranked(name)]
+        """The trials whose objective is known, that keep the constraint, and that no other such one beats in all
+        objectives, by the first one."""
+        known = [trial for name in self.arms for trial in self.ranked(name) if not self.breaks(trial)]
 
         def beaten(trial: FrozenTrial) -> bool:
             values = self.values(trial)

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.space import Space
+from search.space import EXACT, Space
 from search.studies.storage import StudyStorage
 from trainables.config.model_names import slug
 from trainables.settings import Settings
@@ -77,7 +77,9 @@ class TrialStudy(ABC):
     """What all studies of a search share.
 
     Attributes:
-        objectives: the losses that every trial must have.
+        objective: the evaluation that counts.
+        measure: what the objective is about: high_entropy_loss or exact_match.
+        measures: the losses that every trial must have.
         name: of the study.
         model: that its trials train.
         slug: the study's name as a part of a file's name.
@@ -85,8 +87,9 @@ class TrialStudy(ABC):
     """
 
     def __init__(self, studies: StudyStorage, name: str, model: str, space: Space) -> None:
-        self.name, self.model, self.objective = name, model, space.objective
-        self.objectives = space.objectives
+        self.name, self.model, self.objective = name, model, space.evaluation_that_counts
+        self.measure = space.measure
+        self.measures = space.measures
         self._space = space
         self.slug = slug(model) + name.removeprefix(model).replace("/", "-")
         self._storage = studies.storage
@@ -127,6 +130,8 @@ class TrialStudy(ABC):
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
         """Records an evaluation. Returns why the trial is to be stopped early, if it is."""
+        if EXACT in metrics:
+            self.annotate(number, EXACT, metrics[EXACT])
         self._running(number).report(metrics["high_entropy_loss"], step=int(metrics["tokens"]))
         return self.decision(number, metrics.get("seconds"))
 
@@ -193,6 +198,10 @@ class TrialStudy(ABC):
         """The mean losses that a trial read of the test split, for each point and measure, in nats; empty if none."""
         return {}
 
+    def general_loss(self, number: int) -> float | None:
+        """The trial's at the evaluation that counts, in nats, where the space constrains it."""
+        return None
+
     def put_back(self, number: int) -> None:
         """The running trial is to be asked for again: it has lost its place."""
         self._interrupted = sorted([*self._interrupted, number])
@@ -217,8 +226,16 @@ class TrialStudy(ABC):
         self.study.tell(number, value, state=state)
 
     def value(self, number: int) -> float:
-        """The objective of the trial's losses so far, in nats."""
+        """The objective, which is minimised: of the trial's losses so far, in nats, or of one that ran to its end the
+        share of wrong answers."""
+        if self.measure == EXACT:
+            return 1.0 - float(self._trial(number).user_attrs[EXACT])
         return objective_value(self.objective, self.losses(number))
+
+    def told(self, value: float) -> float:
+        """The objective as a person reads it: in nats, or the share of right answers."""
+        # 1 - (1 - 0.1) is not 0.1.
+        return round(1.0 - value, 12) if self.measure == EXACT else value
 
     def losses(self, number: int) -> list[float]:
         """High-entropy losses of the trial, in the order of its evaluations, in nats."""

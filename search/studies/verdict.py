@@ -19,6 +19,8 @@ from search.studies.interval import RESAMPLES, Array, Components, components_of,
 POWER = 0.8
 # Standard deviations in nats, in the default search: of a group of documents' own difference, and of a run.
 _DEVIATIONS = {"best": (0.1, 0.05), "final": (0.15, 0.05)}
+# Of a question where one in five is answered differently.
+CHANGED = 0.2
 _OLDER = {"confirmed better": "better", "no_difference": "undecided", "no difference shown": "undecided"}
 
 
@@ -29,12 +31,17 @@ class Verdict(StrEnum):
     WORSE = "worse"
     EQUAL = "equal"
     UNDECIDED = "undecided"
+    COSTLY = "costly"
+    """Better, but not shown to keep the space's constraint: of a setting, not of an interval."""
 
     @property
     def words(self) -> str:
-        return {"better": "confirmed better", "equal": "equal within the margin", "undecided": "not decided"}.get(
-            self, self.value
-        )
+        return {
+            "better": "confirmed better",
+            "equal": "equal within the margin",
+            "undecided": "not decided",
+            "costly": "better, but not shown to keep the constraint",
+        }.get(self, self.value)
 
     @classmethod
     def _missing_(cls, value: object) -> "Verdict | None":
@@ -45,7 +52,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in loss, ours minus theirs, in nats, with two intervals.
+    """A difference in loss, ours minus theirs, in nats, or in the share of right answers, with two intervals.
 
     Attributes:
         low, high: on documents like these.
@@ -56,6 +63,7 @@ class Difference:
         apart: standard errors that make a difference detectable where documents are many.
         documents, groups, seeds: that it rests on.
         margin: below which a difference is called none; None if no equality is claimed.
+        answers: whether it is in the share of right answers, where more is better.
     """
 
     mean: float
@@ -72,15 +80,26 @@ class Difference:
     groups: int
     seeds: int
     margin: float | None = None
+    answers: bool = False
+
+    @property
+    def unit(self) -> str:
+        return "" if self.answers else " nats"
 
     @property
     def verdict(self) -> Verdict:
-        return _verdict(self.low, self.high, self.margin)
+        return self._verdict(self.low, self.high)
 
     @property
     def verdict_here(self) -> Verdict:
         """On these documents."""
-        return _verdict(self.here_low, self.here_high, self.margin)
+        return self._verdict(self.here_low, self.here_high)
+
+    def _verdict(self, low: float, high: float) -> Verdict:
+        if low > 0 or high < 0:
+            return Verdict.BETTER if (low > 0) == self.answers else Verdict.WORSE
+        margin = self.margin
+        return Verdict.EQUAL if margin is not None and -margin <= low and high <= margin else Verdict.UNDECIDED
 
     @property
     def documents_decide(self) -> bool:
@@ -101,25 +120,18 @@ class Difference:
         return {**asdict(self), "verdict": self.verdict, "verdict_here": self.verdict_here}
 
 
-def _verdict(low: float, high: float, margin: float | None) -> Verdict:
-    if high < 0:
-        return Verdict.BETTER
-    if low > 0:
-        return Verdict.WORSE
-    return Verdict.EQUAL if margin is not None and -margin <= low and high <= margin else Verdict.UNDECIDED
-
-
-def expect_detectable(point: str, groups: int, seeds: int, confidence: float) -> float:
+def expect_detectable(point: str, groups: int, seeds: int, confidence: float, answers: bool = False) -> float:
     """The smallest difference, in nats, that a confirmation would tell from zero four times of five, if documents and
     seeds differ as in the default search; LOG.md says how they do there.
 
     Args:
         point: the weights that are read, "best" or "final".
         groups: of the test documents.
+        answers: in the share of right answers, if a share of `CHANGED` is answered differently.
     """
-    documents_sd, runs_sd = _DEVIATIONS[point]
+    documents_sd, runs_sd = (math.sqrt(CHANGED), 0.0) if answers else _DEVIATIONS[point]
     error = math.sqrt(documents_sd**2 / groups + 2 * runs_sd**2 / seeds)
-    critical = -special.stdtrit(2 * seeds - 2, (1 - confidence) / 2)
+    critical = -special.stdtrit(groups - 1 if answers else 2 * seeds - 2, (1 - confidence) / 2)
     return float(error * (critical + special.ndtri(POWER)))
 
 
@@ -131,7 +143,9 @@ def grouped(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
     return loss_GS.T
 
 
-def components(losses: Sequence[Array], tokens_K: Array, groups_K: Sequence[int] | None = None) -> Components:
+def components(
+    losses: Sequence[Array], tokens_K: Array, groups_K: Sequence[int] | None = None, answers: bool = False
+) -> Components:
     """The components of settings' differences to the first of them.
 
     Args:
@@ -139,11 +153,22 @@ def components(losses: Sequence[Array], tokens_K: Array, groups_K: Sequence[int]
             groups of documents.
         tokens_K: the number of these tokens; documents without any are left out.
         groups_K: of each document; None: each is its own.
+        answers: the losses are right answers, 1 or 0 each. Two questions are added, of which either side has one: where
+            few are answered differently, their variance is hardly known (Agresti and Min 2005 add half of that).
     """
+    if answers:
+        own_K = range(len(tokens_K)) if groups_K is None else groups_K
+        groups_K = [*own_K, max(own_K) + 1, max(own_K) + 2]
+        tokens_K = np.append(tokens_K, [1.0, 1.0])
+        added = [[0.0, 1.0], *[[1.0, 0.0]] * (len(losses) - 1)]
+        losses = [
+            np.hstack([right_SK, np.broadcast_to(own, (len(right_SK), 2))])
+            for right_SK, own in zip(losses, added, strict=True)
+        ]
     kept_K = tokens_K > 0
     number_K = np.arange(len(tokens_K)) if groups_K is None else np.asarray(groups_K)
     tokens_1G, *losses_SG = (grouped(v_SK[:, kept_K], number_K[kept_K]) for v_SK in (tokens_K[None], *losses))
-    return components_of([loss_SG[None] for loss_SG in losses_SG], tokens_1G)
+    return components_of([loss_SG[None] for loss_SG in losses_SG], tokens_1G, answers)
 
 
 def differences(
@@ -153,27 +178,32 @@ def differences(
     level: float = 0.05,
     margin: float | None = None,
     seed: int = 0,
+    answers: bool = False,
 ) -> list[Difference]:
     """Each setting's difference to the first one; the intervals hold together but with the chance `level`.
 
     Args:
-        losses, tokens_K, groups_K: as `components` takes them.
+        losses, tokens_K, groups_K, answers: as `components` takes them.
         margin: as in `Difference`, in nats.
         seed: of the resamples.
     """
-    parts = components(losses, tokens_K, groups_K)
+    parts = components(losses, tokens_K, groups_K, answers)
+    # The mean is that of what was asked.
+    added = 2 * answers
+    scale = 1 + added / tokens_K.sum()
     intervals = intervals_of(parts, level, RESAMPLES, seed)
     variance_D, lasting_D = parts.variance_TD[0], parts.variance_with(10**9)[0]
     power = float(special.ndtri(POWER))
     results = []
-    for d, mean in enumerate(parts.mean_TD[0]):
-        half, here, error = intervals.half_TD[0, d], intervals.here_TD[0, d], math.sqrt(variance_D[d])
+    for d, centre in enumerate(parts.mean_TD[0]):
+        mean, here = scale * centre, scale * intervals.here_TD[0, d]
+        half, error = intervals.half_TD[0, d], math.sqrt(variance_D[d])
         critical = half / error if error > 0 else 0.0
         results.append(
             Difference(
                 float(mean),
-                float(mean - half),
-                float(mean + half),
+                float(centre - half),
+                float(centre + half),
                 float(mean - here),
                 float(mean + here),
                 float(half + power * error),
@@ -182,9 +212,10 @@ def differences(
                 math.sqrt(lasting_D[d]),
                 float(min(critical, -special.ndtri(level / 2 / len(variance_D))) + power),
                 int((tokens_K > 0).sum()),
-                parts.tokens_TG.shape[1],
+                parts.tokens_TG.shape[1] - added,
                 int(parts.runs_C[[0, d + 1]].min()),
                 margin,
+                answers,
             )
         )
     return results

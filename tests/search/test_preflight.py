@@ -68,6 +68,17 @@ def test_too_few_documents_are_told_when_they_are_read(
     assert line.removeprefix(f"--set {override}: ").startswith(told)
 
 
+def test_general_documents_of_too_few_prompts_for_a_constraint_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    general = 'general: {source: files, path: general.jsonl, prompt: "{q}", template: "{a}", documents: 8}\n'
+    Path("space.yaml").write_text(FILES.replace("test: {path: test.jsonl}", "test: 10") + general)
+    write_questions("train.jsonl", range(40))
+    Path("general.jsonl").write_text(
+        "".join(json.dumps({"q": f"What is {n % 4}?", "a": f"It is {n}."}) + "\n" for n in range(8))
+    )
+    line = refused(capsys, ["space.yaml", "--set=constraints.general_loss=0.05"])
+    assert "space.yaml:12: general: given 8 documents of 4 different prompts or templates; allowed: docu" in line
+
+
 def test_a_cluster_counts_as_what_its_autoscaler_may_make_of_it() -> None:
     Path("space.yaml").write_text(SMALL)
     head = ClusterResources({"memory": 1e9, "node:10.0.0.1": 1.0})

@@ -9,6 +9,7 @@ from unittest import mock
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
 from search import status, sync
@@ -16,7 +17,7 @@ from search.arms import BASELINE
 from search.run import main
 from search.studies.pruners import LOSING, PLATEAU, is_known
 from search.studies.verdict import Verdict
-from tests import DEADLINE_S
+from tests import DEADLINE_S, tiny
 from tests.holds import PREPARATION, PROGRAM, Holds
 from tests.searches import Searches
 from trainables.finetune import main as finetune
@@ -322,3 +323,48 @@ def test_a_search_that_an_error_ends_has_failed_for_everyone(
     run = MlflowClient(f"sqlite:///{searches.folder}/mlflow.db").get_run(searches.search_run_id("failed"))
     assert run.info.status == "FAILED"
     assert "budget.tokens: given 10" in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.faults
+def test_right_answers_are_searched_for_within_a_constraint(tmp_path: Path) -> None:
+    space = tiny.space(
+        tmp_path,
+        objective="exact_match",
+        evaluation={"exact_match": 10, "max_new_tokens": 2, "answer_pattern": r"^(\S+)"},
+        constraints={"general_loss": 0.5},
+        general={"source": "files", "path": "general.jsonl", "template": "{t}", "documents": 8},
+        budget={"trials": 3, "epochs": 6},
+        training={"batch_size": 2, "sequence_length": 48, "learning_rate": 0.02},
+        confirmation={"best": 1, "seeds": 2},
+        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+    )
+    space["data"] |= {"prompt": "{p} ", "template": "{t}", "answer": "{t}", "train": 20}
+    splits, general = tiny.splits(), tiny.splits(7)
+    for name, documents in (("data", splits.train + splits.validation + splits.test), ("general", general.train)):
+        halves = [(words[:4], words[4:]) for words in (document.text.split() for document in documents)]
+        lines = [json.dumps({"p": " ".join(asked), "t": " ".join(answer)}) for asked, answer in halves]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    searches = Searches(tmp_path, space)
+    out, _ = searches.run("out")
+    summary = searches.summary("out")["models"][str(tmp_path / "tiny")]
+    study = searches.study("out", str(tmp_path / "tiny"))
+    assert [trial.value for trial in study.trials] == [1 - trial.user_attrs["exact_match"] for trial in study.trials]
+    assert [row["objective"] for row in summary["trials_table"]] == [t.user_attrs["exact_match"] for t in study.trials]
+    assert 0 < summary["baseline"]["exact_match"] <= 1
+    assert summary["baseline"]["general_loss"] > 0
+    confirmation = summary["confirmation"]
+    for arm in confirmation["arms"].values():
+        for read in arm["test"].values():
+            assert 0 <= read["exact_match"] <= 1
+            assert read["general_loss"] > 0
+    own = confirmation["arms"][confirmation["chosen"]]["test"]["final"]["exact_match"]
+    without = confirmation["arms"]["none"]["test"]["final"]["exact_match"]
+    assert confirmation["difference"]["final"]["mean"] == pytest.approx(own - without)
+    assert "share of right test answers against no dropout" in out
+    assert "; general loss " in out
+    assert "% right (best " in out
+    assert "share of right test answers" in (tmp_path / "out" / "report.html").read_text()
+    client = MlflowClient(space["tracking"]["uri"])
+    run = client.get_run(searches.run_ids("out", 1, str(tmp_path / "tiny"))[0])
+    assert run.data.metrics["objective"] == run.data.metrics["exact_match"] == summary["baseline"]["exact_match"]
+    assert run.data.metrics["objective.general_loss"] == pytest.approx(summary["baseline"]["general_loss"])

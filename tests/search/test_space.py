@@ -172,6 +172,33 @@ WRONG_VALUES = [
         "objectives.1: general_loss is not measured without general documents; add the block general",
     ),
     (
+        "constraints:\n  general_loss: 0.05",
+        9,
+        "constraints.general_loss: given 0.05, but nothing measures it; add general documents, or write null",
+    ),
+    (
+        "general: {source: builtin, task: letter_counting, documents: 5}\nconstraints: {general_loss: 0.05}",
+        8,
+        "general.documents: given 5; allowed: at least 6, for constraints.general_loss with an interval of 95%; or",
+    ),
+    (
+        "objective: exact_match",
+        8,
+        "objective: given exact_match, but no answers are counted; set evaluation.exact_match to a number of questions",
+    ),
+    (
+        "objective: exact_match\nevaluation: {exact_match: 2}\nearly_stopping: {pruner: rungs}",
+        10,
+        "early_stopping.pruner: given 'rungs'; allowed: comebacks or none: with objective: exact_match answers are cou",
+    ),
+    (
+        "objective: exact_match\nevaluation: {exact_match: 2}\nobjectives: [high_entropy_loss, loss]",
+        10,
+        "objectives: given high_entropy_loss, loss; allowed: high_entropy_loss alone, with objective: exact_match",
+    ),
+    ("constraints: {general_loss: -1}", 8, "constraints.general_loss: given -1; allowed: at least 0; null for any"),
+    ("constraints: {loss: 0.1}", 8, "constraints.loss: given an unknown key; allowed: general_loss"),
+    (
         "confirmation: null\ntracking: {register_as: maths}",
         9,
         "tracking.register_as: only a confirmed model is registered; write null, or give the block confirmation",

@@ -44,6 +44,8 @@ class RecipeConfig(RunConfig):
     """Of a search; ignored."""
     objective: Ignored = None
     """Of a search; ignored."""
+    constraints: Ignored = None
+    """Of a search; ignored."""
     early_stopping: Ignored = None
     """Of a search; ignored."""
     sampler: Ignored = None

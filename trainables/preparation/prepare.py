@@ -192,7 +192,8 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
                 "ordinary": ordinary_tokens(tokenizer),
                 "mask_token": mask_token_of(tokenizer, what.mask_token, what.needs_mask_token, words_of(folder)),
             },
-            "questions": list(_questions(what.splits.validation, tokenizer, chats)),
+            "questions": list(filter(None, _questions(what.splits.validation, tokenizer, chats))),
+            "test_questions": list(_questions(what.splits.test, tokenizer, chats)),
             "stops": sorted(chats.stops),
             "chat_template": what.chat_template,
         }
@@ -206,9 +207,10 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
 
 def _questions(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, chats: ChatTokenizer
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     for document in documents:
         if document.answer is None:
+            yield None
             continue
         if document.chat is not None:
             tokens = chats.prompt(document.chat)

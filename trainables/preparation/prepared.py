@@ -145,6 +145,11 @@ class Prepared:
         return [Question(**question) for question in read_about(self.tokens)["questions"]]
 
     @property
+    def test_questions(self) -> list[Question | None]:
+        """Of each test document; None of one that has no answer."""
+        return [question and Question(**question) for question in read_about(self.tokens)["test_questions"]]
+
+    @property
     def stops(self) -> set[int]:
         """The special tokens that end the answers of chats."""
         return set(read_about(self.tokens)["stops"])

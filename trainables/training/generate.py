@@ -1,38 +1,52 @@
 """Exact-match accuracy of generated answers.
 
-Shapes: B questions, T positions.
+Shapes: K questions, T positions.
 """
 
 import re
+from collections.abc import Sequence
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainables import parallel
 from trainables.models.loading import context_length, load_tokenizer
-from trainables.preparation.prepared import Prepared
+from trainables.preparation.prepared import Prepared, Question
 from trainables.settings import ExactMatch
 
 
-@torch.no_grad()
 def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, precision: torch.dtype) -> float:
     """The share of validation questions whose greedily generated answer equals the expected one, over all ranks."""
+    right = right_answers(model, prepared, prepared.questions[: how.questions], how, precision)
+    return sum(right) / max(len(right), 1)
+
+
+@torch.no_grad()
+def right_answers(
+    model: PreTrainedModel,
+    prepared: Prepared,
+    questions: Sequence[Question | None],
+    how: ExactMatch,
+    precision: torch.dtype,
+) -> list[float]:
+    """For each question 1 if its greedily generated answer equals the expected one, and 0 if not, over all ranks; 0 for
+    None."""
     model.eval()
     tokenizer = load_tokenizer(prepared.folder)
     longest = context_length(prepared.folder)
-    questions = prepared.questions[: how.questions]
     # Of the base model's own settings its stop tokens count, not a penalty for repetition and the like.
     model.generation_config = GenerationConfig(
         eos_token_id=sorted(_stops(model, tokenizer) | prepared.stops), pad_token_id=tokenizer.eos_token_id
     )
-    counts = torch.zeros(2, dtype=torch.float64, device=model.device)
+    right_K = torch.zeros(len(questions), dtype=torch.float64, device=model.device)
     # One question at a time: without padding, what is generated does not depend on its neighbours.
-    for question in questions[parallel.rank() :: parallel.size()]:
+    for k in range(parallel.rank(), len(questions), parallel.size()):
+        # A question that the model cannot read is not answered.
+        if (question := questions[k]) is None or not question.tokens:
+            continue
         token_1T = torch.tensor([question.tokens], dtype=torch.int64, device=model.device)
         room = how.max_new_tokens if longest is None else min(how.max_new_tokens, longest - token_1T.shape[1])
-        if room < 1 or not question.tokens:
-            # A question that the model cannot read is not answered.
-            counts[1] += 1
+        if room < 1:
             continue
         with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
             answer_1T = model.generate(  # type: ignore[operator]
@@ -42,9 +56,9 @@ def exact_match(model: PreTrainedModel, prepared: Prepared, how: ExactMatch, pre
                 do_sample=False,
             )
         text = str(tokenizer.decode(answer_1T[0, token_1T.shape[1] :], skip_special_tokens=True))
-        counts += torch.tensor([answers_agree(text, question.answer, how.pattern), 1.0], device=model.device)
-    right, total = parallel.sum_over_ranks(counts).tolist()
-    return float(right / max(total, 1))
+        right_K[k] = float(answers_agree(text, question.answer, how.pattern))
+    right: list[float] = parallel.sum_over_ranks(right_K).tolist()
+    return right
 
 
 def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

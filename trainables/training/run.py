@@ -26,7 +26,7 @@ from trainables.storage.manifest import digest
 from trainables.token_weight import Labels, TokenWeight
 from trainables.training import checkpoint
 from trainables.training.evaluate import evaluate, measure
-from trainables.training.generate import exact_match
+from trainables.training.generate import exact_match, right_answers
 from trainables.training.sharding import reshard
 from trainables.training.token_dropout import TokenDropout, present_all
 from trainables.training.warm_model import WarmModel
@@ -147,7 +147,8 @@ class Run:
 
         Returns:
             "best": with the weights of the evaluation of least high-entropy loss on the validation split, "final": with
-            the last ones; each "test", and "general" if there is a general split. The weights stay the best ones.
+            the last ones; each "test", and "general" if there is a general split. "test" has the right answers too, if
+            they are asked for. The weights stay the best ones.
         """
         results = {"final": self._test()}
         reading("final")
@@ -160,11 +161,17 @@ class Run:
     def _test(self) -> dict[str, Any]:
         warm, precision = self.warm, PRECISIONS[self.settings.precision]
         splits = {"test": warm.test, "general": warm.general}
-        return {
+        results: dict[str, Any] = {
             name: measure(warm.forward, split, precision).to_json()
             for name, split in splits.items()
             if split is not None
         }
+        if warm.how.test_answers and warm.how.exact_match is not None:
+            questions = warm.prepared.test_questions
+            right = right_answers(warm.model, warm.prepared, questions, warm.how.exact_match, precision)
+            asked = [float(question is not None) for question in questions]
+            results["test"]["exact_match"] = {"sums": right, "counts": asked}
+        return results
 
     def _evaluate(self) -> dict[str, float]:
         warm, settings = self.warm, self.settings

@@ -18,7 +18,7 @@ from search.results.page.beside import Beside, set_beside
 from search.results.page.plots import MEASURES, Plot
 from search.results.page.rendering import make_environment
 from search.results.page.trials import tabulate
-from search.space import Space
+from search.space import EXACT, Space
 from search.studies.study import describe_reason
 from search.studies.verdict import Verdict
 from trainables.config.data import FilesData, HubData
@@ -116,8 +116,11 @@ def ask_question(space: Space) -> str:
     limits = {"tokens": budget.tokens, "hours": budget.hours, "device hours": budget.device_hours}
     spent = [f"at most {value:,g} {words}" for words, value in limits.items() if value is not None]
     losses = _join([MEASURES[objective] for objective in space.objectives])
+    sought = (
+        f"the least held-out {losses}" if space.measure != EXACT else "the most right answers to held-out questions"
+    )
     return (
-        f"Which schedule{arms} gives the least held-out {losses} {_POINTS[space.objective]} of {budget.epochs} epochs "
+        f"Which schedule{arms} gives {sought} {_POINTS[space.evaluation_that_counts]} of {budget.epochs} epochs "
         f"on {data.train:,} training documents ({source}), for {_join(space.models)}? Budget of each model"
         f"{' and arm' if arms else ''}: {', '.join([f'{budget.trials} full trials', *spent])}."
     )

@@ -16,8 +16,9 @@ from search.results.archive import LoadedSearch
 from search.results.figures import VERDICT_STYLES
 from search.results.model_result import ModelResult, collect_differences, label_arm, select_curves
 from search.results.summary import as_plain_study, list_common_parameters
-from search.space import Space
-from search.studies.comparison import point_of
+from search.space import EXACT, Space
+from search.studies.comparison import LABELS, point_of
+from search.studies.search_study import SearchStudy
 from search.studies.verdict import Difference
 from trainables.curriculum import curriculum_from
 from trainables.figures import COLOURS, GREY
@@ -109,15 +110,25 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
         return None
     figure = _draw_differences([(f"{model}: {arm}", difference) for model, arm, difference in differences])
     caption = (
-        f"Differences in high-entropy test loss to no dropout, with {space.confirmation.confidence:.0%} intervals that "
-        "hold for all arms together, on documents and seeds that had no part in choosing the settings: on documents "
-        "like these, and on these documents alone."
+        f"Differences in {LABELS[space.measure]} to no dropout, with {space.confirmation.confidence:.0%} intervals "
+        "that hold for all arms together, on documents and seeds that had no part in choosing the settings: on "
+        "documents like these, and on these documents alone."
     )
     rows = [
         [model, arm, d.mean, d.low, d.high, d.verdict.words, d.here_low, d.here_high, d.detectable]
         for model, arm, d in differences
     ]
-    columns = ["model", "arm", "nats", "low", "high", "verdict", "low, here", "high, here", "detectable"]
+    columns = [
+        "model",
+        "arm",
+        "difference" if space.measure == EXACT else "nats",
+        "low",
+        "high",
+        "verdict",
+        "low, here",
+        "high, here",
+        "detectable",
+    ]
     return Plot("Is it better than no dropout?", caption, figure, columns, rows)
 
 
@@ -138,7 +149,7 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     found.sort(key=lambda entry: entry[1])
     figure = _draw_differences([(f"{model}: {label}", difference) for label, model, _, _, difference in found])
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
-    columns = ["search", "model", "arm", "evaluation", "nats", "low", "high", "verdict"]
+    columns = ["search", "model", "arm", "evaluation", "difference", "low", "high", "verdict"]
     caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
     caption += "Differences to no dropout may be set side by side, also where losses may not."
     return Plot("Verdicts side by side", caption, figure, columns, rows)
@@ -288,13 +299,17 @@ def plot_history(result: ModelResult) -> Plot | None:
     if not rows:
         return None
     figure.update_xaxes(title="trial")
-    figure.update_yaxes(title="validation objective (nats)")
+    figure.update_yaxes(title=f"validation objective ({_unit(study)})")
     caption = f"{len(rows)} trials by their objective"
     if known := [row for row in rows if row[2] == "known"]:
         number, label, _, lowest = min(known, key=lambda row: row[3])
         caption += f"; the lowest is {lowest:.4f}, of trial {number} ({label})"
     rows.sort(key=lambda row: row[0])
-    return Plot("The search", f"{caption}.", figure, ["trial", "arm", "objective is", "nats"], rows)
+    return Plot("The search", f"{caption}.", figure, ["trial", "arm", "objective is", _unit(study)], rows)
+
+
+def _unit(study: SearchStudy) -> str:
+    return "share of wrong answers" if study.measure == EXACT else "nats"
 
 
 def plot_importances(result: ModelResult, summary: Mapping[str, Any]) -> Plot | None:
@@ -335,7 +350,9 @@ def plot_slices(result: ModelResult) -> list[Plot]:
         if len(ranked) < _FEWEST or not parameters:
             continue
         ranked.sort(key=lambda trial: trial.number)
-        figure = optuna.visualization.plot_slice(as_plain_study(study, ranked), params=parameters, target_name="nats")
+        figure = optuna.visualization.plot_slice(
+            as_plain_study(study, ranked), params=parameters, target_name=_unit(study)
+        )
         figure.update_layout(title=None)
         # Optuna would number anew the trials of an arm.
         figure.update_traces(marker={"color": [t.number for t in ranked], "colorscale": "Viridis", "size": 8})
@@ -343,7 +360,7 @@ def plot_slices(result: ModelResult) -> list[Plot]:
         rows = [[t.number, *(t.params[name] for name in parameters), study.values(t)[0]] for t in ranked]
         caption = f"The objective of {len(ranked)} trials by each setting that was searched; yellow ones came late."
         names = [_shorten(name, arm) for name in parameters]
-        columns = ["trial", *names, "objective (nats)"]
+        columns = ["trial", *names, f"objective ({_unit(study)})"]
         plots.append(Plot(f"Settings: {label_arm(arm)}", caption, figure, columns, rows, len(names)))
     return plots
 

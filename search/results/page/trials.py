@@ -121,7 +121,7 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
         for name in row.settings.keys() - set(settings):
             del row.settings[name]
     points = ["at best", "at last"]
-    if all(search.space.objective == "final" for search in searches.values()):
+    if all(search.space.evaluation_that_counts == "final" for search in searches.values()):
         points.reverse()
     losses = [f"{words} {point}" for words in MEASURES.values() for point in points]
     losses = [name for name in losses if any(name in row.losses for row in rows)]

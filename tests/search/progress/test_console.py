@@ -51,9 +51,9 @@ class Told:
         self._tell(Evaluation(trial=trial, tokens=tokens, full_tokens=self._full, metrics=metrics, **self._of))
 
     def ended(
-        self, trial: int, state: str, reason: str | None = None, loss: float | None = None, detail: str = ""
+        self, trial: int, state: str, reason: str | None = None, loss: float | None = None, **values: Any
     ) -> None:
-        self._tell(TrialEnded(trial=trial, state=state, reason=reason, objective=loss, detail=detail, **self._of))
+        self._tell(TrialEnded(trial=trial, state=state, reason=reason, objective=loss, **values, **self._of))
 
 
 def three_trials(tell: Callable[[Event], object], clock: Clock) -> None:
@@ -135,6 +135,27 @@ def test_the_best_is_the_one_that_the_search_ranks_first_and_stands_beside_no_dr
         "(best 5.8000 (trial 3), no dropout 5.9000)",
         "(best 5.8000 (trial 3), no dropout 5.9000)",
     ]
+
+
+def test_what_breaks_the_constraint_is_not_the_best() -> None:
+    state = SearchProgress({})
+    state.follow(SearchStarted(planned={"m": 3}, resume_command="", settings={"constraints": {"general_loss": 0.05}}))
+    told = Told(state.follow)
+    for trial, arm, loss, general in ((0, "none", 6.0, 3.0), (1, "entrodrop", 5.0, 3.1), (2, "entrodrop", 5.5, 3.05)):
+        told.started(trial, 3, arm=arm)
+        told.ended(trial, "complete", None, loss, metrics={"objective.general_loss": general})
+    assert state.studies["m"].best == (5.5, 2)
+
+
+def test_a_search_for_right_answers_tells_their_share() -> None:
+    text, clock = StringIO(), Clock()
+    with ProgressConsole(Console(file=text, width=80), {"m": 2}, clock) as progress:
+        progress.happened(SearchStarted(planned={"m": 2}, resume_command="", settings={"objective": "exact_match"}))
+        told = Told(progress.happened, clock)
+        for trial, arm, wrong in ((0, "none", 0.5), (1, "entrodrop", 0.25)):
+            told.started(trial, 2, arm=arm)
+            told.ended(trial, "complete", None, wrong)
+    assert "answers 75.0% right (best 75.0% right (trial 1), no dropout 50.0% right)" in text.getvalue()
 
 
 def test_a_confirmation_shows_the_mean_of_each_arm() -> None:

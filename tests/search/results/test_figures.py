@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from search.results.figures import draw_rebound, draw_verdict, write_figures
+from search.results.figures import VERDICT_STYLES, draw_rebound, draw_verdict, write_figures
 from search.results.model_result import ModelResult, select_curves
 from search.space import Space
 from search.studies.verdict import Verdict
@@ -64,7 +64,7 @@ def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, M
         assert height == row
         assert mean == pytest.approx([-0.3, 0.0, 0.4][row], abs=0.1)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        verdict.words for verdict in Verdict if verdict != Verdict.EQUAL
+        verdict.words for verdict in VERDICT_STYLES if verdict != Verdict.EQUAL
     ]
 
 

@@ -435,9 +435,14 @@ def test_a_round_whose_runs_fail_is_followed_by_another(tmp_path: Path) -> None:
 
 
 def words(confirmation: Confirmation, confidence: float) -> str:
-    best = confirmation.comparisons()["entrodrop"]
-    found = best.differences["best"]["high_entropy_loss"]
-    return sentence("entrodrop", best, found, confirmation.among, confidence)
+    return sentence(
+        "entrodrop",
+        confirmation.comparisons()["entrodrop"],
+        "best",
+        "high_entropy_loss",
+        confirmation.among,
+        confidence,
+    )
 
 
 @pytest.mark.parametrize(

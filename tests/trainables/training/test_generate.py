@@ -13,7 +13,7 @@ from trainables.data.documents import Document
 from trainables.models.loading import load_tokenizer
 from trainables.preparation.prepared import Question
 from trainables.settings import ExactMatch, ModelSettings
-from trainables.training.generate import answers_agree, exact_match
+from trainables.training.generate import answers_agree, exact_match, right_answers
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
 
@@ -137,3 +137,30 @@ def test_answers_are_generated_at_the_last_evaluation(cache: Path) -> None:
     assert 0 <= history[1]["exact_match"] <= 1
     # Asking changes nothing else.
     assert [m["loss"] for m in history] == [m["loss"] for m in expected]
+
+
+def test_the_questions_of_the_test_split_are_answered_where_they_are_asked_for(cache: Path) -> None:
+    warm = WarmModel(tiny.prepared(cache, splits=tiny.chats(), chat_template=tiny.CHAT_TEMPLATE), tiny.CPU)
+    how = ExactMatch(questions=1, max_new_tokens=4)
+    asked = WarmModel(warm.prepared, tiny.CPU, ModelSettings(exact_match=how, test_answers=True))
+    run = Run(asked, tiny.settings(epochs=1), keep_best=True)
+    run.advance()
+    for read in run.test().values():
+        answers = read["test"]["exact_match"]
+        assert answers["counts"] == [1.0] * 10
+        assert set(answers["sums"]) <= {0.0, 1.0}
+    # What only the last evaluation answers is not.
+    plain = Run(
+        WarmModel(warm.prepared, tiny.CPU, ModelSettings(exact_match=how)), tiny.settings(epochs=1), keep_best=True
+    )
+    plain.advance()
+    assert "exact_match" not in plain.test()["final"]["test"]
+
+
+def test_a_question_without_an_answer_is_not_counted_as_wrong_by_its_neighbours(cache: Path) -> None:
+    warm = WarmModel(tiny.prepared(cache, splits=tiny.chats(), chat_template=tiny.CHAT_TEMPLATE), tiny.CPU)
+    known = warm.prepared.test_questions[:3]
+    how = ExactMatch(questions=3, max_new_tokens=4)
+    right = right_answers(warm.model, warm.prepared, known, how, torch.float32)
+    gaps = right_answers(warm.model, warm.prepared, [None, *known, None], how, torch.float32)
+    assert gaps == [0.0, *right, 0.0]

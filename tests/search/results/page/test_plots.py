@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs_version
 
+from search.results.figures import VERDICT_STYLES
 from search.results.page.plots import Plot, plot_front, plot_history, plot_rungs, plot_trend, plot_verdicts
 from search.results.size_trend import fit_size_trend
 from search.results.summary import summarize
@@ -84,8 +85,8 @@ def test_verdicts_differ_by_their_symbols(tmp_path: Path) -> None:
     asked = space(arms=ARMS)
     plot = plot_verdicts([fed(tmp_path, asked)], asked)
     assert plot is not None
-    assert [trace.name for trace in plot.figure.data] == [v.words for v in Verdict if v != Verdict.EQUAL]
-    assert len({trace.marker.symbol for trace in plot.figure.data}) == len(Verdict) - 1
+    assert [trace.name for trace in plot.figure.data] == [v.words for v in VERDICT_STYLES if v != Verdict.EQUAL]
+    assert len({trace.marker.symbol for trace in plot.figure.data}) == len(VERDICT_STYLES) - 1
     assert [row[1] for row in plot.rows] == ["entrodrop", "weight-decay", "random-tokens"]
 
 
