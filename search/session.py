@@ -258,7 +258,7 @@ def _full_tokens(
 ) -> int:
     """Tokens of a trial of the model that is not stopped early; waits for its data, and announces it."""
     prepared = preparation.result(model)
-    record.prepared(model, prepared.data_hash)
+    record.prepared(model, prepared.data_hash, preparation.documents(model))
     if prepared.cut:
         counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
         progress.note(f"{model}: cut at training.sequence_length: {counts} documents")

@@ -46,11 +46,15 @@ class SearchStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DataPrepared(Event):
-    """Attributes: source: the space's block data."""
+    """Attributes:
+    source: the space's block data.
+    documents: of the training split, as `trainables.preparation.shown_documents` has them without a schedule.
+    """
 
     model: str
     data_hash: str
     source: dict[str, Any]
+    documents: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any
 from search.environment import mlflow_address, set_mlflow_environment
 from search.space import MLFLOW_URI, is_mlflow_uri
 from search.tracking.cursor import Cursor
-from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Start, Values
+from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Page, Start, Values
 from trainables.errors import ConfigError, mask_secrets, one_line
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -38,6 +38,8 @@ MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The artifact that a registered model is in.
 _MODEL = "model"
+# The artifact that is a trial's page.
+_PAGE = "trial.html"
 # Packages that a registered model needs.
 _REQUIRED = ("torch", "transformers")
 
@@ -141,6 +143,12 @@ class MlflowRuns:
                 client.log_text(run_id, mask_secrets(path.read_text(encoding="utf-8")), path.name)
             else:
                 client.log_artifact(run_id, str(path))
+
+    def show(self, run_id: str, page: Page) -> None:
+        from search.results.page.trial import render_trial
+
+        client, _ = self._connect()
+        client.log_text(run_id, render_trial(page), _PAGE)
 
     def use(self, run_id: str, data: Data) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -82,3 +82,14 @@ def test_a_trial_shows_its_curriculum_and_what_it_dropped(
         page.get_by_text(name, exact=True).first.wait_for()
         page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached")
         page.screenshot(path=tmp_path / f"{name}.png")
+
+
+def test_a_trial_has_a_page_of_its_own(pages: str, page: Any, searches: Searches, tmp_path: Path) -> None:
+    run_id = searches.run_ids("whole", 2)[1]
+    page.goto(f"{pages}/{run_id}/artifacts/trial.html")
+    shown = page.frame_locator("iframe")
+    shown.get_by_role("heading", name="Curriculum").wait_for()
+    shown.get_by_role("heading", name="What is dropped of the first training documents").wait_for()
+    assert shown.locator("polyline.curve").count() == 2
+    assert shown.locator(".document s").count() > 0
+    page.screenshot(path=tmp_path / "trial.png")

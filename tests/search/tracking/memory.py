@@ -195,8 +195,9 @@ class Search(Delivery):
     def started(self, name: str = "math", files: Sequence[str] = (), **settings: Any) -> None:
         self.write(SearchStarted(planned={}, resume_command="", name=name, settings=settings, files=list(files)))
 
-    def prepared(self, data_hash: str) -> None:
-        self.write(DataPrepared(model="nano", data_hash=data_hash, source={"source": "files", "path": "a.jsonl"}))
+    def prepared(self, data_hash: str, documents: Sequence[Any] = ()) -> None:
+        source = {"source": "files", "path": "a.jsonl"}
+        self.write(DataPrepared(model="nano", data_hash=data_hash, source=source, documents=list(documents)))
 
     def begun(self, trial: int, arm: str = "entrodrop", study: str = "nano", **parameters: Any) -> None:
         of = {"study": study, "trial": trial, "model": "nano", "planned": 1, "full_tokens": 0, "tokens": 0}
