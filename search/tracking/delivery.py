@@ -8,7 +8,20 @@ from typing import Any
 
 from search.output.events import Event, Events
 from search.tracking.cursor import CURSOR, Cursor
-from search.tracking.entries import SEARCH, Data, End, Entry, EntryMaker, Files, Model, Page, Start, Values, groups
+from search.tracking.entries import (
+    SEARCH,
+    Data,
+    End,
+    Entry,
+    EntryMaker,
+    Files,
+    Model,
+    Page,
+    Start,
+    Values,
+    View,
+    groups,
+)
 from search.tracking.mlflow_runs import (
     MISSING,
     DeletedExperimentError,
@@ -50,6 +63,8 @@ class Delivery:
     Attributes:
         note: is given a line for the person when MLflow has not taken something.
         tracking_uri: where the runs are, as MLflow takes it: with its password, if it has one.
+        pages: of MLflow's UI with the trials of each model's search, the best on top, once the search has ended: their
+            addresses at a server.
         left: events that MLflow had not taken before.
         last_error: why the last failed try failed, with passwords masked; empty if none has.
     """
@@ -59,6 +74,7 @@ class Delivery:
     ) -> None:
         self.tracking_uri, self.last_error = tracking_uri(uri), ""
         self.note: Callable[[str], object] = lambda line: None
+        self.pages: dict[str, str] = {}
         self._noted = False
         # Files are found again from whichever folder a later process is started in.
         self._path = events.absolute()
@@ -206,6 +222,8 @@ class Delivery:
                     self._runs.keep(run_id, files)
                 case Page() as page:
                     self._runs.show(run_id, page)
+                case View() as view:
+                    self.pages[view.model] = self._runs.share(run_id, view)
                 case Data() as data:
                     self._runs.use(run_id, data)
                 case Model() as model:

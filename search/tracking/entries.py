@@ -121,7 +121,18 @@ class Page:
     metrics: Mapping[str, float]
 
 
-Content = Start | Values | Files | Data | Page | Model | End
+@dataclass(frozen=True)
+class View:
+    """What MLflow's page of runs can show: the trials of a model's search, the best on top.
+
+    Attributes: columns: params that differ between them.
+    """
+
+    model: str
+    columns: Sequence[str]
+
+
+Content = Start | Values | Files | Data | Page | Model | View | End
 
 # The names that an outbox has for them.
 _KINDS: dict[str, type[Content]] = {
@@ -157,6 +168,8 @@ class EntryMaker:
     def __init__(self, seen: Iterable[str]) -> None:
         self._seen = set(seen)
         self._data: dict[str, DataPrepared] = {}
+        # Of each model's search the values that each param has had.
+        self._values: dict[str, dict[str, set[str]]] = {}
         # Of each trial that has not ended: its start, and its evaluations by tokens.
         self._running: dict[str, tuple[TrialStarted, dict[int, Evaluation]]] = {}
 
@@ -188,9 +201,13 @@ class EntryMaker:
                 tags |= {"state": "running", **_SOURCE}
                 if "curriculum" in event.parameters:
                     tags["curriculum.shape"] = event.parameters["curriculum"]["shape"]
-                params = {"model": event.model, "arm": event.arm, **flatten(event.parameters)}
+                params = _texts({"model": event.model, "arm": event.arm, **flatten(event.parameters)})
+                if event.stage == "search":
+                    values = self._values.setdefault(event.model, {})
+                    for param, value in params.items():
+                        values.setdefault(param, set()).add(value)
                 yield Entry(event.key, Start(mask_secrets(f"{event.key} {name}"), now))
-                yield Entry(event.key, Values(now, params=_texts(params), tags=_texts(tags)))
+                yield Entry(event.key, Values(now, params=params, tags=_texts(tags)))
             case Evaluation():
                 if event.key in self._running and _HIGH in event.metrics:
                     self._running[event.key][1].setdefault(event.tokens, event)
@@ -210,9 +227,13 @@ class EntryMaker:
                 yield Entry(event.key, model, once=f"{event.key}@model {event.name}")
             case SearchEnded():
                 tags = {"state": event.status.lower(), **event.tags, _DESCRIPTION: event.description}
-                values = Values(now, params=_texts(event.parameters), tags=_texts(tags))
-                *before, end = _end(SEARCH, now, event.status, event.metrics, values)
-                yield from (*before, Entry(SEARCH, Files(event.files)), end)
+                ending = Values(now, params=_texts(event.parameters), tags=_texts(tags))
+                *before, end = _end(SEARCH, now, event.status, event.metrics, ending)
+                yield from (*before, Entry(SEARCH, Files(event.files)))
+                for searched, by_param in self._values.items():
+                    columns = [param for param, different in by_param.items() if len(different) > 1]
+                    yield Entry(SEARCH, View(searched, columns))
+                yield end
             case OutboxEntry():
                 name, content = event.content
                 yield Entry(event.key, _KINDS[name](**content))

@@ -55,6 +55,7 @@ class Client:
         self.artifact_store_works = True
         self.runs: dict[str, dict[str, Any]] = {}
         self.registered: set[str] = set()
+        self.experiment_tags: dict[str, str] = {}
         self.versions: list[tuple[str, str, str, dict[str, str], str]] = []
 
     def _request(self, method: str) -> None:
@@ -164,6 +165,10 @@ class Client:
         for used in datasets:
             self.runs[run_id]["tags"][f"data {used.dataset.name}"] = used.dataset.digest
         self._answer("log_inputs")
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        self._request("set_experiment_tag")
+        self.experiment_tags[key] = value
 
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         self._request("set_terminated")

@@ -1,5 +1,6 @@
 """What MLflow has of a search's events, whatever becomes of it, of the search and of MLflow."""
 
+import json
 import re
 import subprocess
 import sys
@@ -419,6 +420,22 @@ def test_a_trial_has_a_page_with_its_curve_its_curriculum_and_what_it_drops(tmp_
     assert re.findall(r"<s [^>]*>([^<]*)</s>", page) == [" + 3"]
     assert "&lt;b&gt;" in page
     assert "<script" not in page
+
+
+def test_the_trials_of_a_search_have_a_view_with_the_settings_that_differ(tmp_path: Path) -> None:
+    client = Client()
+    search = Search(client, tmp_path)
+    search.started()
+    search.begun(0, "none", learning_rate=0.1, seed=1)
+    search.begun(1, mask_ratio=0.5, learning_rate=0.1, seed=1)
+    search.begun(2, mask_ratio=0.6, learning_rate=0.1, seed=1)
+    assert search.pages == {}
+    search.over()
+    assert search.close(10)
+    assert search.pages == {"nano": "/#/experiments/1/runs?viewStateShareKey=run0-nano"}
+    view = json.loads(client.experiment_tags["mlflow.sharedViewState.run0-nano"])
+    assert view["searchFilter"].startswith('tags.mlflow.parentRunId = "run0"')
+    assert view["selectedColumns"][-2:] == ["params.`arm`", "params.`mask_ratio`"]
 
 
 def test_an_artifact_store_that_fails_does_not_stop_the_record(tmp_path: Path) -> None:
