@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests import ROOT
+from tests import DEADLINE_S, ROOT
 from tests.searches import Searches
 from tests.servers import Server
 
 pytestmark = pytest.mark.faults
 
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 1000 * DEADLINE_S
 
 
 @pytest.fixture(scope="module")
