@@ -234,8 +234,8 @@ class Events:
         self.offset = self.begins = self._lines = 0
 
     def new(self, end: int | None = None) -> Iterator[Event]:
-        """What has been written since the last call. A line that is not whole is still being written, or was when the
-        search was killed.
+        """What has been written since the last call; nothing before the search has written its first event. A line that
+        is not whole is still being written, or was when the search was killed.
 
         Args:
             end: bytes of the file to read up to.
@@ -243,6 +243,8 @@ class Events:
         Raises:
             ConfigError: a line that no search has written.
         """
+        if not self._path.exists():
+            return
         with self._path.open("rb") as file:
             file.seek(self.offset)
             while (end is None or self.offset < end) and (line := file.readline()).endswith(b"\n"):

@@ -239,6 +239,19 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_a_page_that_is_opened_before_the_first_event_follows_the_search(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    (tmp_path / "one" / "events.jsonl").unlink()
+    with lock_output(search.folder), served(search.folder) as port:
+        for expected in ("The search: data, entropies and slots are being prepared", "builtin/nano, trial 0"):
+            with urlopen(f"http://127.0.0.1:{port}/events") as stream:
+                while expected not in (line := stream.readline().decode()):
+                    assert "Errno" not in line
+            if not (tmp_path / "one" / "events.jsonl").exists():
+                search.write("trial_started", 1)
+
+
+@pytest.mark.integration
 def test_the_output_at_a_url_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.watch._URL_PAUSE_S", 0.0)
     search = Written(tmp_path / "one")

@@ -111,5 +111,5 @@ def test_many_models_stand_in_rows_and_long_names_are_cut(tmp_path: Path) -> Non
     result = fed(tmp_path, asked, "/somewhere/with/a/very/long/name/of/a/folder/model", losses=curve)
     figure = draw_rebound([result] * 4)
     assert len({round(panel.get_subplotspec().get_position(figure).y0, 3) for panel in figure.axes}) == 2
-    assert all(len(panel.get_title()) == 40 for panel in figure.axes)
+    assert all(len(panel.get_title()) == 32 for panel in figure.axes)
     assert figure.get_figwidth() == pytest.approx(3 * 5.2)
