@@ -20,8 +20,8 @@ from trainables.config.validation_messages import shown, wrong
 from trainables.curriculum import curriculum_from
 
 BASELINE = "none"
-# Points of a curriculum that are shown.
-_POINTS = 16
+# Points of a curriculum that are shown: so many that a step does not look like a ramp.
+_POINTS = 64
 
 
 class ArmSchedule(Block):
@@ -117,7 +117,7 @@ def curriculum_strengths(parameters: Mapping[str, Any]) -> tuple[float, ...]:
     if "curriculum" not in parameters:
         return ()
     curriculum = curriculum_from(parameters["curriculum"])
-    return tuple(curriculum((n + 0.5) / _POINTS) for n in range(_POINTS))
+    return tuple(round(curriculum((n + 0.5) / _POINTS), 3) for n in range(_POINTS))
 
 
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

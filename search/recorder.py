@@ -48,9 +48,9 @@ class Recorder:
         self._delivery.wake()
         self._progress.happened(event)
 
-    def prepared(self, model: str, data_hash: str) -> None:
+    def prepared(self, model: str, data_hash: str, documents: list[list[Any]]) -> None:
         """The data of a model is known, which its trials train on."""
-        self._write(DataPrepared(model=model, data_hash=data_hash, source=self._source))
+        self._write(DataPrepared(model=model, data_hash=data_hash, source=self._source, documents=documents))
 
     def search_started(self, space: Space, planned: Mapping[str, int], resume_command: str) -> None:
         """The search begins, or goes on.

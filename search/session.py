@@ -118,6 +118,8 @@ def run_session(
         return EXIT_CODE
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in outcome.files)})", soft_wrap=True)
     console.print(f"all trials: {_ui_command(outcome.tracking_uri)}", soft_wrap=True)
+    for model, page in outcome.pages.items():
+        console.print(f"  {model}, the best on top: {_ui_address(outcome.tracking_uri)}{page}", soft_wrap=True)
     return 1 if any(result.searched.best() is None for result in outcome.results) else 0
 
 
@@ -162,6 +164,7 @@ class _Outcome:
     unregistered: list[str]
     interrupted: bool
     tracking_uri: str
+    pages: dict[str, str]
 
 
 def _search(
@@ -228,7 +231,7 @@ def _search(
     files, unregistered = _conclude(where, space, results, summary, record, interrupted)
     if not delivery.close(flush_timeout):
         print(f"{describe_undelivered(delivery)}; deliver them later: {sync_command(str(where))}", file=sys.stderr)
-    return _Outcome(results, summary, files, unregistered, interrupted, delivery.tracking_uri)
+    return _Outcome(results, summary, files, unregistered, interrupted, delivery.tracking_uri, delivery.pages)
 
 
 @contextmanager
@@ -257,7 +260,7 @@ def _full_tokens(
 ) -> int:
     """Tokens of a trial of the model that is not stopped early; waits for its data, and announces it."""
     prepared = preparation.result(model)
-    record.prepared(model, prepared.data_hash)
+    record.prepared(model, prepared.data_hash, preparation.documents(model))
     if prepared.cut:
         counts = ", ".join(f"{count} {split}" for split, count in prepared.cut.items())
         progress.note(f"{model}: cut at training.sequence_length: {counts} documents")
@@ -398,6 +401,11 @@ def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
     if len(known) < len(parameters):
         return list(parameters)
     return sorted(parameters, key=lambda model: parameters[model] or 0)
+
+
+def _ui_address(uri: str) -> str:
+    """Where the UI is, once `_ui_command` has started it."""
+    return mask_secrets(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def _ui_command(uri: str) -> str:

@@ -61,9 +61,9 @@ def _without_middle(long: re.Match[str]) -> str:
     return f"{long[0][:15]}...{long[0][-15:]}"
 
 
-# What is given as key=value, as in ?token=... or password=...; mask_token is a setting.
+# What is given as key=value, as in ?token=... or password=...; mask_token is a setting, and {...} a template's column.
 _NAMED = re.compile(
-    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)[^&\s]+"
+    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)(?!\{[^{}]*\})[^&\s]+"
 )
 # Up to the last @ of the line: no odd character in a password lets a part of it through.
 _AFTER_USER = re.compile(r"(://[^/\s:@]*):.*@")

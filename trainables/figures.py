@@ -13,7 +13,8 @@ from trainables.storage.files import replace_atomic
 COLOURS = ("#d1495b", "#0f8fa6", "#c98a1b", "#9b5de5", "#4f9d6e", "#6b7fa3", "#b0708f")
 GREY = "#808080"
 _COLUMNS = 3
-_LONGEST_TITLE = 40
+# Characters above and below a panel.
+_LONGEST_TITLE, _LONGEST_LABEL = 32, 50
 
 
 def make_panels(titles: Sequence[str], width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Any]]:
@@ -29,15 +30,23 @@ def make_panels(titles: Sequence[str], width: float = 5.2, height: float = 4.2) 
     for panel in panels[len(titles) :]:
         panel.remove()
     for panel, title in zip(panels, titles, strict=False):
-        panel.set_title(title if len(title) <= _LONGEST_TITLE else f"…{title[1 - _LONGEST_TITLE :]}", fontsize="medium")
+        panel.set_title(shorten(title, _LONGEST_TITLE), fontsize="medium")
         panel.spines[["top", "right"]].set_visible(False)
     return figure, panels[: len(titles)]
 
 
+def shorten(text: str, most: int) -> str:
+    """A text of at most so many characters, without its middle if it is longer."""
+    return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-(most // 2) :]}"
+
+
 def draw_legend(panel: Any) -> None:
     """Draws the legend below the panel, where it hides nothing."""
+    lines, labels = panel.get_legend_handles_labels()
+    shown = [shorten(label, _LONGEST_LABEL) for label in labels]
+    columns = 2 if max(map(len, shown)) <= _LONGEST_LABEL // 2 else 1
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 4.0}
-    panel.legend(frameon=False, fontsize="small", ncols=2, **below)
+    panel.legend(lines, shown, frameon=False, fontsize="small", ncols=columns, **below)
 
 
 def write_png(path: Path, figure: Figure) -> None:

@@ -46,11 +46,15 @@ class SearchStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DataPrepared(Event):
-    """Attributes: source: the space's block data."""
+    """Attributes:
+    source: the space's block data.
+    documents: of the training split, as `trainables.preparation.shown_documents` has them without a schedule.
+    """
 
     model: str
     data_hash: str
     source: dict[str, Any]
+    documents: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +234,8 @@ class Events:
         self.offset = self.begins = self._lines = 0
 
     def new(self, end: int | None = None) -> Iterator[Event]:
-        """What has been written since the last call. A line that is not whole is still being written, or was when the
-        search was killed.
+        """What has been written since the last call; nothing before the search has written its first event. A line that
+        is not whole is still being written, or was when the search was killed.
 
         Args:
             end: bytes of the file to read up to.
@@ -239,6 +243,8 @@ class Events:
         Raises:
             ConfigError: a line that no search has written.
         """
+        if not self._path.exists():
+            return
         with self._path.open("rb") as file:
             file.seek(self.offset)
             while (end is None or self.offset < end) and (line := file.readline()).endswith(b"\n"):

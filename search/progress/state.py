@@ -14,6 +14,7 @@ from search.studies.pruners import PLATEAU
 _USE = {
     "CPU": "system/cpu_utilization_percentage",
     "memory": "system/system_memory_usage_percentage",
+    "GPU": "system/gpu_0_utilization_percentage",
     "GPU memory": "system/gpu_0_memory_usage_percentage",
 }
 
@@ -26,7 +27,8 @@ class RunningTrial:
         tokens: trained so far, of `full_tokens` (0 if that is not known yet).
         strengths: of its curriculum over the run, each in [0, 1]; empty without one.
         losses: held-out, high-entropy, in nats; one for each evaluation so far.
-        use: of its node, in percent, at its last evaluation: CPU, memory, and GPU memory where there is one.
+        use: of its node, in percent, at its last evaluation: CPU, memory, GPU and GPU memory, as far as
+        they are known.
     """
 
     study: str

@@ -13,7 +13,7 @@ from search.results.model_result import ModelResult, collect_differences, select
 from search.space import EXACT, Space
 from search.studies.comparison import LABELS, point_of
 from search.studies.verdict import Verdict
-from trainables.figures import COLOURS, GREY, draw_legend, make_panels, write_png
+from trainables.figures import COLOURS, GREY, draw_legend, make_panels, shorten, write_png
 
 # Verdicts differ by colour, and by shape without it. The shapes have their names from Plotly.
 VERDICT_STYLES = {
@@ -22,6 +22,8 @@ VERDICT_STYLES = {
     Verdict.EQUAL: (GREY, "square"),
     Verdict.UNDECIDED: (GREY, "diamond"),
 }
+# Characters beside a panel.
+_LONGEST_LABEL = 24
 _MARKERS = {"circle": "o", "diamond": "D", "square": "s", "x": "X"}
 
 
@@ -59,8 +61,8 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
     if not differences or space.confirmation is None:
         return None
     most = max(len(by_arm) for by_arm in differences.values())
-    figure, panels = make_panels(list(differences), height=1.6 + 0.45 * most)
-    unit = "" if space.measure == EXACT else " (nats)"
+    figure, panels = make_panels(list(differences), height=1.8 + 0.45 * most)
+    unit, side = ("", "right") if space.measure == EXACT else ("nats; ", "left")
     styles = {verdict: (colour, _MARKERS[symbol]) for verdict, (colour, symbol) in VERDICT_STYLES.items()}
     for panel, by_arm in zip(panels, differences.values(), strict=True):
         panel.axvline(0, color="0.2", linewidth=0.8)
@@ -68,14 +70,15 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
             colour, marker = styles[difference.verdict]
             panel.plot([difference.low, difference.high], [row, row], color=colour, linewidth=1.8)
             panel.plot([difference.mean], [row], color=colour, marker=marker, markersize=8)
-        panel.set_yticks(range(len(by_arm)), list(by_arm))
+        panel.set_yticks(range(len(by_arm)), [shorten(arm, _LONGEST_LABEL) for arm in by_arm])
         panel.set_ylim(len(by_arm) - 0.5, -0.5)
-        panel.set_xlabel(f"{LABELS[space.measure]} against no dropout{unit}")
+        panel.set_xlabel(f"{unit}{side} of 0 is better")
         panel.locator_params(axis="x", nbins=5)
     point = "the best evaluation" if point_of(space) == "best" else "the end"
-    side = "right" if space.measure == EXACT else "left"
+    # In lines that a single panel is wide enough for.
     figure.suptitle(
-        f"at {point}, {space.confirmation.confidence:.0%} intervals; {side} of 0 is better", fontsize="medium"
+        f"{LABELS[space.measure]} against no dropout\nat {point}, {space.confirmation.confidence:.0%} intervals",
+        fontsize="medium",
     )
     present = {difference.verdict for by_arm in differences.values() for difference in by_arm.values()}
     shapes = [

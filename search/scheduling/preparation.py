@@ -87,7 +87,12 @@ class DataPreparation:
             self.source = FileServer.options(**here).remote()  # type: ignore[attr-defined]
         self._actor = _Preparer.options(**here).remote(space, self.source)  # type: ignore[attr-defined]
         what = ray.put(preparation)
-        self.prepared: dict[str, Any] = {model: self._actor.prepare.remote(model, what) for model in models}
+        self.prepared: dict[str, Any] = {}
+        self._documents: dict[str, Any] = {}
+        for model in models:
+            self.prepared[model] = self._actor.prepare.remote(model, what)
+            # Made while the slots start, so that no trial waits for it.
+            self._documents[model] = self._actor.show.remote(self.prepared[model], None)
 
     def news(self) -> str:
         """What is being prepared right now, for a person; nothing if its process does not answer, or has died."""
@@ -112,6 +117,12 @@ class DataPreparation:
         """
         prepared: Prepared = self._get(self.prepared[model], model)
         return prepared
+
+    def documents(self, model: str) -> list[list[Any]]:
+        """The same without a schedule, which is there as soon as the data is."""
+        shown: dict[str, Any] = self._get(self._documents[model], model)
+        tokens: list[list[Any]] = shown["tokens"]
+        return tokens
 
     def show(self, model: str, entrodrop: EntroDrop | None) -> dict[str, Any]:
         """Documents of the model's data, as `trainables.preparation.shown_documents` has them; raises what `result`

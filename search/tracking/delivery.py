@@ -7,8 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from search.output.events import Event, Events
-from search.tracking.cursor import CURSOR, Cursor, EntryId
-from search.tracking.entries import SEARCH, Data, End, Entry, EntryMaker, Files, Model, Start, Values, groups
+from search.tracking.cursor import CURSOR, Cursor
+from search.tracking.entries import (
+    SEARCH,
+    Data,
+    End,
+    Entry,
+    EntryMaker,
+    Files,
+    Model,
+    Page,
+    Start,
+    Values,
+    View,
+    groups,
+)
 from search.tracking.mlflow_runs import (
     MISSING,
     DeletedExperimentError,
@@ -28,8 +41,9 @@ _AWAY_AFTER, _AWAY_TIMEOUT = 3, 5.0
 _LAST_MOMENT = 1.0
 # MLflow's codes for an entry that is itself at fault: another try cannot help.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", MISSING)
-# Artifacts can have a store of their own, which may fail for ever while the server takes everything else.
-_ARTIFACT_TRIES = 5
+# Artifacts can have a store of their own, which may fail for ever while the server takes everything else: after so many
+# failures in a row each is tried once.
+_ARTIFACTS, _ARTIFACT_TRIES = Files | Page | Model, 5
 # Bytes of events.jsonl that are read at once.
 _READ_AT_ONCE = 2**18
 
@@ -49,6 +63,8 @@ class Delivery:
     Attributes:
         note: is given a line for the person when MLflow has not taken something.
         tracking_uri: where the runs are, as MLflow takes it: with its password, if it has one.
+        pages: of MLflow's UI with the trials of each model's search, the best on top, once the search has ended: their
+            addresses at a server.
         left: events that MLflow had not taken before.
         last_error: why the last failed try failed, with passwords masked; empty if none has.
     """
@@ -58,6 +74,7 @@ class Delivery:
     ) -> None:
         self.tracking_uri, self.last_error = tracking_uri(uri), ""
         self.note: Callable[[str], object] = lambda line: None
+        self.pages: dict[str, str] = {}
         self._noted = False
         # Files are found again from whichever folder a later process is started in.
         self._path = events.absolute()
@@ -69,7 +86,7 @@ class Delivery:
         self._read(self._cursor.offset)
         self.left = self.undelivered
         self._failures = 0  # in a row
-        self._artifact_tries: dict[EntryId, int] = {}
+        self._artifact_failures = 0  # in a row
         self._changed, self._idle = threading.Condition(), False
         self._news, self._hurry, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
@@ -203,6 +220,10 @@ class Delivery:
                     self._runs.log(run_id, [e.content for e in group if isinstance(e.content, Values)])
                 case Files() as files:
                     self._runs.keep(run_id, files)
+                case Page() as page:
+                    self._runs.show(run_id, page)
+                case View() as view:
+                    self.pages[view.model] = self._runs.share(run_id, view)
                 case Data() as data:
                     self._runs.use(run_id, data)
                 case Model() as model:
@@ -220,17 +241,19 @@ class Delivery:
             self._tell()
             self._cursor.refuse(ids)
         else:
+            if isinstance(first.content, _ARTIFACTS):
+                self._artifact_failures = 0
             self._cursor.take(ids)
 
     def _is_refusal(self, error: Exception, entry: Entry, run_id: str | None) -> bool:
         if error_code(error) in _REFUSALS:
             return True
-        if not isinstance(entry.content, Files | Model) or run_id is None:
+        if not isinstance(entry.content, _ARTIFACTS) or run_id is None:
             return False
         # While MLflow itself is away, its artifact store need not be at fault.
         self._runs.ping(run_id)
-        tries = self._artifact_tries[entry.id] = self._artifact_tries.get(entry.id, 0) + 1
-        return tries >= _ARTIFACT_TRIES
+        self._artifact_failures += 1
+        return self._artifact_failures >= _ARTIFACT_TRIES
 
     def _keep(self, error: Exception) -> None:
         own = isinstance(error, DeletedExperimentError)

@@ -25,6 +25,7 @@ SEARCH = ""  # the key of the parent run
 _LONGEST_VALUE, _LONGEST_DIGEST = 6000, 36
 # The tag that MLflow's UI shows as a run's description.
 _DESCRIPTION = "mlflow.note.content"
+_HIGH = "high_entropy_loss"
 # What MLflow's UI shows as a run's source.
 _SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
 
@@ -99,7 +100,39 @@ class End:
     time_ms: int
 
 
-Content = Start | Values | Files | Data | Model | End
+@dataclass(frozen=True)
+class Page:
+    """The page of a trial, which is drawn when MLflow takes it.
+
+    Attributes:
+        title: the trial's name.
+        losses: held-out, high-entropy, in nats, by tokens.
+        full_tokens: of a trial that is not stopped early.
+        curriculum: as the space has it; None without one.
+        documents: see DataPrepared.
+        metrics: of its first evaluation.
+    """
+
+    title: str
+    losses: Mapping[int, float]
+    full_tokens: int
+    curriculum: Mapping[str, Any] | None
+    documents: Sequence[Sequence[Any]]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class View:
+    """What MLflow's page of runs can show: the trials of a model's search, the best on top.
+
+    Attributes: columns: params that differ between them.
+    """
+
+    model: str
+    columns: Sequence[str]
+
+
+Content = Start | Values | Files | Data | Page | Model | View | End
 
 # The names that an outbox has for them.
 _KINDS: dict[str, type[Content]] = {
@@ -135,6 +168,10 @@ class EntryMaker:
     def __init__(self, seen: Iterable[str]) -> None:
         self._seen = set(seen)
         self._data: dict[str, DataPrepared] = {}
+        # Of each model's search the values that each param has had.
+        self._values: dict[str, dict[str, set[str]]] = {}
+        # Of each trial that has not ended: its start, and its evaluations by tokens.
+        self._running: dict[str, tuple[TrialStarted, dict[int, Evaluation]]] = {}
 
     def make(self, event: Event, begins: int) -> Iterator[Entry]:
         """Args: begins: where the event's line does in events.jsonl, in bytes."""
@@ -158,19 +195,28 @@ class EntryMaker:
                 self._data[event.model] = event
                 yield self._used(event.model, SEARCH)
             case TrialStarted():
+                self._running[event.key] = event, self._running.get(event.key, (event, {}))[1]
                 name = curriculum_name(event.arm, event.parameters)
                 tags = {"model": event.model, "arm": event.arm, "stage": event.stage, "trial": str(event.trial)}
                 tags |= {"state": "running", **_SOURCE}
                 if "curriculum" in event.parameters:
                     tags["curriculum.shape"] = event.parameters["curriculum"]["shape"]
-                params = {"model": event.model, "arm": event.arm, **flatten(event.parameters)}
+                params = _texts({"model": event.model, "arm": event.arm, **flatten(event.parameters)})
+                if event.stage == "search":
+                    values = self._values.setdefault(event.model, {})
+                    for param, value in params.items():
+                        values.setdefault(param, set()).add(value)
                 yield Entry(event.key, Start(mask_secrets(f"{event.key} {name}"), now))
-                yield Entry(event.key, Values(now, params=_texts(params), tags=_texts(tags)))
+                yield Entry(event.key, Values(now, params=params, tags=_texts(tags)))
             case Evaluation():
+                if event.key in self._running and _HIGH in event.metrics:
+                    self._running[event.key][1].setdefault(event.tokens, event)
                 yield Entry(event.key, Values(now, event.metrics, event.tokens), once=f"{event.key}@{event.tokens}")
             case TrialEnded():
                 if event.model in self._data:
                     yield self._used(event.model, event.key)
+                if (page := self._page(event)) is not None:
+                    yield Entry(event.key, page)
                 tags = {"state": event.state, "reason": event.reason or "", "detail": event.detail}
                 if event.accumulation is not None:
                     tags["retried_with_accumulation"] = str(event.accumulation)
@@ -181,12 +227,32 @@ class EntryMaker:
                 yield Entry(event.key, model, once=f"{event.key}@model {event.name}")
             case SearchEnded():
                 tags = {"state": event.status.lower(), **event.tags, _DESCRIPTION: event.description}
-                values = Values(now, params=_texts(event.parameters), tags=_texts(tags))
-                *before, end = _end(SEARCH, now, event.status, event.metrics, values)
-                yield from (*before, Entry(SEARCH, Files(event.files)), end)
+                ending = Values(now, params=_texts(event.parameters), tags=_texts(tags))
+                *before, end = _end(SEARCH, now, event.status, event.metrics, ending)
+                yield from (*before, Entry(SEARCH, Files(event.files)))
+                for searched, by_param in self._values.items():
+                    columns = [param for param, different in by_param.items() if len(different) > 1]
+                    yield Entry(SEARCH, View(searched, columns))
+                yield end
             case OutboxEntry():
                 name, content = event.content
                 yield Entry(event.key, _KINDS[name](**content))
+
+    def _page(self, event: TrialEnded) -> Page | None:
+        """Of a trial that was evaluated."""
+        started, evaluations = self._running.pop(event.key, (None, {}))
+        if started is None or not evaluations:
+            return None
+        first = next(iter(evaluations.values()))
+        prepared = self._data.get(event.model)
+        return Page(
+            mask_secrets(f"{event.key} {curriculum_name(started.arm, started.parameters)}"),
+            {tokens: one.metrics[_HIGH] for tokens, one in sorted(evaluations.items())},
+            first.full_tokens,
+            started.parameters.get("curriculum"),
+            prepared.documents if prepared is not None else [],
+            first.metrics,
+        )
 
     def _used(self, model: str, key: str) -> Entry:
         """What a run trained on. What the data is called tells the model, whose own the tokens are."""

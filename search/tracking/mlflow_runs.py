@@ -4,6 +4,7 @@ MLflow's SQL store leaves out a metric that it has with the same time, step and 
 have names. Only making a run is not repeatable: each has a tag of its own, by which it is found again.
 """
 
+import json
 import logging
 import os
 import shlex
@@ -18,7 +19,8 @@ from typing import Any
 from search.environment import mlflow_address, set_mlflow_environment
 from search.space import MLFLOW_URI, is_mlflow_uri
 from search.tracking.cursor import Cursor
-from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Start, Values
+from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Page, Start, Values, View
+from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
@@ -38,6 +40,12 @@ MISSING = "RESOURCE_DOES_NOT_EXIST"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The artifact that a registered model is in.
 _MODEL = "model"
+# The artifact that is a trial's page.
+_PAGE = "trial.html"
+# The tag of an experiment that a link to its page of runs names, and columns that each such page has, as MLflow's UI
+# keeps what its button "Share" makes.
+_SHARED = "mlflow.sharedViewState."
+_COLUMNS = ("metrics.`objective`", "tags.`state`", "tags.`reason`")
 # Packages that a registered model needs.
 _REQUIRED = ("torch", "transformers")
 
@@ -142,6 +150,12 @@ class MlflowRuns:
             else:
                 client.log_artifact(run_id, str(path))
 
+    def show(self, run_id: str, page: Page) -> None:
+        from search.results.page.trial import render_trial
+
+        client, _ = self._connect()
+        client.log_text(run_id, render_trial(page), _PAGE)
+
     def use(self, run_id: str, data: Data) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -166,6 +180,21 @@ class MlflowRuns:
                 raise
         source, about = f"runs:/{run_id}/{_MODEL}", {"tags": dict(model.tags), "description": model.description}
         client.create_model_version(model.name, source, run_id, **about)
+
+    def share(self, run_id: str, view: View) -> str:
+        """Makes a page of the trials of the search `run_id`. Returns its address at a server."""
+        client, experiment_id = self._connect()
+        quote = "'" if '"' in view.model else '"'
+        trials = f'tags.mlflow.parentRunId = "{run_id}" and tags.stage = "search"'
+        state = {
+            "searchFilter": f"{trials} and tags.model = {quote}{view.model}{quote}",
+            "orderByKey": _COLUMNS[0],
+            "orderByAsc": True,
+            "selectedColumns": [*_COLUMNS, *(f"params.`{name}`" for name in view.columns)],
+        }
+        key = f"{run_id}-{slug(view.model)[:100]}"
+        client.set_experiment_tag(experiment_id, _SHARED + key, json.dumps(state))
+        return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
 
     def end(self, run_id: str, key: str, end: End) -> None:
         client, _ = self._connect()

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from search.results.summary import summarize
 from search.space import Space, to_store
 from search.studies.study import STATES
 from tests.accessibility import list_barriers
-from tests.search.fed import ARMS, EPOCHS, FULL_TOKENS, fed, space
+from tests.search.fed import ARMS, EFFECTS, EPOCHS, FULL_TOKENS, fed, space
 
 
 def search_in(folder: Path, asked: Space, finished: bool = True, evaluation_hash: str | None = None) -> ModelResult:
@@ -233,6 +234,32 @@ def test_everybody_can_use_the_report(written: Path, browser: Any) -> None:
     page = browser.new_page()
     page.goto(written.as_uri())
     assert list_barriers(page) == []
+    page.close()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("width", [390, 1440])
+def test_long_names_leave_room_for_the_plots_and_are_not_cut_off(
+    tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    name = "random-tokens-" + "x" * 60
+    monkeypatch.setitem(EFFECTS, name, 0.1)
+    search_in(tmp_path / "one", space(arms=[*ARMS[:2], {"name": name, "schedule": {"tokens": "random"}}]))
+    assert main([str(tmp_path / "one")]) == 0
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((tmp_path / "one" / "report.html").as_uri())
+    plot = page.locator("figure", has_text="Is it better than no dropout?").locator(".plot")
+    inside = plot.bounding_box()
+    texts = plot.locator(".ytick text, .xtick text, .xtitle")
+    assert texts.count() > 5
+    for n in range(texts.count()):
+        text = texts.nth(n).bounding_box()
+        assert text["x"] >= inside["x"] - 1
+        assert text["x"] + text["width"] <= inside["x"] + inside["width"] + 1
+    assert plot.locator(".gridlayer").first.bounding_box()["width"] > 0.3 * inside["width"]
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(h => +h.tagName[1])")
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    page.screenshot(path=tmp_path / f"long-{width}.png", full_page=True)
     page.close()
 
 

@@ -91,6 +91,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial(searches: Searches, whol
         assert {m.step: m.value for m in history} == pytest.approx(trial.intermediate_values)
         for name in ("loss", "low_entropy_loss", "mask_rate", "curriculum_strength", "learning_rate", "tokens_per_s"):
             assert len(client.get_metric_history(run.info.run_id, name)) == len(history)
+        assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["trial.html"]
         # MLflow shows them as system metrics.
         assert 0 < run.data.metrics["system/system_memory_usage_percentage"] <= 100
         assert run.data.tags["state"] == trial.state.name.lower()

@@ -18,11 +18,13 @@ from search.output.object_store import open_for_reading
 from search.watch import LivePage, _listen, main, make_app, serve_beside
 from tests import DEADLINE_S
 from tests.accessibility import list_barriers
+from tests.holds import PROGRAM, Holds
 from tests.search.fed import FULL_TOKENS, space
 from tests.search.test_report import search_in
+from tests.searches import Searches
 from trainables.errors import ConfigError
 
-BAD = "<img src=x onerror=alert(1)>"
+BAD = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"{{ 7 * 7 }}"
 
 
 @contextmanager
@@ -98,15 +100,98 @@ def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, 
         page.close()
 
 
+def cells(page: Any, *titles: str) -> list[list[str]]:
+    """The rows of the table with these column headers, as text."""
+    table = page.locator("table").filter(has=page.get_by_role("columnheader", name=titles[0], exact=True)).first
+    found: list[list[str]] = table.evaluate(
+        """(table, titles) => {
+          const headers = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
+          const at = titles.map(title => headers.indexOf(title));
+          return [...table.tBodies[0].rows].map(row => at.map(n => row.cells[n].textContent.trim()));
+        }""",
+        titles,
+    )
+    return found
+
+
 @pytest.mark.integration
-def test_words_of_others_are_text(tmp_path: Path) -> None:
+def test_the_page_of_a_search_that_runs_has_the_numbers_of_its_summary(
+    searches: Searches, holds: Holds, browser: Any, tmp_path: Path
+) -> None:
+    holds.hold("builtin-nano/0@2")
+    process = searches.start("watched", "--watch", program=PROGRAM, environment=holds.environment)
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if line.startswith("page: "))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(1000 * DEADLINE_S)
+    address = line.split()[1]
+    page.goto(address)
+    page.evaluate("window.here = true")
+    holds.wait(process)
+    evaluated = [event for event in searches.events("watched", "evaluation") if event["trial"] == 0]
+    assert len(evaluated) == 1
+    card = page.get_by_role("listitem").filter(has_text="builtin/nano, trial 0")
+    card.get_by_text(f"high-entropy loss {evaluated[-1]['metrics']['high_entropy_loss']:.4f}").wait_for()
+    shown = f"{evaluated[-1]['tokens']:,} of {evaluated[-1]['full_tokens']:,} tokens; its node: CPU "
+    assert shown in card.text_content()
+    assert page.evaluate("window.here")
+    page.screenshot(path=tmp_path / "running.png", full_page=True)
+    holds.release()
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, f"{out}\n{err}"
+    # The page is the report by now, or becomes it where the folder is served again.
+    with served(searches.folder / "watched", int(address.rstrip("/").rpartition(":")[2])):
+        page.get_by_role("heading", name="which schedule to fine-tune with").wait_for()
+    entry = searches.summary("watched")["models"]["builtin/nano"]
+    tokens = {number: int(value.replace(",", "")) for number, value in cells(page, "trial", "tokens")}
+    assert tokens == {str(row["number"]): row["tokens"] for row in entry["trials_table"]}
+    losses = {row[0]: row[1:] for row in cells(page, "trial", "loss at best", "loss at last")}
+    for trial in (entry["baseline"], entry["best"]):
+        assert losses[str(trial["trial"])][0] == f"{trial['best_high_entropy_loss']:.4f}"
+    assert losses["0"][1] == f"{entry['baseline']['final_high_entropy_loss']:.4f}"
+    confirmation = entry["confirmation"]
+    found, names = confirmation["difference"]["best"], ("mean", "low", "high", "here_low", "here_high", "detectable")
+    titles = ("nats", "low", "high", "low, here", "high, here", "detectable")
+    (row,) = cells(page, *titles)
+    assert [float(cell) for cell in row] == pytest.approx([found[name] for name in names], abs=6e-5)
+    assert len(tokens) + 3 + len(names) >= 10
+    page.screenshot(path=tmp_path / "ended.png")
+    page.close()
+
+
+def spoil(value: Any, name: str = "") -> Any:
+    """An event with a script in every word of others."""
+    match value:
+        case str() if name not in ("event", "stage", "state", "status", "shape"):
+            return value + BAD
+        case dict():
+            # Studies have models' names.
+            return {spoil(key) if name == "planned" else key: spoil(one, key) for key, one in value.items()}
+        case list():
+            return [spoil(one) for one in value]
+    return value
+
+
+@pytest.mark.integration
+def test_nothing_in_a_space_runs_in_the_page(tmp_path: Path, browser: Any) -> None:
     search = Written(tmp_path / "one")
-    search.lines = [line.replace('"entrodrop"', json.dumps(BAD)) for line in search.lines]
+    search.lines = [json.dumps(spoil(json.loads(line))) + "\n" for line in search.lines]
     search.write("trial_started", 3)
-    with served(search.folder) as port, urlopen(f"http://127.0.0.1:{port}/") as answer:
-        text = answer.read().decode()
-    assert BAD not in text
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    page = browser.new_page()
+    told: list[str] = []
+    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    with lock_output(search.folder), served(search.folder) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text(f"builtin/nano{BAD}, trial 2").wait_for()
+        search.write("trial_started", 1)
+        # Now by an event, which the page's own script puts into it.
+        page.get_by_text(f"builtin/nano{BAD}, trial 3").wait_for()
+        assert BAD in page.title()
+        assert page.locator("img").count() == 0
+        assert page.locator("main script").count() == 0
+        assert told == []
+    page.close()
 
 
 @pytest.mark.integration
@@ -151,6 +236,19 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
     page = LivePage(search.folder)
     assert "it was killed, or its machine was lost; go on with: again" in page.text()
     assert not page.over
+
+
+@pytest.mark.integration
+def test_a_page_that_is_opened_before_the_first_event_follows_the_search(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    (tmp_path / "one" / "events.jsonl").unlink()
+    with lock_output(search.folder), served(search.folder) as port:
+        for expected in ("The search: data, entropies and slots are being prepared", "builtin/nano, trial 0"):
+            with urlopen(f"http://127.0.0.1:{port}/events") as stream:
+                while expected not in (line := stream.readline().decode()):
+                    assert "Errno" not in line
+            if not (tmp_path / "one" / "events.jsonl").exists():
+                search.write("trial_started", 1)
 
 
 @pytest.mark.integration

@@ -34,6 +34,7 @@ SHOWN = [
     "budget.tokens=1000000",
     "reach me at me@host.org: after nine",
     "training.lora={rank: 8, alpha: 16}",
+    "data.template=signal: sig={x} token={the word} {answer?}",
 ]
 
 

@@ -39,7 +39,7 @@ def show_documents(prepared: Prepared, entrodrop: EntroDrop | None) -> dict[str,
             "candidate" if low else "learned" if droppable else "kept" if trained else "read"
             for trained, droppable, low in zip(*flags, strict=True)
         ]
-        entropies = [round(h, 3) if h < torch.inf else None for h in entropy_RT[which_RT].tolist()]
+        entropies = [round(h, 6) if h < torch.inf else None for h in entropy_RT[which_RT].tolist()]
         tokens, text = [], ""
         for end, (entropy, kind) in enumerate(zip(entropies[:TOKENS], kinds, strict=False), 1):
             longer = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))

@@ -81,9 +81,8 @@ def _serve_requests(config: dict[str, Any], device: torch.device) -> None:
     context, ranks = ray.get_runtime_context(), ray.train.get_context()
     worker = WorkerHandle(context.current_actor, context.get_node_id())
     ray.get(mailbox.worker_started.remote(parallel.rank(), worker))
-    pulse = _Pulse(mailbox)
-    # The first call measures nothing.
-    _measure_use(device)
+    use = _NodeUse(device)
+    pulse = _Pulse(mailbox, use)
     warm: dict[str, WarmModel] = {}
     run: Run | None = None
     agreement = parallel.Agreement()
@@ -115,7 +114,7 @@ def _serve_requests(config: dict[str, Any], device: torch.device) -> None:
                     setup_s = time.monotonic() - began
                 response = _advance(request, run, stepped)
             if response.metrics:
-                response = replace(response, metrics=response.metrics | _measure_use(device))
+                response = replace(response, metrics=response.metrics | use.measure())
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             response = TrainResponse(request.number, {}, Failure.NAN, str(error))
@@ -143,19 +142,53 @@ def _keep_to(share: float, device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(bytes_for_torch(share, whole) / whole, device)
 
 
-def _measure_use(device: torch.device) -> dict[str, float]:
-    """Use of this node since the last call, under the names of MLflow's own system metrics."""
-    memory = psutil.virtual_memory()
-    use = {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / 1e6,
-        "system/system_memory_usage_percentage": memory.percent,
-    }
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        use["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
-        use["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
-    return use
+class _NodeUse:
+    """The use of this node, and of this worker's GPU, under the names of MLflow's own system metrics."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._gpu_percents: list[int] = []
+        # The first call measures nothing.
+        psutil.cpu_percent()
+
+    def look(self) -> None:
+        """To be called each second: NVML tells of the last one."""
+        if (percent := _gpu_percent(self._device)) is not None:
+            self._gpu_percents.append(percent)
+
+    def measure(self) -> dict[str, float]:
+        """The use since the last call."""
+        memory = psutil.virtual_memory()
+        use = {
+            "system/cpu_utilization_percentage": psutil.cpu_percent(),
+            "system/system_memory_usage_megabytes": memory.used / 1e6,
+            "system/system_memory_usage_percentage": memory.percent,
+        }
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            use["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
+            use["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
+        if not self._gpu_percents:
+            self.look()
+        percents, self._gpu_percents = self._gpu_percents, []
+        if percents:
+            use["system/gpu_0_utilization_percentage"] = sum(percents) / len(percents)
+        return use
+
+
+def _gpu_percent(device: torch.device) -> int | None:
+    """The share of the last second in which a kernel ran on the GPU; None where nobody tells it: without nvidia-ml-py,
+    or of a part of a GPU (MIG)."""
+    if device.type != "cuda":
+        return None
+    try:
+        from pynvml import NVMLError
+    except ModuleNotFoundError:
+        return None
+    try:
+        return torch.cuda.utilization(device)
+    except (NVMLError, RuntimeError):
+        return None
 
 
 class _Pulse:
@@ -165,9 +198,9 @@ class _Pulse:
         interrupted: whether the run is to be saved and left.
     """
 
-    def __init__(self, mailbox: Reference) -> None:
+    def __init__(self, mailbox: Reference, use: _NodeUse) -> None:
         self.interrupted = False
-        self._mailbox = mailbox
+        self._mailbox, self._use = mailbox, use
         self._passes = 0
         self._trains = threading.Event()
         if parallel.rank() == 0:
@@ -177,6 +210,8 @@ class _Pulse:
         while True:
             passes = self._passes if self._trains.is_set() else None
             self.interrupted = ray.get(self._mailbox.pulse.remote(passes))
+            if passes is not None:
+                self._use.look()
             time.sleep(_PULSE)
 
     def count(self, *_: object) -> None:

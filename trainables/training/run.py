@@ -100,8 +100,10 @@ class Run:
             loss, high_entropy_loss, low_entropy_loss (validation, nats), high_entropy_accuracy (share of these tokens),
             general_loss (nats, if there is a general split), exact_match (share of the answers, at the last evaluation,
             if it is measured), train_loss (nats), mask_rate (dropped tokens / tokens since the last evaluation),
-            curriculum_strength (now, in [0, 1]; 0 without a curriculum), learning_rate, tokens (seen so far), epoch,
-            tokens_per_s.
+            curriculum_strength (now, in [0, 1]; 0 without a curriculum), least_dropped_entropy and
+            greatest_dropped_entropy (nats, of the tokens that the schedule may drop, where there is such an end),
+            full_mask_rate (the share of these that it drops at full strength), learning_rate, tokens (seen so far),
+            epoch, tokens_per_s.
 
         Raises:
             NonFiniteLossError: a training or validation loss is NaN or infinite; the same on every rank.
@@ -128,6 +130,7 @@ class Run:
                 "train_loss": train_loss,
                 "mask_rate": dropped / max(seen, 1),
                 "curriculum_strength": self._strength,
+                **(self._dropout.metrics if self._dropout is not None else {}),
                 "learning_rate": learning_rate(self.settings, self._steps - 1, self._total_steps),
                 "tokens": float(self._tokens),
                 "epoch": self._steps / self._steps_per_epoch,

@@ -51,9 +51,12 @@ class TokenDropout:
 
     Attributes:
         entropy_RT: of the training tokens, in nats, by which they are candidates.
+        metrics: the ends of the candidates' entropies that there are, in nats, and the share of the candidates that is
+            dropped at full strength.
     """
 
     entropy_RT: Tensor
+    metrics: dict[str, float]
 
     def __init__(self, warm: WarmModel, entrodrop: EntroDrop, seed: int) -> None:
         self._warm, self._entrodrop, self._seed = warm, entrodrop, seed
@@ -65,6 +68,9 @@ class TokenDropout:
         self.entropy_RT = entropy_RT
         droppable_RT = self._warm.droppable_RT
         least, greatest, self._rate = dropped_range(self._entrodrop, entropy_RT, droppable_RT)
+        ends = {"least_dropped_entropy": least, "greatest_dropped_entropy": greatest}
+        self.metrics = {name: entropy for name, entropy in ends.items() if math.isfinite(entropy)}
+        self.metrics["full_mask_rate"] = self._rate * self._entrodrop.mask_ratio
         candidate_RT = candidates(entropy_RT, droppable_RT, least, greatest)
         # The last row is the empty one.
         self._candidate_RT = nn.functional.pad(candidate_RT, (0, 0, 0, 1)).to(self._warm.device)

@@ -21,13 +21,15 @@ from search.studies.comparison import LABELS, point_of
 from search.studies.search_study import SearchStudy
 from search.studies.verdict import Difference
 from trainables.curriculum import curriculum_from
-from trainables.figures import COLOURS, GREY
+from trainables.figures import COLOURS, GREY, shorten
 
 # Arms are told apart without colour too: by the dashes of their lines and the shape of their points.
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px 2px 2px 2px")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "pentagon")
 STYLES = tuple(zip(COLOURS, DASHES, SYMBOLS, strict=True))
 _POINTS = 51
+# Characters beside an axis, which leave room for the plot on a phone.
+_LONGEST_LABEL = 24
 # Fewer points than this say nothing about a setting; fewer trials have no better tenth to compare with the rest.
 _FEWEST, _FEWEST_FOR_IMPORTANCES = 3, 20
 # Measures of a run in the order in which they are shown.
@@ -108,7 +110,8 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     ]
     if not differences or space.confirmation is None:
         return None
-    figure = _draw_differences([(f"{model}: {arm}", difference) for model, arm, difference in differences])
+    one = len({model for model, _, _ in differences}) == 1
+    figure = _draw_differences([((arm,) if one else (model, arm), d) for model, arm, d in differences])
     caption = (
         f"Differences in {LABELS[space.measure]} to no dropout, with {space.confirmation.confidence:.0%} intervals "
         "that hold for all arms together, on documents and seeds that had no part in choosing the settings: on "
@@ -147,7 +150,7 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     if not found:
         return None
     found.sort(key=lambda entry: entry[1])
-    figure = _draw_differences([(f"{model}: {label}", difference) for label, model, _, _, difference in found])
+    figure = _draw_differences([((model, label), difference) for label, model, _, _, difference in found])
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
     columns = ["search", "model", "arm", "evaluation", "difference", "low", "high", "verdict"]
     caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
@@ -327,14 +330,14 @@ def plot_importances(result: ModelResult, summary: Mapping[str, Any]) -> Plot | 
             names, label = [_escape(_shorten(name, arm)) for name in shares], _escape(label_arm(arm))
             figure.add_bar(x=list(shares.values()), y=names, orientation="h", name=label, marker_color=colour)
     figure.update_yaxes(automargin=True)
-    figure.update_xaxes(title="share of the difference between better and other trials", range=[0, 1])
+    figure.update_xaxes(title="share", range=[0, 1])
     rows = [
         (label_arm(arm), _shorten(name, arm), share)
         for arm, shares in importances.items()
         for name, share in shares.items()
     ]
     label, name, share = max(rows, key=lambda row: row[2])
-    caption = f"{name} matters most ({share:.0%}, {label}), by PED-ANOVA."
+    caption = f"What tells better trials from others: {name} most ({share:.0%}, {label}), by PED-ANOVA."
     trials = min(len(result.searched.ranked(arm)) for arm in importances)
     if trials < _FEWEST_FOR_IMPORTANCES:
         caption = f"{trials} trials of an arm are too few to tell what matters; these shares may be luck."
@@ -357,6 +360,7 @@ def plot_slices(result: ModelResult) -> list[Plot]:
         # Optuna would number anew the trials of an arm.
         figure.update_traces(marker={"color": [t.number for t in ranked], "colorscale": "Viridis", "size": 8})
         figure.for_each_xaxis(lambda axis, arm=arm: axis.update(title=_shorten(axis.title.text, arm)))
+        figure.update_xaxes(exponentformat="e")
         rows = [[t.number, *(t.params[name] for name in parameters), study.values(t)[0]] for t in ranked]
         caption = f"The objective of {len(ranked)} trials by each setting that was searched; yellow ones came late."
         names = [_shorten(name, arm) for name in parameters]
@@ -419,24 +423,26 @@ def plot_front(result: ModelResult, space: Space) -> Plot | None:
     return Plot("What one objective costs in the other", caption, figure, columns, rows)
 
 
-def _draw_differences(differences: Sequence[tuple[str, Difference]]) -> go.Figure:
-    """Differences to no dropout with their intervals, the first one at the top."""
+def _draw_differences(differences: Sequence[tuple[Sequence[str], Difference]]) -> go.Figure:
+    """Differences to no dropout with their intervals, the first one at the top; each with what it is of, in lines."""
     figure = go.Figure()
+    rows = range(len(differences))
     for verdict, (colour, symbol) in VERDICT_STYLES.items():
-        shown = [(name, difference) for name, difference in differences if difference.verdict == verdict]
+        shown = [(row, d) for row, (_, d) in zip(rows, differences, strict=True) if d.verdict == verdict]
         if shown:
             means, lows, highs = zip(*((d.mean, d.low, d.high) for _, d in shown), strict=True)
             figure.add_scatter(
                 x=means,
-                y=[_escape(name) for name, _ in shown],
+                y=[row for row, _ in shown],
                 error_x=_make_intervals(means, lows, highs),
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 11},
                 name=verdict.words,
             )
     figure.add_vline(x=0, line_width=1, line_color=GREY)
-    figure.update_xaxes(title="high-entropy test loss against no dropout (nats); left of 0 is better")
-    figure.update_yaxes(categoryorder="array", categoryarray=[_escape(name) for name, _ in reversed(differences)])
+    figure.update_xaxes(title="nats; left of 0 is better")
+    labels = ["<br>".join(_escape(shorten(line, _LONGEST_LABEL)) for line in lines) for lines, _ in differences]
+    figure.update_yaxes(tickvals=list(rows), ticktext=labels, range=[len(labels) - 0.5, -0.5], automargin=True)
     return figure
 
 

@@ -254,6 +254,9 @@ def test_a_trial_tells_the_use_of_its_node() -> None:
     assert state.running[0].use == {}
     told.evaluated(0, 500, 5.0, **{"system/cpu_utilization_percentage": 97.0, "system/other": 1.0})
     assert state.running[0].use == {"CPU": 97.0}
+    use = {"system/gpu_0_memory_usage_percentage": 80.0, "system/gpu_0_utilization_percentage": 55.0}
+    told.evaluated(0, 1000, 5.0, **use)
+    assert state.running[0].use == {"GPU": 55.0, "GPU memory": 80.0}
 
 
 def test_a_search_that_goes_on_counts_what_was_before() -> None:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from search.results.figures import VERDICT_STYLES, draw_rebound, draw_verdict, write_figures
 from search.results.model_result import ModelResult, select_curves
 from search.space import Space
 from search.studies.verdict import Verdict
-from tests.search.fed import ARMS, curve, fed, space
+from tests.search.fed import ARMS, EFFECTS, curve, fed, space
 
 NEVER_STOPPED = {"early_stopping": {"pruner": "none", "patience": None}}
 
@@ -56,7 +57,7 @@ def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, M
     figure = draw_verdict([result], asked)
     assert figure is not None
     panel = figure.axes[0]
-    assert panel.get_xlabel() == "high-entropy test loss against no dropout (nats)"
+    assert figure.get_suptitle().startswith("high-entropy test loss against no dropout\nat the best evaluation, 95%")
     assert [label.get_text() for label in panel.get_yticklabels()] == ["entrodrop", "weight-decay", "random-tokens"]
     # Better, not decided, worse.
     for row, marker in enumerate("oDX"):
@@ -66,6 +67,24 @@ def test_the_verdict_tells_arms_apart_by_their_markers(confirmed: tuple[Space, M
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         verdict.words for verdict in VERDICT_STYLES if verdict != Verdict.EQUAL
     ]
+
+
+def test_long_names_are_whole_or_shortened_and_never_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "random-tokens-" + "x" * 80
+    monkeypatch.setitem(EFFECTS, name, 0.1)
+    asked = space(arms=[*ARMS[:2], {"name": name, "schedule": {"tokens": "random"}}])
+    model = "hub:owner/a-model-with-" + "y" * 60
+    result = fed(tmp_path, asked, model)
+    for figure in (draw_rebound([result] * 2), draw_verdict([result], asked)):
+        assert figure is not None
+        FigureCanvasAgg(figure).draw()
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert drawn.x0 >= 0
+        assert drawn.y0 >= 0
+        assert drawn.x1 <= width
+        assert drawn.y1 <= height
+        # The names leave most of a panel's width to what it shows.
+        assert figure.axes[0].get_window_extent().width > 0.25 * figure.bbox.width
 
 
 def test_what_has_nothing_to_show_is_not_written(tmp_path: Path) -> None:
@@ -92,5 +111,5 @@ def test_many_models_stand_in_rows_and_long_names_are_cut(tmp_path: Path) -> Non
     result = fed(tmp_path, asked, "/somewhere/with/a/very/long/name/of/a/folder/model", losses=curve)
     figure = draw_rebound([result] * 4)
     assert len({round(panel.get_subplotspec().get_position(figure).y0, 3) for panel in figure.axes}) == 2
-    assert all(len(panel.get_title()) == 40 for panel in figure.axes)
+    assert all(len(panel.get_title()) == 32 for panel in figure.axes)
     assert figure.get_figwidth() == pytest.approx(3 * 5.2)

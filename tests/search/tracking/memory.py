@@ -55,6 +55,7 @@ class Client:
         self.artifact_store_works = True
         self.runs: dict[str, dict[str, Any]] = {}
         self.registered: set[str] = set()
+        self.experiment_tags: dict[str, str] = {}
         self.versions: list[tuple[str, str, str, dict[str, str], str]] = []
 
     def _request(self, method: str) -> None:
@@ -165,6 +166,10 @@ class Client:
             self.runs[run_id]["tags"][f"data {used.dataset.name}"] = used.dataset.digest
         self._answer("log_inputs")
 
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        self._request("set_experiment_tag")
+        self.experiment_tags[key] = value
+
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         self._request("set_terminated")
         self.runs[run_id]["status"] = status
@@ -195,8 +200,9 @@ class Search(Delivery):
     def started(self, name: str = "math", files: Sequence[str] = (), **settings: Any) -> None:
         self.write(SearchStarted(planned={}, resume_command="", name=name, settings=settings, files=list(files)))
 
-    def prepared(self, data_hash: str) -> None:
-        self.write(DataPrepared(model="nano", data_hash=data_hash, source={"source": "files", "path": "a.jsonl"}))
+    def prepared(self, data_hash: str, documents: Sequence[Any] = ()) -> None:
+        source = {"source": "files", "path": "a.jsonl"}
+        self.write(DataPrepared(model="nano", data_hash=data_hash, source=source, documents=list(documents)))
 
     def begun(self, trial: int, arm: str = "entrodrop", study: str = "nano", **parameters: Any) -> None:
         of = {"study": study, "trial": trial, "model": "nano", "planned": 1, "full_tokens": 0, "tokens": 0}

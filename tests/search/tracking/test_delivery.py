@@ -1,5 +1,7 @@
 """What MLflow has of a search's events, whatever becomes of it, of the search and of MLflow."""
 
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -386,21 +388,78 @@ def test_a_refused_entry_is_told_and_does_not_stop_the_others(tmp_path: Path) ->
     assert (again.undelivered, client.asked["create_run"], client.asked["log_batch"]) == (3, 1, 1)
 
 
+def test_a_trial_has_a_page_with_its_curve_its_curriculum_and_what_it_drops(tmp_path: Path) -> None:
+    client = Client()
+    first = Search(client, tmp_path)
+    first.started()
+    first.prepared("0" * 64, [[["<b>", None, "kept"], [" 2", 4.0, "learned"], [" + 3", 0.5, "learned"]]])
+    first.begun(0, "none", mask_ratio=0.5)
+    first.begun(1, curriculum={"shape": "step", "at": 0.25})
+    first.begun(2, curriculum={"shape": "linear"})
+    first.evaluated(0, 100, high_entropy_loss=6.0)
+    # By entropies that are computed anew it drops others; the page has those from before training.
+    for tokens, greatest, loss in ((100, 0.5, 6.0), (200, 4.5, 5.25)):
+        metrics = {"greatest_dropped_entropy": greatest, "full_mask_rate": 0.3, "high_entropy_loss": loss}
+        first.evaluated(1, tokens, **metrics)
+    first.ended(0)
+    first.ended(2, "failed")
+    assert first.close(10)
+    # Another process draws it of what this one has left.
+    second = Search(client, tmp_path)
+    second.ended(1)
+    assert second.close(10)
+    plain, page = client.runs["run1"]["files"]["trial.html"], client.runs["run2"]["files"]["trial.html"]
+    assert client.runs["run3"]["files"] == {}
+    assert "Curriculum" not in plain
+    assert "Nothing is dropped." in plain
+    assert "nano/1 step 0.25" in page
+    assert "5.2500 at its least, 5.2500 at last, after 200 of 200 tokens" in page
+    assert page.count("<circle") == 2
+    assert "Curriculum" in page
+    assert "up to 30 %" in page
+    assert re.findall(r"<s [^>]*>([^<]*)</s>", page) == [" + 3"]
+    assert "&lt;b&gt;" in page
+    assert "<script" not in page
+
+
+def test_the_trials_of_a_search_have_a_view_with_the_settings_that_differ(tmp_path: Path) -> None:
+    client = Client()
+    search = Search(client, tmp_path)
+    search.started()
+    search.begun(0, "none", learning_rate=0.1, seed=1)
+    search.begun(1, mask_ratio=0.5, learning_rate=0.1, seed=1)
+    search.begun(2, mask_ratio=0.6, learning_rate=0.1, seed=1)
+    assert search.pages == {}
+    search.over()
+    assert search.close(10)
+    assert search.pages == {"nano": "/#/experiments/1/runs?viewStateShareKey=run0-nano"}
+    view = json.loads(client.experiment_tags["mlflow.sharedViewState.run0-nano"])
+    assert view["searchFilter"].startswith('tags.mlflow.parentRunId = "run0"')
+    assert view["selectedColumns"][-2:] == ["params.`arm`", "params.`mask_ratio`"]
+
+
 def test_an_artifact_store_that_fails_does_not_stop_the_record(tmp_path: Path) -> None:
     client = Client()
     client.artifact_store_works = False
     (tmp_path / "summary.json").write_text("{}")
     search = Search(client, tmp_path)
-    a_search(search)
+    search.started()
+    for trial in range(10):
+        search.begun(trial)
+        search.evaluated(trial, 100, high_entropy_loss=6.0)
+        search.ended(trial)
     search.over(files=["summary.json"])
-    assert not search.close(10)
-    assert search.undelivered == 1
+    # It is waited for once, and not with each trial.
+    assert not search.close(20)
+    assert client.asked["log_text"] == 5 + 9 + 1
+    assert search.undelivered == 10 + 1
     assert search.last_error == "OSError: no space left on device"
     assert client.runs["run0"]["status"] == client.runs["run1"]["status"] == "FINISHED"
     client.artifact_store_works = True
     again = Search(client, tmp_path)
     assert again.close(10)
     assert client.runs["run0"]["files"] == {"summary.json": "{}"}
+    assert all("trial.html" in client.runs[f"run{n}"]["files"] for n in range(1, 11))
     # And not a third time.
     client.asked.clear()
     assert Search(client, tmp_path).close(10)
@@ -426,7 +485,7 @@ def test_a_model_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert undelivered_models(tmp_path / "events.jsonl") in (["models"], [])
     assert search.close(10)
     assert client.versions == [("math-nano", "runs:/run1/model", "run1", {"verdict": "worse"}, "use it")]
-    assert client.runs["run1"]["files"] == {"model/MLmodel": "1 2 3"}
+    assert client.runs["run1"]["files"]["model/MLmodel"] == "1 2 3"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".model")] == []
     assert undelivered_models(tmp_path / "events.jsonl") == []
 

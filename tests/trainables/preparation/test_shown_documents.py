@@ -1,6 +1,7 @@
 """Documents with their entropies: what the schedule may drop of them, and how the page shows it."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -9,8 +10,25 @@ import pytest
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from search.results.page.trial import render_trial
+from search.tracking.entries import Page
 from tests import tiny
 from trainables.preparation.shown_documents import DOCUMENTS, show_documents
+from trainables.training.token_dropout import TokenDropout
+from trainables.training.warm_model import WarmModel
+
+
+@pytest.mark.parametrize("tokens", ["low_entropy", "high_entropy", "random"])
+def test_the_page_of_a_trial_marks_the_same_tokens(tokens: str, tmp_path: Path) -> None:
+    prepared = tiny.prepared(tmp_path)
+    entrodrop = replace(tiny.entrodrop(quantile=0.3, mask_ratio=0.6), tokens=tokens)
+    metrics = TokenDropout(WarmModel(prepared, tiny.CPU), entrodrop, 0).metrics
+    page = Page("a", {100: 6.0}, 100, None, show_documents(prepared, None)["tokens"], metrics)
+    shown = show_documents(prepared, entrodrop)
+    expected = [text for tokens in shown["tokens"] for text, _, kind in tokens if kind == "candidate"]
+    text = render_trial(page)
+    assert [unescape(token) for token in re.findall(r"<s [^>]*>([^<]*)</s>", text)] == expected
+    assert f"up to {100 * shown['share']:.0f} %" in text
 
 
 @pytest.mark.parametrize("kind", ["texts", "chats"])
@@ -33,7 +51,7 @@ def test_the_tokens_below_the_threshold_are_candidates(kind: str, tmp_path: Path
             strict=True,
         ):
             assert text.strip() == token
-            assert entropy == (None if own == torch.inf else round(own, 3))
+            assert entropy == (None if own == torch.inf else round(own, 6))
             learned = ("candidate" if own <= threshold else "learned") if droppable else "kept"
             assert kind_of == (learned if trained else "read")
     kinds = {token[2] for tokens in shown["tokens"] for token in tokens}

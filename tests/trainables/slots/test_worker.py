@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -8,7 +9,7 @@ import torch
 from tests import tiny
 from trainables.settings import Lora, ModelSettings
 from trainables.slots.mailbox import Failure, RunSpec
-from trainables.slots.worker import _classify, _keep_to, _start
+from trainables.slots.worker import _classify, _keep_to, _NodeUse, _start
 from trainables.training.warm_model import WarmModel
 
 
@@ -32,6 +33,30 @@ def test_a_worker_keeps_to_its_share_of_a_gpu_with_what_cuda_itself_takes(monkey
     _keep_to(0.25, gpu)
     # 6 GB less 0.6 GB.
     cuda.set_per_process_memory_fraction.assert_called_once_with(pytest.approx(5.4 / 24), gpu)
+
+
+def test_the_use_of_the_gpu_is_its_mean_since_the_last_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NVMLError(Exception):
+        pass
+
+    cuda = mock.Mock()
+    cuda.mem_get_info.return_value = (60e9, 80e9)
+    cuda.utilization.side_effect = [90, 30, 70, NVMLError("not supported")]
+    monkeypatch.setattr("torch.cuda", cuda)
+    monkeypatch.setitem(sys.modules, "pynvml", mock.Mock(NVMLError=NVMLError))
+    assert not any("gpu" in name for name in _NodeUse(torch.device("cpu")).measure())
+    use = _NodeUse(torch.device("cuda", 0))
+    use.look()
+    use.look()
+    measured = use.measure()
+    assert measured["system/gpu_0_utilization_percentage"] == 60
+    assert measured["system/gpu_0_memory_usage_percentage"] == 25
+    # An evaluation that comes within a second.
+    assert use.measure()["system/gpu_0_utilization_percentage"] == 70
+    # A driver that does not tell it, and a machine without NVML's bindings.
+    assert "system/gpu_0_utilization_percentage" not in use.measure()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "system/gpu_0_utilization_percentage" not in use.measure()
 
 
 def test_a_run_with_other_adapters_gets_another_model(tmp_path: Path) -> None:

@@ -425,6 +425,9 @@ def test_without_strength_dropout_does_nothing(warm: WarmModel, presentation: st
         tiny.entrodrop(Step(1.0), presentation=presentation),
     ):
         history, last = trained(warm, entrodrop=entrodrop)
+        for metrics in history:
+            assert metrics.pop("greatest_dropped_entropy") > 0
+            assert metrics.pop("full_mask_rate") == entrodrop.mask_ratio
         assert [metrics | {"curriculum_strength": 0.0} for metrics in history] == baseline
         assert same(last, expected)
 
