@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from trainables.slots.mailbox import Failure, Mailbox, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.mailbox import Failure, Mailbox, RunSpec, TrainRequest, TrainResponse, Wishes, WorkerHandle
 
 
 def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -34,7 +34,7 @@ class _Group:
         return self.kills[node]
 
     async def request(self, number: int) -> None:
-        await self.mailbox.put_request(TrainRequest(number, RunSpec("a", None, {}, "")))
+        await self.mailbox.put_request(TrainRequest(number, RunSpec("a", None, {}, ""), number))
 
     async def start(self, after: int) -> None:
         for rank, node in enumerate("ab"):
@@ -109,7 +109,7 @@ def test_what_befell_a_group_is_no_answer_to_a_later_request(monkeypatch: pytest
         await told
         assert await group.failure(2) is None
         # A worker that waits for the dead one is no sign of life.
-        await group.mailbox.pulse(7)
+        await group.mailbox.pulse(7, Wishes(), 0.01)
         assert (await group.mailbox.health()).silent_s is None
 
     in_a_thread(run())
