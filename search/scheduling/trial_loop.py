@@ -269,7 +269,7 @@ class TrialLoop:
             counts: whether the trial may have less of such losses from now on.
         """
         if tune_id in self._leaving:
-            return self.take_back(tune_id)
+            self.take_back(tune_id)
         if (running := self._running.get(tune_id)) is None:
             return
         study, number = running.study, running.candidate.number

@@ -192,10 +192,11 @@ class Mailbox:
 
     async def put_request(self, request: TrainRequest) -> None:
         async with self._changed:
-            before = self._request and self._request.run
-            if before is None or before != request.run:
+            before, run = self._request.run if self._request is not None else None, request.run
+            if before != run:
                 self._groups_lost = 0
-            if request.evaluations is not None and (before is None or before.name != request.run.name):
+            new = run is not None and (before is None or before.name != run.name)
+            if new and request.evaluations is not None:
                 self._decided, self._stopped = request.evaluations - 1, False
             self._request, self._passes = request, None
             self._discard()
