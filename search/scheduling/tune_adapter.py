@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._crowds, self._told_at = 0, 0.0
         self._orphans = OrphanedGroups()
         self._pending: list[Trial] = []
-        self._mailboxes: dict[str, Reference] = {}
+        # Of each trial, what tells its slot a decision.
+        self._deciding: dict[str, Callable[[int, bool], object]] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._pending.append(trial)
@@ -104,13 +106,13 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         report: SlotReport = result["report"]
         if report.mailbox is not None:
-            self._mailboxes[trial.trial_id] = report.mailbox
+            self._deciding[trial.trial_id] = partial(report.mailbox.decide.remote, trial.config["name"])
         self._trial_loop.report(trial.trial_id, report)
         action: str = TrialScheduler.CONTINUE
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        del self._mailboxes[trial.trial_id]
+        del self._deciding[trial.trial_id]
         self._trial_loop.take_back(trial.trial_id, result["report"])
         self._remove(place(trial.config["checkpoint"]))
 
@@ -118,7 +120,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
         counts = not (died_by_preemption(error) or isinstance(error, NoRoomError))
-        self._mailboxes.pop(trial.trial_id, None)
+        self._deciding.pop(trial.trial_id, None)
         self._trial_loop.lose(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
@@ -136,7 +138,7 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         idle = controller._actor_cache.num_cached_objects
         self._tell(self._trial_loop.use_slots(self._room.slots(), idle))
         for decision in self._trial_loop.decide():
-            self._mailboxes[decision.tune_id].decide.remote(decision.evaluations, decision.goes_on)
+            self._deciding[decision.tune_id](decision.evaluations, decision.goes_on)
         # As FIFOScheduler, which looks through all trials that there have been; here none is ever paused.
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
         chosen = self._pending[0] if self._pending else None

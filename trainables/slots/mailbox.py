@@ -202,10 +202,15 @@ class Mailbox:
             self._discard()
             self._changed.notify_all()
 
-    async def decide(self, evaluations: int, goes_on: bool) -> None:
-        """The driver's decision on the run: it has so many evaluations that count, and goes on or is stopped."""
+    async def decide(self, name: str, evaluations: int, goes_on: bool) -> None:
+        """The driver's decision on the run `name`: it has so many evaluations that count, and goes on or is stopped.
+
+        Decisions may come out of order, as Ray does not keep it in an actor that is asynchronous.
+        """
         async with self._changed:
-            self._decided, self._stopped = evaluations, not goes_on
+            if self._request is None or self._request.run is None or self._request.run.name != name:
+                return
+            self._decided, self._stopped = max(self._decided, evaluations), self._stopped or not goes_on
             self._discard()
             self._changed.notify_all()
 

@@ -131,19 +131,24 @@ def test_a_run_trains_one_evaluation_ahead_of_what_is_decided(monkeypatch: pytes
         await group.request(3)
         held = asyncio.create_task(group.mailbox.next_request(2, 0, 0))
         assert await _is_held(held)
-        await group.mailbox.decide(1, True)
+        await group.mailbox.decide("a", 1, True)
         assert (await held).number == 3
         # A run that has come to its end waits, however much of it is decided on.
         run = RunSpec("a", None, {}, "")
         await group.mailbox.put_request(TrainRequest(4, run))
-        await group.mailbox.decide(3, True)
+        await group.mailbox.decide("a", 3, True)
         assert await _is_held(asyncio.create_task(group.mailbox.next_request(3, 0, 0)))
-        await group.mailbox.decide(3, False)
+        await group.mailbox.decide("a", 3, False)
         assert (await group.response(4)).discarded == 0
+        # Decisions may come out of order.
+        await group.mailbox.decide("a", 2, True)
+        await group.request(5)
+        assert (await group.response(5)).discarded == 0
         # Another one begins with nothing decided.
-        await group.mailbox.put_request(TrainRequest(5, RunSpec("b", None, {}, ""), 1))
-        assert (await group.mailbox.next_request(4, 0, 0)).number == 5
-        assert (await group.mailbox.pulse(1, Wishes(), 0.01)).discarded < 5
+        await group.mailbox.put_request(TrainRequest(6, RunSpec("b", None, {}, ""), 1))
+        await group.mailbox.decide("a", 3, False)
+        assert (await group.mailbox.next_request(5, 0, 0)).number == 6
+        assert (await group.mailbox.pulse(1, Wishes(), 0.01)).discarded < 6
 
     in_a_thread(run())
 
@@ -154,7 +159,7 @@ def test_a_request_that_is_stopped_reaches_all_workers_or_none(monkeypatch: pyte
         await group.request(2)
         await group.mailbox.next_request(1, 0, 0)
         news = asyncio.create_task(group.mailbox.pulse(3, Wishes(), 60))
-        await group.mailbox.decide(1, False)
+        await group.mailbox.decide("a", 1, False)
         # At once: another worker would wait for this one.
         assert await news == Wishes(discarded=2)
         assert (await group.mailbox.next_request(1, 1, 0)).number == 2
@@ -171,7 +176,7 @@ def test_a_request_that_is_stopped_reaches_all_workers_or_none(monkeypatch: pyte
 def test_a_group_that_is_lost_when_its_run_was_stopped_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         group = await begun(monkeypatch)
-        await group.mailbox.decide(0, False)
+        await group.mailbox.decide("a", 0, False)
         assert await group.response(1) is None
         group.kills["b"] += 1
         await group.mailbox.group_failed(None, False, [1])

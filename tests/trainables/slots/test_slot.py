@@ -157,7 +157,7 @@ def step(slot: Slot) -> SlotReport:
 
 def end(slot: Slot) -> int | None:
     """The trial is stopped. Returns the tokens that it had been trained on, if it was training."""
-    slot._mailbox.decide.remote(0, False)
+    slot._mailbox.decide.remote(slot._run_spec.name, 0, False)
     result = slot.step()
     assert result["done"]
     discarded: int | None = result["report"].response.discarded
@@ -170,7 +170,7 @@ def train(slot: Slot, folder: Path, seed: int, done: int = 0, **changes: Any) ->
     reports: list[SlotReport] = []
     while not (reports and (reports[-1].response.last or reports[-1].response.failure or reports[-1].response.fatal)):
         reports.append(step(slot))
-        slot._mailbox.decide.remote(done + len(reports), True)
+        slot._mailbox.decide.remote(slot._run_spec.name, done + len(reports), True)
     assert end(slot) == 0
     return reports
 
@@ -340,7 +340,9 @@ def test_a_trial_that_is_stopped_while_it_trains_leaves_its_slot(
     for each, folder in ((slot, tmp_path / "slot"), (pair, tmp_path / "pair")):
         each.reset_config(trial(folder, WAITS))
         first = step(each)
-        stopping = threading.Thread(target=_in_training, args=(each, each._mailbox.decide, 1, False), daemon=True)
+        stopping = threading.Thread(
+            target=_in_training, args=(each, each._mailbox.decide, str(WAITS), 1, False), daemon=True
+        )
         stopping.start()
         result = each.step()
         stopping.join()
