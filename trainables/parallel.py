@@ -64,13 +64,13 @@ class Agreement:
         self._every, self._left = 1, 0
         self._agreed_at = time.monotonic()
 
-    def __call__(self, wish: bool) -> bool:
-        """Every rank calls this after each step; True at the same step on all of them."""
+    def __call__(self, wish: int) -> int:
+        """Every rank calls this after each step; other than 0 at the same step on all of them."""
         if size() == 1:
             return wish
         if self._left:
             self._left -= 1
-            return False
+            return 0
         now = time.monotonic()
         pace = self._every / max(now - self._agreed_at, 1e-3)
         # No faster than doubled: the first steps of a run tell little of the others.
@@ -79,7 +79,7 @@ class Agreement:
         dist.broadcast(said, src=0, group=_cpu_group())
         self._every, self._agreed_at = int(said[1]), now
         self._left = self._every - 1
-        return bool(said[0])
+        return int(said[0])
 
 
 @cache

@@ -11,13 +11,14 @@ from search.studies.study import STATES, TrialStudy, device_s_of, reason_of
 
 def sum_costs(study: TrialStudy) -> dict[str, Any]:
     """The runs of a study, also those that an interruption has left, their tokens, and their device seconds; None if
-    those were not measured."""
+    those were not measured. What runs had ahead of their stop is apart, as "discarded"."""
     runs = study.trials(*STATES, TrialState.RUNNING)
     measured = [device_s for t in runs if (device_s := device_s_of(t)) is not None]
     return {
         "runs": len(runs),
         "tokens": sum(study.tokens(t.number) for t in runs),
         "device_s": sum(measured) if measured else None,
+        "discarded": study.discarded,
     }
 
 
@@ -66,6 +67,9 @@ def describe_costs(entry: Mapping[str, Any]) -> str:
     if saved:
         hours = f", about {_format_hours(entry['saved_device_s'])}" if entry["saved_device_s"] else ""
         stopping.append(f"stopping early saved {saved:,} tokens ({100 * saved / (trained + saved):.0f} %){hours}")
+    # The summary of an older version does not have it.
+    if discarded := entry.get("discarded", {}).get("tokens"):
+        stopping.append(f"{discarded:,} tokens were trained before their trial's stop was decided")
     if audited := entry["audit"]["audited"]:
         wrong = entry["audit"]["wrong"]
         stopping.append(

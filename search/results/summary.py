@@ -104,6 +104,7 @@ def _summarize_model(result: ModelResult, space: Space, run_id: Callable[[str, i
         "importances": compute_importances(study),
         "tokens": {"trained": cost["tokens"], "saved": saving["tokens"]},
         "device_s": cost["device_s"],
+        "discarded": cost["discarded"],
         "saved_device_s": saving["device_s"],
         "trials_table": tabulate_trials(study),
     }

@@ -3,8 +3,8 @@
 Which trial reports first on the wall clock depends on the machine. If the sampler and the pruner acted on results as
 they come in, the same space and seed would give another search each time. So each trial has a clock that counts
 evaluations, started where the trial before it in the slot ended, and results are handled in the order of these clocks
-(conservative discrete-event simulation; Chandy and Misra 1979). As the trials of a study run at the same pace, slots
-seldom wait for one another.
+(conservative discrete-event simulation; Chandy and Misra 1979). A trial may report further evaluations before its turn
+comes: how far it has run ahead changes nothing.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class _Trial:
     started: int
     handled: int = 0
-    waiting: bool = False
+    waiting: int = 0
 
 
 @dataclass
@@ -38,8 +38,8 @@ class ReportOrder:
         self._trials[trial] = _Trial(self.now if started is None else started, handled)
 
     def report(self, trial: int) -> None:
-        """The trial has evaluated and waits for a decision."""
-        self._trials[trial].waiting = True
+        """The trial has evaluated once more; the evaluation waits for a decision."""
+        self._trials[trial].waiting += 1
 
     def end(self, trial: int) -> None:
         self._trials.pop(trial, None)
@@ -66,5 +66,5 @@ class ReportOrder:
         # A resumed trial repeats its last report.
         self.now = max(self.now, due)
         self._trials[trial].handled += 1
-        self._trials[trial].waiting = False
+        self._trials[trial].waiting -= 1
         return trial

@@ -4,12 +4,12 @@ Knows studies, their order and interruptions; how trials come to slots is search
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from optuna.trial import TrialState
-from ray.tune.experiment import Trial
 
 from search.interruption import Interruption
 from search.scheduling.report_order import ReportOrder
@@ -38,22 +38,38 @@ class Observer(Protocol):
     ) -> None: ...
 
 
-@dataclass
-class _Running:
-    """A trial on a slot, under the name that Tune has for it.
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a trial after an evaluation.
 
     Attributes:
-        waits: whether one waits to be, or the trial has saved its state because the search ends.
+        tune_id: the name that Tune has for it.
+        evaluations: those that count so far.
+    """
+
+    tune_id: str
+    evaluations: int
+    goes_on: bool
+
+
+@dataclass
+class _Running:
+    """A trial on a slot.
+
+    Attributes:
+        tune_id: the name that Tune has for it.
+        reports: those that are not acted upon yet.
+        saved: whether it has saved its state because the search ends.
         smaller: whether it ran out of memory and goes on with smaller micro-batches.
     """
 
+    tune_id: str
     study: TrialStudy
     candidate: Candidate
     index: int
-    waits: bool = False
+    reports: deque[SlotReport] = field(default_factory=deque)
+    saved: bool = False
     smaller: bool = False
-    tune_trial: Trial | None = None
-    report: SlotReport | None = None
 
 
 class TrialLoop:
@@ -88,6 +104,8 @@ class TrialLoop:
         self._losses: dict[tuple[str, int], int] = {}
         self._order = ReportOrder(slots, max((study.clock for study in studies), default=0))
         self._running: dict[str, _Running] = {}
+        # Trials that have ended, whose slots have not heard of it yet.
+        self._leaving: dict[str, _Running] = {}
         self._indices: dict[tuple[str, int], int] = {}
         self._ready: set[str] = set()
         self.slot_start_s: list[float] = []
@@ -121,8 +139,8 @@ class TrialLoop:
 
     @property
     def saved(self) -> bool:
-        """True when all running trials have saved their state, or have evaluated, which saves it, and wait."""
-        return all(running.waits for running in self._running.values())
+        """True when all running trials have saved their state."""
+        return all(running.saved for running in self._running.values())
 
     def use_slots(self, slots: int, idle: int = 0) -> int:
         """Sets how many trials run at the same time.
@@ -136,18 +154,23 @@ class TrialLoop:
         if slots != self._order.slots:
             self._order.slots = slots
             self._observer.slots_changed(slots)
-        return max(0, self._order.running + idle - slots)
+        return max(0, self._held + idle - slots)
+
+    @property
+    def _held(self) -> int:
+        """Slots that have a trial."""
+        return self._order.running + len(self._leaving)
 
     def begin(self, tune_id: str) -> Candidate | None:
         """The next trial, if a slot is free and a study has one."""
-        if self.interruption.asked or not self._order.has_room or (study := self._study) is None:
+        if self.interruption.asked or self._held >= self._order.slots or (study := self._study) is None:
             return None
         # A budget of hours may have been used up since.
         if (candidate := study.ask(self._order.now)) is None:
             return None
         # One that begins again after its slot was lost keeps its place among those whose turn comes at the same time.
         index = self._indices.setdefault((study.name, candidate.number), len(self._indices))
-        self._running[tune_id] = _Running(study, candidate, index)
+        self._running[tune_id] = _Running(tune_id, study, candidate, index)
         self._order.start(index, candidate.clock, self.count_done(tune_id))
         self._observer.trial_started(study, candidate)
         return candidate
@@ -162,20 +185,22 @@ class TrialLoop:
         running = self._running[tune_id]
         return max(0, len(running.study.losses(running.candidate.number)) - 1)
 
-    def report(self, trial: Trial, report: SlotReport) -> None:
+    def report(self, tune_id: str, report: SlotReport) -> None:
         """Takes in a report; it is acted upon in `decide`."""
-        running = self._running[trial.trial_id]
-        running.waits = True
-        if report.response.interrupted:
+        if (running := self._running.get(tune_id)) is None:
+            self._leaving[tune_id].reports.append(report)
             return
-        running.tune_trial, running.report = trial, report
+        if report.response.interrupted:
+            running.saved = True
+            return
+        running.reports.append(report)
         for seconds, record in ((report.slot_start_s, self.slot_start_s), (report.overhead_s, self.overhead_s)):
             if seconds is not None:
                 record.append(seconds)
         self._order.report(running.index)
 
-    def decide(self) -> "list[tuple[Trial, bool]]":
-        """The trials whose turn it is, each with whether it goes on."""
+    def decide(self) -> list[Decision]:
+        """What becomes of the trials whose turn it is."""
         decided = []
         # While a slot waits for a trial, its suggestion comes first: it must not depend on what is handled later.
         while not (self._order.has_room and self._gives_trials and not self.interruption.asked):
@@ -183,15 +208,16 @@ class TrialLoop:
             if index is None:
                 break
             running = next(r for r in self._running.values() if r.index == index)
-            assert running.tune_trial is not None
             goes_on = self._handle(running)
-            decided.append((running.tune_trial, goes_on))
+            if self.error is not None:
+                break
+            evaluations = len(running.study.losses(running.candidate.number))
+            decided.append(Decision(running.tune_id, evaluations, goes_on))
         return decided
 
     def _handle(self, running: _Running) -> bool:
-        study, candidate, report = running.study, running.candidate, running.report
-        assert report is not None
-        response, running.waits = report.response, False
+        study, candidate, report = running.study, running.candidate, running.reports.popleft()
+        response = report.response
         if study.name not in self._ready:
             try:
                 study.set_full_tokens(self._full_tokens(study.model))
@@ -232,7 +258,7 @@ class TrialLoop:
         """The search cannot go on. The trial is left as it is, and the others save their state: they would wait for its
         turn for ever."""
         self.error = error
-        running.waits = True
+        running.saved = True
         self.interruption.ask(one_line(str(error), _LONGEST_REASON))
         return False
 
@@ -242,22 +268,36 @@ class TrialLoop:
         Args:
             counts: whether the trial may have less of such losses from now on.
         """
+        if tune_id in self._leaving:
+            self.take_back(tune_id)
         if (running := self._running.get(tune_id)) is None:
             return
         study, number = running.study, running.candidate.number
         losses = self._losses[study.name, number] = self._losses.get((study.name, number), 0) + counts
         if losses > self._restarts:
             self._end(running, TrialState.FAIL, SLOT_LOST, detail)
+            self.take_back(tune_id)
         else:
             study.put_back(number)
-            self._leave(running)
+            self._order.end(running.index)
+            del self._running[tune_id]
+
+    def take_back(self, tune_id: str, report: SlotReport | None = None) -> None:
+        """A trial that has ended has left its slot, which can have another.
+
+        Args:
+            report: the last one.
+        """
+        left = self._leaving.pop(tune_id)
+        reports = [*left.reports, *([report] if report is not None else [])]
+        ahead = max((r.response.discarded or r.response.metrics.get("tokens", 0) for r in reports), default=0)
+        tokens = int(ahead) - left.study.tokens(left.candidate.number)
+        if tokens > 0:
+            left.study.count_discarded(tokens, sum(report.seconds for report in reports))
 
     def _end(self, running: _Running, state: TrialState, reason: str | None, detail: str = "") -> None:
         study, candidate = running.study, running.candidate
         self._observer.trial_ended(study, candidate, state, reason, detail)
         study.tell(candidate.number, state, reason)
-        self._leave(running)
-
-    def _leave(self, running: _Running) -> None:
         self._order.end(running.index)
-        self._running = {key: value for key, value in self._running.items() if value is not running}
+        self._leaving[running.tune_id] = self._running.pop(running.tune_id)

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from search.studies.study import TrialStudy
 from trainables.slots.actors import ACTOR_DIED, describe_death, died_by_preemption
 from trainables.slots.mailbox import ExportSpec, Reference
 from trainables.slots.shared import SlotConfig
-from trainables.slots.slot import NoRoomError, Slot
+from trainables.slots.slot import NoRoomError, Slot, SlotReport
 from trainables.storage.files import Place, place, remove, store_errors
 
 # How often the stop signal, which may have been started anew, is told the same.
@@ -72,11 +73,12 @@ class _StudySearcher(Searcher):  # type: ignore[misc]
 
 
 class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Carries out in Tune what the studies decide.
+    """Tells the slots what the studies decide.
 
-    Tune wants a decision as soon as a result comes in; here it is made when the result's turn comes. Until then the
-    trial is left alone (NOOP), and what is decided then goes to the controller's own methods. `_schedule_trial_train`,
-    `_actor_cache` and `_actor_manager` are not public: pyproject.toml holds Ray to the versions they were tested with.
+    Tune wants a decision as soon as a result comes in; here it is made when the result's turn comes. So each trial goes
+    on in Tune, and its slot hears of the decision from its mailbox: how far it may run ahead, and when it ends.
+    `_actor_cache` and `_actor_manager` are not public, and there is no public way to keep idle slots, or to survive
+    what Ray says of a dead one: pyproject.toml holds Ray to the versions they were tested with.
     """
 
     def __init__(
@@ -95,19 +97,30 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._crowds, self._told_at = 0, 0.0
         self._orphans = OrphanedGroups()
         self._pending: list[Trial] = []
+        # Of each trial, what tells its slot a decision.
+        self._deciding: dict[str, Callable[[int, bool], object]] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._pending.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        self._trial_loop.report(trial, result["report"])
-        action: str = TrialScheduler.NOOP
+        report: SlotReport = result["report"]
+        if report.mailbox is not None:
+            self._deciding[trial.trial_id] = partial(report.mailbox.decide.remote, trial.config["name"])
+        self._trial_loop.report(trial.trial_id, report)
+        action: str = TrialScheduler.CONTINUE
         return action
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        del self._deciding[trial.trial_id]
+        self._trial_loop.take_back(trial.trial_id, result["report"])
+        self._remove(place(trial.config["checkpoint"]))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         # Tune's own recovery forgets a trial whose slot dies while it is handed over (Ray 2.60).
         error = _error_of(trial)
         counts = not (died_by_preemption(error) or isinstance(error, NoRoomError))
+        self._deciding.pop(trial.trial_id, None)
         self._trial_loop.lose(trial.trial_id, _in_a_line(error), counts=counts)
         self._orphans.expect()
         # How many are to go is told anew: one may just have gone.
@@ -124,13 +137,8 @@ class _StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             return None
         idle = controller._actor_cache.num_cached_objects
         self._tell(self._trial_loop.use_slots(self._room.slots(), idle))
-        for trial, goes_on in self._trial_loop.decide():
-            if goes_on:
-                controller._schedule_trial_train(trial)
-            else:
-                controller.stop_trial(trial)
-                if self._trial_loop.error is None:
-                    self._remove(place(trial.config["checkpoint"]))
+        for decision in self._trial_loop.decide():
+            self._deciding[decision.tune_id](decision.evaluations, decision.goes_on)
         # As FIFOScheduler, which looks through all trials that there have been; here none is ever paused.
         self._pending = [trial for trial in self._pending if trial.status == Trial.PENDING]
         chosen = self._pending[0] if self._pending else None

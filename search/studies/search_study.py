@@ -130,7 +130,8 @@ class SearchStudy(TrialStudy):
         return self._elapsed_before + (self._clock() - self._first_began if self._first_began is not None else 0.0)
 
     def _device_s(self) -> float:
-        return sum(device_s_of(trial) or 0.0 for trial in self._trials())
+        spent = sum(device_s_of(trial) or 0.0 for trial in self._trials())
+        return spent + float(self.discarded["device_s"])
 
     def ask(self, clock: int = 0) -> Candidate | None:
         if self._first_began is None:

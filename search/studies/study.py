@@ -36,6 +36,8 @@ _REASONS = {
 _OLDER_REASONS = {words: code for code, words in _REASONS.items()}
 # What was decided after a trial's last evaluation: its tokens, the reason to stop, the device seconds up to then.
 _DECIDED = "decided"
+# What trials were trained on beyond their stop, as it was not decided yet.
+_DISCARDED = "discarded"
 
 
 def objective_value(objective: str, losses: Sequence[float]) -> float:
@@ -201,6 +203,17 @@ class TrialStudy(ABC):
     def general_loss(self, number: int) -> float | None:
         """The trial's at the evaluation that counts, in nats, where the space constrains it."""
         return None
+
+    @property
+    def discarded(self) -> dict[str, Any]:
+        """The "tokens", and the "device_s", that trials were trained beyond the evaluation after which they ended."""
+        return dict(self._storage.get_study_user_attrs(self._study_id).get(_DISCARDED, {"tokens": 0, "device_s": 0.0}))
+
+    def count_discarded(self, tokens: int, seconds: float) -> None:
+        """A trial that has ended was trained on so much beyond its last evaluation."""
+        before, device_s = self.discarded, self._space.resources.devices * seconds
+        after = {"tokens": before["tokens"] + tokens, "device_s": before["device_s"] + device_s}
+        self.study.set_user_attr(_DISCARDED, after)
 
     def put_back(self, number: int) -> None:
         """The running trial is to be asked for again: it has lost its place."""

@@ -3,12 +3,15 @@
 import random
 from typing import Any
 
+import ray
 from ray import tune
 
-from trainables.slots.mailbox import TrainResponse
+from trainables.slots.mailbox import Mailbox, RunSpec, TrainRequest, TrainResponse
 from trainables.slots.slot import SlotReport
 
 REPORTS, TOKENS = 20, 100
+# Seconds that the driver may take to handle a trial's last report.
+_END_S = 600.0
 
 
 class Instant(tune.Trainable):
@@ -48,7 +51,23 @@ class Instant(tune.Trainable):
 
 
 class InstantSlot(Instant):
-    """The same with the report of a slot."""
+    """The same as a slot: it runs ahead, and hears from its mailbox when the trial has ended. None is stopped early."""
+
+    def setup(self, config: dict[str, Any], slot: Any = None) -> None:
+        self._mailbox, self._number = Mailbox.remote(), 0  # type: ignore[attr-defined]
+        super().setup(config, slot)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._run = RunSpec(new_config["name"], None, {}, "")
+        return super().reset_config(new_config)
 
     def step(self) -> dict[str, Any]:
-        return {"report": SlotReport(TrainResponse(self._evaluations + 1, super().step()), seconds=0.1)}
+        self._number += 1
+        evaluations = self._evaluations + 1 if self._evaluations < REPORTS else None
+        ray.get(self._mailbox.put_request.remote(TrainRequest(self._number, self._run, evaluations)))
+        if evaluations is None:
+            ended = ray.get(self._mailbox.wait_for_response.remote(self._number, _END_S))
+            return {"report": SlotReport(ended), "done": True}
+        ray.get(self._mailbox.next_request.remote(self._number - 1, 0, 0))
+        response = TrainResponse(self._number, super().step())
+        return {"report": SlotReport(response, seconds=0.1, mailbox=self._mailbox)}

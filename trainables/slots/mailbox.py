@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +17,9 @@ Reference = Any  # a ray.ObjectRef, or the handle of an actor
 _ALIVE_TIMEOUT = 5.0
 # Seconds that a node has to say what its kernel did.
 _NODE_TIMEOUT = 20.0
+# Evaluations that a run may have undecided when it trains on. With more a search is no faster, and discards more
+# (`python -m tests.benchmarks.utilisation --slots 32 --jitter 0.1`).
+AHEAD = 1
 
 
 class Failure(StrEnum):
@@ -64,14 +68,15 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Train `run` until it has `evaluations` of them. A request without a run ends the workers.
+    """Train `run` until it has `evaluations` of them; None: it is only to hear of its end. A request without a run ends
+    the workers.
 
     The request states a goal, not a change: a worker group that was restarted reads it again and goes on.
     """
 
     number: int
     run: RunSpec | None
-    evaluations: int = 0
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,14 @@ class TrainResponse:
     """How the request `number` went.
 
     Attributes:
-        metrics: of the evaluation that was requested; empty if the run failed or was interrupted.
+        metrics: of the evaluation that was requested; empty if there is none.
         failure: None, or why the run cannot go on.
         detail: the same in words.
         test: `Run.test`, of the last evaluation of a run that was to read the test split.
         fatal: why no run of this search can go on: what cannot be trained on, such as a model, or saved.
+        last: whether this was the run's last evaluation.
         interrupted: whether the run has saved its state before the evaluation, because the search ends.
+        discarded: tokens that the run had trained on when it was stopped before the evaluation; None: it was not.
         ended: whether Ray or the kernel has ended a worker, because its node was short of memory, which another may
             have taken.
         busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
@@ -97,7 +104,9 @@ class TrainResponse:
     detail: str = ""
     test: dict[str, Any] | None = None
     fatal: Exception | None = None
+    last: bool = False
     interrupted: bool = False
+    discarded: int | None = None
     ended: bool = False
     busy_s: float = 0.0
     setup_s: float | None = None
@@ -116,6 +125,19 @@ class GroupHealth:
     placed: bool
     groups_lost: int
     silent_s: float | None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a worker is to do before its run has come to the evaluation.
+
+    Attributes:
+        interrupted: save the run and respond.
+        discarded: number of the request that is to be left, as its run has been stopped.
+    """
+
+    interrupted: bool = False
+    discarded: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +167,8 @@ async def count_kernel_kills_on(node: str) -> int:
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """The latest request and the latest response, for a slot and the ranks of its worker group.
+    """The latest request and the latest response, for a slot and the ranks of its worker group; and what the driver has
+    decided on the run.
 
     The slot owns it: when the slot is gone, so is the mailbox, and the workers end.
     """
@@ -161,17 +184,47 @@ class Mailbox:
         self._placed = self._end_reported = False
         self._passes: int | None = None
         self._moved_at = 0.0
-        self._interrupted = False
+        self._wishes = Wishes()
+        # Evaluations of the run that were decided on, and whether it was stopped then.
+        self._decided, self._stopped = 0, False
+        # The request that ranks have been handed: what one of them has, all must get.
+        self._taken: int | None = None
 
     async def put_request(self, request: TrainRequest) -> None:
         async with self._changed:
-            if self._request is None or self._request.run != request.run:
+            before, run = self._request.run if self._request is not None else None, request.run
+            if before != run:
                 self._groups_lost = 0
+            new = run is not None and (before is None or before.name != run.name)
+            if new and request.evaluations is not None:
+                self._decided, self._stopped = request.evaluations - 1, False
             self._request, self._passes = request, None
+            self._discard()
             self._changed.notify_all()
 
+    async def decide(self, name: str, evaluations: int, goes_on: bool) -> None:
+        """The driver's decision on the run `name`: it has so many evaluations that count, and goes on or is stopped.
+
+        Decisions may come out of order, as Ray does not keep it in an actor that is asynchronous.
+        """
+        async with self._changed:
+            if self._request is None or self._request.run is None or self._request.run.name != name:
+                return
+            self._decided, self._stopped = max(self._decided, evaluations), self._stopped or not goes_on
+            self._discard()
+            self._changed.notify_all()
+
+    def _discard(self) -> None:
+        """Responds to the request of a run that was stopped, or has the workers do so that are at it."""
+        request, response = self._request, self._response
+        if not self._stopped or request is None or request.run is None:
+            return
+        self._wishes = replace(self._wishes, discarded=request.number)
+        if self._taken != request.number and (response is None or response.number != request.number):
+            self._response = TrainResponse(request.number, {}, discarded=0)
+
     async def next_request(self, after: int, rank: int, kills: int) -> TrainRequest:
-        """The latest request above the number `after`, once there is one that has not failed.
+        """The latest request above the number `after`, once there is one that has not failed, and whose run may train.
 
         Args:
             rank: of the worker that asks.
@@ -182,9 +235,20 @@ class Mailbox:
             while True:
                 request, response = self._request, self._response
                 failed = response.number if response is not None and response.failure is not None else None
-                if request is not None and request.number > after and request.number != failed:
+                if (
+                    request is not None
+                    and request.number > after
+                    and request.number != failed
+                    and (request.number == self._taken or self._is_due(request))
+                ):
+                    self._taken = request.number
                     return request
                 await self._changed.wait()
+
+    def _is_due(self, request: TrainRequest) -> bool:
+        if request.run is None or request.evaluations is None:
+            return request.run is None
+        return not self._stopped and request.evaluations <= self._decided + 1 + AHEAD
 
     async def put_response(self, response: TrainResponse, group_ends: bool = False) -> None:
         """Args: group_ends: the worker group ends after this response, so that its next start is no loss."""
@@ -227,6 +291,8 @@ class Mailbox:
         if not self._placed:
             self._workers.clear()
             self._kernel_kills.clear()
+            self._taken = None
+            self._discard()
         self._workers[rank] = worker
         self._passes, self._placed, self._end_reported = None, True, False
         if rank == 0:
@@ -248,8 +314,13 @@ class Mailbox:
         """
         request, placed = self._request, self._placed
         # Until the next group trains, nothing hangs.
-        self._passes, self._placed = None, False
+        self._passes, self._placed, self._taken = None, False, None
+        self._discard()
         if self._end_reported:
+            return
+        if self._stopped:
+            # It is no loss of the next run.
+            self._starts_expected += 1
             return
         # Workers that died while they started are not those that are known.
         if placed and memory is None and not preempted and await self._ended_by_kernel(died):
@@ -266,8 +337,9 @@ class Mailbox:
         kills = await asyncio.gather(*(count_kernel_kills_on(self._workers[rank].node) for rank in ranks))
         return any(after > self._kernel_kills[rank] for rank, after in zip(ranks, kills, strict=True))
 
-    async def pulse(self, passes: int | None) -> bool:
-        """A worker's sign of life. Returns whether it is to save its run and respond.
+    async def pulse(self, passes: int | None, known: Wishes, timeout: float) -> Wishes:
+        """A worker's sign of life. Returns what it is to do: at once if that is not what it knows, else after `timeout`
+        seconds.
 
         Args:
             passes: forward passes so far; None while it does not train.
@@ -275,10 +347,15 @@ class Mailbox:
         # One whose group is lost may wait for the others for ever.
         if self._placed and passes != self._passes:
             self._passes, self._moved_at = passes, time.monotonic()
-        return self._interrupted
+        async with self._changed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._wishes != known), timeout)
+            return self._wishes
 
     async def interrupt(self) -> None:
-        self._interrupted = True
+        async with self._changed:
+            self._wishes = replace(self._wishes, interrupted=True)
+            self._changed.notify_all()
 
     async def health(self) -> GroupHealth:
         silent_s = time.monotonic() - self._moved_at if self._passes is not None else None

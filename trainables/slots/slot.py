@@ -36,6 +36,7 @@ class SlotReport:
         overhead_s: of a trial's first report, the seconds from the end of the trial before it to its own first training
             step; None for a slot's first one.
         slot_start_s: of a slot's first report instead.
+        mailbox: of a trial's first report, the `Mailbox` that hears whether the trial goes on.
     """
 
     response: TrainResponse
@@ -43,6 +44,7 @@ class SlotReport:
     accumulation: int | None = None
     overhead_s: float | None = None
     slot_start_s: float | None = None
+    mailbox: Reference | None = None
 
 
 class NoRoomError(RuntimeError):
@@ -50,10 +52,12 @@ class NoRoomError(RuntimeError):
 
 
 class Slot(tune.Trainable):  # type: ignore[misc]
-    """Each Tune step is one evaluation interval of the trial at hand.
+    """Each Tune step is one evaluation interval of the trial at hand, but for its last step, which waits until the
+    driver has stopped the trial: it does so for each one, also for one that has come to its end or failed.
 
     A trial's config has "name", "model", "settings" (Settings.to_json), "checkpoint", "test", "keep" (an `ExportSpec`,
-    or None), and "done", the evaluations that are not to be reported again. A result has "report", a `SlotReport`.
+    or None), and "done", the evaluations that are not to be reported again. A result has "report", a `SlotReport`; the
+    last one has "done" as well, and its report what was discarded.
     """
 
     def setup(self, config: dict[str, Any], slot: SlotConfig) -> None:
@@ -92,6 +96,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         self._evaluations: int = new_config["done"]
         self._ended = 0
         self._begins = True
+        # Nothing is left to train; it has been told that the search ends.
+        self._over = self._interrupted = False
         return True
 
     def step(self) -> dict[str, Any]:
@@ -109,6 +115,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         report = SlotReport(response, response.busy_s - (response.setup_s or 0.0))
         if self._run_spec.settings != self._given:
             report = replace(report, accumulation=self._run_spec.settings["accumulation"])
+        if self._begins:
+            report = replace(report, mailbox=self._mailbox)
         if response.setup_s is not None:
             # What is neither the workers' own time nor the slot's idle time is what a request takes to reach them.
             reached_s = time.monotonic() - self._idle_since - response.busy_s
@@ -118,7 +126,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
                 report = replace(report, overhead_s=reached_s + response.setup_s)
         self._started, self._begins = True, False
         self._idle_since = time.monotonic()
-        return {"report": report}
+        self._over = self._over or response.last or response.interrupted or response.failure is not None
+        self._interrupted = self._interrupted or response.interrupted
+        return {"report": report} if response.discarded is None else {"report": report, "done": True}
 
     def _halve_micro_batches(self) -> RunSpec | None:
         """The run with micro-batches of half the rows, and the same batches; None if it has them already, or if
@@ -132,7 +142,8 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def _request_evaluation(self) -> TrainResponse:
         """Requests the evaluation at hand, and waits for the response."""
         self._number += 1
-        ray.get(self._mailbox.put_request.remote(TrainRequest(self._number, self._run_spec, self._evaluations)))
+        evaluations = None if self._over else self._evaluations
+        ray.get(self._mailbox.put_request.remote(TrainRequest(self._number, self._run_spec, evaluations)))
         while True:
             response: TrainResponse | None = ray.get(self._mailbox.wait_for_response.remote(self._number, _LOOK))
             if response is not None:
@@ -140,7 +151,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
             if not self._run.is_alive():
                 raise RuntimeError(f"the slot's worker group ended: {self._describe_end()}")
             health: GroupHealth = ray.get(self._mailbox.health.remote())
-            if self._ask_stop_signal(self._slot.stop_signal.stopped.remote()):
+            if not self._interrupted and self._ask_stop_signal(self._slot.stop_signal.stopped.remote()):
                 if health.silent_s is None:
                     return TrainResponse(self._number, {}, interrupted=True)
                 ray.get(self._mailbox.interrupt.remote())

@@ -22,7 +22,7 @@ from trainables.errors import DataError
 from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings, Settings
 from trainables.slots.actors import count_kernel_kills
-from trainables.slots.mailbox import Failure, Reference, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.mailbox import Failure, Reference, RunSpec, TrainRequest, TrainResponse, Wishes, WorkerHandle
 from trainables.slots.node_copies import local_copy
 from trainables.storage.files import Place, StorageError, place, store_errors
 from trainables.training.checkpoint import CheckpointError
@@ -30,9 +30,12 @@ from trainables.training.memory_estimate import bytes_for_torch
 from trainables.training.run import NonFiniteLossError, Run
 from trainables.training.warm_model import WarmModel
 
+# Seconds between two signs of life.
 _PULSE = 1.0
 # How long a collective waits for the other ranks; those that wait for one that died are ended before.
 _PATIENCE = timedelta(minutes=30)
+# What the ranks agree to do after a step.
+_SAVE, _DISCARD = 1, 2
 # What a RuntimeError says of memory that torch does not get on the CPU, and that CUDA or cuBLAS itself does not get.
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What the file system says when no checkpoint can be written, whichever the run.
@@ -41,6 +44,10 @@ _NO_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 class _Interrupted(Exception):
     """The search ends; the run is between two optimizer steps."""
+
+
+class _Discarded(Exception):
+    """The run has been stopped; it is between two optimizer steps."""
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -89,8 +96,10 @@ def _serve_requests(config: dict[str, Any], device: torch.device) -> None:
     name, done = "", -1
 
     def stepped() -> None:
-        if agreement(pulse.interrupted):
-            raise _Interrupted
+        wishes = pulse.wishes
+        wish = agreement(_DISCARD if wishes.discarded >= request.number else _SAVE if wishes.interrupted else 0)
+        if wish:
+            raise _Discarded if wish == _DISCARD else _Interrupted
 
     while True:
         request: TrainRequest = ray.get(mailbox.next_request.remote(done, parallel.rank(), count_kernel_kills()))
@@ -192,14 +201,14 @@ def _gpu_percent(device: torch.device) -> int | None:
 
 
 class _Pulse:
-    """Tells the mailbox, from a thread of its own, that this worker gets on; hears of it that the search ends.
+    """Tells the mailbox, from a thread of its own, that this worker gets on; hears of it what is to become of the run.
 
     Attributes:
-        interrupted: whether the run is to be saved and left.
+        wishes: what this is.
     """
 
     def __init__(self, mailbox: Reference, use: _NodeUse) -> None:
-        self.interrupted = False
+        self.wishes = Wishes()
         self._mailbox, self._use = mailbox, use
         self._passes = 0
         self._trains = threading.Event()
@@ -209,10 +218,9 @@ class _Pulse:
     def _beat(self) -> None:
         while True:
             passes = self._passes if self._trains.is_set() else None
-            self.interrupted = ray.get(self._mailbox.pulse.remote(passes))
             if passes is not None:
                 self._use.look()
-            time.sleep(_PULSE)
+            self.wishes = ray.get(self._mailbox.pulse.remote(passes, self.wishes, _PULSE))
 
     def count(self, *_: object) -> None:
         """A forward pass begins."""
@@ -275,6 +283,7 @@ def _start(
 
 def _advance(request: TrainRequest, run: Run, stepped: Callable[[], None]) -> TrainResponse:
     assert request.run is not None
+    assert request.evaluations is not None
     folder = place(request.run.checkpoint)
     try:
         while len(run.history) < request.evaluations:
@@ -283,8 +292,12 @@ def _advance(request: TrainRequest, run: Run, stepped: Callable[[], None]) -> Tr
     except _Interrupted:
         _save(run, folder)
         return TrainResponse(request.number, {}, interrupted=True)
-    test = _tested(run, request.run) if request.run.test and run.finished else None
-    return TrainResponse(request.number, run.history[request.evaluations - 1], test=test)
+    except _Discarded:
+        return TrainResponse(request.number, {}, discarded=run.tokens)
+    last = request.evaluations == run.settings.evaluations
+    # A checkpoint may be ahead of the study; the test split is read once.
+    test = _tested(run, request.run) if request.run.test and last else None
+    return TrainResponse(request.number, run.history[request.evaluations - 1], test=test, last=last)
 
 
 def _tested(run: Run, run_spec: RunSpec) -> dict[str, Any]:

@@ -80,6 +80,11 @@ class Run:
         return len(self.history) >= self.settings.evaluations
 
     @property
+    def tokens(self) -> int:
+        """Those that it has trained on."""
+        return self._tokens
+
+    @property
     def progress(self) -> float:
         """The share of the full budget's optimizer steps that has been done."""
         return self._steps / self._total_steps

@@ -107,6 +107,7 @@ def test_a_failed_trial_and_one_that_runs_are_in_the_table(tmp_path: Path) -> No
     assert (failed["state"], failed["reason"], failed["tokens"], failed["objective"]) == ("failed", "nan", 100, None)
     assert (running["state"], running["device_s"], running["objective"]) == ("running", None, None)
     assert entry["tokens"]["trained"] == 200
+    assert entry["discarded"] == {"tokens": 0, "device_s": 0.0}
     assert describe_costs(entry).startswith("200 tokens in 2 trials")
     assert describe_result(ModelResult(study, None), asked).endswith("failed: the loss is not finite (1)")
 
@@ -153,6 +154,11 @@ def entry(**changes: Any) -> dict[str, Any]:
                 "confirmation": {"runs": 1, "tokens": 800, "device_s": None},
             },
             "800 tokens, 108 device seconds in 1 trial; 800 tokens in 1 run to confirm; 0 of 1 audited stop was wrong",
+        ),
+        (
+            {"confirmation": None, "audit": {"audited": 0, "wrong": 0}, "discarded": {"tokens": 9000, "device_s": 2.0}},
+            "612,000 tokens, 108 device seconds in 8 trials; stopping early saved 210,000 tokens (26 %), "
+            "about 36 device seconds, 9,000 tokens were trained before their trial's stop was decided",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from search.interruption import Interruption
 from search.scheduling.trial_loop import TrialLoop
 from search.studies.confirmation import Confirmation
 from search.studies.storage import open_journal
+from search.studies.study import Candidate
 from tests.studies import FULL_TOKENS, run_all, search, space
 from trainables.slots.mailbox import TrainResponse
 from trainables.slots.slot import SlotReport
@@ -31,28 +32,28 @@ def test_all_rounds_run_whatever_the_number_of_slots(tmp_path: Path, slots: int)
     run_all(study, lambda candidate: 5.0 - candidate.number / 100, EVALUATIONS)
     confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(**ROUNDS))
     opened = TrialLoop([study, confirmation], slots, lambda _: FULL_TOKENS, mock.Mock(), Interruption())
-    training: dict[str, tuple[mock.Mock, object]] = {}
+    training: dict[str, Candidate] = {}
     evaluations: dict[str, int] = {}
     for turn in range(1000):
         while len(training) < slots and (candidate := opened.begin(str(turn * 10 + len(training)))) is not None:
-            trial = mock.Mock(trial_id=str(turn * 10 + len(training)))
-            training[trial.trial_id] = trial, candidate
-            evaluations[trial.trial_id] = 0
+            key = str(turn * 10 + len(training))
+            training[key], evaluations[key] = candidate, 0
         if not training:
             break
-        for key, (trial, candidate) in training.items():
+        for key, candidate in training.items():
             if evaluations[key] < 0:
                 continue
             done = evaluations[key] + 1
             metrics = {"tokens": FULL_TOKENS * done / EVALUATIONS, "high_entropy_loss": 5.0}
-            test = reading(candidate.arm, candidate.settings.seed) if done == EVALUATIONS else None  # type: ignore[attr-defined]
-            opened.report(trial, SlotReport(TrainResponse(1, metrics, test=test), seconds=1.0))
+            test = reading(candidate.arm, candidate.settings.seed) if done == EVALUATIONS else None
+            opened.report(key, SlotReport(TrainResponse(1, metrics, test=test), seconds=1.0))
             evaluations[key] = -done
-        for trial, goes_on in opened.decide():
-            if goes_on:
-                evaluations[trial.trial_id] *= -1
+        for decision in opened.decide():
+            if decision.goes_on:
+                evaluations[decision.tune_id] *= -1
             else:
-                del training[trial.trial_id]
+                opened.take_back(decision.tune_id)
+                del training[decision.tune_id]
     assert opened.finished
     assert confirmation.ended
     runs = confirmation.study.trials

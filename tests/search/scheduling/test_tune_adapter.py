@@ -3,6 +3,7 @@
 import errno
 import math
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,14 +16,14 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayS
 from ray.tune.experiment import Trial
 
 from search.interruption import Interruption
-from search.scheduling.trial_loop import TrialLoop
+from search.scheduling.trial_loop import Decision, TrialLoop
 from search.scheduling.tune_adapter import _StudyScheduler
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import TrialStudy, reason_of
 from tests.search.studies.test_search_study import MODEL, space
 from trainables.errors import DataError
-from trainables.slots.mailbox import Failure, TrainResponse
+from trainables.slots.mailbox import AHEAD, Failure, TrainResponse
 from trainables.slots.slot import NoRoomError, SlotReport
 from trainables.storage.files import StorageError
 
@@ -66,11 +67,27 @@ class _Fragile:
         self._append(backend, logs)
 
 
-class _Slots:
-    """What Tune and the slots do: each trial evaluates at once, and keeps the number of its evaluations on disk."""
+@dataclass
+class _Slot:
+    """What a slot knows of its trial.
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    Attributes:
+        done: evaluations that are reported.
+        over: whether the trial has been stopped.
+    """
+
+    number: int
+    done: int
+    decided: int
+    over: bool = False
+
+
+class _Slots:
+    """What Tune and the slots do: each trial evaluates at once, as far ahead as it may, and keeps the number of its
+    evaluations on disk."""
+
+    def __init__(self, slots: int, ahead: int = AHEAD) -> None:
+        self._slots, self._ahead = slots, ahead
         self.saved: dict[int, int] = {}
         self.trained: list[tuple[int, int]] = []
 
@@ -81,13 +98,14 @@ class _Slots:
             losses: the chance of each slot to be lost at each turn.
         """
         lost = 0
-        training: dict[str, tuple[mock.Mock, int, int]] = {}
+        training: dict[str, _Slot] = {}
         begun = 0
         while True:
-            while len(training) < self._slots and (candidate := opened.begin(str(begun))) is not None:
-                trial = mock.Mock(trial_id=str(begun), number=candidate.number)
-                training[trial.trial_id] = trial, opened.count_done(trial.trial_id) + 1, 0
+            while (candidate := opened.begin(str(begun))) is not None:
+                done = opened.count_done(str(begun))
+                training[str(begun)] = _Slot(candidate.number, done, done)
                 begun += 1
+            assert len(training) <= self._slots
             if not training:
                 return lost
             for key in list(training):
@@ -95,17 +113,19 @@ class _Slots:
                     opened.lose(key, "killed", counts=False)
                     del training[key]
                     lost += 1
-            # Slots finish their intervals in any order.
-            for key in wall.sample(list(training), len(training)):
-                trial, evaluation, reported = training[key]
-                if evaluation > reported:
-                    self._evaluate(trial.number, evaluation)
-                    opened.report(trial, evaluated(TOKENS * evaluation, _loss(trial.number, evaluation)))
-                    training[key] = trial, evaluation, evaluation
-            for trial, goes_on in opened.decide():
-                _, evaluation, reported = training.pop(trial.trial_id)
-                if goes_on:
-                    training[trial.trial_id] = trial, evaluation + 1, reported
+            # Slots finish their intervals in any order; some have not yet, and some have not heard that they are to.
+            for key in wall.sample(list(training), wall.randint(0, len(training))):
+                slot = training[key]
+                if slot.over:
+                    opened.take_back(key)
+                    del training[key]
+                elif slot.done < min(slot.decided + 1 + self._ahead, EVALUATIONS):
+                    slot.done += 1
+                    self._evaluate(slot.number, slot.done)
+                    opened.report(key, evaluated(TOKENS * slot.done, _loss(slot.number, slot.done)))
+            for decision in opened.decide():
+                slot = training[decision.tune_id]
+                slot.decided, slot.over = decision.evaluations, not decision.goes_on
 
     def _evaluate(self, number: int, evaluation: int) -> None:
         for done in range(self.saved.get(number, 0) + 1, evaluation + 1):
@@ -131,11 +151,13 @@ def table(study: TrialStudy) -> list[Any]:
 def test_a_failed_trial_ends_and_the_search_goes_on(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     assert opened.begin("a") is not None
-    trial = mock.Mock(trial_id="a")
-    opened.report(trial, not_evaluated(failure=Failure.OUT_OF_MEMORY, detail="CUDA out of memory"))
-    assert opened.decide() == [(trial, False)]
+    opened.report("a", not_evaluated(failure=Failure.OUT_OF_MEMORY, detail="CUDA out of memory"))
+    assert opened.decide() == [Decision("a", 0, goes_on=False)]
     assert study.study.trials[0].user_attrs["reason"] == "out_of_memory"
     assert not opened.finished
+    # Its slot has not heard of it yet.
+    assert opened.begin("b") is None
+    opened.take_back("a")
     assert opened.begin("b") is not None
 
 
@@ -143,7 +165,7 @@ def test_all_that_a_run_reports_and_is_finite_is_recorded(tmp_path: Path) -> Non
     observer = mock.Mock()
     opened, study = trial_loop(tmp_path, observer=observer)
     opened.begin("a")
-    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0, a_new_one=2.0, norm=math.inf))
+    opened.report("a", evaluated(TOKENS, 5.0, a_new_one=2.0, norm=math.inf))
     opened.decide()
     (call,) = observer.trial_report.call_args_list
     assert call.args[2] == {"tokens": TOKENS, "high_entropy_loss": 5.0, "a_new_one": 2.0, "seconds": 1.0}
@@ -155,24 +177,23 @@ def test_all_that_a_run_reports_and_is_finite_is_recorded(tmp_path: Path) -> Non
 def test_a_stop_that_an_older_version_decided_is_carried_out(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     opened.begin("a")
-    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
+    opened.report("a", evaluated(TOKENS, 5.0))
     opened.decide()
     # Killed before the trial was told to have ended.
     study.annotate(0, "decided", {"tokens": TOKENS, "reason": "will not win", "device_s": 1.0})
     again, study = trial_loop(tmp_path)
     again.begin("a")
-    again.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
-    assert [goes_on for _, goes_on in again.decide()] == [False]
+    again.report("a", evaluated(TOKENS, 5.0))
+    assert again.decide() == [Decision("a", 1, goes_on=False)]
     assert reason_of(study.study.trials[0]) == "losing"
 
 
 def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None:
     opened, study = trial_loop(tmp_path)
     opened.begin("a")
-    trial = mock.Mock(trial_id="a")
     error = DataError("training.hidden_dropout", "the architecture x", "one with blocks")
-    opened.report(trial, not_evaluated(failure=Failure.ERROR, detail=str(error), fatal=error))
-    assert opened.decide() == [(trial, False)]
+    opened.report("a", not_evaluated(failure=Failure.ERROR, detail=str(error), fatal=error))
+    assert opened.decide() == []
     assert opened.error is error
     assert opened.finished
     assert opened.begin("b") is None
@@ -182,18 +203,53 @@ def test_what_no_trial_can_be_trained_on_ends_the_search(tmp_path: Path) -> None
 
 def test_trials_beside_one_that_cannot_be_saved_do_not_wait_for_it(tmp_path: Path) -> None:
     opened, _ = trial_loop(tmp_path, slots=2)
-    trials = [mock.Mock(trial_id=key) for key in "ab" if opened.begin(key) is not None]
-    for trial in trials:
-        opened.report(trial, evaluated(TOKENS, 1.0))
-    assert [goes_on for _, goes_on in opened.decide()] == [True, True]
+    for tune_id in "ab":
+        opened.begin(tune_id)
+        opened.report(tune_id, evaluated(TOKENS, 1.0))
+    assert opened.decide() == [Decision("a", 1, goes_on=True), Decision("b", 1, goes_on=True)]
     error = StorageError(errno.EIO, "Please reduce your request rate.", "s3://bucket/runs")
-    opened.report(trials[0], not_evaluated(failure=Failure.ERROR, fatal=error))
-    assert opened.decide() == [(trials[0], False)]
+    opened.report("a", not_evaluated(failure=Failure.ERROR, fatal=error))
+    assert opened.decide() == []
     assert opened.interruption.asked
     assert opened.interruption.reason == "[Errno 5] Please reduce your request rate.: 's3://bucket/runs'"
     assert not opened.saved
-    opened.report(trials[1], not_evaluated(interrupted=True))
+    opened.report("b", not_evaluated(interrupted=True))
     assert opened.saved
+
+
+def test_what_ran_ahead_of_a_stop_is_counted_apart(tmp_path: Path) -> None:
+    observer = mock.Mock()
+    opened, study = trial_loop(tmp_path, observer=observer)
+    # The baseline, which is never stopped; its slot is lost before it has heard that it is free.
+    opened.begin("a")
+    opened.report("a", not_evaluated(failure=Failure.NAN))
+    opened.decide()
+    opened.lose("a", "killed", counts=True)
+    assert study.discarded["tokens"] == 0
+    opened.begin("b")
+    for evaluation in range(1, 6):
+        opened.report("b", evaluated(TOKENS * evaluation, 5.0))
+    # It is stopped after its fourth evaluation, as the last three were no better than the first.
+    opened.report("b", not_evaluated(failure=Failure.NAN))
+    assert [decision.goes_on for decision in opened.decide()] == [True, True, True, False]
+    assert study.tokens(1) == 4 * TOKENS
+    assert observer.trial_report.call_count == 4
+    opened.take_back("b", not_evaluated(discarded=5 * TOKENS + 50))
+    assert study.discarded == {"tokens": TOKENS + 50, "device_s": 1.0}
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+@pytest.mark.faults
+def test_how_far_slots_run_ahead_changes_nothing(tmp_path: Path, slots: int) -> None:
+    found = []
+    for seed, ahead in enumerate((0, 0, 1, 1, EVALUATIONS)):
+        observer = mock.Mock()
+        opened, study = trial_loop(tmp_path / str(seed), slots, observer)
+        _Slots(slots, ahead).run(opened, random.Random(seed))
+        told = [(name, args[1], *args[2:]) for name, args, _ in observer.mock_calls]
+        found.append((table(study), told))
+        assert {t.state.name for t in study.study.trials} == {"COMPLETE", "PRUNED"}
+    assert all(other == found[0] for other in found)
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -239,10 +295,9 @@ def test_a_trial_goes_on_after_its_slot_was_lost_and_fails_in_the_end(tmp_path: 
         assert candidate is not None
         assert candidate.number == 0
         assert opened.count_done(tune_id) == evaluations[0] - 1
-        trial = mock.Mock(trial_id=tune_id)
         for evaluation in evaluations:
-            opened.report(trial, evaluated(100 * evaluation, 5.0))
-            assert opened.decide() == [(trial, True)]
+            opened.report(tune_id, evaluated(100 * evaluation, 5.0))
+            assert opened.decide() == [Decision(tune_id, evaluation, goes_on=True)]
 
     goes_on("a", range(1, 3))
     # A node that the cluster takes away is no fault of the trial.
@@ -349,10 +404,11 @@ def test_an_interrupted_search_waits_for_its_trials_to_save(tmp_path: Path) -> N
     assert opened.finished
     assert opened.begin("c") is None
     assert not opened.saved
-    # One evaluates just then, which saves it as well.
-    opened.report(mock.Mock(trial_id="a"), evaluated(100, 5.0))
-    assert not opened.saved
-    opened.report(mock.Mock(trial_id="b"), not_evaluated(interrupted=True))
+    # One evaluates just then, and trains on.
+    opened.report("a", evaluated(100, 5.0))
+    for tune_id in "ba":
+        assert not opened.saved
+        opened.report(tune_id, not_evaluated(interrupted=True))
     assert opened.saved
     assert [t.state.name for t in study.study.trials] == ["RUNNING", "RUNNING"]
 
@@ -363,16 +419,16 @@ def test_a_search_goes_on_with_fewer_slots_and_with_all_again(tmp_path: Path) ->
     first, second = opened.begin("a"), opened.begin("b")
     assert first is not None
     assert second is not None
-    opened.report(mock.Mock(trial_id="a"), evaluated(TOKENS, 5.0))
-    assert [goes_on for _, goes_on in opened.decide()] == [True]
-    opened.report(mock.Mock(trial_id="a"), evaluated(2 * TOKENS, 4.0))
+    opened.report("a", evaluated(TOKENS, 5.0))
+    assert opened.decide() == [Decision("a", 1, goes_on=True)]
+    opened.report("a", evaluated(2 * TOKENS, 4.0))
     # The other trial has lost its place: this one would wait for it for ever.
     assert opened.decide() == []
     assert opened.use_slots(1, idle=1) == 2
     assert opened.use_slots(1) == 1
     opened.lose("b", "no room", counts=False)
     assert opened.use_slots(1) == 0
-    assert [goes_on for _, goes_on in opened.decide()] == [True]
+    assert opened.decide() == [Decision("a", 2, goes_on=True)]
     assert opened.begin("c") is None
     assert opened.use_slots(2) == 0
     again = opened.begin("c")

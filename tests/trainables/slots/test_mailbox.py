@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from trainables.slots.mailbox import Failure, Mailbox, RunSpec, TrainRequest, TrainResponse, WorkerHandle
+from trainables.slots.mailbox import Failure, Mailbox, RunSpec, TrainRequest, TrainResponse, Wishes, WorkerHandle
 
 
 def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -34,15 +34,18 @@ class _Group:
         return self.kills[node]
 
     async def request(self, number: int) -> None:
-        await self.mailbox.put_request(TrainRequest(number, RunSpec("a", None, {}, "")))
+        await self.mailbox.put_request(TrainRequest(number, RunSpec("a", None, {}, ""), number))
 
     async def start(self, after: int) -> None:
         for rank, node in enumerate("ab"):
             await self.mailbox.worker_started(rank, WorkerHandle(mock.Mock(), node))
             await self.mailbox.next_request(after, rank, self.kills[node])
 
+    async def response(self, number: int) -> Any:
+        return await self.mailbox.wait_for_response(number, 0.01)
+
     async def failure(self, number: int) -> str | None:
-        response = await self.mailbox.wait_for_response(number, 0.01)
+        response = await self.response(number)
         return response and response.failure
 
     async def lost(self) -> int:
@@ -109,7 +112,78 @@ def test_what_befell_a_group_is_no_answer_to_a_later_request(monkeypatch: pytest
         await told
         assert await group.failure(2) is None
         # A worker that waits for the dead one is no sign of life.
-        await group.mailbox.pulse(7)
+        await group.mailbox.pulse(7, Wishes(), 0.01)
         assert (await group.mailbox.health()).silent_s is None
+
+    in_a_thread(run())
+
+
+async def _is_held(request: asyncio.Task[TrainRequest]) -> bool:
+    await asyncio.wait({request}, timeout=0.01)
+    return not request.done()
+
+
+def test_a_run_trains_one_evaluation_ahead_of_what_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        group = await begun(monkeypatch)
+        await group.request(2)
+        assert (await group.mailbox.next_request(1, 0, 0)).number == 2
+        await group.request(3)
+        held = asyncio.create_task(group.mailbox.next_request(2, 0, 0))
+        assert await _is_held(held)
+        await group.mailbox.decide("a", 1, True)
+        assert (await held).number == 3
+        # A run that has come to its end waits, however much of it is decided on.
+        run = RunSpec("a", None, {}, "")
+        await group.mailbox.put_request(TrainRequest(4, run))
+        await group.mailbox.decide("a", 3, True)
+        assert await _is_held(asyncio.create_task(group.mailbox.next_request(3, 0, 0)))
+        await group.mailbox.decide("a", 3, False)
+        assert (await group.response(4)).discarded == 0
+        # Decisions may come out of order.
+        await group.mailbox.decide("a", 2, True)
+        await group.request(5)
+        assert (await group.response(5)).discarded == 0
+        # Another one begins with nothing decided.
+        await group.mailbox.put_request(TrainRequest(6, RunSpec("b", None, {}, ""), 1))
+        await group.mailbox.decide("a", 3, False)
+        assert (await group.mailbox.next_request(5, 0, 0)).number == 6
+        assert (await group.mailbox.pulse(1, Wishes(), 0.01)).discarded < 6
+
+    in_a_thread(run())
+
+
+def test_a_request_that_is_stopped_reaches_all_workers_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        group = await begun(monkeypatch)
+        await group.request(2)
+        await group.mailbox.next_request(1, 0, 0)
+        news = asyncio.create_task(group.mailbox.pulse(3, Wishes(), 60))
+        await group.mailbox.decide("a", 1, False)
+        # At once: another worker would wait for this one.
+        assert await news == Wishes(discarded=2)
+        assert (await group.mailbox.next_request(1, 1, 0)).number == 2
+        assert await group.response(2) is None
+        await group.mailbox.put_response(TrainResponse(2, {}, discarded=150))
+        assert (await group.response(2)).discarded == 150
+        # The slot may have asked for more before it heard of the stop.
+        await group.request(3)
+        assert (await group.response(3)).discarded == 0
+
+    in_a_thread(run())
+
+
+def test_a_group_that_is_lost_when_its_run_was_stopped_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        group = await begun(monkeypatch)
+        await group.mailbox.decide("a", 0, False)
+        assert await group.response(1) is None
+        group.kills["b"] += 1
+        await group.mailbox.group_failed(None, False, [1])
+        response = await group.response(1)
+        assert (response.discarded, response.failure) == (0, None)
+        await group.mailbox.put_request(TrainRequest(2, RunSpec("b", None, {}, ""), 1))
+        await group.start(0)
+        assert await group.lost() == 0
 
     in_a_thread(run())

@@ -155,12 +155,23 @@ def step(slot: Slot) -> SlotReport:
     return report
 
 
-def train(slot: Slot, folder: Path, seed: int, **changes: Any) -> list[SlotReport]:
-    """The reports of a trial up to its end or failure."""
-    slot.reset_config(trial(folder, seed, **changes))
+def end(slot: Slot) -> int | None:
+    """The trial is stopped. Returns the tokens that it had been trained on, if it was training."""
+    slot._mailbox.decide.remote(slot._run_spec.name, 0, False)
+    result = slot.step()
+    assert result["done"]
+    discarded: int | None = result["report"].response.discarded
+    return discarded
+
+
+def train(slot: Slot, folder: Path, seed: int, done: int = 0, **changes: Any) -> list[SlotReport]:
+    """The reports of a trial up to its end or failure; each is decided on at once."""
+    slot.reset_config(trial(folder, seed, done=done, **changes))
     reports: list[SlotReport] = []
-    while len(reports) < EPOCHS and not (reports and (reports[-1].response.failure or reports[-1].response.fatal)):
+    while not (reports and (reports[-1].response.last or reports[-1].response.failure or reports[-1].response.fatal)):
         reports.append(step(slot))
+        slot._mailbox.decide.remote(slot._run_spec.name, done + len(reports), True)
+    assert end(slot) == 0
     return reports
 
 
@@ -229,7 +240,7 @@ def test_a_worker_that_ray_ended_for_memory_is_a_loss(
 ) -> None:
     slot: Slot = object.__new__(Slot)
     slot._slot = mock.Mock(restarts=2, workers=1, prepared={MODEL: None})
-    slot._started, slot._idle_since = True, 0.0
+    slot._started, slot._idle_since, slot._mailbox = True, 0.0, mock.Mock()
     settings = tiny.settings(batch_size=batch_size).to_json()
     slot.reset_config(trial(tmp_path, WELL, settings=settings))
     with mock.patch.object(Slot, "_request_evaluation", side_effect=responds) as requested:
@@ -308,11 +319,40 @@ def test_a_full_disk_is_no_fault_of_the_trial(slot: Slot, tmp_path: Path, warm: 
 def test_a_trial_that_is_resumed_repeats_only_its_last_evaluation(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
     slot.reset_config(trial(tmp_path, WELL))
     first = [step(slot), step(slot)]
+    assert [report.mailbox is not None for report in first] == [True, False]
+    end(slot)
     train(slot, tmp_path, RAISES)
-    slot.reset_config(trial(tmp_path, WELL, done=1))
-    again = step(slot)
+    again, last = train(slot, tmp_path, WELL, done=1)
     assert again.response.metrics["high_entropy_loss"] == first[1].response.metrics["high_entropy_loss"]
-    assert expected(warm, WELL) == losses([*first, step(slot)])
+    assert expected(warm, WELL) == losses([*first, last])
+
+
+def test_a_trial_whose_checkpoint_is_ahead_reads_the_test_split_at_its_end(slot: Slot, tmp_path: Path) -> None:
+    *_, whole = train(slot, tmp_path, WELL, name="whole", test=True)
+    before, last = train(slot, tmp_path, WELL, done=1, name="again", test=True)
+    assert before.response.test is None
+    assert last.response.test == whole.response.test
+
+
+def test_a_trial_that_is_stopped_while_it_trains_leaves_its_slot(
+    slot: Slot, pair: Slot, tmp_path: Path, warm: WarmModel
+) -> None:
+    for each, folder in ((slot, tmp_path / "slot"), (pair, tmp_path / "pair")):
+        each.reset_config(trial(folder, WAITS))
+        first = step(each)
+        stopping = threading.Thread(
+            target=_in_training, args=(each, each._mailbox.decide, str(WAITS), 1, False), daemon=True
+        )
+        stopping.start()
+        result = each.step()
+        stopping.join()
+        assert result["done"]
+        assert result["report"].response.discarded > first.response.metrics["tokens"]
+        # What is discarded is not saved.
+        run = Run(warm, tiny.settings(seed=WAITS, epochs=EPOCHS))
+        run.restore(folder / f"run-{WAITS}")
+        assert run.progress == 1 / EPOCHS
+        assert goes_on(each, folder, warm)
 
 
 def test_two_workers_go_on_after_one_died_and_one_raised(pair: Slot, tmp_path: Path, warm: WarmModel) -> None:
@@ -327,19 +367,20 @@ def test_an_interrupted_trial_saves_its_state_between_evaluations(slot: Slot, tm
     _interrupted(slot, tmp_path, warm)
 
 
-def _interrupt(slot: Slot) -> None:
-    """Interrupts the trial that waits for it, when the mailbox knows that it is training."""
+def _in_training(slot: Slot, method: Any, *arguments: Any) -> None:
+    """Calls an actor's method when the mailbox knows that the trial which waits for it is training."""
     mark, deadline = Path(slot._logdir).parent / str(WAITS), time.monotonic() + DEADLINE_S
     while not mark.exists() or ray.get(slot._mailbox.health.remote()).silent_s is None:
-        assert time.monotonic() < deadline, "nothing to interrupt"
+        assert time.monotonic() < deadline, "nothing trains"
         time.sleep(0.1)
-    slot._slot.stop_signal.stop.remote()
+    mark.unlink()
+    ray.get(method.remote(*arguments))
 
 
 def _interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
-    slot.reset_config(trial(tmp_path, WAITS))
+    slot.reset_config(trial(tmp_path, WAITS, name="interrupted"))
     step(slot)
-    interrupting = threading.Thread(target=_interrupt, args=(slot,), daemon=True)
+    interrupting = threading.Thread(target=_in_training, args=(slot, slot._slot.stop_signal.stop), daemon=True)
     interrupting.start()
     assert step(slot).response.interrupted
     interrupting.join()
