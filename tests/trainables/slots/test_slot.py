@@ -25,7 +25,7 @@ from trainables.parallel import rank, size
 from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings
 from trainables.slots.actors import ACTOR_DIED
-from trainables.slots.mailbox import Failure, TrainResponse
+from trainables.slots.mailbox import AHEAD, Failure, TrainResponse
 from trainables.slots.shared import SlotConfig, StopSignal
 from trainables.slots.slot import NoRoomError, Slot, SlotReport
 from trainables.slots.worker import StorageError, serve
@@ -332,6 +332,18 @@ def test_a_trial_whose_checkpoint_is_ahead_reads_the_test_split_at_its_end(slot:
     before, last = train(slot, tmp_path, WELL, done=1, name="again", test=True)
     assert before.response.test is None
     assert last.response.test == whole.response.test
+
+
+def test_a_trial_that_waits_for_a_decision_is_interrupted(slot: Slot, tmp_path: Path, warm: WarmModel) -> None:
+    stop_signal = StopSignal.remote()  # type: ignore[attr-defined]
+    ray.get(stop_signal.stop.remote())
+    slot.reset_config(trial(tmp_path, WELL, name="waits"))
+    for _ in range(1 + AHEAD):
+        step(slot)
+    with mock.patch.object(slot, "_slot", replace(slot._slot, stop_signal=stop_signal)):
+        assert step(slot).response.interrupted
+    end(slot)
+    assert goes_on(slot, tmp_path, warm)
 
 
 def test_a_trial_that_is_stopped_while_it_trains_leaves_its_slot(
