@@ -115,8 +115,8 @@ def test_the_verdict_is_about_right_answers(tmp_path: Path, share: float, verdic
     assert found.documents == found.groups == QUESTIONS
     figure = draw_verdict([result], asked)
     assert figure is not None
-    assert figure.axes[0].get_xlabel() == "share of right test answers against no dropout"
-    assert "right of 0 is better" in figure.get_suptitle()
+    assert figure.axes[0].get_xlabel() == "right of 0 is better"
+    assert figure.get_suptitle().startswith("share of right test answers against no dropout\n")
     out = StringIO()
     Console(file=out, width=120).print(tabulate_comparison([result], asked, asked.measure))
     assert f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})" in out.getvalue()
