@@ -95,7 +95,7 @@ def test_a_search_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path:
     _Slots(2).run(whole, random.Random(0))
     draw, kept, killed = random.Random(0), _Slots(2), 0
     while True:
-        left = [draw.randint(1, 25)]
+        left = [draw.randint(1, 15)]
 
         def write(storage: RDBStorage, *values: Any, own: Any, left: list[int] = left, **named: Any) -> Any:
             if not left[0]:
