@@ -101,13 +101,15 @@ def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, 
 
 
 def cells(page: Any, *titles: str) -> list[list[str]]:
-    """The rows of the table with these column headers, as text."""
-    table = page.locator("table").filter(has=page.get_by_role("columnheader", name=titles[0], exact=True)).first
-    found: list[list[str]] = table.evaluate(
-        """(table, titles) => {
-          const headers = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
-          const at = titles.map(title => headers.indexOf(title));
-          return [...table.tBodies[0].rows].map(row => at.map(n => row.cells[n].textContent.trim()));
+    """The columns with these headers of the first table that has them all, as text by row."""
+    found: list[list[str]] = page.evaluate(
+        """titles => {
+          for (const table of document.querySelectorAll("table")) {
+            const headers = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
+            const at = titles.map(title => headers.indexOf(title));
+            if (!at.includes(-1))
+              return [...table.tBodies[0].rows].map(row => at.map(n => row.cells[n].textContent.trim()));
+          }
         }""",
         titles,
     )
