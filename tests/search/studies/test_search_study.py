@@ -66,7 +66,7 @@ def test_the_first_two_trials_are_the_baseline_and_a_middling_sigmoid(tmp_path: 
 
 def test_parameters_belong_to_their_shape(tmp_path: Path) -> None:
     own = {"constant": set(), "linear": set(), "cosine": set(), "sigmoid": {"midpoint", "steepness"}, "step": {"at"}}
-    opened = study(tmp_path, budget={"trials": 30, "epochs": 8})
+    opened = study(tmp_path, budget={"trials": 30, "epochs": 8}, sampler={"name": "random"})
     seen = set()
     while (candidate := opened.ask()) is not None:
         run(opened, candidate.number, curve(5.0, 6.0))
