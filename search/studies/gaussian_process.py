@@ -73,7 +73,7 @@ def hyperparameters(numbers: int) -> tuple[Array, Array]:
     """Lengths of so many numbers, and the variances of the noise."""
     generator = np.random.default_rng(0)
     length_MD = np.exp(generator.normal(_LOG_LENGTH, _LOG_LENGTH_SD, (_DRAWS, numbers)))
-    return length_MD, np.exp(generator.uniform(*np.log(_NOISE), _DRAWS))
+    return length_MD, np.exp(generator.uniform(math.log(_NOISE[0]), math.log(_NOISE[1]), _DRAWS))
 
 
 def _solve(matrix_MAA: Array, right_MA: Array) -> Array:
