@@ -111,10 +111,11 @@ class EarlyStopping(Block):
 
 
 class Sampler(Block):
-    name: Literal["tpe", "gp", "random", "qmc"] = "tpe"
-    """How the next setting is chosen: tpe or gp (they learn from the trials so far), random, or qmc (spread evenly)."""
+    name: Literal["gp", "tpe", "random", "qmc"] = "gp"
+    """How the next setting is chosen: gp (a Gaussian process, which learns from the first trial on; after 128
+    trials tpe), tpe (learns later), random, or qmc (spread evenly)."""
     startup_trials: Count = 5
-    """Random trials before tpe or gp starts to learn: an integer of at least 1."""
+    """Random trials before tpe starts to learn: an integer of at least 1."""
 
 
 _Seeds = Annotated[int, Field(ge=2)]

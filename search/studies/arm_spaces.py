@@ -1,19 +1,24 @@
 """The arms of a search as their studies take them: each is a space of its own, with the same budget."""
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
 
 from search.arms import BASELINE, ArmBlock
 from search.space import Space
-from trainables.config.fields import Block, FloatRange
+from trainables.config.fields import Block, FloatRange, is_searched
 from trainables.config.to_settings import choose
 from trainables.config.training import REGULARIZERS
+from trainables.curriculum import curriculum_from
 
 ENTRODROP = "entrodrop"
 # Without a schedule: no token is dropped, and only what regularizes is searched.
 REGULARIZED = "regularized"
+# At which a schedule's strength is read.
+_PROGRESS = (0.125, 0.375, 0.625, 0.875)
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,37 @@ def suggest_settings(space: Space, trial: optuna.trial.BaseTrial, prefix: str = 
         prefix: of the names that the trial knows them by.
     """
 
-    def value(name: str, setting: Any) -> Any:
-        if isinstance(setting, FloatRange):
-            return trial.suggest_float(prefix + name, setting.low, setting.high, log=setting.log)
-        if isinstance(setting, list):
-            return setting[0] if len(setting) == 1 else trial.suggest_categorical(prefix + name, setting)
-        return setting
+    return choose(space, partial(_suggest, trial, prefix))
 
-    return choose(space, value)
+
+def _suggest(trial: optuna.trial.BaseTrial, prefix: str, name: str, setting: Any) -> Any:
+    if isinstance(setting, FloatRange):
+        return trial.suggest_float(prefix + name, setting.low, setting.high, log=setting.log)
+    if isinstance(setting, list):
+        return setting[0] if len(setting) == 1 else trial.suggest_categorical(prefix + name, setting)
+    return setting
+
+
+def encode_settings(space: Space, trial: optuna.trial.BaseTrial, prefix: str = "") -> list[float]:
+    """A trial's searched settings as numbers, always as many, in which a schedule is the share that it drops along the
+    way: schedules of different shapes that drop alike are close to each other."""
+    numbers: list[float] = []
+
+    def value(name: str, setting: Any) -> Any:
+        chosen = _suggest(trial, prefix, name, setting)
+        if name == "mask_ratio" or name.startswith("curriculum.") or not is_searched(setting):
+            return chosen
+        if isinstance(setting, FloatRange):
+            numbers.append(math.log(chosen) if setting.log else chosen)
+        else:
+            numbers.extend(float(chosen == choice) for choice in setting)
+        return chosen
+
+    parameters = choose(space, value)
+    if "curriculum" in parameters:
+        curriculum = curriculum_from(parameters["curriculum"])
+        numbers += [parameters["mask_ratio"] * curriculum(progress) for progress in _PROGRESS]
+    return numbers
 
 
 def middle_settings(space: Space) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What to try next: Optuna's samplers, shown one arm's trials as they are to be learned from.
+"""What to try next: Optuna's samplers and a Gaussian process, shown one arm's trials as they are to be learned from.
 
 The study keeps true states; a sampler can do more with less. It sees the trials of one arm only. A trial that stopped
 because it improved no more has its objective, and so is complete. A failed trial is one that violates a constraint: its
@@ -7,18 +7,25 @@ What it sees does not depend on the order in which trials ended.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from search.studies.candidates import Candidates, Define, all_dimensions
+from search.studies.gaussian_process import expected_improvement, scalarise
 
 # Above 0 a constraint is violated.
 _RUNS, _FAILS = -1.0, 1.0
 _FAILURE, _EXCESS = "fails", "excess"
 # Optuna's samplers take it for the worst value among the others, whichever that is in the end.
 _WORST = math.inf
+# Of so many trials gp looks for better ones in the neighbourhood.
+_BEST = 3
+# With more ended trials tpe suggests in place of gp, whose time grows with their cube.
+_MANY = 128
 
 
 class ArmSampler:
@@ -26,9 +33,9 @@ class ArmSampler:
 
     Args:
         name: tpe, gp, random or qmc.
-        startup_trials: random trials before tpe and gp learn.
+        startup_trials: random trials before tpe learns; gp learns from the first one on.
         seed: with a trial's number, it fixes the draws, so that a resumed search goes on as the uninterrupted one.
-        define: suggests a trial's settings.
+        define: suggests a trial's settings, and gives them as numbers; trials with similar numbers come out alike.
         choices: of the curriculum's shape, on which other settings depend.
         objectives: how many values a trial has.
         constrained: whether trials have an excess, above 0 where they cost more than is allowed.
@@ -39,19 +46,23 @@ class ArmSampler:
         name: str,
         startup_trials: int,
         seed: int,
-        define: Callable[[optuna.Trial], object],
+        define: Define,
         choices: Sequence[Mapping[str, Any]] = ({},),
         objectives: int = 1,
         constrained: bool = False,
     ) -> None:
         self._name, self._startup_trials, self._seed, self._define = name, startup_trials, seed, define
         self._objectives, self._constrained = objectives, constrained
+        self._candidates = Candidates(define, choices, seed)
         self._shown = optuna.create_study(directions=["minimize"] * objectives)
         self._running: dict[int, optuna.Trial] = {}
-        self._sampler = {"tpe": self._tpe, "gp": self._gp, "random": self._random, "qmc": self._qmc}[name]
+        self._numbers: dict[int, Sequence[float]] = {}
+        self._sampler = {"tpe": self._tpe, "gp": self._tpe, "random": self._random, "qmc": self._qmc}[name]
         if name == "qmc":
             # Its points have the dimensions of the first trial: one with all of them.
-            self._shown.add_trial(_with_all_dimensions(define, choices, objectives))
+            params, distributions = all_dimensions(define, choices)
+            values = [0.0] * objectives
+            self._shown.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
             self._points = optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
             self._shown.sampler = self._points
 
@@ -61,14 +72,16 @@ class ArmSampler:
         Args:
             guess: settings that are given; what is missing is random.
         """
-        sampler = self._sampler
+        sampler, seed = self._sampler, self._seed + len(self._shown.get_trials(deepcopy=False))
         if guess is not None and self._name == "qmc":
             # A given trial takes a point of the sequence as well: a resumed search gives all its trials again.
             self._shown.tell(self._defined(), state=TrialState.FAIL)
         elif guess is not None:
             # No model is fitted only to be overruled.
             sampler = self._random
-        self._shown.sampler = sampler(self._seed + len(self._shown.get_trials(deepcopy=False)))
+        elif self._name == "gp":
+            guess = self._most_promising(seed)
+        self._shown.sampler = sampler(seed)
         if guess is not None:
             self._shown.enqueue_trial(dict(guess))
         trial = self._defined()
@@ -77,11 +90,39 @@ class ArmSampler:
 
     def _defined(self) -> optuna.Trial:
         trial = self._shown.ask()
-        with warnings.catch_warnings():
-            # gp says that it clips the worst value, and divides by zero where it finds no better place.
-            warnings.simplefilter("ignore")
-            self._define(trial)
+        self._numbers[trial.number] = self._define(trial)
         return trial
+
+    def _most_promising(self, seed: int) -> Mapping[str, Any] | None:
+        """The settings with the greatest expected improvement; None where there is more to learn from than a Gaussian
+        process can."""
+        trials = self._shown.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        pending = [trial for trial in trials if not trial.state.is_finished()]
+        if len(ended) > _MANY:
+            return None
+        fails_N = np.array([max(trial.constraints.values()) > 0 for trial in ended], dtype=bool)
+        if fails_N.all():
+            # They are evenly spread from the first one on.
+            return self._candidates.spread[len(trials) % len(self._candidates.spread)].params
+        value_NK = np.array([trial.values for trial in ended])
+        value_NK[fails_N] = value_NK[~fails_N].max(axis=0)
+        # A stopped trial is not among the good ones, whatever it had reached by then.
+        stopped_N = np.array([trial.state == TrialState.PRUNED for trial in ended])
+        value_NK[stopped_N] = np.maximum(value_NK[stopped_N], np.median(value_NK, axis=0))
+        generator = np.random.default_rng(seed)
+        value_N = scalarise(value_NK, generator)
+        best = [ended[index] for index in np.argsort(value_N, kind="stable") if not fails_N[index]][:_BEST]
+        candidates = [*self._candidates.spread, *self._candidates.close_to(best, generator)]
+        tried = [trial.params for trial in trials]
+        candidates = [candidate for candidate in candidates if candidate.params not in tried] or candidates
+        improvement_C = expected_improvement(
+            self._candidates.scaled([self._numbers[trial.number] for trial in ended]),
+            value_N,
+            self._candidates.scaled([self._numbers[trial.number] for trial in pending]),
+            self._candidates.scaled([candidate.numbers for candidate in candidates]),
+        )
+        return candidates[int(improvement_C.argmax())].params
 
     def learn(
         self,
@@ -94,9 +135,6 @@ class ArmSampler:
         trial = self._ended(number, _RUNS, excess)
         if intermediate is None or self._objectives > 1:
             self._shown.tell(trial, list(values))
-        elif self._name == "gp":
-            # It overlooks pruned trials, and would suggest the same again and again.
-            self._shown.tell(trial, _WORST)
         else:
             trial.report(values[0], max(intermediate))
             self._shown.tell(trial, state=TrialState.PRUNED)
@@ -122,27 +160,9 @@ class ArmSampler:
             constant_liar=True,
         )
 
-    def _gp(self, seed: int) -> optuna.samplers.BaseSampler:
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self._startup_trials)
-
     def _random(self, seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
 
     def _qmc(self, seed: int) -> optuna.samplers.BaseSampler:
         # One sequence for all trials; the study counts its points.
         return self._points
-
-
-def _with_all_dimensions(
-    define: Callable[[optuna.Trial], object], choices: Sequence[Mapping[str, Any]], objectives: int
-) -> FrozenTrial:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    parameters: dict[str, Any] = {}
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-    for choice in choices:
-        study.enqueue_trial(dict(choice))
-        trial = study.ask()
-        define(trial)
-        parameters |= trial.params
-        distributions |= trial.distributions
-    return optuna.trial.create_trial(params=parameters, distributions=distributions, values=[0.0] * objectives)

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.space import EXACT, GENERAL, HIGH, Space
-from search.studies.arm_spaces import Arm, arms_of, middle_settings, suggest_settings
+from search.studies.arm_spaces import Arm, arms_of, encode_settings, middle_settings, suggest_settings
 from search.studies.pruners import (
     LOSING,
     PLATEAU,
@@ -73,7 +73,7 @@ class SearchStudy(TrialStudy):
             sampler.name,
             sampler.startup_trials,
             hash_to_int("sampler", self._space.seed, self.model, arm.name) // 2,
-            partial(suggest_settings, arm.space, prefix=self._prefix(arm)),
+            partial(encode_settings, arm.space, prefix=self._prefix(arm)),
             [{self._prefix(arm) + SHAPE: shape} for shape in shapes] or [{}],
             len(self._space.objectives),
             self._allowed is not None and arm.name != BASELINE,

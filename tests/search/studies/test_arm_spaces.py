@@ -1,14 +1,16 @@
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FixedTrial
 
 from search.arms import BASELINE
-from search.studies.arm_spaces import arms_of, dimensions
+from search.studies.arm_spaces import arms_of, dimensions, encode_settings
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
 from search.studies.study import device_s_of
-from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ask, fail, run, run_all, search, space
+from tests.studies import FULL_TOKENS, MODEL, NOTHING_SEARCHED, ONE_SEARCHED, ask, fail, run, run_all, search, space
 from trainables.config.training import REGULARIZERS
 from trainables.token_weight import Eaft
 
@@ -45,6 +47,23 @@ def test_each_arm_has_the_budget() -> None:
 def test_an_arm_in_which_nothing_is_searched_has_one_trial() -> None:
     trials = {arm.name: arm.trials for arm in arms_of(space(arms=ARMS, schedule=NOTHING_SEARCHED))}
     assert trials == {"none": 1, "entrodrop": 1, "nats": 8, "noise": 8, "eaft": 8}
+
+
+def test_settings_become_numbers_that_tell_what_is_dropped_whatever_the_shape() -> None:
+    shapes = [{"shape": "constant"}, {"shape": "linear", "until": 0.5}, {"shape": "spline", "rises": [1.0, 0.0]}]
+    schedule = ONE_SEARCHED | {"curriculum": shapes, "presentation": ["input", "loss"]}
+    searched = arms_of(space(schedule=schedule, training={"learning_rate": RATE}))[1].space
+
+    def numbers(shape: str, ratio: float, presentation: str = "loss") -> list[float]:
+        params = {"curriculum.shape": shape, "mask_ratio": ratio, "presentation": presentation, "learning_rate": 1e-3}
+        return encode_settings(searched, FixedTrial(params))
+
+    common = [math.log(1e-3), 0.0, 1.0]
+    assert sorted(numbers("constant", 0.5)) == pytest.approx(sorted([*common, 0.5, 0.5, 0.5, 0.5]))
+    assert sorted(numbers("linear", 0.8)) == pytest.approx(sorted([*common, 0.2, 0.6, 0.8, 0.8]))
+    # A spline that rises up to half of the budget.
+    assert numbers("spline", 0.8) == pytest.approx(numbers("linear", 0.8), abs=0.15)
+    assert numbers("linear", 0.8, "input") != numbers("linear", 0.8)
 
 
 def test_the_baseline_drops_nothing_and_has_no_regularizer() -> None:

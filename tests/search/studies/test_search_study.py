@@ -66,7 +66,7 @@ def test_the_first_two_trials_are_the_baseline_and_a_middling_sigmoid(tmp_path: 
 
 def test_parameters_belong_to_their_shape(tmp_path: Path) -> None:
     own = {"constant": set(), "linear": set(), "cosine": set(), "sigmoid": {"midpoint", "steepness"}, "step": {"at"}}
-    opened = study(tmp_path, budget={"trials": 30, "epochs": 8})
+    opened = study(tmp_path, budget={"trials": 30, "epochs": 8}, sampler={"name": "random"})
     seen = set()
     while (candidate := opened.ask()) is not None:
         run(opened, candidate.number, curve(5.0, 6.0))
@@ -208,9 +208,11 @@ def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> N
         ],
     ]
     assert opened.study.trials[2].params == {
-        "curriculum.shape": "linear",
-        "entropy_threshold.quantile": 0.7245999937907062,
-        "mask_ratio": 0.6705149426169978,
+        "curriculum.shape": "sigmoid",
+        "curriculum.sigmoid.midpoint": 0.10216344967484475,
+        "curriculum.sigmoid.steepness": 9.827097785482767,
+        "entropy_threshold.quantile": 0.6868924901820719,
+        "mask_ratio": 0.29308354631066325,
     }
 
 
