@@ -25,7 +25,7 @@ _WORST = math.inf
 # Of so many trials gp looks for better ones in the neighbourhood.
 _BEST = 3
 # With more ended trials tpe suggests in place of gp, whose time grows with their cube.
-_MANY = 128
+_MANY = 100
 
 
 class ArmSampler:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import BaseTrial
 
+from search.studies import samplers
 from search.studies.candidates import Define
 from search.studies.samplers import ArmSampler
 from search.studies.search_study import SearchStudy
@@ -122,6 +123,26 @@ def test_the_first_trials_at_once_are_far_from_each_other() -> None:
     sampled = sampling("gp")
     first = [sampled.suggest(number).params["x"] for number in range(4)]
     assert sorted(int(4 * x) for x in first) == [0, 1, 2, 3]
+
+
+def test_with_many_trials_tpe_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "_MANY", 9)
+
+    def next_after(count: int) -> list[dict[str, Any]]:
+        found = []
+        for name in ("gp", "tpe"):
+            sampled = sampling(name, nested)
+            for number in range(count):
+                x = 0.1 + 0.05 * number
+                sampled.suggest(number, {"x": x, "shape": "linear"})
+                sampled.learn(number, [(x - 0.3) ** 2])
+            found.append(sampled.suggest(count).params)
+        return found
+
+    gp, tpe = next_after(9)
+    assert gp != tpe
+    gp, tpe = next_after(10)
+    assert gp == tpe
 
 
 def test_one_diverged_trial_does_not_hide_what_the_others_say() -> None:
