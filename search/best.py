@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _find(options: argparse.Namespace) -> int:
     store = _Store(tracking_uri(options.uri))
-    confirmed = _of_model(_confirmed(store, options.experiment), options.model)
+    confirmed = _of_model(_find_confirmed(store, options.experiment), options.model)
     if options.output is None:
         for one in confirmed:
             print(_line(one))
@@ -83,7 +83,7 @@ class _Store:
         if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
             raise ConfigError(f"--uri: {uri} does not exist; name the file that MLflow records in")
         self._uri = uri
-        self._client = self._asked(new_client, uri)
+        self._client = self._request(new_client, uri)
 
     def experiments(self) -> dict[str, str]:
         """Names by id."""
@@ -95,19 +95,19 @@ class _Store:
 
     def text(self, run_id: str, name: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            path = self._asked(self._client.download_artifacts, run_id, name, folder)
+            path = self._request(self._client.download_artifacts, run_id, name, folder)
             return Path(path).read_text(encoding="utf-8")
 
     def _pages(self, search: Callable[..., Any], *arguments: Any) -> list[Any]:
         entries: list[Any] = []
         token = None
         while True:
-            page = self._asked(search, *arguments, max_results=_PAGE, page_token=token)
+            page = self._request(search, *arguments, max_results=_PAGE, page_token=token)
             entries += page
             if not (token := page.token):
                 return entries
 
-    def _asked(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _request(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return request(*arguments, **options)
         # What a store or a server raises depends on which it is.
@@ -131,12 +131,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
+def _find_confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
     experiments = store.experiments()
     if experiment is not None:
         chosen = [number for number, name in experiments.items() if name == experiment]
         if not chosen:
-            raise _unknown("--experiment", experiment, sorted(experiments.values()))
+            raise _refuse_unknown("--experiment", experiment, sorted(experiments.values()))
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
     confirmed = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
@@ -166,11 +166,11 @@ def _of_model(found: list[Confirmed], model: str | None) -> list[Confirmed]:
         raise ConfigError("MLflow has no search whose winners were confirmed; see `confirmation` in the space")
     chosen = [one for one in found if model in (None, one.model)]
     if not chosen:
-        raise _unknown("--model", str(model), sorted({one.model for one in found}))
+        raise _refuse_unknown("--model", str(model), sorted({one.model for one in found}))
     return chosen
 
 
-def _unknown(option: str, given: str, known: list[str]) -> ConfigError:
+def _refuse_unknown(option: str, given: str, known: list[str]) -> ConfigError:
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.4) or known[:3]
     more = ", …" if len(near) < len(known) else ""
     return ConfigError(f"{option}: given {one_line(given)}; allowed: {', '.join(near)}{more}")

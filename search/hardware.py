@@ -111,7 +111,7 @@ class ClusterResources:
         """Workers that there is room for, each with so many CPUs and GPUs, or a share of one."""
         return count_workers(self.nodes or (self.resources,), cpus, gpus)
 
-    def grown(self, cpus: int, gpus: tuple[int, Gpu] | None) -> "ClusterResources":
+    def grow(self, cpus: int, gpus: tuple[int, Gpu] | None) -> "ClusterResources":
         """With as many CPUs and GPUs as its autoscaler may bring it to."""
         count, gpu = gpus or (0, None)
         resources = dict(self.resources)

@@ -59,7 +59,7 @@ class Interruption:
     def listen(self) -> None:
         """Listens again, after another library has set handlers of its own."""
         for number in _SIGNALS:
-            signal.signal(number, self._heard)
+            signal.signal(number, self._handle_signal)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -81,7 +81,7 @@ class Interruption:
             self._asked_at = time.monotonic()
             self.tell(f"{reason}: the running trials save their state, and the search ends")
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if self._heard_one:
             self._end_at_once()
         self._heard_one = True

@@ -18,9 +18,7 @@ _SHOWN = 300
 def legend(coloured: bool) -> Text:
     """What the marks of `describe_split` mean."""
     names = {"droppable": "learned, may be dropped", "kept": "learned, never dropped", "read": "read only"}
-    return Text("tokens    ").append_text(
-        Text(", ").join(_marked(name, kind, coloured) for kind, name in names.items())
-    )
+    return Text("tokens    ").append_text(Text(", ").join(_mark(name, kind, coloured) for kind, name in names.items()))
 
 
 def describe_split(
@@ -61,17 +59,17 @@ def _text(packed: Packed, which_RT: Tensor, tokenizer: PreTrainedTokenizerBase, 
         end += len(list(run))
         # All that stands before it too: some tokenizers write the space before a word only within a text.
         longer = str(tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False))
-        whole.append_text(_marked(_shortened(longer[len(text) :]), kind, coloured))
+        whole.append_text(_mark(_shorten(longer[len(text) :]), kind, coloured))
         text = longer
     return whole
 
 
-def _marked(text: str, kind: str, coloured: bool) -> Text:
+def _mark(text: str, kind: str, coloured: bool) -> Text:
     before, after, style = _MARKS[kind]
     return Text(text, style) if coloured else Text(f"{before}{text}{after}")
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     """A text without its middle, and without what a terminal would take for a command."""
     if len(text) > 2 * _SHOWN:
         text = f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"

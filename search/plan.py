@@ -31,7 +31,7 @@ from trainables.forward import PRECISIONS, Forward
 from trainables.models.architectures import ARCHITECTURES
 from trainables.models.builtin import unweighted
 from trainables.models.loading import check_forward, load_model, load_tokenizer
-from trainables.models.resolve import at_hand, model_folder
+from trainables.models.resolve import is_at_hand, model_folder
 from trainables.preparation.checks import (
     check_evaluations,
     check_length,
@@ -178,7 +178,7 @@ def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) 
     trial = _trial(model, space, tokens, cluster)
     if space.budget.tokens is not None and not tokens.bound:
         check_tokens(space.budget.tokens, trial.tokens, model)
-    most = _most(space, study, trial)
+    most = _limit_cost(space, study, trial)
     lines = [f"{model}: {study.planned} trials of {space.budget.epochs} epochs"]
     if space.arms is not None:
         lines.append(f"  arms    {', '.join(f'{arm.name} {arm.trials}' for arm in study.arms.values())}")
@@ -239,7 +239,7 @@ def _checkpoints(model: str, space: Space) -> str:
     return f"at most {search} of checkpoints for each slot{confirming}: the last one, and the next until it is whole"
 
 
-def _most(space: Space, study: SearchStudy, trial: _Cost) -> _Cost:
+def _limit_cost(space: Space, study: SearchStudy, trial: _Cost) -> _Cost:
     """The most that the search of a size can cost, with the limits of its budget, which are looked at before a trial
     begins. Limits of time are not made limits of tokens: the speed is only estimated."""
     budget, slots = space.budget, space.resources.counts[1]
@@ -260,7 +260,7 @@ def _samples(study: SearchStudy, full_tokens: int) -> list[str]:
     lines: list[str] = []
     study.set_full_tokens(full_tokens)
     while len(lines) < _SAMPLES and (candidate := study.ask()) is not None:
-        settings = ", ".join(f"{name}={_short(value)}" for name, value in flatten(candidate.parameters).items())
+        settings = ", ".join(f"{name}={_abbreviate(value)}" for name, value in flatten(candidate.parameters).items())
         arm = curriculum_name(candidate.arm, candidate.parameters)
         lines.append(f"    {candidate.number}: {arm} ({settings})")
     return lines
@@ -276,9 +276,9 @@ def _size_of(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _short(value: object) -> str:
+def _abbreviate(value: object) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(_abbreviate, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -297,7 +297,7 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
     counts = network(space, model)
     check_length(training.sequence_length, counts.context, model)
     general = space.general.documents if space.general is not None else 0
-    if splits is None or not at_hand(model):
+    if splits is None or not is_at_hand(model):
         length = training.sequence_length
         sizes = _sizes(space, splits)
         return _Tokens(sizes["train"] * length, (sizes["validation"] + general) * length, True, None)
@@ -321,7 +321,7 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
 
 def _check_reference(model: str, space: Space, splits: Splits, train: Packed, how: dict[str, Any]) -> None:
     reference = space.schedule.reference if space.schedule is not None else None
-    if reference is None or not at_hand(reference):
+    if reference is None or not is_at_hand(reference):
         return
     try:
         tokenizer = _tokenizer(reference)
@@ -349,12 +349,12 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources)
     if tokens.train is None:
         return trial
     # A forward pass is about a third of a training step.
-    per_token = _timed(model, space, tokens.train) / space.resources.counts[0]
+    per_token = _time_step(model, space, tokens.train) / space.resources.counts[0]
     device_s = per_token * epochs * (tokens.epoch + evaluated / 3) * space.resources.devices
     return replace(trial, device_s=device_s)
 
 
-def _timed(model: str, space: Space, train: Packed) -> float:
+def _time_step(model: str, space: Space, train: Packed) -> float:
     """Seconds of a training step on this machine's CPU, for each token."""
     training, (workers, _) = space.training, space.resources.counts
     most = max(1, _TIMED_TOKENS // training.sequence_length)

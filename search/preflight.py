@@ -159,7 +159,7 @@ def grow_cluster(space_file: ConfigFile[Space], cluster: ClusterResources) -> Cl
     """The cluster that the search joins, as its autoscaler may make it; ConfigError if the slots do not fit on it."""
     grows = space_file.config.resources.autoscaler
     if grows is not None:
-        cluster = cluster.grown(grows.cpus, None if grows.gpus is None else parse_gpus(grows.gpus))
+        cluster = cluster.grow(grows.cpus, None if grows.gpus is None else parse_gpus(grows.gpus))
     check_fit(space_file, cluster)
     return cluster
 

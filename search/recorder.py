@@ -46,7 +46,7 @@ class Recorder:
     def _write(self, event: Event) -> None:
         append_events(self._events, event)
         self._delivery.wake()
-        self._progress.happened(event)
+        self._progress.handle(event)
 
     def prepared(self, model: str, data_hash: str, documents: list[list[Any]]) -> None:
         """The data of a model is known, which its trials train on."""
@@ -58,7 +58,7 @@ class Recorder:
         Args:
             planned: trials of each study.
         """
-        settings = _masked(to_store(space))
+        settings = _mask(to_store(space))
         self._source = settings["data"]
         self._write(
             SearchStarted(
@@ -117,7 +117,7 @@ class Recorder:
     ) -> None:
         """Registers the model that a study's trial has left in `folder`, which must stay until MLflow has taken it."""
         place = self._place(folder)
-        of = _of(study, number, "confirmation")
+        of = _name_trial(study, number, "confirmation")
         words = mask_secrets(description)
         self._write(ModelRegistered(**of, name=mask_secrets(name), folder=place, tags=dict(tags), description=words))
 
@@ -136,7 +136,7 @@ class Recorder:
     def trial_started(self, study: TrialStudy, candidate: Candidate) -> None:
         self._write(
             TrialStarted(
-                **_of(study, candidate.number, _stage(candidate)),
+                **_name_trial(study, candidate.number, _stage(candidate)),
                 arm=candidate.arm,
                 parameters=candidate.parameters,
                 planned=study.planned,
@@ -148,7 +148,7 @@ class Recorder:
     def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
         self._write(
             Evaluation(
-                **_of(study, candidate.number, _stage(candidate)),
+                **_name_trial(study, candidate.number, _stage(candidate)),
                 tokens=int(metrics["tokens"]),
                 full_tokens=study.full_tokens or 0,
                 metrics={name: value for name, value in metrics.items() if name != "tokens"},
@@ -173,7 +173,7 @@ class Recorder:
             final |= {f"test.{point}.{name}": value for name, value in read.items() if math.isfinite(value)}
         self._write(
             TrialEnded(
-                **_of(study, candidate.number, _stage(candidate)),
+                **_name_trial(study, candidate.number, _stage(candidate)),
                 state=STATES[state],
                 reason=reason,
                 detail=mask_secrets(detail),
@@ -189,18 +189,18 @@ class Recorder:
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _of(study: TrialStudy, number: int, stage: str) -> dict[str, Any]:
+def _name_trial(study: TrialStudy, number: int, stage: str) -> dict[str, Any]:
     return {"study": study.name, "trial": number, "model": study.model, "stage": stage}
 
 
-def _masked(value: Any) -> Any:
+def _mask(value: Any) -> Any:
     match value:
         case str():
             return mask_secrets(value)
         case dict():
-            return {name: _masked(one) for name, one in value.items()}
+            return {name: _mask(one) for name, one in value.items()}
         case list():
-            return [_masked(one) for one in value]
+            return [_mask(one) for one in value]
     return value
 
 

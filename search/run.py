@@ -62,9 +62,9 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
     try:
         space_file = load(find_space(options.file), options.set)
         if not options.dry_run:
-            output = _opened(space_file, options, stack)
+            output = _open_output(space_file, options, stack)
             check_output(space_file, output.folder, options.resume)
-        planned_for = _described(space_file, options)
+        planned_for = _describe_cluster(space_file, options)
         if not options.dry_run:
             check_hub_models(space_file)
         splits = _splits(space_file, options.dry_run)
@@ -85,14 +85,14 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
             coloured = console.is_terminal and not console.no_color
             try:
-                lines = plan(space_file.config, splits, planned_for or here or _looked_at(space_file), coloured)
+                lines = plan(space_file.config, splits, planned_for or here or _probe_cluster(space_file), coloured)
             except DataError as error:
                 raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
             for line in lines:
                 console.print(line)
             return 0
         assert splits is not None
-        allotments = None if here is None else _allotted(space_file, here)
+        allotments = None if here is None else _allot(space_file, here)
         set_ray_environment()
         # The console takes seconds to load.
         print("starting" if sys.stdout.isatty() else stamped("starting"), flush=True)
@@ -102,7 +102,7 @@ def _main(options: argparse.Namespace, stack: ExitStack) -> int:
             if allotments is not None:
                 return allotments
             assert there is not None
-            return _allotted(space_file, grow_cluster(space_file, there))
+            return _allot(space_file, grow_cluster(space_file, there))
 
         with lock_output(output.folder):
             # Another search may have begun there meanwhile.
@@ -134,7 +134,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: ExitStack) -> Output:
+def _open_output(space_file: ConfigFile[Space], options: argparse.Namespace, stack: ExitStack) -> Output:
     """The output of the search; raises ConfigError if it cannot be used, or would be lost."""
     space = space_file.config
     text = options.output or str(default_output(space.name))
@@ -142,7 +142,7 @@ def _opened(space_file: ConfigFile[Space], options: argparse.Namespace, stack: E
     return stack.enter_context(open_output(text, options.resume))
 
 
-def _described(space_file: ConfigFile[Space], options: argparse.Namespace) -> ClusterResources | None:
+def _describe_cluster(space_file: ConfigFile[Space], options: argparse.Namespace) -> ClusterResources | None:
     """The cluster that --gpus describes, or resources.autoscaler for a plan where no cluster is joined.
 
     Raises:
@@ -186,7 +186,7 @@ def _splits(space_file: ConfigFile[Space], dry_run: bool) -> "Splits | None":
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict[str, Allocation]":
+def _allot(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict[str, Allocation]":
     """The workers and slots that each model gets; raises ConfigError if one does not fit."""
     from search.scheduling.allocation import allocate
     from trainables.errors import DataError
@@ -198,7 +198,7 @@ def _allotted(space_file: ConfigFile[Space], cluster: ClusterResources) -> "dict
         raise space_file.error(error.field, error.given, error.allowed, error.nearest) from None
 
 
-def _looked_at(space_file: ConfigFile[Space]) -> ClusterResources:
+def _probe_cluster(space_file: ConfigFile[Space]) -> ClusterResources:
     """The cluster that RAY_ADDRESS names, for a plan; ConfigError if it cannot be joined, or the slots do not fit on
     it."""
     from search.cluster.node_checks import probe_cluster

@@ -76,15 +76,15 @@ def _default(block: dict[str, Any], key: str, setting: dict[str, Any], blocks: l
     default = setting["default"]
     if len(blocks) == 1 and default == {name: its.get("default") for name, its in blocks[0]["properties"].items()}:
         return "see below"
-    return f"`{json.dumps(_written(default))}`".replace("|", "\\|")
+    return f"`{json.dumps(_simplify(default))}`".replace("|", "\\|")
 
 
-def _written(default: Any) -> Any:
+def _simplify(default: Any) -> Any:
     """A default as a person writes it: what is null, and the linear scale of a range, is left out."""
     if isinstance(default, dict):
-        kept = {key: _written(value) for key, value in default.items() if value is not None}
+        kept = {key: _simplify(value) for key, value in default.items() if value is not None}
         return {key: value for key, value in kept.items() if (key, value) != ("log", False)}
-    return [_written(value) for value in default] if isinstance(default, list) else default
+    return [_simplify(value) for value in default] if isinstance(default, list) else default
 
 
 def _about(setting: dict[str, Any], names: list[str]) -> str:

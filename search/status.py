@@ -31,10 +31,10 @@ _LAST_TRIALS = 6
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    return exit_code(lambda: _told(options.folder, options.watch))
+    return exit_code(lambda: _print_state(options.folder, options.watch))
 
 
-def _told(text: str, watch: bool) -> int:
+def _print_state(text: str, watch: bool) -> int:
     if watch and is_url(text):
         raise ConfigError(f"--watch: {one_line(text)} is a URL; name a folder, or leave --watch out")
     with open_for_reading(text) as folder:

@@ -138,7 +138,7 @@ def _finetune(recipe: ConfigFile[RecipeConfig], output: Path, resume: bool, devi
         raise recipe.error("training.batch_size", settings.batch_size, allowed)
     console = Console(quiet=parallel.rank() > 0, markup=False, highlight=False, soft_wrap=True)
     try:
-        prepared = _prepared(config, console, device)
+        prepared = _prepare(config, console, device)
         check_evaluations(settings.evaluations_per_epoch, prepared.train_rows, settings.batch_size, prepared.model)
         run = Run(WarmModel(prepared, device, model_settings_of(config)), settings)
         if resume:
@@ -172,7 +172,7 @@ def _begin(output: Path, config: RecipeConfig) -> None:
         raise ConfigError(f"--output: {output} cannot be written ({error.strerror}); name another folder") from None
 
 
-def _prepared(config: RecipeConfig, console: "Console", device: "torch.device") -> "Prepared":
+def _prepare(config: RecipeConfig, console: "Console", device: "torch.device") -> "Prepared":
     """The prepared data: rank 0 makes it, on its device, and the others wait for it."""
     import torch.distributed as dist
 

@@ -78,7 +78,7 @@ def token_loss(
         return TokenLoss(loss_N, torch.zeros_like(loss_N), correct_N)
     if chunk_bytes is None:
         chunk_bytes = chunk_bytes_of(hidden_ND.device.type, len(label_N))
-    kept_M = _labelled(label_N, most_labels)
+    kept_M = _find_labelled(label_N, most_labels)
     label_M = label_N[kept_M]
     arguments = hidden_ND[kept_M], output_VD, label_M, entropy, likeliest, label_smoothing, logits, chunk_bytes
     parts_M = _TokenLoss.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ def token_loss(
     )
 
 
-def _labelled(label_N: Tensor, most: int | None) -> Tensor:
+def _find_labelled(label_N: Tensor, most: int | None) -> Tensor:
     """Indices of all positions that have a label; where they are not counted, as many as there may be."""
     if most is None or label_N.device.type in _COUNTED_ON:
         return torch.nonzero(label_N >= 0).squeeze(1)
@@ -124,7 +124,7 @@ def _logits(hidden_ND: Tensor, output_KD: Tensor, logits: Logits) -> Tensor:
     return logit_NK
 
 
-def _largest(logit_NK: Tensor, earlier_NL: Tensor, count: int) -> Tensor:
+def _merge_largest(logit_NK: Tensor, earlier_NL: Tensor, count: int) -> Tensor:
     """The `count` largest of these logits and earlier ones, in descending order."""
     rows, columns = logit_NK.shape
     blocks = columns // _BLOCK
@@ -167,7 +167,7 @@ class _TokenLoss(torch.autograd.Function):
             if label_smoothing:
                 total_N += logit_NK.sum(dim=1)
             if entropy and likeliest is not None:
-                largest_NL = _largest(logit_NK, largest_NL, likeliest)
+                largest_NL = _merge_largest(logit_NK, largest_NL, likeliest)
             new_N = torch.maximum(peak_N, logit_NK.amax(dim=1))
             fall_N = (peak_N - new_N).double()
             factor_N = fall_N.exp()

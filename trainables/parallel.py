@@ -43,7 +43,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def gathered(value: T) -> list[T]:
+def gather(value: T) -> list[T]:
     """What each rank has, in their order; every rank gets it."""
     if size() == 1:
         return [value]

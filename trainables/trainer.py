@@ -106,14 +106,14 @@ class EntroDropMixin(_Trainer):
         self._ordinary_W = torch.tensor(ordinary, device=self.args.device)
         # The first process computes the entropies, the others read them.
         with self.args.main_process_first(desc="entropies"):
-            data = self._with_candidates(_checked(self.train_dataset), tokenizer, block.reference)
+            data = self._add_candidates(_check_data(self.train_dataset), tokenizer, block.reference)
         rows = data if self._packing is None else _packed_by_trl(data, self._packing)
         self.train_dataset = rows
         self._epoch_tokens = 0
         for batch in rows.select_columns([COLUMN]).with_format(None).iter(1000):
             self._epoch_tokens += sum(int((torch.tensor(keys) != _NO_TOKEN).sum()) for keys in batch[COLUMN])
 
-    def _with_candidates(self, data: Dataset, tokenizer: Any, reference: str | None) -> Dataset:
+    def _add_candidates(self, data: Dataset, tokenizer: Any, reference: str | None) -> Dataset:
         """The data with `COLUMN`, by the entropies under `reference`, or else under the model as it is now."""
         special = sorted(special_ids(tokenizer))
         try:
@@ -137,7 +137,7 @@ class EntroDropMixin(_Trainer):
             entropies = concatenate_datasets([entropies, data.select_columns([_SAMPLE])], axis=1)
             data = data.remove_columns([_SAMPLE])
         column = entropies.map(
-            partial(_candidates, least, greatest),
+            partial(_find_candidates, least, greatest),
             with_indices=True,
             batched=True,
             remove_columns=entropies.column_names,
@@ -151,7 +151,7 @@ class EntroDropMixin(_Trainer):
         if self._schedule is None or self._is_numbered:
             return prepare(dataset, tokenizer, args, packing, *arguments)
         self._is_numbered = True
-        numbered = _checked(dataset).add_column(_SAMPLE, np.arange(len(dataset)))
+        numbered = _check_data(dataset).add_column(_SAMPLE, np.arange(len(dataset)))
         if not packing:
             return prepare(numbered, tokenizer, args, False, *arguments)
         self._packing = args
@@ -302,14 +302,14 @@ def _part(row_T: Tensor, mask_T: Tensor | None, token_T: Tensor) -> slice:
     raise DataError("data_collator", "it changes input_ids; give one that only pads them or puts samples in one row")
 
 
-def _checked(data: Any) -> Dataset:
+def _check_data(data: Any) -> Dataset:
     if not isinstance(data, Dataset) or data.format["type"] == "custom":
         given = f"{type(data).__name__}{' with a transform' if isinstance(data, Dataset) else ''}"
         raise DataError("train_dataset", given, "a datasets.Dataset, whose tokens are known before the training")
     return data
 
 
-def _candidates(least: float, greatest: float, batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+def _find_candidates(least: float, greatest: float, batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     keys = []
     for sample, entropy, place in zip(batch.get(_SAMPLE, rows), batch["entropy"], batch["place"], strict=True):
         entropy_T, place_T = torch.tensor(entropy), torch.tensor(place, dtype=torch.int64)

@@ -137,13 +137,13 @@ class _Nodes:
         """
         reports, tell_at = self._reports(time.monotonic() + _LOOK_S), time.monotonic() + _FIRST_S
         awaited, wrong = set(self._asked), find_problems(self._here, reports)
-        while silent := self._silent(awaited):
+        while silent := self._find_silent(awaited):
             if ends():
                 raise KeyboardInterrupt
             if time.monotonic() >= tell_at:
                 if wrong:
                     break
-                told(f"waiting for {_those(silent)}; one that has to install packages takes minutes")
+                told(f"waiting for {_name_nodes(silent)}; one that has to install packages takes minutes")
                 tell_at = time.monotonic() + _TELL_S
             reports += self._reports(time.monotonic() + _LOOK_S)
             wrong = find_problems(self._here, reports)
@@ -178,7 +178,7 @@ class _Nodes:
                 reports.append((alive[node]["NodeManagerAddress"], report))
         return reports
 
-    def _silent(self, awaited: Set[str]) -> list[str]:
+    def _find_silent(self, awaited: Set[str]) -> list[str]:
         """The addresses of those nodes that have not reported yet."""
         nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in awaited - self._reported]
         return sorted({node["NodeManagerAddress"] for node in nodes})
@@ -211,10 +211,10 @@ def find_problems(here: NodeReport, reports: Sequence[tuple[str, NodeReport | st
             nodes = nodes_of.setdefault(problem, [])
             if address not in nodes:
                 nodes.append(address)
-    return [f"{_those(nodes)}: {problem}" for problem, nodes in nodes_of.items()]
+    return [f"{_name_nodes(nodes)}: {problem}" for problem, nodes in nodes_of.items()]
 
 
-def _those(addresses: Sequence[str]) -> str:
+def _name_nodes(addresses: Sequence[str]) -> str:
     return f"node{'s' * (len(addresses) > 1)} {', '.join(addresses)}"
 
 

@@ -185,11 +185,11 @@ def _find_tokenizer(models: Sequence[str]) -> "tuple[str, PreTrainedTokenizerBas
     from trainables.models.architectures import ARCHITECTURES
     from trainables.models.builtin import unweighted
     from trainables.models.loading import load_tokenizer
-    from trainables.models.resolve import at_hand, model_folder
+    from trainables.models.resolve import is_at_hand, model_folder
     from trainables.storage.cache import default_root
 
     for name in models:
-        if name not in ARCHITECTURES and at_hand(name):
+        if name not in ARCHITECTURES and is_at_hand(name):
             return name, load_tokenizer(model_folder(name, default_root()))
     name = next((name for name in models if name in ARCHITECTURES), _STAND_IN)
     return name, unweighted(name)[1]
@@ -220,11 +220,11 @@ def _find_context(models: Sequence[str]) -> int | None:
     """The longest row that all models were made for, as far as it is known here."""
     from trainables.models.architectures import ARCHITECTURES
     from trainables.models.loading import context_length
-    from trainables.models.resolve import at_hand, model_folder
+    from trainables.models.resolve import is_at_hand, model_folder
     from trainables.storage.cache import default_root
 
     known = [ARCHITECTURES[name].context for name in models or [_STAND_IN] if name in ARCHITECTURES]
-    here = [name for name in models if name not in ARCHITECTURES and at_hand(name)]
+    here = [name for name in models if name not in ARCHITECTURES and is_at_hand(name)]
     known += [most for name in here if (most := context_length(model_folder(name, default_root()))) is not None]
     return min(known, default=None)
 

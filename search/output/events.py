@@ -190,7 +190,7 @@ def append_events(path: Path, *events: Event) -> None:
     append_lines(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _from_line(line: bytes) -> Event | None:
+def _parse_line(line: bytes) -> Event | None:
     """None for a kind of event that only a newer version knows.
 
     Raises:
@@ -249,7 +249,7 @@ class Events:
             file.seek(self.offset)
             while (end is None or self.offset < end) and (line := file.readline()).endswith(b"\n"):
                 try:
-                    event = _from_line(line)
+                    event = _parse_line(line)
                 except _MissingError as error:
                     raise self._wrong(f"this line has no {error}", self._lines + 1) from None
                 self.begins, self.offset = self.offset, self.offset + len(line)

@@ -112,7 +112,7 @@ def is_locked(output: Path) -> bool:
 def default_output(name: str) -> Path:
     """Where a search of this name is kept if nothing else is said: in runs/; of a job, in the cache, as is then what
     MLflow records."""
-    if not _fleeting(Path()):
+    if not _is_fleeting(Path()):
         return Path("runs") / name
     root = default_root()
     set_mlflow_address(f"{SQLITE}{root}/mlflow.db")
@@ -130,19 +130,19 @@ def check_outlives_job(output: Path | None, uri: str | None, studies: str | None
         ConfigError: into a job's working folder; a line for each thing.
     """
     wrong = []
-    if output is not None and _fleeting(output):
+    if output is not None and _is_fleeting(output):
         wrong.append(
             f"--output: {output} is in the working folder of a Ray job, which ends with it; "
             "name an absolute path, on storage that all nodes share, or a URL"
         )
     store = tracking_uri(uri)
-    if store.startswith(SQLITE) and _fleeting(Path(store.removeprefix(SQLITE))):
+    if store.startswith(SQLITE) and _is_fleeting(Path(store.removeprefix(SQLITE))):
         setting = "MLFLOW_TRACKING_URI" if uri is None else "tracking.uri"
         wrong.append(
             f"{setting}: {store} is in the working folder of a Ray job, which ends with it; "
             "name a server's address, or sqlite:/// with an absolute path"
         )
-    if studies is not None and studies.startswith(SQLITE) and _fleeting(Path(studies.removeprefix(SQLITE))):
+    if studies is not None and studies.startswith(SQLITE) and _is_fleeting(Path(studies.removeprefix(SQLITE))):
         wrong.append(
             f"study.storage: {studies} is in the working folder of a Ray job, which ends with it; "
             "name a server's address, or sqlite:/// with an absolute path"
@@ -151,5 +151,5 @@ def check_outlives_job(output: Path | None, uri: str | None, studies: str | None
         raise ConfigError("\n".join(wrong))
 
 
-def _fleeting(path: Path) -> bool:
+def _is_fleeting(path: Path) -> bool:
     return _UNPACKED in path.absolute().parts

@@ -60,7 +60,7 @@ class ProgressConsole:
         else:
             self._console.print(Text(stamped(message)), soft_wrap=True)
 
-    def happened(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         trial = self.state.follow(event)
         if trial is None:
             return

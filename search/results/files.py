@@ -16,7 +16,7 @@ from search.studies.search_study import SearchStudy
 from search.studies.study import TrialStudy, describe_reason, losses_of, reason_of
 from trainables.config.data import count_setting
 from trainables.config.fields import LONGEST_NAME
-from trainables.config.to_settings import fixed
+from trainables.config.to_settings import fix_values
 from trainables.config.yaml_values import to_yaml
 from trainables.storage.files import write_atomic
 
@@ -80,7 +80,7 @@ def choose_space(result: ModelResult, space: Space) -> Space | None:
     study = result.searched
     if (arm := recommend_arm(result, space)) is not None:
         contestant = result.comparisons[arm].contestant
-        return fixed(study.arms[contestant.arm].space, contestant.parameters)
+        return fix_values(study.arms[contestant.arm].space, contestant.parameters)
     return study.space_of(trial) if (trial := _unconfirmed(study)) is not None else None
 
 

@@ -21,7 +21,7 @@ from trainables.training.memory_estimate import (
     network_of,
     state_bytes,
 )
-from trainables.training.sharding import check_answers, chosen
+from trainables.training.sharding import check_answers, choose_sharding
 
 # Of what torch's allocator may take of a GPU, what a run may; the rest is for memory that lies in pieces.
 USABLE = 0.9
@@ -51,7 +51,7 @@ def choose_workers(space: Space, model: str, counts: Iterable[int], gpu_bytes: f
         raise DataError("resources.gpus_per_worker", f"{share:g}", allowed)
     _check_whole(space, model, gpu_bytes)
     if space.resources.workers == "auto":
-        workers = _fewest(space, model, counts, gpu_bytes)
+        workers = _find_fewest(space, model, counts, gpu_bytes)
     else:
         workers = space.resources.workers
         _check_state(space, model, workers, gpu_bytes)
@@ -60,7 +60,7 @@ def choose_workers(space: Space, model: str, counts: Iterable[int], gpu_bytes: f
     return workers
 
 
-def _fewest(space: Space, model: str, counts: Iterable[int], gpu_bytes: float) -> int:
+def _find_fewest(space: Space, model: str, counts: Iterable[int], gpu_bytes: float) -> int:
     least, usable = float("inf"), usable_bytes(space, gpu_bytes)
     for workers in counts:
         total = estimate_memory(space, model, workers, gpu_bytes)[0].total
@@ -69,8 +69,8 @@ def _fewest(space: Space, model: str, counts: Iterable[int], gpu_bytes: float) -
         least = min(least, total)
     problem = (
         f"{model} fits with no number of workers: it takes {least / 1e9:.1f} GB of each GPU with {workers} worker"
-        f"{'s' if workers > 1 else ''}, the most that there can be, and {_there(space, gpu_bytes)}; use GPUs with more "
-        "memory, a smaller model or a smaller training.sequence_length"
+        f"{'s' if workers > 1 else ''}, the most that there can be, and {_describe_usable(space, gpu_bytes)}; use GPUs "
+        "with more memory, a smaller model or a smaller training.sequence_length"
     )
     raise DataError("resources.workers", problem)
 
@@ -79,7 +79,7 @@ def estimate_memory(space: Space, model: str, workers: int, gpu_bytes: float | N
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
     counts = network(space, model)
-    sharding = chosen(training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
+    sharding = choose_sharding(training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
     memory = _memory(
         model,
         how,
@@ -112,7 +112,8 @@ def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
     if whole > usable_bytes(space, gpu_bytes):
         problem = (
             f"{model} does not fit on one GPU, where it is loaded whole, whatever the workers: it takes "
-            f"{whole / 1e9:.1f} GB in float32, and {_there(space, gpu_bytes)}; use larger GPUs, or a smaller one"
+            f"{whole / 1e9:.1f} GB in float32, and {_describe_usable(space, gpu_bytes)}; use larger GPUs, or a "
+            "smaller one"
         )
         raise DataError("models", problem)
 
@@ -120,7 +121,7 @@ def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
 def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> None:
     """So many workers have room for what no smaller micro-batch spares. The rest is an estimate, told in the plan."""
     counts = network(space, model)
-    sharding = chosen(space.training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
+    sharding = choose_sharding(space.training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
     ranks = workers if sharding == "ddp" else 1
     state = state_bytes(counts.parameters, counts.trained, ranks, keep_best=space.confirmation is not None)
     if sharding == "fsdp":
@@ -128,7 +129,8 @@ def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> No
     if state > usable_bytes(space, gpu_bytes):
         problem = (
             f"{model} does not fit with {workers}: its weights, their copies and gradients and AdamW's moments alone "
-            f"take {state / 1e9:.1f} GB of each GPU, and {_there(space, gpu_bytes)}; write auto, or use larger GPUs"
+            f"take {state / 1e9:.1f} GB of each GPU, and {_describe_usable(space, gpu_bytes)}; write auto, or use "
+            "larger GPUs"
         )
         raise DataError("resources.workers", problem)
 
@@ -145,6 +147,6 @@ def _network(model: str, how: ModelSettings) -> Network:
         return network_of(config, how)
 
 
-def _there(space: Space, gpu_bytes: float) -> str:
+def _describe_usable(space: Space, gpu_bytes: float) -> str:
     usable = usable_bytes(space, gpu_bytes)
     return f"{usable / 1e9:.1f} GB may be used ({usable / gpu_bytes:.0%} of {gpu_bytes / 1e9:.0f} GB)"

@@ -48,7 +48,7 @@ def arms_of(space: Space) -> list[Arm]:
         return [Arm(BASELINE, _baseline(space), 1), Arm(name, space, trials)]
     arms = []
     for block in space.arms:
-        arm_space = _merged(space, block)
+        arm_space = _merge_arm(space, block)
         arms.append(Arm(block.name, arm_space, space.budget.trials if dimensions(arm_space) else 1))
     return arms
 
@@ -63,17 +63,17 @@ def _baseline(space: Space) -> Space:
     return space.model_copy(update={"schedule": None, "training": training})
 
 
-def _merged(space: Space, arm: ArmBlock) -> Space:
-    changes: dict[str, Any] = {"training": space.training.model_copy(update=_given(arm.training))}
+def _merge_arm(space: Space, arm: ArmBlock) -> Space:
+    changes: dict[str, Any] = {"training": space.training.model_copy(update=_select_given(arm.training))}
     if arm.schedule is None or space.schedule is None:
         changes["schedule"] = None
     else:
-        changes["schedule"] = space.schedule.model_copy(update=_given(arm.schedule))
+        changes["schedule"] = space.schedule.model_copy(update=_select_given(arm.schedule))
     merged = space.model_copy(update=changes)
     return _baseline(merged) if arm.name == BASELINE else merged
 
 
-def _given(block: Block) -> dict[str, Any]:
+def _select_given(block: Block) -> dict[str, Any]:
     return {name: value for name, value in block if value is not None}
 
 

@@ -219,7 +219,7 @@ def describe_limits(found: Difference, test: str | None = TEST) -> str:
     source = f"give {TEST} a source of {raised.pop(TEST)} documents" if test is None and TEST in raised else ""
     settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
     advice = " and ".join(part for part in (source, settings and f"set {settings}") if part)
-    return f"{text}; {limit} decide: for one of {_wanted(found):.2g}{found.unit} {advice}"
+    return f"{text}; {limit} decide: for one of {_choose_target(found):.2g}{found.unit} {advice}"
 
 
 def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
@@ -229,26 +229,26 @@ def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
     Args:
         test: the setting that says how many test documents there are.
     """
-    wanted = _wanted(found)
+    wanted = _choose_target(found)
     times = (found.error * found.apart / wanted) ** 2 if wanted else math.inf
     if found.documents * times > _MOST:
         return {}
     documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
     if documents is not None and (found.documents_decide or seeds is None):
-        return {test: _rounded(documents)}
+        return {test: _round_up(documents)}
     if seeds is not None:
         return {SEEDS: seeds}
     return {
-        test: _rounded(math.ceil(found.documents * times)),
+        test: _round_up(math.ceil(found.documents * times)),
         SEEDS: math.ceil(found.seeds * times),
     }
 
 
-def _wanted(found: Difference) -> float:
+def _choose_target(found: Difference) -> float:
     return found.margin or abs(found.mean)
 
 
-def _rounded(documents: int) -> int:
+def _round_up(documents: int) -> int:
     """Up to two digits: it is an estimate."""
     unit: int = 10 ** max(0, len(str(documents)) - 2)
     return math.ceil(documents / unit) * unit

@@ -185,7 +185,7 @@ class Confirmation(TrialStudy):
             if chosen is None or baseline is None:
                 continue
             point, family = point_of(self._space), self._family(seeds)
-            runs = self._compared(baseline, family, seeds)
+            runs = self._collect_runs(baseline, family, seeds)
             if self.measure not in measures_of(runs.runs[0][0], point, runs.groups):
                 looks.append(_Look(seeds, self._error, last=True))
                 break
@@ -270,7 +270,7 @@ class Confirmation(TrialStudy):
         groups = self._groups
         if self.measure not in measures_of(own[0], POINTS[0], groups):
             return {}
-        compared = self._compared(baseline, family)
+        compared = self._collect_runs(baseline, family)
         found = {
             point: {
                 measure: compared.differences(point, measure, self._level, self._how.margin)
@@ -301,7 +301,7 @@ class Confirmation(TrialStudy):
             if contestant.arm != BASELINE and len(self._runs(index, seeds)) >= FEWEST
         ]
 
-    def _compared(self, baseline: int, family: Sequence[int], seeds: int | None = None) -> Runs:
+    def _collect_runs(self, baseline: int, family: Sequence[int], seeds: int | None = None) -> Runs:
         return Runs([list(self._runs(index, seeds).values()) for index in (baseline, *family)], self._groups)
 
     @property

@@ -133,12 +133,12 @@ def components_of(losses: Sequence[Array], tokens_TG: Array, answers: bool = Fal
     mean_TD = difference_TDG.sum(axis=2) / all_T[:, None]
     deviation_TDG = difference_TDG - mean_TD[:, :, None] * tokens_TG[:, None]
     documents_TD = (deviation_TDG**2).sum(axis=2) * scale_T[:, None]
-    wild_TC = _wild(variance_TC, runs_C - 1)
-    run_TC, noise_TC = (_pooled(value_TC, runs_C - 1, wild_TC) for value_TC in (variance_TC, noise_TC))
+    wild_TC = _find_wild(variance_TC, runs_C - 1)
+    run_TC, noise_TC = (_pool(value_TC, runs_C - 1, wild_TC) for value_TC in (variance_TC, noise_TC))
     return Components(mean_TD, deviation_TDG, documents_TD, run_TC, noise_TC, wild_TC, runs_C, tokens_TG, answers)
 
 
-def _wild(variance_TC: Array, degrees_C: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _find_wild(variance_TC: Array, degrees_C: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Settings whose runs vary much more than those of all others together (F test)."""
     others_C = degrees_C.sum() - degrees_C
     sum_TC = variance_TC * degrees_C
@@ -147,7 +147,7 @@ def _wild(variance_TC: Array, degrees_C: NDArray[np.int64]) -> NDArray[np.bool_]
     return result
 
 
-def _pooled(value_TC: Array, degrees_C: Array | NDArray[np.int64], wild_TC: NDArray[np.bool_]) -> Array:
+def _pool(value_TC: Array, degrees_C: Array | NDArray[np.int64], wild_TC: NDArray[np.bool_]) -> Array:
     """The mean over the settings that are not wild, by their degrees of freedom; of the others the own value."""
     degrees_TC = np.where(wild_TC, 0.0, degrees_C)
     together_T = (value_TC * degrees_TC).sum(axis=-1) / np.maximum(degrees_TC.sum(axis=-1), 1e-9)
@@ -169,15 +169,13 @@ def intervals_of(parts: Components, level: float | Array, resamples: int = RESAM
     """
     level = np.broadcast_to(level, len(parts.mean_TD))
     generator = np.random.default_rng(seed)
-    drawn_RTD = _studentised(parts, resamples, generator)
-    drawn_RTD *= _widening(drawn_RTD, parts.tokens_TG, level)
+    drawn_RTD = _draw_studentised(parts, resamples, generator)
+    drawn_RTD *= _compute_widening(drawn_RTD, parts.tokens_TG, level)
     degrees_C = parts.runs_C - 1
     normal_RC = generator.standard_normal((resamples, len(degrees_C)))
     chi_RC = generator.chisquare(degrees_C, (resamples, len(degrees_C))) / degrees_C
     # How far the true variance may be above the measured one: the same draw for all settings that share it.
-    ratio_RTC = 1 / _pooled(
-        np.broadcast_to(chi_RC[:, None], (resamples, *parts.run_TC.shape)), degrees_C, parts.wild_TC
-    )
+    ratio_RTC = 1 / _pool(np.broadcast_to(chi_RC[:, None], (resamples, *parts.run_TC.shape)), degrees_C, parts.wild_TC)
     shared_T = np.where(parts.wild_TC, 0, degrees_C).sum(axis=1)
     careful_T1 = np.minimum(1.0, _FEW_DEGREES / np.maximum(shared_T, 1))[:, None]
     any_RTC = np.sqrt(np.maximum(0.0, ratio_RTC * parts.run_TC - parts.noise_TC))
@@ -187,8 +185,8 @@ def intervals_of(parts: Components, level: float | Array, resamples: int = RESAM
     error_TD = np.sqrt(parts.variance_TD)
     moved_RTD = drawn_RTD * np.sqrt(parts.documents_TD) + _runs_part(whole_RTC, normal_RC, parts.runs_C)
     return Intervals(
-        _largest(moved_RTD, error_TD, level),
-        _largest(_runs_part(all_RTC, normal_RC, parts.runs_C), np.sqrt(parts.here_TD), level),
+        _bound_largest(moved_RTD, error_TD, level),
+        _bound_largest(_runs_part(all_RTC, normal_RC, parts.runs_C), np.sqrt(parts.here_TD), level),
     )
 
 
@@ -199,7 +197,7 @@ def _runs_part(deviation_RTC: Array, normal_RC: Array, runs_C: NDArray[np.int64]
     return result
 
 
-def _largest(moved_RTD: Array, error_TD: Array, level_T: Array) -> Array:
+def _bound_largest(moved_RTD: Array, error_TD: Array, level_T: Array) -> Array:
     """Half-widths: the errors times what the largest of all |t| stays below."""
     t_RTD = np.abs(moved_RTD) / np.where(error_TD > 0, error_TD, 1.0)
     return _upper(t_RTD.max(axis=2, keepdims=True), level_T) * error_TD
@@ -213,7 +211,7 @@ def _upper(value_RTD: Array, level_T: Array) -> Array:
     return result
 
 
-def _studentised(parts: Components, resamples: int, generator: np.random.Generator) -> Array:
+def _draw_studentised(parts: Components, resamples: int, generator: np.random.Generator) -> Array:
     """The t of each difference over groups drawn with replacement, about its mean; RTD."""
     tokens_TG, deviation_TDG = parts.tokens_TG, parts.deviation_TDG
     groups = tokens_TG.shape[1]
@@ -236,7 +234,7 @@ def _studentised(parts: Components, resamples: int, generator: np.random.Generat
     return result
 
 
-def _widening(drawn_RTD: Array, tokens_TG: Array, level_T: Array) -> Array:
+def _compute_widening(drawn_RTD: Array, tokens_TG: Array, level_T: Array) -> Array:
     """What the draws are multiplied by, for their critical value to be halfway between its own and Student's, in
     logarithms, and wider where groups are few. Groups of unequal size count as fewer (Kish 1965); TD."""
     groups_T = tokens_TG.sum(axis=1) ** 2 / (tokens_TG**2).sum(axis=1)

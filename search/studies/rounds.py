@@ -50,8 +50,8 @@ def level_of_last_look(fractions: tuple[float, ...], error: float) -> float:
         low, high = 0.0, -float(ndtri(_LEAST_LEVEL / 2))
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if _crossed(middle * root, points, density, step) > may else (low, middle)
-        level, used = 2 * float(ndtr(-high)), used + _crossed(high * root, points, density, step)
+            low, high = (middle, high) if _integrate(middle * root, points, density, step) > may else (low, middle)
+        level, used = 2 * float(ndtr(-high)), used + _integrate(high * root, points, density, step)
         edges, weights = np.polynomial.legendre.leggauss(_POINTS)
         inside = high * root * edges
         moved = np.exp(-(((inside[:, None] - points) / step) ** 2) / 2) / (step * math.sqrt(2 * math.pi))
@@ -59,7 +59,7 @@ def level_of_last_look(fractions: tuple[float, ...], error: float) -> float:
     return level
 
 
-def _crossed(bound: float, points: Array, density: Array, step: float) -> float:
+def _integrate(bound: float, points: Array, density: Array, step: float) -> float:
     """The chance that a process which stands at the points leaves [-bound, bound] in a step of this deviation."""
     return float(density @ (ndtr((points - bound) / step) + ndtr((-bound - points) / step)))
 

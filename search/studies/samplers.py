@@ -75,7 +75,7 @@ class ArmSampler:
         sampler, seed = self._sampler, self._seed + len(self._shown.get_trials(deepcopy=False))
         if guess is not None and self._name == "qmc":
             # A given trial takes a point of the sequence as well: a resumed search gives all its trials again.
-            self._shown.tell(self._defined(), state=TrialState.FAIL)
+            self._shown.tell(self._ask(), state=TrialState.FAIL)
         elif guess is not None:
             # No model is fitted only to be overruled.
             sampler = self._random
@@ -84,11 +84,11 @@ class ArmSampler:
         self._shown.sampler = sampler(seed)
         if guess is not None:
             self._shown.enqueue_trial(dict(guess))
-        trial = self._defined()
+        trial = self._ask()
         self._running[number] = trial
         return self._shown.get_trials(deepcopy=False)[trial.number]
 
-    def _defined(self) -> optuna.Trial:
+    def _ask(self) -> optuna.Trial:
         trial = self._shown.ask()
         self._numbers[trial.number] = self._define(trial)
         return trial

@@ -25,7 +25,7 @@ from search.studies.pruners import (
 from search.studies.samplers import ArmSampler
 from search.studies.storage import StudyStorage
 from search.studies.study import Candidate, TrialStudy, device_s_of, hash_to_int, losses_of, objective_value, reason_of
-from trainables.config.to_settings import fixed, settings_of
+from trainables.config.to_settings import fix_values, settings_of
 
 SHAPE = "curriculum.shape"
 
@@ -98,7 +98,7 @@ class SearchStudy(TrialStudy):
             return None
         if budget.device_hours is not None and self._device_s() >= 3600 * budget.device_hours:
             return None
-        used = {name: self._used(name) for name in self.arms}
+        used = {name: self._count_used(name) for name in self.arms}
         left = [arm for arm in self.arms.values() if self._trials_left(arm)]
         if budget.tokens is not None:
             full = self.full_tokens
@@ -113,13 +113,13 @@ class SearchStudy(TrialStudy):
         full = math.ceil(tokens / self.full_tokens) if self.full_tokens else count
         return max(0, arm.trials - (len(self._trained[arm.name]) - count) - full)
 
-    def _of(self, arm: str) -> list[FrozenTrial]:
+    def _trials_of(self, arm: str) -> list[FrozenTrial]:
         return [t for t in self._trials() if t.user_attrs.get("arm") == arm]
 
     def _runs(self, arm: str) -> bool:
         return None in self._trained[arm].values()
 
-    def _used(self, arm: str) -> float:
+    def _count_used(self, arm: str) -> float:
         """What an arm has used of its budget, in full trials; a running trial counts as a full one."""
         full = self.full_tokens
         return sum(1.0 if full is None or t is None else t / full for t in self._trained[arm].values())
@@ -150,7 +150,7 @@ class SearchStudy(TrialStudy):
         """What the arm's next trial is given; None where the sampler chooses."""
         if len(self._trained[arm.name]) >= max(1, self._space.transfer):
             return None
-        guesses, tried = self._guesses(arm), [trial.params for trial in self._of(arm.name)]
+        guesses, tried = self._guesses(arm), [trial.params for trial in self._trials_of(arm.name)]
         # A smaller size that went on with a larger budget may rank its settings anew.
         return next((g for g in guesses if g not in tried), None) if len(tried) < len(guesses) else None
 
@@ -165,7 +165,7 @@ class SearchStudy(TrialStudy):
         arm = self.arms[trial.user_attrs["arm"]]
         # Suggesting again gives back what the trial was given when it began.
         parameters = suggest_settings(arm.space, trial, self._prefix(arm))
-        settings = settings_of(fixed(arm.space, parameters))
+        settings = settings_of(fix_values(arm.space, parameters))
         return Candidate(trial.number, arm.name, settings, parameters, trial.user_attrs.get("clock", 0))
 
     def report(self, number: int, metrics: Mapping[str, float]) -> str | None:
@@ -290,13 +290,13 @@ class SearchStudy(TrialStudy):
 
     def best(self) -> FrozenTrial | None:
         """The best trial of those whose objective is known, the baseline apart."""
-        trials = [trial for name in self.arms if name != BASELINE for trial in self._of(name)]
+        trials = [trial for name in self.arms if name != BASELINE for trial in self._trials_of(name)]
         return next(iter(self._in_order(trials)), None)
 
     def ranked(self, arm: str) -> list[FrozenTrial]:
         """The trials of an arm whose objective is known, the best first: those that ran to their end, and those that
         stopped because their best evaluation lay behind them."""
-        return self._in_order(self._of(arm))
+        return self._in_order(self._trials_of(arm))
 
     def _in_order(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Those whose objective is known, that with the least first; what breaks the constraint comes last, in the
@@ -336,4 +336,4 @@ class SearchStudy(TrialStudy):
 
     def space_of(self, trial: FrozenTrial) -> Space:
         """The space with the settings of a trial, in which nothing is searched."""
-        return fixed(self.arms[trial.user_attrs["arm"]].space, self.parameters(trial))
+        return fix_values(self.arms[trial.user_attrs["arm"]].space, self.parameters(trial))

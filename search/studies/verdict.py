@@ -135,7 +135,7 @@ def expect_detectable(point: str, groups: int, seeds: int, confidence: float, an
     return float(error * (critical + special.ndtri(POWER)))
 
 
-def grouped(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
+def sum_by_group(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
     """Sums over the documents of each group; SG."""
     numbers_K = np.unique(groups_K, return_inverse=True)[1]
     loss_GS = np.zeros((numbers_K.max() + 1, len(loss_SK)))
@@ -167,7 +167,7 @@ def components(
         ]
     kept_K = tokens_K > 0
     number_K = np.arange(len(tokens_K)) if groups_K is None else np.asarray(groups_K)
-    tokens_1G, *losses_SG = (grouped(v_SK[:, kept_K], number_K[kept_K]) for v_SK in (tokens_K[None], *losses))
+    tokens_1G, *losses_SG = (sum_by_group(v_SK[:, kept_K], number_K[kept_K]) for v_SK in (tokens_K[None], *losses))
     return components_of([loss_SG[None] for loss_SG in losses_SG], tokens_1G, answers)
 
 

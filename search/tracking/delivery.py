@@ -163,7 +163,7 @@ class Delivery:
             self._news.clear()
             try:
                 if not self._pending and not self._read(min(self._size(), self._events.offset + _READ_AT_ONCE)):
-                    self._rest()
+                    self._wait_for_news()
                     continue
                 while self._pending and not self._stopped.is_set():
                     self._deliver(self._pending[0])
@@ -187,7 +187,7 @@ class Delivery:
                 else:
                     delay = min(2 * delay, _LAST_DELAY)
 
-    def _rest(self) -> None:
+    def _wait_for_news(self) -> None:
         """Waits for news."""
         with self._changed:
             if self._news.is_set():

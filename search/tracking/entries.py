@@ -193,7 +193,7 @@ class EntryMaker:
                 yield Entry(SEARCH, Files(event.files))
             case DataPrepared():
                 self._data[event.model] = event
-                yield self._used(event.model, SEARCH)
+                yield self._describe_data(event.model, SEARCH)
             case TrialStarted():
                 self._running[event.key] = event, self._running.get(event.key, (event, {}))[1]
                 name = curriculum_name(event.arm, event.parameters)
@@ -214,7 +214,7 @@ class EntryMaker:
                 yield Entry(event.key, Values(now, event.metrics, event.tokens), once=f"{event.key}@{event.tokens}")
             case TrialEnded():
                 if event.model in self._data:
-                    yield self._used(event.model, event.key)
+                    yield self._describe_data(event.model, event.key)
                 if (page := self._page(event)) is not None:
                     yield Entry(event.key, page)
                 tags = {"state": event.state, "reason": event.reason or "", "detail": event.detail}
@@ -254,7 +254,7 @@ class EntryMaker:
             first.metrics,
         )
 
-    def _used(self, model: str, key: str) -> Entry:
+    def _describe_data(self, model: str, key: str) -> Entry:
         """What a run trained on. What the data is called tells the model, whose own the tokens are."""
         source, digest = self._data[model].source, self._data[model].data_hash[:_LONGEST_DIGEST]
         name = f"{source.get('task') or source['source']}, {model}"

@@ -96,10 +96,10 @@ class MlflowRuns:
         """The run with this key: the one that it had, set running again, or a new one."""
         client, experiment_id = self._connect()
         known = self._cursor.runs.get(key)
-        if known is not None and self._reopened(known):
+        if known is not None and self._reopen(known):
             return known
         if self._cursor.may_exist(key):
-            if found := self._found(key):
+            if found := self._find_runs(key):
                 self._cursor.keep_run(key, found[0])
                 return found[0]
             # A request that was given up can still be under way: see `_remove_twins`.
@@ -243,7 +243,7 @@ class MlflowRuns:
             )
         )
 
-    def _reopened(self, run_id: str) -> bool:
+    def _reopen(self, run_id: str) -> bool:
         """Sets a run running again; False if it has been deleted, or is another server's."""
         client, _ = self._connect()
         try:
@@ -262,7 +262,7 @@ class MlflowRuns:
         # No quotation mark of a model's name gets into the filter.
         return urllib.parse.quote(f"{self._cursor.search_id}/{key}")
 
-    def _found(self, key: str) -> list[str]:
+    def _find_runs(self, key: str) -> list[str]:
         """The runs that were made for `key`, always in the same order."""
         client, experiment_id = self._connect()
         runs = client.search_runs([experiment_id], f"tags.`{TAG}` = '{self._tag(key)}'")
@@ -271,7 +271,7 @@ class MlflowRuns:
     def _remove_twins(self, run_id: str, key: str) -> None:
         """Deletes the empty runs of requests whose answer came too late, after another run had been made."""
         client, _ = self._connect()
-        for twin in self._found(key):
+        for twin in self._find_runs(key):
             if twin != run_id:
                 client.delete_run(twin)
 

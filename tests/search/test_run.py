@@ -117,11 +117,11 @@ def test_models_that_the_hub_does_not_give_are_told_before_anything_starts(
 
 
 def test_counts_are_found_for_a_search_here() -> None:
-    from search.run import _allotted
+    from search.run import _allot
     from search.scheduling.allocation import Allocation
 
     Path("space.yaml").write_text(SMALL)
-    found = _allotted(
+    found = _allot(
         load("space.yaml", ["resources.workers=auto", "resources.slots=auto"]), ClusterResources({"CPU": 3.0})
     )
     assert list(found.values()) == [Allocation(1, 3)]

@@ -79,7 +79,7 @@ def test_entropies_are_computed_on_the_device_of_the_run(tmp_path: Path, monkeyp
         ) as scorer,
         pytest.raises(DataError, match="seen"),
     ):
-        finetune._prepared(config, Console(quiet=True), device)
+        finetune._prepare(config, Console(quiet=True), device)
     assert scorer.call_args.kwargs == {"device": device}
 
 

@@ -66,19 +66,19 @@ class FloatRange(Block, Generic[_Number]):
 FloatRange.model_config["use_attribute_docstrings"] = False
 
 
-def _distinct(values: list[_Choice]) -> list[_Choice]:
+def _check_distinct(values: list[_Choice]) -> list[_Choice]:
     for index, value in enumerate(values):
         if value in values[:index]:
             raise wrong((index,), f"{shown(value)} is given a second time; leave it out")
     return values
 
 
-def _way(value: object) -> str:
+def _classify(value: object) -> str:
     """Which of the three ways to give a setting `value` is."""
     return "choices" if isinstance(value, list) else "range" if isinstance(value, dict | FloatRange) else "fixed"
 
 
-Choices = Annotated[list[_Choice], Field(min_length=1), AfterValidator(_distinct)]
+Choices = Annotated[list[_Choice], Field(min_length=1), AfterValidator(_check_distinct)]
 if TYPE_CHECKING:
     Searchable = Union[_Number, FloatRange[_Number], list[_Number]]  # noqa: UP007
     OneOrMore = Union[_Choice, list[_Choice]]  # noqa: UP007
@@ -91,7 +91,7 @@ else:
         def __class_getitem__(cls, number: Any) -> Any:
             fixed, choices = Annotated[number, Tag("fixed")], Annotated[Choices[number], Tag("choices")]
             searched = Annotated[FloatRange[number], Tag("range")]
-            return Annotated[fixed | searched | choices, Discriminator(_way)]
+            return Annotated[fixed | searched | choices, Discriminator(_classify)]
 
     class OneOrMore:
         """A value, or a list of different ones."""

@@ -75,7 +75,7 @@ def load(
     return ConfigFile(path, config, text, origins)
 
 
-def validated(tree: Mapping[str, Any], schema: type[Model]) -> Model:
+def validate(tree: Mapping[str, Any], schema: type[Model]) -> Model:
     """The configuration in a mapping that comes from no file; paths in it are relative to the current folder.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from trainables.config.fields import Block, is_searched
-from trainables.config.loader import ConfigFile, load, validated
+from trainables.config.loader import ConfigFile, load, validate
 from trainables.config.run import RunBudget, RunConfig
 from trainables.config.schedule import Schedule, SplineShape
 from trainables.config.training import SEARCHABLE, Training
@@ -90,20 +90,20 @@ class ScheduleFile(Block):
 
 
 def _refuse_searched(schedule: Schedule | None, training: Training | None = None) -> None:
-    for place, block, name in _searched(schedule, training):
+    for place, block, name in _find_searched(schedule, training):
         setting = getattr(block, name)
         value = setting.model_dump() if isinstance(setting, Block) else setting
         default = "" if name in block.model_fields_set else "nothing, which stands for "
-        raise wrong((*place, name), f"{default}{_brief(value)}", _ALLOWED)
+        raise wrong((*place, name), f"{default}{_abbreviate(value)}", _ALLOWED)
 
 
-def _brief(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(str(getattr(one, 'shape', one)) for one in value)}]"
     return "null" if value is None else shown(value)
 
 
-def _searched(schedule: Schedule | None, training: Training | None) -> Iterator[tuple[Place, Block, str]]:
+def _find_searched(schedule: Schedule | None, training: Training | None) -> Iterator[tuple[Place, Block, str]]:
     """The settings that are searched: the place of the block, the block, and the setting's name in it."""
     blocks: list[tuple[Place, Block, Sequence[str]]] = []
     if schedule is not None:
@@ -142,5 +142,5 @@ def load_schedule(schedule: str | Path | Mapping[str, Any]) -> Schedule | None:
         ConfigError: anything that the author can mend.
     """
     if isinstance(schedule, Mapping):
-        return validated({"schedule": dict(schedule)}, ScheduleFile).schedule
+        return validate({"schedule": dict(schedule)}, ScheduleFile).schedule
     return load(schedule, (), ScheduleFile, models_are_here=False).config.schedule

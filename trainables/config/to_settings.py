@@ -67,7 +67,7 @@ def choose(config: RunConfig, value: Callable[[str, Any], Any]) -> dict[str, Any
     return {**chosen, **parameters}
 
 
-def fixed(config: Config, parameters: Mapping[str, Any]) -> Config:
+def fix_values(config: Config, parameters: Mapping[str, Any]) -> Config:
     """The configuration with these parameters, in which nothing is searched; without a curriculum, none is dropped."""
     training = {name: parameters.get(name, getattr(config.training, name)) for name in SEARCHABLE}
     weight = config.training.token_weight

@@ -99,7 +99,7 @@ def _problem(block: type[BaseModel], value: Any, error: ErrorDetails) -> Problem
         return Problem(place, "nothing", allowed)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = context["discriminator"].strip("'")
-        words = [word for _, word, _ in _kinds(field.annotation)]
+        words = [word for _, word, _ in _find_kinds(field.annotation)]
         return Problem((*place, key), shown(given.get(key)), ", ".join(words), nearest_word(given.get(key), words))
     if kind == "literal_error":
         return Problem(place, shown(given), allowed, nearest_word(given, re.findall(r"'(.*?)'", context["expected"])))
@@ -119,7 +119,7 @@ def _allowed(description: str) -> str:
     return f"{allowed} ({what})" if colon else ""
 
 
-def _kinds(annotation: Any) -> Iterator[tuple[str, str, type[BaseModel]]]:
+def _find_kinds(annotation: Any) -> Iterator[tuple[str, str, type[BaseModel]]]:
     """The blocks that may stand in a field and are told apart by a key: that key, its word, the block."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
@@ -127,11 +127,11 @@ def _kinds(annotation: Any) -> Iterator[tuple[str, str, type[BaseModel]]]:
             if len(words) == 1:
                 yield name, words[0], annotation
     for inner in get_args(annotation):
-        yield from _kinds(inner)
+        yield from _find_kinds(inner)
 
 
 def _owners(annotation: Any, key: str | int) -> str:
-    owners = [(name, word) for name, word, block in _kinds(annotation) if key in block.model_fields]
+    owners = [(name, word) for name, word, block in _find_kinds(annotation) if key in block.model_fields]
     return f"'{key}' belongs to {owners[0][0]} {' or '.join(word for _, word in owners)}" if owners else ""
 
 

@@ -59,13 +59,13 @@ def read(text: str) -> tuple[Any, dict[Place, int]]:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _broken(mark.line + 1 if mark else 1, error.problem or error.context or "a syntax error") from None
+        raise _refuse_broken(mark.line + 1 if mark else 1, error.problem or error.context or "a syntax error") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
-        raise _broken(line, f"the character U+{ord(text[int(error.position)]):04X}") from None
+        raise _refuse_broken(line, f"the character U+{ord(text[int(error.position)]):04X}") from None
     except (ValueError, OverflowError) as error:
         # PyYAML lets the ValueError of an escape such as "\UFFFFFFFF" through.
-        raise _broken(loader.line + 1 if loader else 1, str(error)) from None
+        raise _refuse_broken(loader.line + 1 if loader else 1, str(error)) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -80,7 +80,7 @@ def to_yaml(values: Any) -> str:
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
-def _broken(line: int, problem: str) -> YamlError:
+def _refuse_broken(line: int, problem: str) -> YamlError:
     return YamlError(line, (), f"broken YAML ({problem}); check the indentation and the quotes")
 
 
@@ -138,7 +138,7 @@ def _value(node: yaml.Node, place: Place, line: int, lines: dict[Place, int]) ->
         return [_value(item, (*place, i), _line(item), lines) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, place, line)
-    raise _tagged(node, place, line)
+    raise _refuse_tag(node, place, line)
 
 
 def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> dict[str, Any]:
@@ -175,9 +175,9 @@ def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
                 return int(text)
             case "float":
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    raise _tagged(node, place, line)
+    raise _refuse_tag(node, place, line)
 
 
-def _tagged(node: yaml.Node, place: Place, line: int) -> YamlError:
+def _refuse_tag(node: yaml.Node, place: Place, line: int) -> YamlError:
     tag = node.tag.replace(_TAG, "!!")
     return YamlError(line, place, f"the tag {tag} is not read; leave it out")

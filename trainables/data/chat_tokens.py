@@ -75,7 +75,7 @@ class ChatTokenizer:
                 where answers begin and end; or the tokenizer gives no offsets.
         """
         # What follows the last of them is left out: nothing would be learned behind it.
-        chat = _part(chat, range(_last(chat) + 1))
+        chat = _part(chat, range(_find_last_learned(chat) + 1))
         tokens = self._tokens(chat)
         if not any(tokens.learned):
             problem = f"the chat template of {self._model} does not show where the answers of {chat.place} stand"
@@ -83,7 +83,7 @@ class ChatTokenizer:
         cut = len(tokens.ids) > length
         if not cut:
             self.stops |= _last_of_runs(tokens, self._special)
-        elif shorter := self._shortened(chat, length):
+        elif shorter := self._shorten(chat, length):
             tokens = shorter
         else:
             tokens = replace(tokens, ids=tokens.ids[:length], learned=tokens.learned[:length])
@@ -97,7 +97,7 @@ class ChatTokenizer:
 
     def prompt(self, chat: Chat) -> list[int]:
         """The tokens with which the last answer that is learned is asked for."""
-        return self._encoded(self._rendered(chat, chat.messages[: _last(chat)], prompt=True)[0])[0]
+        return self._encode(self._render(chat, chat.messages[: _find_last_learned(chat)], prompt=True)[0])[0]
 
     def notices(self) -> list[str]:
         """What a person should know of the conversations so far: a line each, with what to do."""
@@ -123,16 +123,16 @@ class ChatTokenizer:
         return [f"{self._model}: {line}" for line in lines]
 
     def _tokens(self, chat: Chat) -> _Tokens:
-        text, marks = self._rendered(chat, chat.messages)
+        text, marks = self._render(chat, chat.messages)
         self._check_whole(chat, text)
-        turns = [self._turn(chat, i, text) for i, learned in enumerate(chat.learned) if learned]
+        turns = [self._find_turn(chat, i, text) for i, learned in enumerate(chat.learned) if learned]
         spans, endless = [turn for turn in turns if turn is not None], 0
         if self._is_marked(chat.tools):
-            spans = self._chosen(chat, marks)
+            spans = self._select_learned(chat, marks)
             if len(spans) == len(turns):
                 behind = (text[span[1] : turn[1]] for span, turn in zip(spans, turns, strict=True) if turn is not None)
                 endless = sum(any(token in rest for token in self._special.values()) for rest in behind)
-        ids, offsets = self._encoded(text)
+        ids, offsets = self._encode(text)
         learned = [False] * len(ids)
         for start, end in spans:
             for index, (first, last) in enumerate(offsets):
@@ -140,15 +140,15 @@ class ChatTokenizer:
                 learned[index] |= start < last and (first < end or last == end)
         return _Tokens(ids, learned, turns.count(None), endless)
 
-    def _turn(self, chat: Chat, index: int, text: str) -> _Span | None:
+    def _find_turn(self, chat: Chat, index: int, text: str) -> _Span | None:
         """Where the answer `index` stands in the whole text; None if it does not stand there as the model writes it."""
         try:
-            until = self._begun(self._rendered(chat, chat.messages[: index + 1])[0], text)
+            until = self._begun(self._render(chat, chat.messages[: index + 1])[0], text)
             if index:
-                prompt = self._rendered(chat, chat.messages[:index], prompt=True)[0]
+                prompt = self._render(chat, chat.messages[:index], prompt=True)[0]
             else:
                 # No conversation stands before it: as it does behind the whole one.
-                asked = self._rendered(chat, chat.messages, prompt=True)[0]
+                asked = self._render(chat, chat.messages, prompt=True)[0]
                 before, opening, _ = until.partition(asked[len(self._begun(text, asked)) :])
                 prompt = before + opening
         # What is a conversation to the template as a whole may be none in part; partition wants a text to look for.
@@ -168,7 +168,7 @@ class ChatTokenizer:
                 return begun
         raise ValueError
 
-    def _chosen(self, chat: Chat, marks: Iterable[_Span]) -> list[_Span]:
+    def _select_learned(self, chat: Chat, marks: Iterable[_Span]) -> list[_Span]:
         """What {% generation %} marks of the answers that are learned."""
         joined: list[_Span] = []
         for start, end in marks:
@@ -185,14 +185,14 @@ class ChatTokenizer:
         problem = f"{{% generation %}} marks {len(joined)} parts of {chat.place}, which has {len(answers)} answers"
         raise DataError("data.chat_template", f"{problem}; write data.train_on_answers: all, or give another template")
 
-    def _shortened(self, chat: Chat, length: int) -> _Tokens | None:
+    def _shorten(self, chat: Chat, length: int) -> _Tokens | None:
         """The tokens of the longest part that fits, and has an answer that is learned."""
         first, roles = chat.learned.index(True), [message["role"] for message in chat.messages]
         system = [0] if roles[0] == "system" else []
         endings = [range(i + 1) for i, role in enumerate(roles[:-1]) if role == "assistant" and i >= first]
         beginnings = [[*system, *range(i, first + 1)] for i in range(first, 0, -1) if roles[i] == "user"]
         for parts in ([_part(chat, part) for part in endings], [_part(chat, part) for part in beginnings]):
-            fitting = bisect_right(parts, length, key=lambda p: len(self._encoded(self._rendered(p, p.messages)[0])[0]))
+            fitting = bisect_right(parts, length, key=lambda p: len(self._encode(self._render(p, p.messages)[0])[0]))
             if fitting:
                 return self._tokens(parts[fitting - 1])
         return None
@@ -202,7 +202,7 @@ class ChatTokenizer:
 
         def is_ignored(other: Chat) -> bool:
             try:
-                return self._rendered(other, other.messages)[0] == text
+                return self._render(other, other.messages)[0] == text
             # It cannot do without.
             except DataError:
                 return False
@@ -222,9 +222,7 @@ class ChatTokenizer:
             problem = f"the chat template of {self._model} leaves out {left_out[0]} of {chat.place}"
             raise DataError("data.chat_template", f"{problem}; give one here that writes it")
 
-    def _rendered(
-        self, chat: Chat, messages: Sequence[dict[str, Any]], prompt: bool = False
-    ) -> tuple[str, list[_Span]]:
+    def _render(self, chat: Chat, messages: Sequence[dict[str, Any]], prompt: bool = False) -> tuple[str, list[_Span]]:
         """The text of messages, and what {% generation %} marks in it; with the generation prompt behind it."""
         names: dict[str, Any] = self._tokenizer.special_tokens_map
         template, marked = self._template(chat.tools), self._is_marked(chat.tools)
@@ -259,7 +257,7 @@ class ChatTokenizer:
         # As transformers looks for it.
         return re.search(r"\{%-?\s*generation\s*-?%\}", self._template(tools)) is not None
 
-    def _encoded(self, text: str) -> tuple[list[int], list[_Span]]:
+    def _encode(self, text: str) -> tuple[list[int], list[_Span]]:
         try:
             encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             return encoded["input_ids"], encoded["offset_mapping"]
@@ -277,7 +275,7 @@ def _last_of_runs(tokens: _Tokens, special: Container[int]) -> set[int]:
     return found
 
 
-def _last(chat: Chat) -> int:
+def _find_last_learned(chat: Chat) -> int:
     """The last message that is learned."""
     return max(i for i, learned in enumerate(chat.learned) if learned)
 

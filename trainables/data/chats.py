@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.data.documents import Chat, Document, alike
-from trainables.data.templates import Field, Number, as_text, filled, no_column
+from trainables.data.templates import Field, Number, as_text, fill_template, no_column
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -60,7 +60,7 @@ class Chats:
                     keys = _SHAREGPT if _SHAREGPT[0] in given[0] else _OPENAI
                 chat = self._chat(given, keys or _OPENAI, record, place)
                 last = next(m for m, on in zip(chat.messages[::-1], chat.learned[::-1], strict=True) if on)
-                answer = filled("answer", self.answer, record, place, where, known) if self.answer else None
+                answer = fill_template("answer", self.answer, record, place, where, known) if self.answer else None
                 yield _document(chat, answer or last.get("content"))
             except DataError:
                 raise

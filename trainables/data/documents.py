@@ -229,7 +229,7 @@ def split(
         return drawn, content_hash(document.prompt + document.text)
 
     left_out: dict[str, list[Document]] = {}
-    ordered = sorted(_distinct(unseen(documents, apart, left_out)), key=rank)
+    ordered = sorted(_remove_duplicates(unseen(documents, apart, left_out)), key=rank)
     given: dict[str, Size] = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if not ordered:
         if left_out:
@@ -287,7 +287,7 @@ def _overlap(found: list[Document], name: str, where: str) -> str:
     return f"{count} {where} {are} left out, as {their} text or prompt is in data.{name}; the first: '{begins}'"
 
 
-def _distinct(documents: Iterable[Document]) -> list[Document]:
+def _remove_duplicates(documents: Iterable[Document]) -> list[Document]:
     """One of the documents that are alike each, with one group for all prompts that are alike: the least of theirs."""
     by_text: dict[str, Document] = {}
     by_prompt: dict[str, str] = {}

@@ -110,7 +110,7 @@ def _bytes(file: Path) -> io.BufferedReader:
     return file.open("rb")
 
 
-def _opened(file: Path, newline: str | None = None) -> TextIO:
+def _open_text(file: Path, newline: str | None = None) -> TextIO:
     """The text of a file in UTF-8, or in UTF-16 if it begins as such."""
     content = _bytes(file)
     begins = content.peek(4)[:4]
@@ -157,9 +157,9 @@ def _object(record: Any, place: str, error: Exception | None = None) -> tuple[st
 
 def _json_lines(file: Path) -> Records:
     # Lines end at \n only: a line separator such as U+2028 may stand in a JSON string as it is.
-    with _opened(file, newline="\n") as lines:
+    with _open_text(file, newline="\n") as lines:
         first = True
-        for number, line in enumerate(_bounded(lines, file), 1):
+        for number, line in enumerate(_read_lines(lines, file), 1):
             if not line.strip():
                 continue
             if first and line.startswith("["):
@@ -169,19 +169,19 @@ def _json_lines(file: Path) -> Records:
             first = False
             place = f"line {number} of {file.name}"
             try:
-                record = _parsed(line)
+                record = _parse_json(line)
             # A ValueError that is no JSONDecodeError: Python refuses to convert thousands of digits.
             except (ValueError, RecursionError) as error:
                 _object(None, place, error)
             yield _object(record, place)
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value."""
     return json.loads(text, parse_float=Number, parse_constant=lambda _: None)
 
 
-def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
+def _read_lines(lines: TextIO, file: Path) -> Iterator[str]:
     """The lines of a file.
 
     Raises:
@@ -197,7 +197,7 @@ def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
         yield line
 
 
-def _whole(file: Path) -> str:
+def _read_whole(file: Path) -> str:
     """The content of a file.
 
     Raises:
@@ -206,7 +206,7 @@ def _whole(file: Path) -> str:
     if (size := file.stat().st_size) > LARGEST_WHOLE:
         given = f"{file.name}, of {size} bytes"
         raise DataError("data.path", given, f"at most {LARGEST_WHOLE} bytes; or .jsonl, which is read line by line")
-    with _opened(file) as text:
+    with _open_text(file) as text:
         content = text.read(LARGEST_WHOLE + 1)
     if len(content) > LARGEST_WHOLE:
         raise DataError("data.path", f"{file.name}, compressed", f"at most {LARGEST_WHOLE} characters")
@@ -214,9 +214,9 @@ def _whole(file: Path) -> str:
 
 
 def _json(file: Path) -> Records:
-    content = _whole(file)
+    content = _read_whole(file)
     try:
-        records = _parsed(content)
+        records = _parse_json(content)
     except (ValueError, RecursionError) as error:
         if str(error).startswith("Extra data") and content.lstrip().startswith("{"):
             # JSON lines have got the wrong name.
@@ -233,8 +233,8 @@ def _json(file: Path) -> Records:
 def _csv(file: Path, delimiter: str = ",") -> Records:
     # The default limit of a value is 131,072 characters.
     csv.field_size_limit(LONGEST_LINE)
-    with _opened(file, newline="") as lines:
-        rows = csv.DictReader(_bounded(lines, file), delimiter=delimiter, strict=True)
+    with _open_text(file, newline="") as lines:
+        rows = csv.DictReader(_read_lines(lines, file), delimiter=delimiter, strict=True)
         try:
             columns = list(rows.fieldnames or ())
             if twice := next((name for name in columns if name and columns.count(name) > 1), None):
@@ -267,18 +267,18 @@ def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, 
     # Columns of several types, which the library datasets stores as JSON.
     for field in [field for field in batch.schema if "arrow.json" in str(field.type)]:
         for row in rows:
-            row[field.name] = _unpacked(row[field.name], field.type)
+            row[field.name] = _unpack_value(row[field.name], field.type)
     return rows
 
 
-def _unpacked(value: Any, kind: pyarrow.DataType) -> Any:
+def _unpack_value(value: Any, kind: pyarrow.DataType) -> Any:
     if value is None:
         return None
     if isinstance(kind, pyarrow.JsonType):
-        return _parsed(value)
+        return _parse_json(value)
     if pyarrow.types.is_struct(kind):
-        return {field.name: _unpacked(value[field.name], field.type) for field in kind}
-    return [_unpacked(one, kind.value_type) for one in value] if isinstance(value, list) else value
+        return {field.name: _unpack_value(value[field.name], field.type) for field in kind}
+    return [_unpack_value(one, kind.value_type) for one in value] if isinstance(value, list) else value
 
 
 def _parquet(file: Path) -> Records:
@@ -295,7 +295,7 @@ def _parquet(file: Path) -> Records:
 
 
 def _text(file: Path, sample_by: str) -> Records:
-    content = _whole(file)
+    content = _read_whole(file)
     samples = {"line": content.split("\n"), "paragraph": re.split(r"\n\s*\n", content), "document": [content]}[
         sample_by
     ]

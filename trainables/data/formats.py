@@ -50,7 +50,7 @@ def recognize(records: Sequence[Mapping[str, Any]]) -> Format | None:
         return [by_name[name] for name in names if name in by_name]
 
     def place(column: str) -> str:
-        return written(column, any(record.get(column) is None for record in records))
+        return format_column(column, any(record.get(column) is None for record in records))
 
     def describe(name: str, used: list[str], settings: dict[str, str], answer: dict[str, str]) -> Format:
         gaps = sum(any(record.get(column) is None for column in used) for record in records)
@@ -98,7 +98,7 @@ def chat_text(messages: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def written(column: str, optional: bool) -> str:
+def format_column(column: str, optional: bool) -> str:
     """A column as it stands in a template."""
     name = json.dumps(column, ensure_ascii=False) if re.search(r'[{}"\\]|\?$', column) else column
     return f"{{{name}{'?' if optional else ''}}}"

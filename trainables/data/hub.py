@@ -49,8 +49,8 @@ class Hub:
             DataError: a data set that cannot be read.
         """
         number = 0
-        with self._told():
-            names, load = self._found()
+        with self._raise_as_data_error():
+            names, load = self._find_splits()
             if self.split not in names:
                 close = get_close_matches(self.split, names, n=1)
                 raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
@@ -65,11 +65,11 @@ class Hub:
         Raises:
             DataError: a data set that cannot be read.
         """
-        with self._told():
-            return self._found()[0]
+        with self._raise_as_data_error():
+            return self._find_splits()[0]
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _raise_as_data_error(self) -> Iterator[None]:
         """What the library datasets raises, as DataError."""
         try:
             yield
@@ -88,7 +88,7 @@ class Hub:
             allowed = f"a data set that can be loaded from JSON, CSV, Parquet, Arrow or text files ({reason})"
             raise DataError("data.path", self.path, allowed) from None
 
-    def _found(self) -> tuple[list[str], Callable[[], Any]]:
+    def _find_splits(self) -> tuple[list[str], Callable[[], Any]]:
         """The splits of the data set, and what loads the one that is asked for."""
         import datasets
 

@@ -51,11 +51,11 @@ class Packed:
         return replace(self, token_RT=token_RT)
 
     @classmethod
-    def concatenated(cls, parts: Sequence["Packed"]) -> "Packed":
+    def concatenate(cls, parts: Sequence["Packed"]) -> "Packed":
         """The rows of all parts, one after the other."""
         return cls(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
-    def stored(self) -> dict[str, Tensor]:
+    def to_stored(self) -> dict[str, Tensor]:
         """The tensors as they lie on disk: int32 for int64."""
         return {n: t.int() if t.dtype == torch.int64 else t for n, t in self.tensors().items()}
 

@@ -43,13 +43,13 @@ class ReasoningGym:
         if self.task == _GSM_SYMBOLIC:
             return self._by_template(seed, total, apart)
         wanted = []
-        for document in unseen(self._generated(seed, total), apart):
+        for document in unseen(self._generate(seed, total), apart):
             wanted.append(document)
             if len(wanted) == total:
                 break
         return split(wanted, self.sizes, seed, f"of {self.task}")
 
-    def _generated(self, seed: int, total: int) -> Iterator[Document]:
+    def _generate(self, seed: int, total: int) -> Iterator[Document]:
         import reasoning_gym
 
         try:

@@ -85,13 +85,13 @@ def parse(template: str) -> tuple[str | Field, ...]:
             raise ValueError(f"a single '{single}'")
         parts += [
             template[end : found.start()],
-            double[0] if double else Field(_unquoted(quoted, name), bool(optional)),
+            double[0] if double else Field(_unquote(quoted, name), bool(optional)),
         ]
         end = found.end()
     return *parts, template[end:]
 
 
-def _unquoted(quoted: str | None, name: str) -> str:
+def _unquote(quoted: str | None, name: str) -> str:
     return name if quoted is None else str(json.loads(quoted, strict=False))
 
 
@@ -119,9 +119,9 @@ class Templates:
         known: dict[str, None] = {}
         for place, record in records:
             known |= dict.fromkeys(record)
-            text = filled("template", self.text, record, place, where, known)
-            prompt = filled("prompt", self.prompt, record, place, where, known) if self.prompt else ""
-            answer = filled("answer", self.answer, record, place, where, known) if self.answer else None
+            text = fill_template("template", self.text, record, place, where, known)
+            prompt = fill_template("prompt", self.prompt, record, place, where, known) if self.prompt else ""
+            answer = fill_template("answer", self.answer, record, place, where, known) if self.answer else None
             if text.strip():
                 yield Document(text, content_hash(prompt or text), prompt, answer)
         for field, template in (("template", self.text), ("prompt", self.prompt), ("answer", self.answer)):
@@ -130,7 +130,7 @@ class Templates:
                     raise no_column(field, part, known, where)
 
 
-def filled(
+def fill_template(
     field: str, template: str, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
 ) -> str:
     """A template's text for a record.
@@ -143,12 +143,12 @@ def filled(
         DataError: a column that does not exist, or that has no value which can be written as text.
     """
     return "".join(
-        part if isinstance(part, str) else _written(field, part, record, place, where, known)
+        part if isinstance(part, str) else _format_field(field, part, record, place, where, known)
         for part in parse(template)
     )
 
 
-def _written(
+def _format_field(
     field: str, part: Field, record: Mapping[str, Any], place: str, where: str, known: Mapping[str, None]
 ) -> str:
     if not part.optional and not part.is_in(known):

@@ -29,7 +29,7 @@ def config_of(name: str, cache: Path) -> PreTrainedConfig:
         return unweighted(name)[0].config
     if not name.startswith(HUB):
         return read_config(model_folder(name, cache))
-    known = _published(of_hub(name)[0])
+    known = _load_published(of_hub(name)[0])
     if known is not None:
         config: PreTrainedConfig = AutoConfig.for_model(**known)
         return config
@@ -40,6 +40,6 @@ def config_of(name: str, cache: Path) -> PreTrainedConfig:
     return read_config(from_hub(name, CONFIG))
 
 
-def _published(repository: str) -> dict[str, Any] | None:
+def _load_published(repository: str) -> dict[str, Any] | None:
     file = files("trainables.models").joinpath("published", f"{repository.replace('/', '--')}.json")
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

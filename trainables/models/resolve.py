@@ -116,7 +116,7 @@ def check_hub(name: str) -> None:
     Raises:
         ModelError: it is not in the local cache, and the hub does not give it.
     """
-    if at_hand(name):
+    if is_at_hand(name):
         return
     repository, revision = of_hub(name)
     try:
@@ -131,7 +131,7 @@ def _weights_from_hub(name: str) -> Path:
     return folder
 
 
-def at_hand(name: str) -> bool:
+def is_at_hand(name: str) -> bool:
     """Whether the weights and the tokenizer of this model are here, or are made here."""
     if not name.startswith(HUB):
         return True

@@ -182,7 +182,7 @@ def _tokens(name: str, folder: Path, what: Preparation) -> Path:
             chats=chats,
         )
         save_file(
-            {f"{split}.{name}": tensor for split in packed for name, tensor in packed[split].stored().items()},
+            {f"{split}.{name}": tensor for split in packed for name, tensor in packed[split].to_stored().items()},
             entry / "tokens.safetensors",
         )
         about = {
@@ -252,7 +252,7 @@ def _entropies(
         progress(0.0)
         # All splits at once: one load of the weights.
         splits = {split: read_packed(tokens, split) for split in _splits(what)}
-        together = Packed.concatenated(list(splits.values()))
+        together = Packed.concatenate(list(splits.values()))
         entropy_RT, loss_RT = scorer(folder, together, what.layout == "padded", progress)
         check_finite(loss_RT, folder)
         tensors: dict[str, Tensor] = {}

@@ -60,7 +60,7 @@ def local_copy(
     on_nodes = {}
     from trainables import parallel
 
-    for other, found in parallel.gathered((node, folders)):
+    for other, found in parallel.gather((node, folders)):
         if isinstance(found, Exception):
             raise found
         if found is not None:
@@ -78,7 +78,7 @@ def local_folder(folder: Path, files: Mapping[str, str], source: Reference | Non
         check_files(folder, files, others=True)
     except DamagedError as error:
         if source is None:
-            raise _changed(folder, cache, error) from None
+            raise _describe_change(folder, cache, error) from None
     else:
         return folder
 
@@ -88,11 +88,11 @@ def local_folder(folder: Path, files: Mapping[str, str], source: Reference | Non
                 try:
                     file.writelines(_pieces(folder / name, source))
                 except RayTaskError as error:
-                    raise _changed(folder, cache, error.cause) from None
+                    raise _describe_change(folder, cache, error.cause) from None
         try:
             check_files(entry, files)
         except DamagedError as error:
-            raise _changed(folder, cache, error) from None
+            raise _describe_change(folder, cache, error) from None
 
     # By their content: another search may have made others in a folder of the same name.
     key = {"files": dict(files)}
@@ -116,7 +116,7 @@ def _pieces(path: Path, source: Reference) -> Iterator[bytes]:
             return
 
 
-def _changed(folder: Path, cache: Path, error: Exception) -> DataError:
+def _describe_change(folder: Path, cache: Path, error: Exception) -> DataError:
     damaged = f"{folder} has changed since the search began ({error})"
     if folder.is_relative_to(cache):
         return DataError("ENTRODROP_CACHE", f"{damaged}; start again, which prepares it anew")

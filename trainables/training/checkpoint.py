@@ -69,17 +69,17 @@ def save(folder: Place, tensors: dict[str, Tensor], identity: str, number: int, 
     part = folder / f"state-{number}"
     # Of a rank that died torch raises RuntimeError, and of memory.
     with store_errors(folder, RuntimeError, MemoryError):
-        written = _packed(tensors)
+        written = _pack(tensors)
         if parallel.rank() == 0:
             remove(part)
             part.mkdir(parents=True, exist_ok=True)
         parallel.barrier()
         try:
-            with _alone():
+            with _silence_alone():
                 save_distributed(written, storage_writer=_writer(part), no_dist=not dist.is_initialized())
         except CheckpointException as error:
             raise _cause(error, part, sum(tensor.nbytes for tensor in tensors.values())) from error
-        files = parallel.gathered(hashes_of(part, _is_own))
+        files = parallel.gather(hashes_of(part, _is_own))
         if parallel.rank() == 0:
             together = {name: found for own in files for name, found in own.items()}
             manifest = manifest_of(together, {"identity": identity, "state": part.name, "about": about})
@@ -104,7 +104,7 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
         except CheckpointError as error:
             refusal = error
         # Of what one rank found damaged none reads anything.
-        for found in parallel.gathered(refusal):
+        for found in parallel.gather(refusal):
             if found is not None:
                 raise found
         with _readable(folder):
@@ -112,7 +112,7 @@ def load(folder: Place, tensors: dict[str, Tensor], identity: str) -> dict[str, 
             if manifest["identity"] != identity:
                 raise CheckpointError(f"{mask_secrets(str(folder))} belongs to another run")
             reader = _reader(_state(folder, manifest))
-        with _alone():
+        with _silence_alone():
             # Those that a checkpoint does not have by their own names are packed in it.
             there = reader.metadata.state_dict_metadata
             apart = {name: tensor for name, tensor in tensors.items() if name in there}
@@ -159,7 +159,7 @@ def _readable(folder: Place) -> Iterator[None]:
         raise CheckpointError(f"{mask_secrets(str(folder))} cannot be read: {error}") from error
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with the small ones as one on the CPU for each type of number.
 
     torch's writer pickles each tensor apart, which takes longer than to write a small one. Of a tensor that is shared
@@ -257,7 +257,7 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _silence_alone() -> Iterator[None]:
     """Silences the warning that a process without others works alone."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

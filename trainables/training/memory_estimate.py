@@ -197,7 +197,7 @@ def memory_of(
         device: the kind of device, "cuda" or "cpu": how large a chunk of the logits is.
     """
     model = _built(config, how)
-    network, saved = _network(model), _saved(model, rows, sequence_length, precision)
+    network, saved = _network(model), _measure_saved(model, rows, sequence_length, precision)
     sharded = sharding == "fsdp" and ranks > 1
     parts = ranks if sharded else 1
     trained = _FP32 * network.trained // parts
@@ -336,7 +336,7 @@ def _put_on_fake_cpu(model: PreTrainedModel) -> None:
             module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _saved(model: PreTrainedModel, rows: int, sequence_length: int, precision: torch.dtype) -> _Saved:
+def _measure_saved(model: PreTrainedModel, rows: int, sequence_length: int, precision: torch.dtype) -> _Saved:
     """Counted in a forward pass on tensors that have sizes but no memory."""
     half = precision == torch.bfloat16
     with FakeTensorMode():

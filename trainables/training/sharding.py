@@ -13,7 +13,7 @@ from trainables.models.loading import decoder_layers
 from trainables.training.memory_estimate import fits_whole
 
 
-def chosen(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:
+def choose_sharding(sharding: str, parameters: int, trained: int, device_bytes: float | None, ranks: int) -> str:
     """ "ddp" or "fsdp", for "auto" by whether the model's training state fits on the device.
 
     Args:

@@ -14,7 +14,7 @@ from trainables.models.loading import add_lora, check_forward, load_model
 from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings
 from trainables.training.evaluate import HeldOut
-from trainables.training.sharding import check_answers, chosen, device_bytes, distribute, reshard
+from trainables.training.sharding import check_answers, choose_sharding, device_bytes, distribute, reshard
 
 
 class WarmModel:
@@ -49,7 +49,7 @@ class WarmModel:
         # Compiled code would be compiled anew for each number of tokens and of documents.
         self.forward = Forward(self.model, by_document=not self.how.compile)
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
-        sharding = chosen(
+        sharding = choose_sharding(
             self.how.sharding,
             sum(count for count, _ in counts),
             sum(count for count, trained in counts if trained),

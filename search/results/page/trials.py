@@ -167,7 +167,9 @@ def _rows_of(
             state=entry["state"],
             reason=describe_reason(entry["reason"]) if entry["reason"] else "",
             group=group,
-            settings={_short(name): _plain(value) for name, value in flatten(parameters).items() if value is not None},
+            settings={
+                _shorten(name): _plain(value) for name, value in flatten(parameters).items() if value is not None
+            },
             tokens=entry["tokens"],
             losses=_losses_at(evaluations, study.name, trial, losses),
             best=min(losses, default=None),
@@ -192,7 +194,7 @@ def _losses_at(evaluations: Evaluations, study: str, trial: FrozenTrial, losses:
     return found
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name.removeprefix("curriculum.").removeprefix("entropy_threshold.")
 
 

@@ -30,7 +30,7 @@ from rich.progress import track
 from search.space import Budget, Space, load
 from search.studies.arm_spaces import arms_of, middle_settings, suggest_settings
 from tests.scripts import parse, parser_of
-from trainables.config.to_settings import fixed, preparation_of, settings_of, splits_of
+from trainables.config.to_settings import fix_values, preparation_of, settings_of, splits_of
 from trainables.preparation.prepare import prepare
 from trainables.preparation.prepared import Prepared
 from trainables.settings import Settings
@@ -65,7 +65,7 @@ def drawn(space: Space, count: int) -> list[dict[str, Any]]:
 def settings_for(space: Space, number: int, params: dict[str, Any], seed: int = 0) -> Settings:
     baseline, arm = arms_of(space)
     own = baseline.space if number == 0 else arm.space
-    chosen = fixed(own, suggest_settings(own, optuna.trial.FixedTrial(params)))
+    chosen = fix_values(own, suggest_settings(own, optuna.trial.FixedTrial(params)))
     return settings_of(chosen.model_copy(update={"seed": seed}))
 
 

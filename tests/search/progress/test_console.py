@@ -150,7 +150,7 @@ def test_what_breaks_the_constraint_is_not_the_best() -> None:
 def test_a_search_for_right_answers_tells_their_share() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m": 2}, clock) as progress:
-        progress.happened(SearchStarted(planned={"m": 2}, resume_command="", settings={"objective": "exact_match"}))
+        progress.handle(SearchStarted(planned={"m": 2}, resume_command="", settings={"objective": "exact_match"}))
         told = Told(progress.happened, clock)
         for trial, arm, wrong in ((0, "none", 0.5), (1, "entrodrop", 0.25)):
             told.started(trial, 2, arm=arm)

@@ -25,7 +25,7 @@ def _ray(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("_ray")
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
     train = tiny.prepared(tmp_path, layout="padded").packed("train")
-    packed = Packed.concatenated([train] * 7)
+    packed = Packed.concatenate([train] * 7)
     assert len(packed.token_RT) > 2 * entropy_scoring._BLOCK
     folder = tiny.folder("tiny", tmp_path)
     shares: list[float] = []

@@ -16,7 +16,7 @@ from search.studies.storage import open_journal
 from search.studies.study import Candidate
 from search.studies.verdict import Difference, Verdict
 from tests.studies import ask, fail, run, run_all, search, space
-from trainables.config.to_settings import fixed
+from trainables.config.to_settings import fix_values
 from trainables.settings import Settings
 
 ARMS: list[dict[str, Any]] = [
@@ -141,7 +141,7 @@ def test_searched_adapters_are_given_to_the_baseline_as_well(tmp_path: Path) -> 
     assert (own.arm, best.arm, tuned.arm, tuned.trial) == (BASELINE, "entrodrop", BASELINE, None)
     assert tuned.settings["lora"] == best.settings["lora"]
     assert tuned.parameters["lora"] == best.parameters["lora"]
-    assert fixed(study.arms[BASELINE].space, tuned.parameters).training.lora.rank == best.settings["lora"]["rank"]
+    assert fix_values(study.arms[BASELINE].space, tuned.parameters).training.lora.rank == best.settings["lora"]["rank"]
 
 
 def test_nothing_is_confirmed_before_the_search_has_ended(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from search.studies.interval import Array, components_of, intervals_of
-from search.studies.verdict import Difference, Verdict, components, differences, expect_detectable, grouped
+from search.studies.verdict import Difference, Verdict, components, differences, expect_detectable, sum_by_group
 
 TOKENS_K = np.array([12.0, 7.0, 30.0, 21.0, 9.0, 16.0, 25.0, 11.0])
 
@@ -132,7 +132,7 @@ def test_documents_of_one_group_are_one_draw() -> None:
 
 def test_groups_are_sums_over_their_documents() -> None:
     loss_SK = np.arange(8.0).reshape(2, 4)
-    assert grouped(loss_SK, np.array([7, 3, 7, 3])).tolist() == [[1 + 3, 0 + 2], [5 + 7, 4 + 6]]
+    assert sum_by_group(loss_SK, np.array([7, 3, 7, 3])).tolist() == [[1 + 3, 0 + 2], [5 + 7, 4 + 6]]
 
 
 def slow_components(losses: list[Array], tokens_G: Array) -> dict[str, float]:

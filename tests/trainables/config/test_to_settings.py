@@ -10,7 +10,7 @@ from tests.configs import MINIMAL
 from trainables.config.fields import FloatRange, is_searched
 from trainables.config.loader import load
 from trainables.config.run import RunConfig
-from trainables.config.to_settings import choose, fixed, model_settings_of, preparation_of, settings_of, splits_of
+from trainables.config.to_settings import choose, fix_values, model_settings_of, preparation_of, settings_of, splits_of
 from trainables.curriculum import Linear, Sigmoid, Spline, Step
 from trainables.data.documents import Splits
 from trainables.settings import EntroDrop, ExactMatch, Lora, ModelSettings, Settings
@@ -75,7 +75,7 @@ def test_choosing_fixes_all_that_is_searched(write: Any) -> None:
         "label_smoothing": 0.2,
         "token_weight": {"kind": "eaft", "k": 20, "alpha": 1.0},
     }
-    chosen = fixed(searched, parameters)
+    chosen = fix_values(searched, parameters)
     assert chosen.schedule is not None
     assert not any(is_searched(value) for block in (chosen.schedule, chosen.training) for _, value in block)
     settings = settings_of(chosen)
@@ -92,7 +92,7 @@ def test_a_linear_rise_may_end_early(write: Any) -> None:
     searched = config(write, "schedule: {curriculum: {shape: linear, until: {low: 0.3, high: 0.66}}}\n")
     parameters = choose(searched, upper)
     assert parameters["curriculum"] == {"shape": "linear", "until": 0.66}
-    entrodrop = settings_of(fixed(searched, parameters)).entrodrop
+    entrodrop = settings_of(fix_values(searched, parameters)).entrodrop
     assert entrodrop is not None
     assert entrodrop.curriculum == Linear(0.66)
     plain = config(write, "schedule: {curriculum: {shape: linear}}\n")
@@ -103,7 +103,7 @@ def test_a_fixed_token_weight_is_the_trainers(write: Any) -> None:
     weighted = config(write, "", "training.token_weight={kind: mile, gamma: [2]}")
     parameters = choose(weighted, upper)
     assert parameters["token_weight"] == {"kind": "mile", "gamma": 2.0}
-    assert settings_of(fixed(weighted, parameters)).token_weight == Mile(2.0)
+    assert settings_of(fix_values(weighted, parameters)).token_weight == Mile(2.0)
     assert settings_of(weighted.model_copy(update={"schedule": None})).token_weight == Mile(2.0)
 
 
@@ -114,7 +114,7 @@ def test_searched_adapters_are_each_trials_own(write: Any) -> None:
     assert model_settings_of(searched).lora == Lora(8, 16.0, 0.1, ("k_proj", "q_proj", "v_proj"))
     parameters = choose(searched, lambda name, setting: upper(name, setting) if name != "lora.rank" else setting[0])
     assert parameters["lora"] == {"rank": 4, "alpha": 16.0, "dropout": 0.1, "target_modules": "q_proj k_proj"}
-    chosen = fixed(searched, parameters)
+    chosen = fix_values(searched, parameters)
     assert RunConfig.model_validate(chosen.model_dump()) == chosen
     own = Lora(4, 16.0, 0.1, ("k_proj", "q_proj"))
     assert (settings_of(chosen).lora, model_settings_of(chosen).lora) == (own, own)
@@ -135,12 +135,12 @@ def test_a_spline_is_searched_by_its_rises(write: Any) -> None:
     parameters = choose(searched, value)
     assert parameters["curriculum"] == {"shape": "spline", "rises": [1.0, 1.0, 1.0]}
     assert [name for name in names if "rise" in name] == [f"curriculum.spline.rise_{i}" for i in (1, 2, 3)]
-    settings = settings_of(fixed(searched, parameters))
+    settings = settings_of(fix_values(searched, parameters))
     assert settings.entrodrop is not None
     assert settings.entrodrop.curriculum == Spline((1.0, 1.0, 1.0))
     given = config(write, "schedule: {curriculum: {shape: spline, rises: [0, 1]}}\n")
     assert choose(given, upper)["curriculum"] == {"shape": "spline", "rises": [0.0, 1.0]}
-    entrodrop = settings_of(fixed(given, choose(given, upper))).entrodrop
+    entrodrop = settings_of(fix_values(given, choose(given, upper))).entrodrop
     assert entrodrop is not None
     assert entrodrop.curriculum == Spline((0.0, 1.0))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainables.data.formats import chat_text, recognize, written
+from trainables.data.formats import chat_text, format_column, recognize
 from trainables.data.templates import Field, Templates, parse
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -70,7 +70,7 @@ def test_final_answers_are_found() -> None:
 @pytest.mark.parametrize("name", ["a", "a b", "a[0]", "a}b", "{a", 'a"b', "a\\b", "sure?", "é", "a.b"])
 @pytest.mark.parametrize("optional", [False, True])
 def test_any_column_is_written_so_that_it_is_read_again(name: str, optional: bool) -> None:
-    (part,) = (part for part in parse(written(name, optional)) if part)
+    (part,) = (part for part in parse(format_column(name, optional)) if part)
     assert isinstance(part, Field)
     assert part.optional == optional
     assert part.value({name: "here"}) == "here"

@@ -147,7 +147,7 @@ def test_what_opens_a_document_is_special() -> None:
 
 def test_rows_are_the_same_after_storing() -> None:
     _, rows = packed(LENGTHS, 17)
-    stored = rows.stored()
+    stored = rows.to_stored()
     assert all(tensor.dtype in (torch.int32, torch.bool) for tensor in stored.values())
     restored = Packed.from_stored(stored).tensors()
     assert all(torch.equal(tensor, restored[name]) for name, tensor in rows.tensors().items())

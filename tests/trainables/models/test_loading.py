@@ -147,7 +147,7 @@ def test_packed_equals_the_models_own_logits_document_by_document(name: str, tmp
 @each
 def test_attention_by_document_equals_a_mask(name: str, tmp_path: Path) -> None:
     model = saved(name, tmp_path)
-    packed = Packed.concatenated([rows([11, 2, 14], 32), rows([20], 32), rows([], 32)])
+    packed = Packed.concatenate([rows([11, 2, 14], 32), rows([20], 32), rows([], 32)])
     label_RT = packed.label_RT
     masked = Forward(model, by_document=False)(packed, label_RT, entropy=True)
     ours = Forward(model)
@@ -178,7 +178,7 @@ def test_the_kernel_for_variable_lengths_gets_each_document(
     name: str, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = saved(name, tmp_path)
-    packed = Packed.concatenated([rows([11, 2, 14], 32), rows([32], 32), rows([], 32)])
+    packed = Packed.concatenate([rows([11, 2, 14], 32), rows([32], 32), rows([], 32)])
     label_RT = packed.label_RT
     masked_N = Forward(model, by_document=False)(packed, label_RT, torch.bfloat16).loss_N
     kernel = mock.Mock(side_effect=varlen_reference)
