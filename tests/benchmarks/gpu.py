@@ -153,7 +153,7 @@ def measure_slots(scratch: Path, quick: bool) -> dict[str, Any]:
         space = scratch / f"{slots}.yaml"
         space.write_text(yaml.safe_dump(content))
         load(space)
-        found[str(slots)], _ = run_search(space, scratch, f"slots-{slots}")
+        found[str(slots)], *_ = run_search(space, scratch, f"slots-{slots}")
     return {"search_s": found}
 
 

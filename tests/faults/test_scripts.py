@@ -28,5 +28,7 @@ def test_a_script_runs(script: str, searches: Searches, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": path, "ENTRODROP_CACHE": str(searches.cache)}
     command = [sys.executable, "-m", script, "--quick"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
+    if "the package reasoning-gym is not installed" in done.stderr:
+        pytest.skip("needs reasoning-gym")
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
