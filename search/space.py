@@ -111,9 +111,9 @@ class EarlyStopping(Block):
 
 
 class Sampler(Block):
-    name: Literal["gp", "tpe", "random", "qmc"] = "gp"
-    """How the next setting is chosen: gp (a Gaussian process, which learns from the first trial on; after 100
-    trials tpe), tpe (learns later), random, or qmc (spread evenly)."""
+    name: Literal["tpe", "gp", "random", "qmc"] = "tpe"
+    """How the next setting is chosen: tpe (learns from earlier trials), gp (a Gaussian process, which learns from the
+    first trial on; after 100 trials tpe), random, or qmc (spread evenly)."""
     startup_trials: Count = 5
     """Random trials before tpe starts to learn: an integer of at least 1."""
 

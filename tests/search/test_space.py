@@ -127,7 +127,7 @@ WRONG_VALUES = [
     ("budget:\n  trials: 0", 9, "budget.trials: given 0; allowed: an integer of at least 1"),
     ("early_stopping:\n  first_rung: 0.0", 9, "given 0.0; allowed: above 0 and below 1 (share of the budget"),
     ("objective: bets", 8, "objective: given 'bets'; allowed: best (of least high-entropy loss), fina"),
-    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: gp (a Gaussian process"),
+    ("sampler: {name: bayes}", 8, "sampler.name: given 'bayes'; allowed: tpe (learns from earl"),
     ("tracking: {experiment: ''}", 8, "tracking.experiment: given ''; allowed: a name (MLflow exper"),
     ("tracking: {uri: 3}", 8, "tracking.uri: given 3; allowed: a tracking URI; null for"),
     ("budgets: {trials: 3}", 8, "budgets: given an unknown key; allowed: name, seed, models, "),

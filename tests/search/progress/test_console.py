@@ -78,7 +78,7 @@ def test_plain_lines_without_a_terminal() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
         progress.note("base weights of builtin/micro: 43%")
-        three_trials(progress.happened, clock)
+        three_trials(progress.handle, clock)
     lines = text.getvalue().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert not any(ord(c) < 32 for line in lines for c in line)
@@ -92,7 +92,7 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_a_reason_with_control_characters_stays_on_one_plain_line() -> None:
     text = StringIO()
     with ProgressConsole(Console(file=text, width=80), {"m": 1}) as progress:
-        told = Told(progress.happened)
+        told = Told(progress.handle)
         told.started(0, 1)
         told.ended(0, "failed", "out_of_memory", detail="\x1b[31mnone left\r\nat step 3\x1b[0m")
     lines = text.getvalue().splitlines()
@@ -106,7 +106,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:
     text = StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None, _environ={"TERM": "dumb"})
     with ProgressConsole(console, {"m": 1}) as progress:
-        Told(progress.happened).started(0, 1)
+        Told(progress.handle).started(0, 1)
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().endswith("m trial 0 linear: started\n")
 
@@ -122,7 +122,7 @@ def test_the_best_is_the_one_that_the_search_ranks_first_and_stands_beside_no_dr
         (4, "entrodrop", "complete", None, 6.5),
     )
     with ProgressConsole(Console(file=text, width=80), {"m": 5}, clock) as progress:
-        told = Told(progress.happened, clock)
+        told = Told(progress.handle, clock)
         for trial, arm, state, reason, loss in ends:
             told.started(trial, 5, arm=arm)
             told.ended(trial, state, reason, loss)
@@ -151,7 +151,7 @@ def test_a_search_for_right_answers_tells_their_share() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m": 2}, clock) as progress:
         progress.handle(SearchStarted(planned={"m": 2}, resume_command="", settings={"objective": "exact_match"}))
-        told = Told(progress.happened, clock)
+        told = Told(progress.handle, clock)
         for trial, arm, wrong in ((0, "none", 0.5), (1, "entrodrop", 0.25)):
             told.started(trial, 2, arm=arm)
             told.ended(trial, "complete", None, wrong)
@@ -161,7 +161,7 @@ def test_a_search_for_right_answers_tells_their_share() -> None:
 def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m/confirmation": 4}, clock) as progress:
-        told = Told(progress.happened, clock, study="m/confirmation", stage="confirmation")
+        told = Told(progress.handle, clock, study="m/confirmation", stage="confirmation")
         for trial, (arm, loss) in enumerate((("none", 6.0), ("entrodrop", 5.0), ("none", 5.5), ("entrodrop", 5.6))):
             told.started(trial, 4, arm=arm)
             told.ended(trial, "complete", None, loss)
@@ -171,7 +171,7 @@ def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
     text, clock = StringIO(), Clock()
     with ProgressConsole(Console(file=text, width=80), {"m": 1}, clock) as progress:
-        told = Told(progress.happened, clock)
+        told = Told(progress.handle, clock)
         told.started(0, 1)
         for k in range(100):
             clock.now += 0.1
@@ -217,7 +217,7 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     text, clock = StringIO(), Clock()
     console = Console(file=text, width=width, height=24, force_terminal=True, color_system=None)
     with ProgressConsole(console, {"builtin/nano": 4, "builtin/micro": 4}, clock) as progress:
-        three_trials(progress.happened, clock)
+        three_trials(progress.handle, clock)
         console.print(ProgressTable(progress.state))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
     for line in shown.splitlines():
@@ -235,7 +235,7 @@ def test_the_live_table_ends_cleanly_on_an_exception() -> None:
 
     def interrupted() -> None:
         with progress:
-            Told(progress.happened).started(0, 1, arm="an arm " * 40)
+            Told(progress.handle).started(0, 1, arm="an arm " * 40)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -208,11 +208,9 @@ def test_what_the_repositorys_space_suggests_stays_as_it_is(tmp_path: Path) -> N
         ],
     ]
     assert opened.study.trials[2].params == {
-        "curriculum.shape": "sigmoid",
-        "curriculum.sigmoid.midpoint": 0.10216344967484475,
-        "curriculum.sigmoid.steepness": 9.827097785482767,
-        "entropy_threshold.quantile": 0.6868924901820719,
-        "mask_ratio": 0.29308354631066325,
+        "curriculum.shape": "linear",
+        "entropy_threshold.quantile": 0.7245999937907062,
+        "mask_ratio": 0.6705149426169978,
     }
 
 
