@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from search.results.model_result import ModelResult, verdict_of
-from search.space import EXACT, Space
-from search.studies.comparison import GENERAL, POINTS, TEST, point_of, settings_to_raise
+from search.space import EXACT, GENERAL, Space
+from search.studies.comparison import POINTS, TEST, point_of, settings_to_raise
 from search.studies.study import losses_of
 from search.studies.verdict import Verdict
 from trainables.config.command_line import CommandLine, invocation

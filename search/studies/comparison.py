@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from search.space import Space
+from search.space import EXACT, GENERAL, HIGH, Space
 from search.studies.interval import Array, Components
 from search.studies.verdict import POWER, Difference, Verdict, components, differences
 
@@ -22,9 +22,8 @@ POINTS = ("best", "final")
 FEWEST = 2
 # Documents that are still advised.
 _MOST = 10_000
-HIGH, GENERAL, EXACT = "high_entropy_loss", "general_loss", "exact_match"
 # What a person reads.
-LABELS = {HIGH: "high-entropy test loss", GENERAL: "general loss", EXACT: "share of right test answers"}
+LABELS: dict[str, str] = {HIGH: "high-entropy test loss", GENERAL: "general loss", EXACT: "share of right test answers"}
 # Settings that tell more where they are raised.
 TEST, SEEDS = "data.test", "confirmation.seeds"
 

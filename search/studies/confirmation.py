@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.arms import BASELINE
-from search.space import Space
+from search.space import GENERAL, Space
 from search.studies.arm_spaces import dimensions
 from search.studies.comparison import (
     FEWEST,
-    GENERAL,
     POINTS,
     Comparison,
     Contestant,

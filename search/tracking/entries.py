@@ -17,6 +17,7 @@ from search.output.events import (
     TrialEnded,
     TrialStarted,
 )
+from search.space import HIGH
 from search.tracking.cursor import EntryId
 from trainables.errors import mask_secrets
 
@@ -25,7 +26,6 @@ SEARCH = ""  # the key of the parent run
 _LONGEST_VALUE, _LONGEST_DIGEST = 6000, 36
 # The tag that MLflow's UI shows as a run's description.
 _DESCRIPTION = "mlflow.note.content"
-_HIGH = "high_entropy_loss"
 # What MLflow's UI shows as a run's source.
 _SOURCE = {"mlflow.source.name": "python -m search.run", "mlflow.source.type": "LOCAL"}
 
@@ -209,7 +209,7 @@ class EntryMaker:
                 yield Entry(event.key, Start(mask_secrets(f"{event.key} {name}"), now))
                 yield Entry(event.key, Values(now, params=params, tags=_texts(tags)))
             case Evaluation():
-                if event.key in self._running and _HIGH in event.metrics:
+                if event.key in self._running and HIGH in event.metrics:
                     self._running[event.key][1].setdefault(event.tokens, event)
                 yield Entry(event.key, Values(now, event.metrics, event.tokens), once=f"{event.key}@{event.tokens}")
             case TrialEnded():
@@ -247,7 +247,7 @@ class EntryMaker:
         prepared = self._data.get(event.model)
         return Page(
             mask_secrets(f"{event.key} {curriculum_name(started.arm, started.parameters)}"),
-            {tokens: one.metrics[_HIGH] for tokens, one in sorted(evaluations.items())},
+            {tokens: one.metrics[HIGH] for tokens, one in sorted(evaluations.items())},
             first.full_tokens,
             started.parameters.get("curriculum"),
             prepared.documents if prepared is not None else [],

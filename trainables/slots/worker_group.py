@@ -82,7 +82,7 @@ class _SeesGpus(Backend):  # type: ignore[misc]
 
 class _WorkersConnect(BackendConfig):  # type: ignore[misc]
     """The workers join their process group by themselves. Ray Train's TorchConfig has it made by the controller's
-    process, which then loads torch: 2 s of a CPU, and 200 MB."""
+    process, which then loads torch: 2 s of a CPU, and 180 MB."""
 
     backend_cls = _SeesGpus
 
