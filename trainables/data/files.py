@@ -15,6 +15,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
+from trainables.data.formats import is_chat
 from trainables.data.templates import Number, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
@@ -223,11 +224,19 @@ def _json(file: Path) -> Records:
             yield from _json_lines(file)
             return
         raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
+    if isinstance(records, dict) and not any(map(_is_table, records.values())):
+        # One file for each record.
+        records = [records]
     if not isinstance(records, list):
         given = f"{file.name}, which holds one {type(records).__name__}"
         raise DataError("data.path", given, "a JSON list of objects with columns")
     for number, record in enumerate(records, 1):
         yield _object(record, f"record {number} of {file.name}")
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value of an object is what should stand in its place: many records."""
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value) and not is_chat(value)
 
 
 def _csv(file: Path, delimiter: str = ",") -> Records:

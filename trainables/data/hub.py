@@ -2,19 +2,21 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
-from trainables.data.files import arrow_records
+from trainables.data.files import Files, Records, arrow_records, kind_of
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
 
 # Records that are in memory at once.
 _ROWS = 256
+# Files of text, by the reader that the library datasets has for them.
+_TEXT_FILES = {"json": (".jsonl", ".json"), "csv": (".csv", ".tsv")}
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,18 @@ class Hub:
         documents = self.reader.documents(self.records(), self.path)
         return split(documents, self.sizes, seed, f"in the split '{self.split}' of {self.path}", apart)
 
-    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def records(self) -> Records:
         """The records of the split, each with where it stands.
 
         Raises:
             DataError: a data set that cannot be read.
         """
-        number = 0
         with self._raise_as_data_error():
-            names, load = self._find_splits()
+            names, read = self._find_splits()
             if self.split not in names:
                 close = get_close_matches(self.split, names, n=1)
                 raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
-            for table in load().with_format("arrow").iter(_ROWS):
-                for record in arrow_records(table):
-                    number += 1
-                    yield f"record {number} of {self.path}", record
+            yield from read()
 
     def split_names(self) -> list[str]:
         """The splits of the data set.
@@ -88,8 +86,8 @@ class Hub:
             allowed = f"a data set that can be loaded from JSON, CSV, Parquet, Arrow or text files ({reason})"
             raise DataError("data.path", self.path, allowed) from None
 
-    def _find_splits(self) -> tuple[list[str], Callable[[], Any]]:
-        """The splits of the data set, and what loads the one that is asked for."""
+    def _find_splits(self) -> tuple[list[str], Callable[[], Records]]:
+        """The splits of the data set, and what reads the one that is asked for."""
         import datasets
 
         # What it logs is in the error.
@@ -103,10 +101,59 @@ class Hub:
             # What save_to_disk has written.
             saved = datasets.load_from_disk(self.path)
             splits = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
-            return list(splits), lambda: splits[self.split]
-        how = {"revision": self.revision, "data_files": self.files}
-        names = datasets.get_dataset_split_names(self.path, self.name, **how)
-        return names, lambda: datasets.load_dataset(self.path, self.name, split=self.split, **how)
+            return list(splits), lambda: self._read(splits[self.split])
+        path, how = self.path, {"revision": self.revision, "data_files": self.files}
+        try:
+            builder = datasets.load_dataset_builder(path, self.name, **how)
+        except ConnectionError:
+            if (downloaded := _downloaded(path, self.revision)) is None:
+                raise
+            path = downloaded
+            builder = datasets.load_dataset_builder(path, self.name, **how)
+        names = datasets.get_dataset_split_names(path, self.name, **how)
+
+        def read() -> Records:
+            if (files := _text_files(builder, self.split)) is not None:
+                return Files(files, self.reader, self.sizes).records()
+            return self._read(datasets.load_dataset(path, self.name, split=self.split, **how))
+
+        return names, read
+
+    def _read(self, dataset: Any) -> Records:
+        number = 0
+        for table in dataset.with_format("arrow").iter(_ROWS):
+            for record in arrow_records(table):
+                number += 1
+                yield f"record {number} of {self.path}", record
+
+
+def _text_files(builder: Any, split: str) -> tuple[str, ...] | None:
+    """The files of a split, on this machine, if trainables.data.files reads them as they are.
+
+    The library datasets gives values a type: it reads 007 in CSV as 7, NA as nothing, and writes dates in JSON anew.
+    """
+    import datasets
+
+    kinds = _TEXT_FILES.get(builder.name, ())
+    found = builder.config.data_files or {}
+    where = {"name": "default", "version": builder.config.version, "data_files": None, "data_dir": None}
+    separator = {"sep": ","} if builder.name == "csv" and builder.config.sep == "\t" else {}
+    # Settings of the data set's own card, such as a field of the JSON, are for its reader.
+    if replace(builder.config, **where, **separator) != type(builder.config)(version=builder.config.version):
+        return None
+    files = tuple(datasets.DownloadManager().download(list(found.get(split, ()))))
+    suits = [kind_of(Path(file)) in kinds and (kind_of(Path(file)) == ".tsv") == bool(separator) for file in files]
+    return files if files and all(suits) else None
+
+
+def _downloaded(path: str, revision: str | None) -> str | None:
+    """The folder with what an earlier run has downloaded of a data set of the hub; None if there is nothing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    with suppress(LocalEntryNotFoundError, HFValidationError):
+        return snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True)
+    return None
 
 
 def is_saved(folder: Path) -> bool:

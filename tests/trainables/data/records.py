@@ -24,7 +24,7 @@ needs_reasoning_gym = pytest.mark.skipif(find_spec("reasoning_gym") is None, rea
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     return path
 

@@ -36,6 +36,7 @@ from trainables.data.documents import (
     general_documents,
 )
 from trainables.data.reasoning_gym import ReasoningGym
+from trainables.data.templates import Templates
 from trainables.errors import DataError
 
 
@@ -223,7 +224,7 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.json", "[%s]" % ("9" * 10**5), "data.path", "a.json", "a JSON list of objects with columns (Exceeds the"),
         ("a.json", "[" * 100_000, "data.path", "a.json", "objects with columns (maximum recursion depth exceeded"),
         ("a.jsonl", '{"question": "\\ud800", "answer": "b"}', "data.template", "with line 1 of a", "is Unicode"),
-        ("a.json", GOOD, "data.path", "a.json, which holds one dict", "a JSON list of objects"),
+        ("a.json", f'{{"data": [{GOOD}]}}', "data.path", "a.json, which holds one dict", "a JSON list of objects"),
         ("a.json", "[{}", "data.path", "a.json", "a JSON list of objects with columns (Expecting"),
         ("a.json", f"[{GOOD}, 3]", "data.path", "record 2 of a.json", "a JSON object with columns"),
         ("a.csv", "question,answer\na,b\nc\n", "data.template", "line 3 of a.csv", "the column 'answer' has none"),
@@ -390,6 +391,55 @@ def test_the_split_of_a_data_set_is_chosen(tmp_path: Path) -> None:
     assert (error.field, error.given, error.allowed, error.nearest) == ("data.split", "tests", "train, test", "test")
 
 
+ROWS = [("2024-01-05", "1.50", "007"), ("2024-01-05T10:00:00Z", "NA", "True"), ("10:30", "1e3", "nan")]
+AS_JSON = "".join(
+    f'{{"question": "{date}", "answer": {number.replace("NA", "null")}, "id": "{word}"}}\n'
+    for date, number, word in ROWS
+)
+AS_CSV = "".join(f"{','.join(row)}\n" for row in [("question", "answer", "id"), *ROWS])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("train.jsonl", AS_JSON), ("train.csv", AS_CSV), ("train.tsv", AS_CSV.replace(",", "\t"))],
+    ids=["jsonl", "csv", "tsv"],
+)
+def test_a_data_sets_values_are_those_of_its_files(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_text(text)
+    reader = Templates("{question} {answer?} {id}")
+    read = hub(tmp_path / "set", SplitSizes("all", 0, 0), reader=reader).splits(seed=0)
+    nothing = "" if name.endswith("jsonl") else "NA"
+    expected = {"2024-01-05 1.50 007", f"2024-01-05T10:00:00Z {nothing} True", "10:30 1e3 nan"}
+    assert {document.text for document in read.train} == expected
+
+
+def test_a_data_sets_card_says_how_its_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text(AS_CSV.replace(",", ";"))
+    (tmp_path / "set" / "README.md").write_text('---\nconfigs:\n- config_name: default\n  sep: ";"\n---\n')
+    assert len(hub(tmp_path / "set", SplitSizes("all", 0, 0), reader=Templates("{question}")).splits(seed=0).train) == 3
+
+
+def test_a_data_set_whose_records_have_a_file_each(tmp_path: Path) -> None:
+    for number, record in enumerate(questions(30)):
+        write_lines(tmp_path / "set" / "train" / f"{number}.json", [record])
+    assert len(hub(tmp_path / "set").splits(seed=0).train) == SIZES.train
+    assert files(tmp_path / "set" / "train" / "*.json").splits(seed=0).train
+
+
+def test_without_a_hub_what_was_downloaded_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "datasets--acme--questions"
+    write_lines(folder / "snapshots" / ("0" * 40) / "train.jsonl", questions(30))
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    source = replace(hub(tmp_path), path="acme/questions")
+    assert len(source.splits(seed=0).train) == SIZES.train
+
+
 def test_some_of_a_data_sets_files_are_read(tmp_path: Path) -> None:
     write_lines(tmp_path / "set" / "train-00000-of-2.jsonl", questions(30))
     write_lines(tmp_path / "set" / "train-00001-of-2.jsonl", [{"content": "other columns"}])
@@ -405,8 +455,8 @@ def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
         hub(tmp_path / "nowhere").splits(seed=0)
     with pytest.raises(DataError, match=r"data.template: given the column 'text'; .*: question, answer"):
         hub(tmp_path / "set", template="{text}").splits(seed=0)
-    (tmp_path / "set" / "train.jsonl").write_text('{"question": 1}\n{oops\n')
-    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded.*JSON parse error"):
+    (tmp_path / "set" / "train.jsonl").write_text(GOOD + "{oops\n")
+    with pytest.raises(DataError, match=r"data.path: given line 2 of train.jsonl; allowed: a JSON object with columns"):
         hub(tmp_path / "set").splits(seed=0)
 
 
@@ -440,7 +490,7 @@ def test_folders_that_are_no_data_sets_are_told(tmp_path: Path) -> None:
 
 def test_a_data_set_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr("datasets.get_dataset_split_names", mock.Mock(side_effect=ConnectionError("no route")))
+    monkeypatch.setattr("datasets.load_dataset_builder", mock.Mock(side_effect=ConnectionError("no route")))
     source = replace(hub(tmp_path), path="acme/questions")
     with pytest.raises(DataError, match=r"data.path: acme/questions is not .*reached: no route; .*local-dir"):
         source.splits(seed=0)
