@@ -1,6 +1,5 @@
 """One search from beginning to end: Ray, the preparation, the trials, the results."""
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,13 +42,14 @@ from search.studies.storage import (
 )
 from search.sync import describe_undelivered, sync_command
 from search.tracking.delivery import Delivery
+from search.tracking.mlflow_runs import describe_pages
 from trainables.config.command_line import CommandLine
 from trainables.config.loader import ConfigFile
 from trainables.config.to_settings import model_settings_of, settings_of
 from trainables.config.validation_messages import shown
 from trainables.config.yaml_values import to_yaml
 from trainables.data.documents import Splits, describe_splits, number_groups
-from trainables.errors import ConfigError, DataError, mask_secrets
+from trainables.errors import ConfigError, DataError
 from trainables.models.resolve import model_size
 from trainables.slots.actors import place_on_this_node
 from trainables.slots.shared import SlotConfig, StopSignal
@@ -117,9 +117,8 @@ def run_session(
         print(interruption.last_words, file=sys.stderr)
         return EXIT_CODE
     console.print(f"\nresults: {where}/ ({', '.join(f.name for f in outcome.files)})", soft_wrap=True)
-    console.print(f"all trials: {_ui_command(outcome.tracking_uri)}", soft_wrap=True)
-    for model, page in outcome.pages.items():
-        console.print(f"  {model}, the best on top: {_ui_address(outcome.tracking_uri)}{page}", soft_wrap=True)
+    for line in describe_pages(outcome.tracking_uri, outcome.pages):
+        console.print(line, soft_wrap=True)
     return 1 if any(result.searched.best() is None for result in outcome.results) else 0
 
 
@@ -401,13 +400,3 @@ def _small_to_large(parameters: Mapping[str, int | None]) -> list[str]:
     if len(known) < len(parameters):
         return list(parameters)
     return sorted(parameters, key=lambda model: parameters[model] or 0)
-
-
-def _ui_address(uri: str) -> str:
-    """Where the UI is, once `_ui_command` has started it."""
-    return mask_secrets(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-
-
-def _ui_command(uri: str) -> str:
-    uri = mask_secrets(uri)
-    return uri if uri.startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", uri])

@@ -25,6 +25,7 @@ from search.output.folder import EVENTS, RESOLVED, check_search_folder, lock_out
 from search.output.object_store import open_output
 from search.space import Tracking
 from search.tracking.delivery import Delivery
+from search.tracking.mlflow_runs import describe_pages
 from trainables.config.command_line import exit_code, invocation
 from trainables.config.yaml_values import YamlError, read
 from trainables.errors import ConfigError, mask_secrets
@@ -94,6 +95,8 @@ def _deliver(folder: Path, timeout: float) -> int:
         left = delivery.undelivered
     delivered = delivery.close(0)
     print(f"delivered {_count(delivery.left - delivery.undelivered)} to {mask_secrets(delivery.tracking_uri)}")
+    if delivery.pages:
+        print("\n".join(describe_pages(delivery.tracking_uri, delivery.pages)))
     if not delivered:
         print(describe_undelivered(delivery), file=sys.stderr)
     return 0 if delivered else 1

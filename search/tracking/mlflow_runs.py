@@ -11,7 +11,7 @@ import shlex
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,16 @@ def new_client(uri: str) -> Any:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri)
+
+
+def describe_pages(uri: str, pages: Mapping[str, str]) -> list[str]:
+    """Lines for a person: how MLflow's UI is opened, and where it has each model's page (see `MlflowRuns.share`)."""
+    shown = mask_secrets(uri)
+    if uri.startswith("http"):
+        opened, server = shown, shown.rstrip("/")
+    else:
+        opened, server = shlex.join(["mlflow", "ui", "--backend-store-uri", shown]), "http://127.0.0.1:5000"
+    return [f"all trials: {opened}", *(f"  {model}, the best on top: {server}{page}" for model, page in pages.items())]
 
 
 def tracking_uri(uri: str | None) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from unittest import mock
 
@@ -137,20 +136,3 @@ def test_the_command_line_is_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["space.yaml", "--unknown"])
     assert ended.value.code == 2
-
-
-@pytest.mark.parametrize(
-    ("uri", "address"),
-    [("sqlite:///mlflow.db", "http://127.0.0.1:5000"), ("https://me:secret@host/ml/", "https://me:***@host/ml")],
-)
-def test_where_mlflow_s_pages_are(uri: str, address: str) -> None:
-    from search.session import _ui_address
-
-    assert _ui_address(uri) == address
-
-
-@pytest.mark.parametrize("uri", ["sqlite:////My Projects é 100% #1/mlflow.db", "sqlite:///plain/mlflow.db"])
-def test_the_command_that_opens_mlflow_can_be_pasted(uri: str) -> None:
-    from search.session import _ui_command
-
-    assert shlex.split(_ui_command(uri)) == ["mlflow", "ui", "--backend-store-uri", uri]

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 # Takes seconds on a busy machine, and must not count against the timeouts.
+from search.output.events import SearchEnded, append_events
+from search.output.folder import EVENTS
 from search.sync import main
 from search.tracking.delivery import Delivery
 from tests.search.tracking.memory import Client, Search
@@ -52,6 +54,17 @@ def test_what_is_left_is_delivered_once(searched: Path, client: Client, capsys: 
     assert capsys.readouterr() == ("delivered 0 events to http://user:***@host\n", "")
     assert [run["name"] for run in client.runs.values()] == ["math", "nano/0 entrodrop"]
     assert client.history("run1", "loss") == [(100, 6.0)]
+
+
+def test_the_pages_of_a_search_that_ended_are_told(
+    searched: Path, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_events(searched / EVENTS, SearchEnded(status="FINISHED"))
+    client.away.clear()
+    assert main([str(searched)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "delivered 4 events to http://user:***@host"
+    assert lines[-1].startswith("  nano, the best on top: http://user:***@host/#/experiments/1/")
 
 
 def test_mlflow_is_still_away(searched: Path, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

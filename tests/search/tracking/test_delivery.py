@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from search.output.events import OutboxEntry, SlotsChanged
 from search.tracking.delivery import Delivery, undelivered_models
-from search.tracking.mlflow_runs import tracking_uri
+from search.tracking.mlflow_runs import describe_pages, tracking_uri
 from tests import DEADLINE_S
 from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search
 from trainables.errors import ConfigError, mask_secrets
@@ -436,6 +437,21 @@ def test_the_trials_of_a_search_have_a_view_with_the_settings_that_differ(tmp_pa
     view = json.loads(client.experiment_tags["mlflow.sharedViewState.run0-nano"])
     assert view["searchFilter"].startswith('tags.mlflow.parentRunId = "run0"')
     assert view["selectedColumns"][-2:] == ["params.`arm`", "params.`mask_ratio`"]
+
+
+PAGE = "/#/experiments/1/runs?viewStateShareKey=run0-nano"
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////My Projects é 100% #1/mlflow.db", "sqlite:///plain/mlflow.db"])
+def test_the_command_that_opens_mlflow_can_be_pasted(uri: str) -> None:
+    command, page = describe_pages(uri, {"nano": PAGE})
+    assert shlex.split(command) == ["all", "trials:", "mlflow", "ui", "--backend-store-uri", uri]
+    assert page == f"  nano, the best on top: http://127.0.0.1:5000{PAGE}"
+
+
+def test_the_pages_of_a_server_are_told_without_its_password() -> None:
+    told = describe_pages("https://me:secret@host/ml/", {"nano": PAGE})
+    assert told == ["all trials: https://me:***@host/ml/", f"  nano, the best on top: https://me:***@host/ml{PAGE}"]
 
 
 def test_an_artifact_store_that_fails_does_not_stop_the_record(tmp_path: Path) -> None:
