@@ -50,6 +50,11 @@ def check_output(space_file: ConfigFile[Space], output: Path, resume: bool) -> N
     for changed, was, given in find_changes(before, now):
         if changed.partition(".")[0] in _MAY_CHANGE or (was is None and changed.endswith(_NEWER)):
             continue
+        if changed == "budget.epochs":
+            # Where curriculum and learning rate are constant too: trials were compared as of so many epochs.
+            why = "a trial's curriculum, learning rate and rungs reach over all its epochs"
+            allowed = f"{shown(was)}, as it was: {why}; for another number name a new --output"
+            raise space_file.error(changed, shown(given), allowed)
         if changed not in _MAY_GROW:
             allowed = f"{shown(was)}, as it was; with --resume, only {', '.join(_MAY_GROW)} may grow"
             raise space_file.error(changed, shown(given), f"{allowed}, and {', '.join(_MAY_CHANGE)} may change")

@@ -50,9 +50,10 @@ def test_resume_needs_a_search_and_the_same_space(capsys: pytest.CaptureFixture[
     resolved = load("space.yaml").config.model_dump(mode="json")
     (output / "resolved.yaml").write_text(json.dumps(resolved))
     line = refused(capsys, ["space.yaml", "--resume", "--set", "budget.epochs=3"])
-    assert "given 3; allowed: 2, as it was" in line
+    assert "budget.epochs: given 3; allowed: 2, as it was: a trial's curriculum, learning rate and rungs" in line
+    line = refused(capsys, ["space.yaml", "--resume", "--set", "seed=3"])
+    assert "seed: given 3; allowed: 0, as it was" in line
     assert "resources, faults, tracking may change" in line
-    assert "budget.epochs" in line
     assert "only budget.trials, budget.tokens, budget.hours, budget.device_hours may grow" in line
     assert "at least 3" in refused(capsys, ["space.yaml", "--resume", "--set", "budget.trials=2"])
     # null was no limit: any number is less.
