@@ -46,7 +46,7 @@ from trainables.training.memory_estimate import checkpoint_bytes
 
 # Seconds that processes take to start, measured with two slots on two cores; LOG.md has the command.
 _START_S = 45.0
-# Tokens that a training step is timed on, and seconds after which it is not repeated.
+# Tokens that a training step is timed on, and seconds beyond which a single row of it stands for all.
 _TIMED_TOKENS, _LONG_STEP_S = 1024, 2.0
 # The baseline, the first guess, and three that the sampler draws.
 _SAMPLES = 5
@@ -358,20 +358,20 @@ def _time_step(model: str, space: Space, train: Packed) -> float:
     """Seconds of a training step on this machine's CPU, for each token."""
     training, (workers, _) = space.training, space.resources.counts
     most = max(1, _TIMED_TOKENS // training.sequence_length)
-    rows = slice(0, min(len(train.token_RT), max(1, training.batch_size // workers), most))
+    batch = min(len(train.token_RT), max(1, training.batch_size // workers), most)
     loaded = _network(model)
     check_forward(loaded, training.layout == "packed")
-    part, forward = train[rows], Forward(loaded)
+    forward = Forward(loaded)
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:
-        # The first step also loads kernels, which does not matter where it takes seconds; else the second one is timed.
-        for _ in range(2):
+        # The first row also loads kernels, which does not matter where it takes long.
+        for part in (train[:1], train[:batch]):
             began = time.perf_counter()
             result = forward(part, part.label_RT, PRECISIONS[training.precision])
             result.loss_N.mean().backward()
             seconds = time.perf_counter() - began
-            if seconds > _LONG_STEP_S:
+            if seconds * batch > _LONG_STEP_S:
                 break
     finally:
         torch.set_num_threads(threads)
