@@ -28,7 +28,7 @@ from transformers import Trainer
 
 from trainables.config.recipe import load_schedule
 from trainables.config.to_settings import entrodrop_of
-from trainables.data.packing import special_ids
+from trainables.data.text_tokens import special_ids
 from trainables.errors import DataError, ModelError
 from trainables.masking import (
     DRAW,

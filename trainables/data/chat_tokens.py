@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from trainables.data.documents import Chat
-from trainables.data.packing import special_ids
+from trainables.data.text_tokens import special_ids
 from trainables.errors import DataError
 
 # Where characters begin and end.

@@ -4,20 +4,17 @@ Shapes: R packed rows, T positions (the sequence length).
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
-from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Document
-
-if TYPE_CHECKING:
-    from trainables.data.chat_tokens import ChatTokenizer
+from trainables.data.text_tokens import encode, special_ids
 
 
 @dataclass(frozen=True)
@@ -91,13 +88,13 @@ def pack(
     *,
     layout: str = "packed",
     train_on_prompt: bool = True,
-    chats: "ChatTokenizer | None" = None,
+    chats: ChatTokenizer | None = None,
 ) -> tuple[Packed, int]:
     """Tokenizes documents, each closed by the end-of-sequence token or by a chat template, and lays them into rows.
 
     Args:
         layout: "packed" (best-fit decreasing) or "padded" (one document a row).
-        train_on_prompt: False leaves the tokens of a document's prompt out of the loss (see `encode`).
+        train_on_prompt: False leaves the tokens of a document's prompt out of the loss (see `text_tokens.encode`).
         chats: for documents that are chats, of which only answers are in the loss.
 
     Returns:
@@ -138,42 +135,6 @@ def pack(
             trained_RT[r, start:end] = torch.tensor(learned[index])
             start = end
     return Packed(token_RT, document_RT, position_RT, special_RT, trained_RT), cut
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The special tokens; many tokenizers have some that no setting of theirs names, such as those of a chat."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
-
-
-def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], int]]:
-    """The tokens of each document as the tokenizer gives them, and how many of them are the prompt's.
-
-    A token that holds any of the text is the text's, so that all of it is learned; what opens a document belongs to its
-    prompt, if there is one, and what closes it never does.
-    """
-    whole = [d.prompt + d.text for d in documents]
-    try:
-        encoded = tokenizer(whole, return_offsets_mapping=True)
-        offsets_of = encoded["offset_mapping"]
-    # Tokenizers in Python have no offsets: what the prompt alone begins with too is the prompt's.
-    except (NotImplementedError, KeyError):
-        alone = tokenizer([d.prompt for d in documents])["input_ids"]
-        # Before another word: what closes the prompt alone is not shared then.
-        longer = tokenizer([d.prompt + (d.text or " x") for d in documents])["input_ids"]
-        for document, ids, *two in zip(documents, tokenizer(whole)["input_ids"], alone, longer, strict=True):
-            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*two, strict=False)))
-            yield ids, shared if document.prompt else 0
-        return
-    special = special_ids(tokenizer)
-    for document, ids, offsets in zip(documents, encoded["input_ids"], offsets_of, strict=True):
-        end = len(document.prompt)
-        closed = len(ids)
-        # What closes a text has the offsets (0, 0).
-        while closed and offsets[closed - 1][1] == 0 and ids[closed - 1] in special:
-            closed -= 1
-        count = next((i for i, (_, last) in enumerate(offsets) if last > end), closed)
-        yield ids, count if document.prompt else 0
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -4,7 +4,8 @@ import math
 
 from transformers import PreTrainedTokenizerBase
 
-from trainables.data.packing import Packed, special_ids
+from trainables.data.packing import Packed
+from trainables.data.text_tokens import special_ids
 from trainables.errors import DataError, ModelError
 
 

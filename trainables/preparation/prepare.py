@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.data.chat_tokens import ChatTokenizer
 from trainables.data.documents import Document, Splits, of_general
-from trainables.data.packing import Packed, encode, pack
+from trainables.data.packing import Packed, pack
+from trainables.data.text_tokens import encode
 from trainables.entropy import evaluation_groups
 from trainables.errors import DataError, ModelError
 from trainables.models.loading import chat_templates, context_length, load_tokenizer, tokenizer_files, words_of

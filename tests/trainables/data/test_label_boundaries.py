@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainables.data.documents import Document
-from trainables.data.packing import encode, pack
+from trainables.data.packing import pack
+from trainables.data.text_tokens import encode
 
 BOUNDARIES = [
     ("Is it so? Answer:", "yes"),
