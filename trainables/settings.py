@@ -172,6 +172,7 @@ class ModelSettings:
 
     Attributes:
         lora: None trains all weights; a run that has other adapters needs another model.
+        base_weights: of the decoder's linear layers below adapters: "full" (float32) or "nf4" (4 bits).
         gradient_checkpointing: activations are computed again in the backward pass, to save memory.
         compile: torch.compile.
         sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
@@ -181,6 +182,7 @@ class ModelSettings:
     """
 
     lora: Lora | None = None
+    base_weights: str = "full"
     gradient_checkpointing: bool = False
     compile: bool = False
     sharding: str = "auto"
@@ -189,4 +191,9 @@ class ModelSettings:
 
     def identity(self) -> dict[str, Any]:
         """What of this a run's result depends on, as JSON."""
-        return {"lora": self.lora and self.lora.to_json(), "exact_match": self.exact_match and asdict(self.exact_match)}
+        identity = {
+            "lora": self.lora and self.lora.to_json(),
+            "exact_match": self.exact_match and asdict(self.exact_match),
+        }
+        # As for `Settings.to_json`.
+        return identity if self.base_weights == "full" else identity | {"base_weights": self.base_weights}

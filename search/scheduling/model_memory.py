@@ -79,7 +79,7 @@ def estimate_memory(space: Space, model: str, workers: int, gpu_bytes: float | N
     """What one worker of a trial holds, and how the workers share the model ("ddp" or "fsdp")."""
     training, how = space.training, model_settings_of(space)
     counts = network(space, model)
-    sharding = choose_sharding(training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
+    sharding = choose_sharding(how.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
     memory = _memory(
         model,
         how,
@@ -120,10 +120,10 @@ def _check_whole(space: Space, model: str, gpu_bytes: float) -> None:
 
 def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> None:
     """So many workers have room for what no smaller micro-batch spares. The rest is an estimate, told in the plan."""
-    counts = network(space, model)
-    sharding = choose_sharding(space.training.sharding, counts.parameters, counts.trained, gpu_bytes, workers)
-    ranks = workers if sharding == "ddp" else 1
-    state = state_bytes(counts.parameters, counts.trained, ranks, keep_best=space.confirmation is not None)
+    counts, sharding = network(space, model), model_settings_of(space).sharding
+    sharding = choose_sharding(sharding, counts.parameters, counts.trained, gpu_bytes, workers)
+    ranks, keep_best = workers if sharding == "ddp" else 1, space.confirmation is not None
+    state = state_bytes(counts.parameters, counts.trained, ranks, keep_best, counts.quantized)
     if sharding == "fsdp":
         state //= workers
     if state > usable_bytes(space, gpu_bytes):

@@ -166,9 +166,10 @@ def model_settings_of(config: RunConfig) -> ModelSettings:
         exact_match = ExactMatch(evaluation.exact_match, evaluation.max_new_tokens, evaluation.answer_pattern)
     return ModelSettings(
         lora=_lora_of(training),
+        base_weights=training.base_weights,
         gradient_checkpointing=training.gradient_checkpointing,
         compile=training.compile,
-        sharding=training.sharding,
+        sharding="ddp" if training.base_weights == "nf4" else training.sharding,
         exact_match=exact_match,
     )
 

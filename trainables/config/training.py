@@ -187,6 +187,17 @@ class Training(Block):
     """What the workers of a run hold: ddp (each the whole model), fsdp (each a part), or auto (ddp if it fits)."""
     lora: LoraAdapters | None = None
     """Low-rank adapters to train; null to train all weights."""
+    base_weights: Literal["full", "nf4"] = "full"
+    """How the weights below adapters are held: full (32 bits), or nf4 (4 bits in the decoder's linear layers; QLoRA,
+    arXiv 2305.14314), which needs the extra qlora."""
+
+    @model_validator(mode="after")
+    def _quantizes_what_is_not_trained(self) -> Self:
+        if self.base_weights == "nf4" and self.lora is None:
+            raise wrong(("base_weights",), "nf4", "full, as all weights are trained; or set training.lora")
+        if self.base_weights == "nf4" and self.sharding == "fsdp":
+            raise wrong(("sharding",), "fsdp", "ddp or auto: weights of 4 bits are not shared out")
+        return self
 
     @model_validator(mode="after")
     def _weights_what_is_not_smoothed(self) -> Self:

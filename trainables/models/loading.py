@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,55 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
+def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear layers of the decoder, by name.
+
+    Raises:
+        ModelError: there is none, or the package that quantizes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        problem = (
+            "nf4 needs the package bitsandbytes, which is not installed; run pip install 'entrodrop-search[qlora]'"
+        )
+        raise ModelError("training.base_weights", problem)
+    decoder = set(model.base_model.modules())
+    found = {name: m for name, m in model.named_modules() if m in decoder and isinstance(m, nn.Linear)}
+    if not found:
+        allowed = f"full: {model.config.model_type} has no linear layers of torch"
+        raise ModelError("training.base_weights", "nf4", allowed)
+    return found
+
+
+def quantize(model: PreTrainedModel, device: torch.device) -> None:
+    """Holds the weights of the decoder's linear layers in 4 bits, in place, and moves the model to the device.
+
+    The numbers are NF4's, in blocks of 64 whose scales have 8 bits (double quantization, arXiv 2305.14314). Each is
+    quantized on the device, so that never more than one layer is there in float32.
+    """
+    linears = quantizable(model)
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name, linear in linears.items():
+        held = Linear4bit(linear.in_features, linear.out_features, quant_type="nf4", device="meta")
+        held.bias = linear.bias
+        held.weight = Params4bit(linear.weight.detach(), requires_grad=False, quant_type="nf4").to(device)
+        model.set_submodule(name, held)
+    model.to(device)  # type: ignore[arg-type]
+
+
+def _dequantize(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's state with the weights of 4 bits as they are worked with, in float32."""
+    if find_spec("bitsandbytes") is None:
+        return weights
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    held = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, Linear4bit)}
+    full = {name: dequantize_4bit(weight.data, weight.quant_state).cpu() for name, weight in held.items()}
+    # Their scales stand beside them, as in a.weight.absmax.
+    return {n: x for n, x in weights.items() if f"{n.partition('.weight.')[0]}.weight" not in full} | full
+
+
 def _is_linear(module: nn.Module) -> bool:
     # GPT-2 calls its linear layers Conv1D.
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
@@ -213,6 +263,7 @@ def save_model(
         published: the base model on the hub, as in owner/name@revision, for whoever loads the adapters; None: the
             folder.
     """
+    weights = _dequantize(model, weights)
     merged = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
     for name, down in weights.items():
         if "lora_A" not in name:

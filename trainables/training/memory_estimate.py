@@ -3,8 +3,8 @@
 Shapes: N tokens of a micro-batch, D hidden width, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,20 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from trainables.forward import ROWS
 from trainables.loss import chunk_bytes_of
-from trainables.models.loading import add_lora, decoder_layers, embed, hidden_states, logits_of, remove_dropout
+from trainables.models.loading import (
+    add_lora,
+    decoder_layers,
+    embed,
+    hidden_states,
+    logits_of,
+    quantizable,
+    remove_dropout,
+)
 from trainables.settings import ModelSettings
 
 _FP32, _BF16 = 4, 2
+# Half a byte, and scales: 8 bits for each 64 numbers, and 32 bits for 256 of these.
+_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 # What a process takes of a GPU outside of torch's allocator: CUDA's context, kernels and libraries. An assumption: the
 # context alone has about 0.5 GB.
 CONTEXT_BYTES = 0.6e9
@@ -31,13 +41,13 @@ class Memory:
     the libraries take for themselves apart.
 
     Attributes:
-        weights: in float32, whole or this rank's part.
+        weights: in float32, or in 4 bits where they are held so; whole or this rank's part.
         base_copy: of the weights that are trained, from which the next run starts.
         best_copy: the same of the best evaluation, which a confirmation keeps.
         moments: AdamW's two.
         gradients: of weights.
         activations: what the backward pass needs, and what a layer works with in it.
-        casts: weights in bfloat16.
+        casts: weights in bfloat16, and one of 4 bits as it is worked with.
         loss: a chunk of the logits, and gradients of the hidden states and of the output matrix.
         communication: whole weights and gradients that FSDP gathers, or the buckets that DDP exchanges gradients in.
     """
@@ -66,6 +76,8 @@ class Network:
 
     Attributes:
         parameters, trained: counts; tied weights count once.
+        quantized: of the parameters, those that are held in 4 bits.
+        linear: of these, those of the largest layer; 0 where there are none.
         embedding, output: parameters of the two matrices; 0 where one is frozen.
         root: parameters outside of the decoder layers.
         layer: parameters of the largest layer.
@@ -78,6 +90,8 @@ class Network:
 
     parameters: int
     trained: int
+    quantized: int
+    linear: int
     embedding: int
     output: int
     root: int
@@ -118,11 +132,15 @@ def bytes_for_torch(share: float, device_bytes: float) -> float:
     return share * device_bytes - CONTEXT_BYTES
 
 
-def state_bytes(parameters: int, trained: int, ranks: int = 1, keep_best: bool = True) -> int:
+def state_bytes(parameters: int, trained: int, ranks: int = 1, keep_best: bool = True, quantized: int = 0) -> int:
     """Bytes that do not depend on the data, each rank with the whole model: weights, their base copy, for a
     confirmation the best ones, AdamW's two moments, gradients, and with several ranks the buckets of their exchange."""
     copies = 4 + keep_best + (ranks > 1)
-    return _FP32 * (parameters + copies * trained)
+    return _weight_bytes(parameters, quantized) + _FP32 * copies * trained
+
+
+def _weight_bytes(parameters: int, quantized: int) -> int:
+    return _FP32 * (parameters - quantized) + int(_NF4 * quantized)
 
 
 def checkpoint_bytes(trained: int, keep_best: bool) -> int:
@@ -137,11 +155,15 @@ def fits_whole(parameters: int, trained: int, device_bytes: float, ranks: int) -
 
 
 def network_of(config: PreTrainedConfig, how: ModelSettings) -> Network:
-    """Counted on the meta device."""
-    return _network(_built(config, how))
+    """Counted on the meta device.
+
+    Raises:
+        ModelError: adapters on layers that it does not have, or weights that cannot be held in 4 bits.
+    """
+    return _network(*_built(config, how))
 
 
-def _network(model: PreTrainedModel) -> Network:
+def _network(model: PreTrainedModel, quantized: Sequence[int]) -> Network:
     embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     assert isinstance(embedding, Tensor)
     assert isinstance(output, Tensor)
@@ -151,6 +173,8 @@ def _network(model: PreTrainedModel) -> Network:
     return Network(
         parameters=parameters,
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        quantized=sum(quantized),
+        linear=max(quantized, default=0),
         embedding=embedding.numel() if embedding.requires_grad else 0,
         output=output.numel() if output.requires_grad else 0,
         root=parameters - sum(layers),
@@ -196,8 +220,11 @@ def memory_of(
         keep_best: as for a confirmation.
         device: the kind of device, "cuda" or "cpu": how large a chunk of the logits is.
     """
-    model = _built(config, how)
-    network, saved = _network(model), _measure_saved(model, rows, sequence_length, precision)
+    model, quantized = _built(config, how)
+    network, saved = _network(model, quantized), _measure_saved(model, rows, sequence_length, precision)
+    if quantized:
+        # They are made anew in the backward pass.
+        saved = replace(saved, casts=[0] * len(saved.casts))
     sharded = sharding == "fsdp" and ranks > 1
     parts = ranks if sharded else 1
     trained = _FP32 * network.trained // parts
@@ -205,7 +232,7 @@ def memory_of(
     rank = _RankPeaks(network, saved, how, rows, sequence_length, half, accumulation, ranks, sharded, device)
     peak = max((*rank.in_training(), *rank.in_evaluation()), key=lambda held: sum(held.values()))
     return Memory(
-        weights=_FP32 * network.parameters // parts,
+        weights=_weight_bytes(network.parameters, network.quantized) // parts,
         base_copy=trained,
         best_copy=trained if keep_best else 0,
         moments=2 * trained,
@@ -297,7 +324,7 @@ class _RankPeaks:
         return {
             "gradients": gradients,
             "activations": activations,
-            "casts": casts,
+            "casts": casts + (_FP32 + _BF16 * self.half) * network.linear,
             "loss": loss,
             "communication": gathered + buckets + unsharded,
         }
@@ -311,14 +338,17 @@ class _RankPeaks:
         return one * (2 if several else 1) + (size if self.network.capped else 0)
 
 
-def _built(config: PreTrainedConfig, how: ModelSettings) -> PreTrainedModel:
-    """A model on the meta device."""
+def _built(config: PreTrainedConfig, how: ModelSettings) -> tuple[PreTrainedModel, list[int]]:
+    """A model on the meta device, with full weights; and the parameters of each layer whose weights are to have 4
+    bits."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         remove_dropout(model)
+        held = quantizable(model).values() if how.base_weights == "nf4" else ()
+        quantized = [linear.weight.numel() for linear in held]
         if how.lora is not None:
             add_lora(model, how.lora)
-    return model
+    return model, quantized
 
 
 def _count(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ from torch._dynamo import config as dynamo
 from trainables import parallel
 from trainables.data.packing import Packed
 from trainables.forward import Forward
-from trainables.models.loading import add_lora, check_forward, load_model
+from trainables.models.loading import add_lora, check_forward, load_model, quantize
 from trainables.preparation.prepared import Prepared
 from trainables.settings import ModelSettings
 from trainables.training.evaluate import HeldOut
@@ -36,7 +36,10 @@ class WarmModel:
 
     def __init__(self, prepared: Prepared, device: torch.device, how: ModelSettings | None = None) -> None:
         self.prepared, self.device, self.how = prepared, device, how or ModelSettings()
-        self.model = load_model(prepared.folder, device)
+        quantized = self.how.base_weights == "nf4"
+        self.model = load_model(prepared.folder, torch.device("cpu") if quantized else device)
+        if quantized:
+            quantize(self.model, device)
         check_forward(self.model, packed=prepared.layout == "packed")
         if self.how.lora is not None:
             add_lora(self.model, self.how.lora)

@@ -142,6 +142,11 @@ def test_every_kind_of_token_weight_can_be_given() -> None:
             ["training.token_weight={kind: dft}", "training.label_smoothing=[0, 0.1]"],
             "training.token_weight: the formula of this token weight does not hold with label smoothing; leave out",
         ),
+        (["training.base_weights=nf4"], "training.base_weights: given nf4; allowed: full, as all weights are trained"),
+        (
+            ["training.base_weights=nf4", "training.lora={rank: 1, alpha: 1}", "training.sharding=fsdp"],
+            "training.sharding: given fsdp; allowed: ddp or auto: weights of 4 bits",
+        ),
         (["training.lora={rank: 0, alpha: 1}"], "training.lora.rank: given 0; allowed: an integer of at least 1"),
         (["training.lora={rank: 8}"], "training.lora.alpha: given nothing; allowed: above 0 (the ada"),
         (["training.lora=8"], "training.lora: given 8; allowed: a mapping {rank, alpha, dropout, target_modules}"),

@@ -37,6 +37,7 @@ HOWS = {
     "checkpointed": ModelSettings(gradient_checkpointing=True),
     "lora": ModelSettings(lora=Lora(4, 8.0)),
     "lora, checkpointed": ModelSettings(lora=Lora(4, 8.0), gradient_checkpointing=True),
+    "lora, nf4": ModelSettings(lora=Lora(4, 8.0), base_weights="nf4"),
 }
 
 
@@ -49,10 +50,13 @@ HOWS = {
         *product(["llama", "gpt2"], ["checkpointed"], ["bf16"]),
         ("gpt2", "lora", "bf16"),
         ("qwen3", "lora, checkpointed", "fp32"),
+        *(("qwen3", "lora, nf4", precision) for precision in PRECISIONS),
     ],
 )
 def test_the_plan_is_near_what_a_run_takes(model: str, built: str, precision: str) -> None:
     config, how = CONFIGS[model], HOWS[built]
+    if how.base_weights == "nf4":
+        pytest.importorskip("bitsandbytes")
     planned = memory_of(
         config, how, rows=2, sequence_length=128, precision=PRECISIONS[precision], keep_best=True, device="cpu"
     )

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ RUNS: dict[str, tuple[dict[str, Any], ModelSettings]] = {
     "ddp, eaft, lora": ({"token_weight": Eaft(5)}, ModelSettings(sharding="ddp", lora=Lora(4, 8.0, 0.1, ("q_proj",)))),
     "fsdp, lora": (REFRESHED, ModelSettings(sharding="fsdp", lora=Lora(4, 8.0))),
 }
+if find_spec("bitsandbytes"):
+    RUNS["ddp, nf4"] = REFRESHED, ModelSettings(sharding="ddp", lora=Lora(4, 8.0), base_weights="nf4")
 
 
 def losses(run: Run) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, PreTrainedConfig, Qwen3Config
 
 from tests import tiny
 from tests.trainables.test_token_weight import WEIGHTS, Reference
@@ -29,6 +30,8 @@ from tests.trainables.training.runs import (
 from trainables import forward
 from trainables.curriculum import Constant, Cosine, Curriculum, Linear, Sigmoid, Spline, Step
 from trainables.entropy import threshold
+from trainables.errors import ModelError
+from trainables.forward import PRECISIONS
 from trainables.masking import uniforms
 from trainables.models.loading import load_model
 from trainables.preparation.prepared import Prepared
@@ -37,6 +40,7 @@ from trainables.settings import EntroDrop, Lora, ModelSettings, Settings
 from trainables.token_weight import KINDS, Dft, Mile, Selective, Stm, TokenWeight
 from trainables.training.checkpoint import CheckpointError
 from trainables.training.evaluate import HeldOut, evaluate
+from trainables.training.memory_estimate import network_of
 from trainables.training.run import NonFiniteLossError, Run
 from trainables.training.token_dropout import TokenDropout
 from trainables.training.warm_model import WarmModel
@@ -366,6 +370,55 @@ def test_adapters_are_trained_over_frozen_weights(cache: Path, prepared: Prepare
     assert untimed(finish(resumed)) == expected
     with pytest.raises(CheckpointError, match="belongs to another run"):
         Run(warm, tiny.settings(seed=3)).restore(tmp_path / "run")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_adapters_are_trained_over_weights_of_4_bits(
+    precision: str, cache: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    changes = {"epochs": 2, "evaluations_per_epoch": 2, "precision": precision}
+    how = ModelSettings(lora=Lora(4, 8.0), base_weights="nf4")
+    warm = WarmModel(prepared, tiny.CPU, how)
+    full = WarmModel(prepared, tiny.CPU, replace(how, base_weights="full"))
+    expected, _ = trained(warm, **changes)
+    assert expected[-1]["train_loss"] < expected[0]["train_loss"]
+    like = trained(full, **changes)[0]
+    assert [m["loss"] for m in expected] == pytest.approx([m["loss"] for m in like], rel=0.05)
+    assert _bytes_of(warm) < _bytes_of(full) / 2
+    run = Run(warm, tiny.settings(**changes))
+    run.advance()
+    run.save(tmp_path / "run")
+    resumed = Run(WarmModel(prepared, tiny.CPU, how), tiny.settings(**changes))
+    resumed.restore(tmp_path / "run")
+    assert untimed(finish(resumed)) == expected
+    # What is saved is what was trained, in full precision.
+    resumed.save_model(tmp_path / "saved")
+    saved = load_model(tmp_path / "saved", tiny.CPU)
+    token_1T = torch.arange(10).unsqueeze(0)
+    with torch.no_grad():
+        expected_1TV = resumed.warm.model.eval()(token_1T).logits
+        assert saved.eval()(token_1T).logits.allclose(expected_1TV, atol=1e-4)
+    assert (tmp_path / "saved" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def _bytes_of(warm: WarmModel) -> int:
+    return sum(p.numel() * p.element_size() for p in warm.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "installed", "told"),
+    [
+        (Qwen3Config(num_hidden_layers=1, hidden_size=64), False, "run pip install 'entrodrop-search"),
+        (GPT2Config(n_layer=1), True, "gpt2 has no linear layers"),
+    ],
+)
+def test_weights_that_cannot_have_4_bits_are_told(
+    config: PreTrainedConfig, installed: bool, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.models.loading.find_spec", lambda _: installed or None)
+    with pytest.raises(ModelError, match=rf"training.base_weights: .*{told}"):
+        network_of(config, ModelSettings(lora=Lora(4, 8.0), base_weights="nf4"))
 
 
 @pytest.mark.faults
