@@ -19,7 +19,8 @@ _MLFLOW = {
 
 def ray_address() -> str | None:
     """The cluster that the search joins; None: it starts a Ray of its own."""
-    return os.environ.get("RAY_ADDRESS") or None
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
 
 
 def mlflow_address() -> str | None:

@@ -34,7 +34,7 @@ from search.preflight import (
 )
 from search.progress import stamped
 from search.space import Space, find_space, load
-from trainables.config.command_line import CommandLine, configured, invocation
+from trainables.config.command_line import CommandLine, configured, invocation, show_any_character
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
 from trainables.storage.files import StorageError, is_url
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    show_any_character()
     try:
         with ExitStack() as stack:
             return _main(options, stack)

@@ -16,6 +16,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -264,7 +265,12 @@ MLFLOW_URI = "sqlite:///PATH, or the address of an MLflow server"
 
 
 def is_mlflow_uri(uri: str) -> bool:
-    return uri.partition(":")[0].partition("+")[0] in _MLFLOW_STORES
+    scheme, _, rest = uri.partition(":")
+    store = scheme.partition("+")[0]
+    # A database needs a third slash before its path, a server a name.
+    return store in _MLFLOW_STORES and (
+        rest.startswith("///") if store == "sqlite" else not store.startswith("http") or bool(urlsplit(uri).hostname)
+    )
 
 
 def _mlflow_uri(uri: str) -> str:

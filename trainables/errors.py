@@ -61,16 +61,19 @@ def _without_middle(long: re.Match[str]) -> str:
     return f"{long[0][:15]}...{long[0][-15:]}"
 
 
-# What is given as key=value, as in ?token=... or password=...; mask_token is a setting, and {...} a template's column.
+# The column of a template, as in {question}: what has one is a text of the user's, and no secret.
+_COLUMN = r"\{[^{}]*\}"
+# What is given as key=value, as in ?token=... or password=...; mask_token is a setting.
 _NAMED = re.compile(
-    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)(?!\{[^{}]*\})[^&\s]+"
+    r"(?i)((?:pass(?:word|wd|phrase)|secret|(?<!mask_)token|(?:api|access)[_-]?key|sig(?:nature)?)=)"
+    rf"(?![^&\s]*{_COLUMN})[^&\s]+"
 )
 # Up to the last @ of the line: no odd character in a password lets a part of it through.
-_AFTER_USER = re.compile(r"(://[^/\s:@]*):.*@")
+_AFTER_USER = re.compile(rf"(://[^/\s:@{{}}]*):(?:(?!{_COLUMN}).)*@")
 # A token alone, as in https://token@host.
-_ALONE = re.compile(r"://[^/\s@*]+@")
-# Without a scheme, as in user:password@host; hub:owner/name@revision is a model.
-_WITHOUT_SCHEME = re.compile(r"(?<![\w./-])(?!hub:[\w.-]+/[\w.-]+@)([\w.+-]+):(?!//)\S+@")
+_ALONE = re.compile(r"://[^/\s@*{}]+@")
+# Without a scheme, as in user:password@host; hub:owner/name@revision is a model, 12:30@noon a time.
+_WITHOUT_SCHEME = re.compile(rf"(?<![\w./{{-])(?!hub:[\w.-]+/[\w.-]+@|\d+:)([\w.+-]+):(?!//)(?:(?!{_COLUMN})\S)+@")
 
 
 def mask_secrets(text: str) -> str:

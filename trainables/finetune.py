@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.config.command_line import CommandLine, configured, invocation
+from trainables.config.command_line import CommandLine, configured, invocation, show_any_character
 from trainables.config.loader import ConfigFile
 from trainables.config.recipe import RecipeConfig, load_recipe
 from trainables.config.yaml_values import to_yaml
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = configured(parser, "FILE", "such as best_schedule.<model>.yaml of a search", "finetuned").parse_args(
         arguments
     )
+    show_any_character()
     try:
         recipe = load_recipe(options.file, options.set)
         if options.output is not None and is_url(options.output):

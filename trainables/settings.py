@@ -172,22 +172,22 @@ class ModelSettings:
 
     Attributes:
         lora: None trains all weights; a run that has other adapters needs another model.
-        base_weights: of the decoder's linear layers below adapters: "full" (float32) or "nf4" (4 bits).
         gradient_checkpointing: activations are computed again in the backward pass, to save memory.
         compile: torch.compile.
         sharding: "ddp" (each rank has the whole model), "fsdp" (FSDP2: each rank has a part), or "auto" (ddp if the
             model, its gradients and its optimizer fit on the device).
         exact_match: None: nothing is generated.
         test_answers: whether what reads the test split answers its questions too.
+        base_weights: of the decoder's linear layers below adapters: "full" (float32) or "nf4" (4 bits).
     """
 
     lora: Lora | None = None
-    base_weights: str = "full"
     gradient_checkpointing: bool = False
     compile: bool = False
     sharding: str = "auto"
     exact_match: ExactMatch | None = None
     test_answers: bool = False
+    base_weights: str = "full"
 
     def identity(self) -> dict[str, Any]:
         """What of this a run's result depends on, as JSON."""

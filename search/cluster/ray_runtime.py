@@ -134,7 +134,7 @@ def ray_folder(output: Path) -> Path:
     Raises:
         ConfigError: TMPDIR is too long for Ray's sockets, and there is no shorter folder.
     """
-    name = hashlib.blake2b(str(output.absolute()).encode(), digest_size=6).hexdigest()
+    name = hashlib.blake2b(os.fsencode(output.absolute()), digest_size=6).hexdigest()
     return _short_folder() / f"ray-{name}"
 
 

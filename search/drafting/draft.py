@@ -173,7 +173,11 @@ def _count_tokens(
     else:
         templates = Templates(found.settings["template"], found.settings.get("prompt"))
         placed = ((f"record {number}", record) for number, record in enumerate(sample, 1))
-        texts = [document.prompt + document.text for document in templates.documents(placed, "the data")]
+        texts = [
+            document.prompt + document.text
+            for document in templates.documents(placed, "the data")
+            if document.text.strip()
+        ]
     if not texts:
         return [], ""
     name, tokenizer = _find_tokenizer(models)

@@ -79,6 +79,11 @@ def open_output(text: str, resume: bool) -> Iterator[Output]:
             `resume` holds no search.
         StorageError: not everything could be copied to the URL in the end.
     """
+    try:
+        text.encode()
+    # Bytes of the command line that are not UTF-8.
+    except UnicodeEncodeError:
+        raise ConfigError(f"--output: {text} is not UTF-8; name another folder") from None
     if not is_url(text):
         yield Output(Path(text), Path(text))
         return

@@ -70,7 +70,7 @@ class ProgressTable:
 def _tally(name: str, study: StudyProgress) -> Text:
     states = ", ".join(f"{count} {state}" for state, count in study.states.items() if count) or "none yet"
     text = f"{name}: {study.ended} of {study.planned} trials ({states}), {standing_text(study)}"
-    return Text(text, overflow="ellipsis", no_wrap=True)
+    return Text(text, overflow="fold")
 
 
 def standing_text(study: StudyProgress) -> str:

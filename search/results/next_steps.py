@@ -1,5 +1,7 @@
 """What to do with a result, as commands to paste."""
 
+import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,7 +46,7 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         return []
 
     def repeated(suffix: str, changes: dict[str, object]) -> str:
-        return command.repeated({"models": f"[{study.model}]", **changes}, f"{output}-{study.slug}-{suffix}")
+        return command.repeated({"models": f"[{_as_yaml(study.model)}]", **changes}, f"{output}-{study.slug}-{suffix}")
 
     baseline, trials = study.baseline(), space.budget.trials
     if verdict is None and space.confirmation is not None:
@@ -82,6 +84,11 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         why = f"try more settings, as the best was trial {best.number} of {trials}"
         steps.append(Step(why, command.resumed({"budget.trials": 2 * trials})))
     return steps
+
+
+def _as_yaml(text: str) -> str:
+    """A text as it stands in a list of YAML."""
+    return text if re.fullmatch(r"[\w./@:-]*\w", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _keep_constraint(

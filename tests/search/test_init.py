@@ -224,7 +224,10 @@ WRONG = [
     (["nothing.txt"], "nothing.txt: given nothing.txt; allowed: a readable UTF-8 file (No such file "),
     (["no*.txt"], "no*.txt: no file fits no*.txt; name files that exist"),
     (["nothing"], "DATA: given nothing; allowed: a file or a folder that exists, or a data set of the hub: owner/name"),
-    (["empty"], "empty: no file in this folder ends in .jsonl, .json, .csv, .parquet, .txt, .tsv; name one with data"),
+    (
+        ["empty"],
+        "empty: no file in this folder ends in .jsonl, .ndjson, .json, .csv, .parquet, .txt, .tsv; name one with data",
+    ),
     (["few.jsonl"], "few.jsonl: given 5 documents; allowed: at least 20"),
     (["broken.jsonl"], "broken.jsonl: given line 1 of broken.jsonl; allowed: a JSON object with columns ("),
     (["few.jsonl", "--model=builtin/nan"], "--model: given 'builtin/nan'; allowed: builtin/nano, builtin/micro, hub:"),

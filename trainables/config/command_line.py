@@ -1,6 +1,7 @@
 """What the command lines share: a YAML file, overrides of it, an output folder, and going on after an interruption."""
 
 import argparse
+import io
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -27,9 +28,17 @@ def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs
     return parser
 
 
+def show_any_character() -> None:
+    """What the encoding of stdout has no character for is written as \\xe9 and the like."""
+    # Not a file that a test, or a caller, has put in its place.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def exit_code(command: Callable[[], int], interrupted: str = "interrupted") -> int:
     """What `command` returns, or what its error means, told in one line: 2 a person can mend it, 1 the system refused,
     130 interrupted."""
+    show_any_character()
     try:
         return command()
     except ConfigError as error:

@@ -1,5 +1,6 @@
 """The blocks data and general: where documents come from."""
 
+import glob
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,13 @@ def _has_columns(template: str) -> str:
 Template = Annotated[str, AfterValidator(_has_columns)]
 
 
+def _beside(folder: Path, path: str) -> str:
+    """A path or a pattern from the folder of the YAML file, whose own name is no pattern."""
+    if glob.has_magic(path) and not os.path.exists(folder / path):
+        return os.path.join(glob.escape(str(folder)), path)
+    return str(folder / path)
+
+
 class _Paths(Block):
     path: OneOrMore[Text]
     """Where the documents are: a file, or a pattern such as "texts/*.jsonl", or a list of these; relative to the folder
@@ -50,7 +58,7 @@ class _Paths(Block):
         if not info.context:
             return path
         folder: Path = info.context["folder"]
-        found = [str(folder / os.path.expanduser(one)) for one in ([path] if isinstance(path, str) else path)]
+        found = [_beside(folder, os.path.expanduser(one)) for one in ([path] if isinstance(path, str) else path)]
         return found if isinstance(path, list) else found[0]
 
     def paths(self) -> tuple[str, ...]:

@@ -22,9 +22,10 @@ def _model_name(name: str, info: ValidationInfo) -> str:
         return name
     prefix = name.partition(":")[0]
     is_path = prefix not in ("hub", "package") and ("/" in name or name.lower().endswith(".gguf"))
-    if not is_path or name.startswith("builtin/"):
-        raise wrong((), shown(name), _ALLOWED, _nearest(name))
     folder = info.context["folder"] if info.context else Path()
+    if not is_path or name.startswith("builtin/"):
+        beside = f"./{name}" if "/" not in name and os.path.isdir(folder / name) else None
+        raise wrong((), shown(name), _ALLOWED, beside or _nearest(name))
     path = Path(os.path.normpath(folder / os.path.expanduser(name)))
     try:
         exists = path.is_file() if path.suffix.lower() == ".gguf" else path.is_dir()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.data.documents import Chat, Document, alike
-from trainables.data.templates import Field, Number, as_text, fill_template, no_column
+from trainables.data.templates import Field, Number, as_text, fill_template, no_column, parse_json
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -81,7 +81,9 @@ class Chats:
         if not any(learned):
             raise DataError("data.messages", f"{place} switches off all that is to be learned of it; leave it out")
         system = record.get("system")
-        if isinstance(system, str) and system and messages[0]["role"] != "system":
+        if system is not None and not isinstance(system, str):
+            raise DataError("data.messages", f"the column 'system' of {place}", "text, or none")
+        if system and messages[0]["role"] != "system":
             messages, learned = [{"role": "system", "content": system}, *messages], [False, *learned]
         tools = [] if record.get("tools") in (None, "") else _read_list("tools", record, place)
         return Chat(tuple(messages), tuple(learned), tuple(map(_plain, tools)), place)
@@ -102,7 +104,7 @@ def _read_list(column: str, record: Mapping[str, Any], place: str) -> list[Mappi
     value, reason = Field(column, optional=False).value(record), ""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except (ValueError, RecursionError) as error:
             reason = f" ({error})"
     if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
@@ -147,7 +149,8 @@ def _read_content(value: Any, place: str) -> str | None:
         return as_text(value)
     if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in value):
         raise DataError("data.messages", f"{place}, which is not text alone", "text, or a list of parts that are text")
-    return "".join(as_text(part.get("text")) or "" for part in value)
+    texts = [text for part in value if (text := as_text(part.get("text"))) is not None]
+    return "".join(texts) if texts else None
 
 
 def _plain(value: Any) -> Any:
@@ -167,7 +170,7 @@ def _plain(value: Any) -> Any:
 def _read_calls(value: Any, place: str) -> list[dict[str, Any]]:
     """The tool calls in the text of a message, in OpenAI's form."""
     try:
-        calls = json.loads(as_text(value) or "")
+        calls = json.loads(as_text(value) or "", parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         calls = None
     calls = calls if isinstance(calls, list) else [calls]
@@ -181,7 +184,7 @@ def _parse_arguments(call: Any) -> None:
     function = call.get("function", call) if isinstance(call, dict) else {}
     if isinstance(function, dict) and isinstance(arguments := function.get("arguments"), str):
         try:
-            function["arguments"] = json.loads(arguments)
+            function["arguments"] = json.loads(arguments, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
             return
 
@@ -191,7 +194,7 @@ def _is_on(message: Mapping[str, Any], place: str) -> bool:
     given = {key: _plain(message[key]) for key in _SWITCHES if message.get(key) is not None}
     if wrong := next((key for key, value in given.items() if value not in (0, 1)), None):
         allowed = "weight 0 or 1, train or training true or false"
-        raise DataError("data.messages", f"{wrong} {as_text(given[wrong])} in {place}", allowed)
+        raise DataError("data.messages", f"{wrong} {json.dumps(given[wrong])} in {place}", allowed)
     return all(given.values())
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -69,7 +70,7 @@ class Splits:
     """The domain's documents, and those of a general split, which measures what is forgotten.
 
     Attributes:
-        notes: lines for a person on documents that were left out, as they stand in another split.
+        notes: lines for a person on documents that were left out: they stand in another split, or are empty.
     """
 
     train: tuple[Document, ...]
@@ -173,9 +174,14 @@ def content_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+# Joiners, marks of order and of byte order, soft hyphens: they have no width.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+
+
 def alike(text: str) -> str:
-    """The hash of a text that is the same for texts which differ in line ends, white space or Unicode form alone."""
-    return content_hash(" ".join(unicodedata.normalize("NFC", text).split()))
+    """The hash of a text that is the same for texts which differ in line ends, white space, invisible characters or
+    Unicode form alone."""
+    return content_hash(" ".join(unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split()))
 
 
 def unseen(
@@ -229,7 +235,10 @@ def split(
         return drawn, content_hash(document.prompt + document.text)
 
     left_out: dict[str, list[Document]] = {}
-    ordered = sorted(_remove_duplicates(unseen(documents, apart, left_out)), key=rank)
+    read = list(documents)
+    # A chat always has an answer.
+    written = [document for document in read if document.text.strip()]
+    ordered = sorted(_remove_duplicates(unseen(written, apart, left_out)), key=rank)
     given: dict[str, Size] = {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
     if not ordered:
         if left_out:
@@ -250,7 +259,10 @@ def split(
             allowed = f"at most {len(part)}, as documents with the same prompt stand in one split"
             raise DataError(f"data.{name}", str(given[name]), allowed)
         parts[name] = tuple(part[: wanted[name]] if exact else part)
-    return Splits(**parts, notes=tuple(_overlap(found, name, where) for name, found in sorted(left_out.items())))
+    notes = [_overlap(found, name, where) for name, found in sorted(left_out.items())]
+    if empty := len(read) - len(written):
+        notes.append(f"{empty} of {len(read)} documents {where} are left out, as they have no text to learn")
+    return Splits(**parts, notes=tuple(notes))
 
 
 def _counts(given: Mapping[str, Size], total: int, where: str) -> dict[str, int]:

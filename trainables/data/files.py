@@ -3,20 +3,20 @@
 import csv
 import glob
 import io
-import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
 from trainables.data.formats import is_chat
-from trainables.data.templates import Number, separator_advice
+from trainables.data.templates import parse_json, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
 
@@ -31,8 +31,10 @@ _ROWS = 256
 # Compressed files by their first bytes, with pyarrow's names.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2"}
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
+# What cannot be read, by its first bytes.
+_ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\xfd7zX": "an xz file", b"7z\xbc\xaf": "a 7z archive"}
 # Files that are read, by `kind_of`.
-KINDS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".tsv")
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".txt", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,17 @@ class Files:
     """Records in files.
 
     Attributes:
-        paths: files (.jsonl, .json, .csv, .parquet, .txt, .tsv; compressed too), or patterns such as texts/*.txt.
+        paths: files of `KINDS`, compressed too, or patterns such as texts/*.txt.
         reader: makes documents of records; a text file has the column "text".
         sample_by: what of a text file is a record: "line", "paragraph" or "document".
+        separator: of the columns of a CSV file.
     """
 
     paths: tuple[str, ...]
     reader: Reader
     sizes: SplitSizes
     sample_by: str = "line"
+    separator: str = ","
 
     def splits(self, seed: int, apart: Splits | None = None) -> Splits:
         files = [file for pattern in self.paths for file in matching_files(pattern)]
@@ -70,11 +74,12 @@ class Files:
     def _records(self, file: Path) -> Records:
         read: dict[str, Callable[[Path], Records]] = {
             ".jsonl": _json_lines,
+            ".ndjson": _json_lines,
             ".json": _json,
-            ".csv": _csv,
+            ".csv": lambda file: _csv(file, self.separator),
             ".parquet": _parquet,
             ".txt": lambda file: _text(file, self.sample_by),
-            ".tsv": lambda file: _csv(file, "\t"),
+            ".tsv": lambda file: _csv(file, "\t" if self.separator == "," else self.separator),
         }
         kind = kind_of(file)
         try:
@@ -87,7 +92,7 @@ class Files:
                 raise DataError("data.path", file.name, allowed)
             if is_lfs_pointer(file):
                 raise DataError("data.path", f"{file.name} is a Git LFS pointer, not the data; run git lfs pull there")
-            yield from read[kind](file)
+            yield from read[_kind_within(file, kind)](file)
         except UnicodeError:
             raise DataError("data.path", _undecodable(file), "a readable UTF-8 file") from None
         except OSError as error:
@@ -99,6 +104,23 @@ def kind_of(file: Path) -> str:
     """The suffix that says how a file is read, as in .jsonl: without that of a compression."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else file.suffix.lower()
+
+
+def _kind_within(file: Path, kind: str) -> str:
+    """The kind of a file that has the suffix of another one, where its first bytes tell; `kind` where they do not.
+
+    Raises:
+        DataError: it is an archive.
+    """
+    with _bytes(file) as content:
+        begins = content.peek(64)[:64]
+    if archive := next((what for magic, what in _ARCHIVES.items() if begins.startswith(magic)), None):
+        raise DataError("data.path", f"{file.name} is {archive}; unpack it")
+    if begins.startswith(b"PAR1"):
+        return ".parquet"
+    if kind in (".csv", ".tsv") and re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"', begins):
+        return ".jsonl"
+    return kind
 
 
 def _bytes(file: Path) -> io.BufferedReader:
@@ -141,7 +163,7 @@ def matching_files(pattern: str) -> list[Path]:
     Raises:
         DataError: no file fits the pattern.
     """
-    if Path(pattern).exists() or not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or os.path.exists(pattern):
         return [Path(pattern)]
     files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))
     if not files:
@@ -163,23 +185,22 @@ def _json_lines(file: Path) -> Records:
         for number, line in enumerate(_read_lines(lines, file), 1):
             if not line.strip():
                 continue
-            if first and line.startswith("["):
+            if first and line.lstrip().startswith("["):
                 # A JSON list has got the wrong name.
                 yield from _json(file)
                 return
             first = False
             place = f"line {number} of {file.name}"
             try:
-                record = _parse_json(line)
+                record = parse_json(line)
             # A ValueError that is no JSONDecodeError: Python refuses to convert thousands of digits.
             except (ValueError, RecursionError) as error:
+                if number == 1 and not line.lstrip("\ufeff \t").startswith(("{", "[")):
+                    raise DataError(
+                        "data.path", f"{file.name} holds no JSON; give it the suffix of what it is"
+                    ) from None
                 _object(None, place, error)
             yield _object(record, place)
-
-
-def _parse_json(text: str) -> Any:
-    """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value."""
-    return json.loads(text, parse_float=Number, parse_constant=lambda _: None)
 
 
 def _read_lines(lines: TextIO, file: Path) -> Iterator[str]:
@@ -217,7 +238,7 @@ def _read_whole(file: Path) -> str:
 def _json(file: Path) -> Records:
     content = _read_whole(file)
     try:
-        records = _parse_json(content)
+        records = parse_json(content)
     except (ValueError, RecursionError) as error:
         if str(error).startswith("Extra data") and content.lstrip().startswith("{"):
             # JSON lines have got the wrong name.
@@ -246,8 +267,8 @@ def _csv(file: Path, delimiter: str = ",") -> Records:
         rows = csv.DictReader(_read_lines(lines, file), delimiter=delimiter, strict=True)
         try:
             columns = list(rows.fieldnames or ())
-            if twice := next((name for name in columns if name and columns.count(name) > 1), None):
-                raise DataError("data.path", f"the column '{twice}' stands twice in {file.name}; rename one")
+            if twice := [name for name in columns if columns.count(name) > 1]:
+                raise DataError("data.path", f"the column '{twice[0]}' stands twice in {file.name}; rename one")
             for record in rows:
                 place = f"line {rows.line_num} of {file.name}"
                 if None in record:
@@ -267,14 +288,10 @@ def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, 
         pyarrow.ArrowException, ValueError, OverflowError, KeyError: Python has no room for a value: a date out of its
             range, text that is not UTF-8, an unknown time zone.
     """
-    for index, field in enumerate(batch.schema):
-        if pyarrow.types.is_float16(field.type) or pyarrow.types.is_float32(field.type):
-            # By their digits: 0.1 is not 0.10000000149011612.
-            digits = pyarrow.compute.cast(batch.column(index), pyarrow.string())
-            batch = batch.set_column(index, field.name, pyarrow.compute.cast(digits, pyarrow.float64()))
     rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
-    # Columns of several types, which the library datasets stores as JSON.
-    for field in [field for field in batch.schema if "arrow.json" in str(field.type)]:
+    # Also within lists and objects: numbers of 16 and 32 bits, and columns of several types, which the library datasets
+    # stores as JSON.
+    for field in [field for field in batch.schema if re.search("float|arrow.json", str(field.type))]:
         for row in rows:
             row[field.name] = _unpack_value(row[field.name], field.type)
     return rows
@@ -284,9 +301,16 @@ def _unpack_value(value: Any, kind: pyarrow.DataType) -> Any:
     if value is None:
         return None
     if isinstance(kind, pyarrow.JsonType):
-        return _parse_json(value)
+        return parse_json(value)
+    # By their digits: 0.1 is not 0.10000000149011612.
+    if pyarrow.types.is_float32(kind):
+        return float(str(np.float32(value)))
+    if pyarrow.types.is_float16(kind):
+        return float(str(np.float16(value)))
     if pyarrow.types.is_struct(kind):
         return {field.name: _unpack_value(value[field.name], field.type) for field in kind}
+    if pyarrow.types.is_map(kind):
+        return {key: _unpack_value(one, kind.item_type) for key, one in value.items()}
     return [_unpack_value(one, kind.value_type) for one in value] if isinstance(value, list) else value
 
 

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ from trainables.hub import advice, is_lfs_pointer
 # Records that are in memory at once.
 _ROWS = 256
 # Files of text, by the reader that the library datasets has for them.
-_TEXT_FILES = {"json": (".jsonl", ".json"), "csv": (".csv", ".tsv")}
+_TEXT_FILES = {"json": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv")}
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,6 @@ class Hub:
         folder = Path(self.path)
         if folder.is_dir():
             datasets.disable_progress_bars()
-        if pointer := next((p for p in sorted(folder.rglob("*")) if p.is_file() and is_lfs_pointer(p)), None):
-            raise DataError("data.path", f"{pointer.name} is a Git LFS pointer, not the data; run git lfs pull there")
         if is_saved(folder):
             # What save_to_disk has written.
             saved = datasets.load_from_disk(self.path)
@@ -110,11 +108,13 @@ class Hub:
                 raise
             path = downloaded
             builder = datasets.load_dataset_builder(path, self.name, **how)
+        _refuse_pointers(file for files in (builder.config.data_files or {}).values() for file in files)
         names = datasets.get_dataset_split_names(path, self.name, **how)
 
         def read() -> Records:
-            if (files := _text_files(builder, self.split)) is not None:
-                return Files(files, self.reader, self.sizes).records()
+            if files := _text_files(builder, self.split):
+                separator = builder.config.sep if builder.name == "csv" else ","
+                return Files(files, self.reader, self.sizes, separator=separator).records()
             return self._read(datasets.load_dataset(path, self.name, split=self.split, **how))
 
         return names, read
@@ -127,23 +127,27 @@ class Hub:
                 yield f"record {number} of {self.path}", record
 
 
-def _text_files(builder: Any, split: str) -> tuple[str, ...] | None:
+def _refuse_pointers(files: Iterable[str]) -> None:
+    for file in map(Path, files):
+        if file.is_file() and is_lfs_pointer(file):
+            raise DataError("data.path", f"{file.name} is a Git LFS pointer, not the data; run git lfs pull there")
+
+
+def _text_files(builder: Any, split: str) -> tuple[str, ...]:
     """The files of a split, on this machine, if trainables.data.files reads them as they are.
 
     The library datasets gives values a type: it reads 007 in CSV as 7, NA as nothing, and writes dates in JSON anew.
     """
     import datasets
 
-    kinds = _TEXT_FILES.get(builder.name, ())
-    found = builder.config.data_files or {}
-    where = {"name": "default", "version": builder.config.version, "data_files": None, "data_dir": None}
-    separator = {"sep": ","} if builder.name == "csv" and builder.config.sep == "\t" else {}
+    config, kinds = builder.config, _TEXT_FILES.get(builder.name, ())
+    own = {"name": "default", "version": None, "data_files": None, "data_dir": None}
+    own |= {"sep": ","} if builder.name == "csv" else {}
     # Settings of the data set's own card, such as a field of the JSON, are for its reader.
-    if replace(builder.config, **where, **separator) != type(builder.config)(version=builder.config.version):
-        return None
-    files = tuple(datasets.DownloadManager().download(list(found.get(split, ()))))
-    suits = [kind_of(Path(file)) in kinds and (kind_of(Path(file)) == ".tsv") == bool(separator) for file in files]
-    return files if files and all(suits) else None
+    if not kinds or replace(config, **own) != type(config)(version=None):
+        return ()
+    files = tuple(datasets.DownloadManager().download(list((config.data_files or {}).get(split, ()))))
+    return files if all(kind_of(Path(file)) in kinds for file in files) else ()
 
 
 def _downloaded(path: str, revision: str | None) -> str | None:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from trainables.data.documents import Document, content_hash
+from trainables.data.formats import format_column
 from trainables.errors import DataError
 
 _PART = re.compile(r'(\{\{|\}\})|\{(?:("(?:[^"\\]|\\.)*")|([^{}]*?))(\?)?\}|([{}])')
@@ -108,7 +109,7 @@ class Templates:
     answer: str | None = None
 
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
-        """The documents that are not empty.
+        """The documents; some may be empty.
 
         Args:
             records: each with where it stands, as in "line 3 of data.jsonl".
@@ -122,8 +123,7 @@ class Templates:
             text = fill_template("template", self.text, record, place, where, known)
             prompt = fill_template("prompt", self.prompt, record, place, where, known) if self.prompt else ""
             answer = fill_template("answer", self.answer, record, place, where, known) if self.answer else None
-            if text.strip():
-                yield Document(text, content_hash(prompt or text), prompt, answer)
+            yield Document(text, content_hash(prompt or text), prompt, answer)
         for field, template in (("template", self.text), ("prompt", self.prompt), ("answer", self.answer)):
             for part in parse(template or "") if known else ():
                 if isinstance(part, Field) and not part.is_in(known):
@@ -179,18 +179,34 @@ def no_column(field: str, part: Field, known: Mapping[str, None], where: str) ->
     if any("\0" in name for name in known):
         raise DataError("data.path", f"{where} has NUL characters in the names of its columns; save it as UTF-8 text")
     allowed = f"the columns of {where}: {', '.join(map(str, known))}{separator_advice(known)}"
-    return DataError(f"data.{field}", f"the column '{column}'", allowed, close[0] if close else None)
+    nearest = close[0] if close else None
+    # Some names stand in quotes.
+    if nearest is not None and (written := format_column(nearest, optional=False)) != f"{{{nearest}}}":
+        nearest = written
+    return DataError(f"data.{field}", f"the column '{column}'", allowed, nearest)
 
 
 def separator_advice(columns: Iterable[str]) -> str:
     """What to do with a table whose one column is the names of several."""
     name, *others = columns or [""]
-    parted = not others and re.search("[;\t|]", name or "")
-    return f" (they are parted by {parted[0]!r}: save the table with commas, or as .tsv with tabs)" if parted else ""
+    parted = not others and re.search("[;\t|,]", name or "")
+    if not parted:
+        return ""
+    advice = "name it .csv" if parted[0] == "," else "save the table with commas, or as .tsv with tabs"
+    return f" (they are parted by {parted[0]!r}: {advice})"
 
 
 class Number(str):
     """A number of a JSON file as it stands there."""
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    return json.loads(text, parse_float=Number, parse_constant=lambda _: None)
 
 
 def as_text(value: Any) -> str | None:

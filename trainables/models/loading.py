@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from trainables.errors import ModelError, nearest_word
+from trainables.errors import ModelError, nearest_word, one_line
 from trainables.loss import Logits
 from trainables.settings import Lora
 
@@ -49,6 +49,8 @@ _TOKENS = ("added_tokens.json", "special_tokens_map.json")
 # What a model is used with, beside its weights, its configuration and its tokenizer.
 _USE = ("generation_config.json", "chat_template*", "additional_chat_templates/*")
 _CHAT_TEMPLATE = "chat_template.jinja"
+# Characters of what a reader of transformers says.
+_LONGEST_REASON = 200
 
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -122,7 +124,7 @@ def readable(model: object, allowed: str) -> Iterator[None]:
         raise
     # The readers of configurations, weights and tokenizers raise what they like: KeyError, SafetensorError ...
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = one_line(" ".join(str(error).split()), _LONGEST_REASON) or type(error).__name__
         raise ModelError("models", str(model), f"{allowed} ({reason})") from error
 
 

@@ -201,10 +201,23 @@ def parameters_of(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in folder.glob(_WEIGHTS):
+    for path in _weights(folder):
         with safe_open(path, framework="numpy") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files with weights that transformers reads: beside them may lie those of another format, or of adapters."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    # What is wrong with it is told when the model is loaded.
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return sorted(folder.glob(_WEIGHTS))
+    return sorted(path for name in names if (path := folder / name).is_file())
 
 
 def model_size(name: str) -> int | None:

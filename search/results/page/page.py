@@ -1,5 +1,6 @@
 """One HTML file that shows one search, or several side by side, and asks no server for anything."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +22,7 @@ from search.results.page.trials import tabulate
 from search.space import EXACT, Space
 from search.studies.study import describe_reason
 from search.studies.verdict import Verdict
+from trainables.config.command_line import invocation
 from trainables.config.data import FilesData, HubData
 from trainables.storage.files import write_atomic
 
@@ -59,6 +61,7 @@ class _Part:
     sections: list[_Section]
     plots: list[Plot]
     resolved: str
+    again: str
 
 
 def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
@@ -102,6 +105,7 @@ def _build_part(label: str, search: LoadedSearch) -> _Part:
         [_build_section(search, result) for result in results],
         [plot for plot in shown if plot is not None],
         (search.folder / RESOLVED).read_text(encoding="utf-8"),
+        f"{invocation('search.run')} {shlex.quote(str(search.folder / RESOLVED))} --output runs/again",
     )
 
 

@@ -233,7 +233,7 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.csv", "Question;Answer\na;b\n", "data.template", "the column 'question'", "of a.csv: Question;Answer"),
         ("a.parquet", "no", "data.path", "a.parquet", "a Parquet file ("),
         ("a.txt", "some text", "data.template", "the column 'question'", "the columns of a.txt: text"),
-        ("a.bin", "some text", "data.path", "a.bin", "a file that ends in .jsonl, .json, .csv, .parquet, .txt"),
+        ("a.bin", "some text", "data.path", "a.bin", "a file that ends in .jsonl, .ndjson, .json, .csv, .parquet"),
     ],
 )  # fmt: skip
 def test_files_say_what_is_wrong(
@@ -298,7 +298,7 @@ def test_a_line_of_spaces_parts_paragraphs(tmp_path: Path) -> None:
         ("a.csv", b"question\tanswer\na\tb\n", "(they are parted by '\\t': save the table with commas, or as .tsv"),
         ("a.csv", b"question,answer,question\na,b,c\n", "the column 'question' stands twice in a.csv; rename one"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer, not the data; "),
-        ("a.xlsx", b"PK", "a file that ends in .jsonl, .json, .csv, .parquet, .txt, .tsv, or one of these compressed"),
+        ("a.xlsx", b"PK", ".json, .csv, .parquet, .txt, .tsv, or one of these compressed"),
         ("a.csv", "日question,answer\na,b\n".encode("utf-16-le"), "line 1 of a.csv, with the byte 0xe5"),
         ("a.csv", b"q,question,answer\nz,a\0,b\n", "text without NUL characters (the column 'question' has one)"),
         ("a.jsonl.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9], "given a.jsonl.gz; allowed: a readable UTF-8 file ("),
@@ -479,6 +479,7 @@ def test_folders_that_are_no_data_sets_are_told(tmp_path: Path) -> None:
     (tmp_path / "set" / "set.py").write_text("raise SystemExit")
     with pytest.raises(DataError, match=r"data.path: .*/set; allowed: a data set .*scripts are no longer supported"):
         hub(tmp_path / "set").splits(seed=0)
+    (tmp_path / "set" / "set.py").unlink()
     (tmp_path / "set" / "train.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(DataError, match=r"data.path: train.csv is a Git LFS pointer, not the data; run git lfs pull"):
         hub(tmp_path / "set").splits(seed=0)
