@@ -19,7 +19,8 @@ from trainables.config.training import REGULARIZERS, TokenWeight
 from trainables.config.validation_messages import shown, wrong
 from trainables.curriculum import curriculum_from
 
-BASELINE = "none"
+# The arms of a space that names none.
+BASELINE, ENTRODROP = "none", "entrodrop"
 # Points of a curriculum that are shown: so many that a step does not look like a ramp.
 _POINTS = 64
 

@@ -48,6 +48,8 @@ from trainables.training.memory_estimate import checkpoint_bytes
 _START_S = 45.0
 # Tokens that a training step is timed on, and seconds beyond which a single row of it stands for all.
 _TIMED_TOKENS, _LONG_STEP_S = 1024, 2.0
+# The largest model that is loaded to be looked at only: in float32 it takes four bytes for each.
+_CHECKED_PARAMETERS = 1e9
 # The baseline, the first guess, and three that the sampler draws.
 _SAMPLES = 5
 
@@ -340,6 +342,8 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources)
     trial = _Cost(tokens.epoch * epochs, None, on_gpus)
     if on_gpus and cluster.gpu is not None:
         training = space.training
+        if tokens.train is not None and network(space, model).parameters <= _CHECKED_PARAMETERS:
+            _checked_network(model, space)
         # A backward pass has twice the operations of a forward pass.
         passes = 4 if training.gradient_checkpointing else 3
         operations = network(space, model).forward_operations(training.sequence_length) * (
@@ -354,14 +358,24 @@ def _trial(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources)
     return replace(trial, device_s=device_s)
 
 
+def _checked_network(model: str, space: Space) -> PreTrainedModel:
+    """The model with its weights.
+
+    Raises:
+        ModelError: they are not whole or not finite, or it is not one that can be trained here.
+    """
+    loaded = _network(model)
+    check_forward(loaded, space.training.layout == "packed")
+    check_finite(torch.stack([parameter.detach().sum() for parameter in loaded.parameters()]), model)
+    return loaded
+
+
 def _time_step(model: str, space: Space, train: Packed) -> float:
     """Seconds of a training step on this machine's CPU, for each token."""
     training, (workers, _) = space.training, space.resources.counts
     most = max(1, _TIMED_TOKENS // training.sequence_length)
     batch = min(len(train.token_RT), max(1, training.batch_size // workers), most)
-    loaded = _network(model)
-    check_forward(loaded, training.layout == "packed")
-    forward = Forward(loaded)
+    forward = Forward(_checked_network(model, space))
     threads = torch.get_num_threads()
     torch.set_num_threads(space.resources.cpus_per_worker)
     try:

@@ -15,6 +15,7 @@ from search.output.events import (
     Event,
     ModelRegistered,
     ModelsAllotted,
+    PhaseBegan,
     SearchEnded,
     SearchStarted,
     SlotsChanged,
@@ -51,6 +52,10 @@ class Recorder:
     def prepared(self, model: str, data_hash: str, documents: list[list[Any]]) -> None:
         """The data of a model is known, which its trials train on."""
         self._write(DataPrepared(model=model, data_hash=data_hash, source=self._source, documents=documents))
+
+    def phase_began(self, words: str) -> None:
+        """Something that comes before the first trial; may be told by another thread."""
+        self._write(PhaseBegan(words=mask_secrets(words)))
 
     def search_started(self, space: Space, planned: Mapping[str, int], resume_command: str) -> None:
         """The search begins, or goes on.

@@ -41,7 +41,8 @@ def _write(texts: Sequence[str], output: Path | None) -> int:
         from search.results.page.page import write_page
 
         path = output or folders[0] / REPORT
-        write_page(path, [stack.enter_context(load_search(folder)) for folder in folders])
+        named = zip(folders, texts, strict=True)
+        write_page(path, [stack.enter_context(load_search(folder, text)) for folder, text in named])
         if output is None and is_url(texts[0]):
             page = place(texts[0]) / REPORT
             with store_errors(page):

@@ -204,7 +204,12 @@ def _search(
             progress.note(line)
         preparation = DataPreparation(space, splits, models)
         full_tokens = cache(partial(_full_tokens, space, preparation, record, progress))
-        with PreparationWatch(preparation, progress.note) as watch:
+
+        def note(line: str) -> None:
+            progress.note(line)
+            record.phase_began(line)
+
+        with PreparationWatch(preparation, note) as watch:
             slot_config = partial(_slot_config, space, preparation)
             if space.resources.gpus_per_worker:
                 # The slots will hold the GPUs, which the entropies are computed on.
@@ -316,7 +321,7 @@ def _conclude(
     if not interrupted:
         # It takes seconds; of a search that is to end, `search.report` makes it.
         evaluations = Evaluations(Events(output / EVENTS))
-        write_page(output / REPORT, [LoadedSearch(output, space, results, summary, evaluations, finished=True)])
+        write_page(output / REPORT, [LoadedSearch(output, str(where), space, results, summary, evaluations, True)])
         files.append(output / REPORT)
         if space.tracking.register_as is not None:
             unregistered = register_models(where, space, results, record)

@@ -9,24 +9,22 @@ Exit codes: 0 told, 2 something in the arguments is wrong, 130 interrupted.
 import argparse
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
-from search.output.events import Event, Events, SearchEnded, SearchStarted, TrialEnded
+from search.output.events import Event, Events, SearchEnded, SearchStarted
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder, is_locked
 from search.output.object_store import is_url_locked, open_for_reading
-from search.progress.state import RunningTrial, SearchProgress
+from search.progress.state import SearchProgress
 from search.progress.table import ProgressTable
 from trainables.config.command_line import exit_code, invocation
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.files import is_url
 
 _PAUSE = 0.5
-_LAST_TRIALS = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +74,6 @@ class Followed:
         name: of the search.
         runs: whether it is at work.
         state: how it stands.
-        ended_trials: the last few that have ended, each with its end.
     """
 
     def __init__(self, folder: Path, named: str | None = None) -> None:
@@ -84,7 +81,6 @@ class Followed:
         self._named = named or str(folder)
         self._folder, self._events = folder, Events(folder / EVENTS)
         self.state = SearchProgress({}, lambda: self._now)
-        self.ended_trials: deque[tuple[RunningTrial, TrialEnded]] = deque(maxlen=_LAST_TRIALS)
         self._now = 0.0
         self._ended: SearchEnded | None = None
         self._resume_command = ""
@@ -104,10 +100,8 @@ class Followed:
 
     def _follow(self, event: Event) -> None:
         self._now = event.time
-        trial = self.state.follow(event)
-        if isinstance(event, TrialEnded) and trial is not None:
-            self.ended_trials.append((trial, event))
-        elif isinstance(event, SearchStarted):
+        self.state.follow(event)
+        if isinstance(event, SearchStarted):
             self.name = event.name
             self._ended, self._resume_command = None, event.resume_command
         elif isinstance(event, SearchEnded):

@@ -15,11 +15,12 @@ import asyncio
 import json
 import math
 import multiprocessing
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,17 +95,30 @@ def serve_beside(folder: Path, port: int) -> Iterator[str]:
 
 
 def _follow(folder: Path, listening: socket.socket) -> None:
-    _serve_page(LivePage(folder), listening)
+    # Ctrl-C is for the search, which ends this process in the end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _serve_page(LivePage(folder), listening, _Beside)
 
 
 def _address(listening: socket.socket) -> str:
     return f"http://{_HOST}:{listening.getsockname()[1]}/"
 
 
-def _serve_page(page: "LivePage", listening: socket.socket) -> None:
-    # A browser holds its stream open for as long as it is there.
-    config = uvicorn.Config(make_app(page), log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listening])
+class _Beside(uvicorn.Server):
+    """A server that leaves signals to others."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _serve_page(page: "LivePage", listening: socket.socket, kind: type[uvicorn.Server] = uvicorn.Server) -> None:
+    # A browser holds its stream open for as long as it is there, or the server.
+    config = uvicorn.Config(
+        make_app(page, lambda: server.should_exit), log_level="warning", timeout_graceful_shutdown=5
+    )
+    server = kind(config)
+    server.run(sockets=[listening])
 
 
 def _listen(port: int, option: str = "--port") -> socket.socket:
@@ -194,9 +208,10 @@ class LivePage:
             runs=search.runs,
             phase=self._phase(),
             facts={
+                "running for": duration_text(state.elapsed),
                 "time left": duration_text(state.time_left()) if search.runs else "-",
                 "tokens/s": f"{sum(speeds):,.0f}" if speeds else "-",
-                "slots busy": f"{busy:.0%}" if busy is not None else "-",
+                "slots busy": f"{busy:.0%} of {state.slots}" if busy is not None else f"of {state.slots or '-'}",
             },
             studies=[(name, study, standing_text(study)) for name, study in state.studies.items()],
             running=running,
@@ -209,7 +224,7 @@ class LivePage:
                     describe_reason(event.reason) if event.reason else "",
                     end_text(state.studies[trial.study], event.objective),
                 )
-                for trial, event in reversed(search.ended_trials)
+                for trial, event in reversed(state.ended_trials)
             ],
             loss_text=loss_text,
         )
@@ -217,10 +232,12 @@ class LivePage:
     def _phase(self) -> str:
         if not self._search.runs:
             return "over"
-        studies = dict.fromkeys(trial.study for trial in self._search.state.running)
+        state = self._search.state
+        if state.phase:
+            return state.phase
+        studies = dict.fromkeys(trial.study for trial in state.running)
         if not studies:
-            begun = any(study.ended for study in self._search.state.studies.values())
-            return "between two trials" if begun else "data, entropies and slots are being prepared"
+            return "between two trials"
         return ", ".join(
             f"confirmation of {name.removesuffix('/confirmation')}"
             if name.endswith("/confirmation")
@@ -229,7 +246,9 @@ class LivePage:
         )
 
 
-def make_app(page: LivePage) -> Starlette:
+def make_app(page: LivePage, ends: Callable[[], bool]) -> Starlette:
+    """Args: ends: whether the server is to end."""
+
     async def show(request: Request) -> Response:
         body = await run_in_threadpool(page.text)
         if page.over:
@@ -237,17 +256,17 @@ def make_app(page: LivePage) -> Starlette:
         return HTMLResponse(page.whole.render(body=body), headers=_HEADERS)
 
     async def follow(request: Request) -> Response:
-        return StreamingResponse(_changes(page), media_type="text/event-stream", headers=_HEADERS)
+        return StreamingResponse(_changes(page, ends), media_type="text/event-stream", headers=_HEADERS)
 
     # Another site's page that calls itself this address is refused (DNS rebinding).
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])
     return Starlette(routes=[Route("/", show), Route("/events", follow)], middleware=[hosts])
 
 
-async def _changes(page: LivePage) -> AsyncIterator[str]:
+async def _changes(page: LivePage, ends: Callable[[], bool]) -> AsyncIterator[str]:
     """Server-sent events: the page's HTML whenever it changes, then that the report is there."""
     sent = None
-    while True:
+    while not ends():
         try:
             text = await run_in_threadpool(page.text)
         except (ConfigError, OSError) as error:

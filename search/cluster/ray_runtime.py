@@ -118,7 +118,9 @@ def _join(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raises OSError or ValueError if nothing listens there: Ray would wait for it for a quarter of an hour."""
+    """Raises OSError or ValueError if nothing listens there, or something that speaks another protocol than Ray does:
+    Ray would wait for it for minutes, or for a quarter of an hour."""
+    import grpc
     from ray._private.services import canonicalize_bootstrap_address
 
     host_and_port = canonicalize_bootstrap_address(address.removeprefix("ray://"))
@@ -126,6 +128,13 @@ def _check_answers(address: str) -> None:
         raise ValueError("it names none")
     host, _, port = host_and_port.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    with grpc.insecure_channel(host_and_port) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWERS_S)
+        except grpc.FutureTimeoutError:
+            raise OSError("what listens there is not Ray") from None
 
 
 def ray_folder(output: Path) -> Path:

@@ -58,6 +58,13 @@ class DataPrepared(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseBegan(Event):
+    """Something that comes before the first trial, in words, such as the entropies of a model."""
+
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialEvent(Event):
     """Attributes: stage: search or confirmation."""
 
@@ -168,6 +175,7 @@ class OutboxEntry(Event):
 _KINDS: dict[str, type[Event]] = {
     "search_started": SearchStarted,
     "data_prepared": DataPrepared,
+    "phase_began": PhaseBegan,
     "trial_started": TrialStarted,
     "evaluation": Evaluation,
     "trial_ended": TrialEnded,

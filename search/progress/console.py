@@ -64,7 +64,7 @@ class ProgressConsole:
         trial = self.state.follow(event)
         if trial is None:
             return
-        name = f"{trial.study} trial {trial.number} {trial.curriculum}"
+        name = f"{trial.study} trial {trial.number} {trial.label}"
         match event:
             case TrialEnded():
                 if self._live is None or event.state == "failed":

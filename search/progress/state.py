@@ -3,13 +3,28 @@
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from search.arms import BASELINE, curriculum_name, curriculum_strengths
-from search.output.events import Evaluation, Event, SearchEnded, SearchStarted, TrialEnded, TrialEvent, TrialStarted
+from search.arms import BASELINE, ENTRODROP, curriculum_name, curriculum_strengths
+from search.output.events import (
+    Evaluation,
+    Event,
+    ModelsAllotted,
+    PhaseBegan,
+    SearchEnded,
+    SearchStarted,
+    SlotsChanged,
+    TrialEnded,
+    TrialEvent,
+    TrialStarted,
+)
 from search.studies.pruners import PLATEAU
 
+# Trials that a person sees the end of.
+_LAST_TRIALS = 6
+_PREPARING = "data, entropies and slots are being prepared"
 # What a page shows of the use of a node.
 _USE = {
     "CPU": "system/cpu_utilization_percentage",
@@ -43,6 +58,12 @@ class RunningTrial:
     use: dict[str, float] = field(default_factory=dict)
     # Time and tokens at the first report: what came before includes the start of a slot.
     first: tuple[float, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """Its curriculum, with its arm where that says more."""
+        plain = self.arm in (BASELINE, ENTRODROP) or not self.strengths
+        return self.curriculum if plain else f"{self.arm} {self.curriculum}"
 
 
 @dataclass
@@ -110,6 +131,9 @@ class SearchProgress:
         self._over: set[tuple[str, int]] = set()
         # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
         self._study, self._most_running = "", 1
+        # What is done before the first evaluation, and the slots; the last few trials that have ended.
+        self.phase, self.slots = _PREPARING, 0
+        self.ended_trials: deque[tuple[RunningTrial, TrialEnded]] = deque(maxlen=_LAST_TRIALS)
         # Seconds of the search's earlier parts, and of this one its first and last event.
         self.earlier_s = 0.0
         self._part = (math.nan, math.nan)
@@ -142,6 +166,15 @@ class SearchProgress:
             self.earlier_s += self._part_s
             self._part = (event.time, event.time)
         self._part = (self._part[0], event.time)
+        match event:
+            case SearchStarted():
+                self.phase = _PREPARING
+            case PhaseBegan():
+                self.phase = event.words
+            case Evaluation() | SearchEnded():
+                self.phase = ""
+            case ModelsAllotted() | SlotsChanged():
+                self.slots = event.slots
         if isinstance(event, SearchEnded) and event.status == "FINISHED":
             for study in self.studies.values():
                 study.planned = study.ended
@@ -156,6 +189,7 @@ class SearchProgress:
             case TrialEnded():
                 trial = self._running.pop(key)
                 self._ended(trial, event)
+                self.ended_trials.append((trial, event))
                 return trial
         return self._running.get(key)
 
@@ -202,6 +236,12 @@ class SearchProgress:
     def _part_s(self) -> float:
         began, last = self._part
         return last - began if math.isfinite(began) else 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the search so far, its earlier parts included."""
+        began = self._part[0]
+        return self.earlier_s + (max(0.0, self._clock() - began) if math.isfinite(began) else 0.0)
 
     def time_left(self) -> float | None:
         """Seconds that the trials still to run will take, going by the ended ones; None before the first."""

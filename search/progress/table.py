@@ -10,10 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from search.arms import BASELINE
-from search.progress.state import SearchProgress, StudyProgress
+from search.output.events import TrialEnded
+from search.progress.state import RunningTrial, SearchProgress, StudyProgress
+from search.studies.study import describe_reason
 
 # Characters of a curve.
 _WIDTH, _LOSS_WIDTH = 8, 12
+# Trials whose ends are shown.
+_ENDED = 5
 # A terminal of 80 columns has no room for the bars' full length.
 _NARROW = 100
 
@@ -25,12 +29,22 @@ class ProgressTable:
     state: SearchProgress
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Group(
-            self._table(options.max_width < _NARROW, options.ascii_only),
-            Text(""),
-            *(_tally(name, study) for name, study in self.state.studies.items()),
-            Text(self._summary(), overflow="ellipsis", no_wrap=True),
-        )
+        state = self.state
+        parts: list[RenderableType] = [_tally(name, study) for name, study in state.studies.items()]
+        if state.ended_trials:
+            ended = [*state.ended_trials][-_ENDED:]
+            parts = [*(self._end(trial, event) for trial, event in ended), Text(""), *parts]
+        if state.running:
+            parts = [self._table(options.max_width < _NARROW, options.ascii_only), Text(""), *parts]
+        if state.phase or state.running or state.time_left():
+            parts.append(Text(self._summary(), overflow="ellipsis", no_wrap=True))
+        yield Group(*parts)
+
+    def _end(self, trial: RunningTrial, event: TrialEnded) -> RenderableType:
+        why = f" ({describe_reason(event.reason)})" if event.reason else ""
+        end = end_text(self.state.studies[trial.study], event.objective)
+        text = f"{trial.study} {trial.number} {trial.label}: {event.state}{why}, {end}"
+        return Text(text, overflow="ellipsis", no_wrap=True, style="dim")
 
     def _table(self, narrow: bool, ascii_only: bool) -> RenderableType:
         table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
@@ -38,7 +52,8 @@ class ProgressTable:
         table.add_column("trial", justify="right", no_wrap=True, min_width=5)
         table.add_column("curriculum", no_wrap=True, ratio=5)
         table.add_column("", no_wrap=True, min_width=_WIDTH, style="cyan")
-        table.add_column("tokens", no_wrap=True, ratio=2 if narrow else 4, min_width=6)
+        # Beside the bar there is no room for a word.
+        table.add_column("" if narrow else "tokens", no_wrap=True, ratio=2 if narrow else 4, min_width=6)
         table.add_column("", justify="right", no_wrap=True, min_width=4)
         table.add_column("high-entropy", no_wrap=True, min_width=_LOSS_WIDTH, style="yellow")
         table.add_column("", justify="right", no_wrap=True, min_width=7)
@@ -47,7 +62,7 @@ class ProgressTable:
             table.add_row(
                 trial.study,
                 str(trial.number),
-                trial.curriculum,
+                trial.label,
                 sparkline(trial.strengths, _WIDTH, 0.0, 1.0, ascii_only),
                 ProgressBar(total=total, completed=trial.tokens),
                 f"{min(1.0, trial.tokens / total):.0%}",
@@ -59,7 +74,9 @@ class ProgressTable:
         return table
 
     def _summary(self) -> str:
-        parts = [f"time left {duration_text(self.state.time_left())}"]
+        state = self.state
+        left = state.phase or f"time left {duration_text(state.time_left())}"
+        parts = [left, f"running for {duration_text(state.elapsed)}"]
         if speeds := [trial.tokens_per_s for trial in self.state.running if trial.tokens_per_s is not None]:
             parts.append(f"{sum(speeds):,.0f} tokens/s")
         if (busy := self.state.busy()) is not None:

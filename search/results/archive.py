@@ -23,7 +23,7 @@ from search.studies.storage import (
     describe_error,
     open_journal,
 )
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, mask_secrets
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class LoadedSearch:
     """A search as it stands.
 
     Attributes:
-        folder: its output folder.
+        folder: its output folder, or a copy of it.
+        named: what the person named: a folder, or the URL that the copy is of; without secrets.
         summary: as in summary.json; of what there is so far if the search has not finished.
         finished: whether all its trials have ended, and its results are written.
     """
 
     folder: Path
+    named: str
     space: Space
     results: list[ModelResult]
     summary: dict[str, Any]
@@ -67,7 +69,7 @@ def _connect_database(folder: Path, url: str, search: str) -> StudyStorage:
 
 
 @contextmanager
-def load_search(folder: Path) -> Iterator[LoadedSearch]:
+def load_search(folder: Path, named: str | None = None) -> Iterator[LoadedSearch]:
     """The search in `folder`.
 
     Raises:
@@ -96,4 +98,6 @@ def load_search(folder: Path) -> Iterator[LoadedSearch]:
             summary = _read_summary(folder / SUMMARY)
         else:
             summary = summarize(results, space, dict.fromkeys(models), {}, lambda study, number: None)
-        yield LoadedSearch(folder, space, results, summary, evaluations, finished)
+        yield LoadedSearch(
+            folder, mask_secrets(named or str(folder)).rstrip("/"), space, results, summary, evaluations, finished
+        )

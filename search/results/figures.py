@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from optuna.trial import FrozenTrial, TrialState
 
-from search.results.model_result import ModelResult, collect_differences, select_curves
-from search.space import EXACT, Space
+from search.results.model_result import ModelResult, better_side, collect_differences, select_curves
+from search.space import Space
 from search.studies.comparison import LABELS, point_of
 from search.studies.verdict import Verdict
 from trainables.figures import COLOURS, GREY, draw_legend, make_panels, shorten, write_png
@@ -62,7 +62,6 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
         return None
     most = max(len(by_arm) for by_arm in differences.values())
     figure, panels = make_panels(list(differences), height=1.8 + 0.45 * most)
-    unit, side = ("", "right") if space.measure == EXACT else ("nats; ", "left")
     styles = {verdict: (colour, _MARKERS[symbol]) for verdict, (colour, symbol) in VERDICT_STYLES.items()}
     for panel, by_arm in zip(panels, differences.values(), strict=True):
         panel.axvline(0, color="0.2", linewidth=0.8)
@@ -72,7 +71,7 @@ def draw_verdict(results: Sequence[ModelResult], space: Space) -> Figure | None:
             panel.plot([difference.mean], [row], color=colour, marker=marker, markersize=8)
         panel.set_yticks(range(len(by_arm)), [shorten(arm, _LONGEST_LABEL) for arm in by_arm])
         panel.set_ylim(len(by_arm) - 0.5, -0.5)
-        panel.set_xlabel(f"{unit}{side} of 0 is better")
+        panel.set_xlabel(better_side(space))
         panel.locator_params(axis="x", nbins=5)
     point = "the best evaluation" if point_of(space) == "best" else "the end"
     # In lines that a single panel is wide enough for.

@@ -107,6 +107,8 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
         baseline = study.baseline()
         baseline_value = study.told(study.values(baseline)[0]) if baseline is not None else None
     resolved = best_space.model_dump(mode="json")
+    # First what one looks for.
+    resolved = {name: resolved[name] for name in ("name", "models", "schedule", "training", *resolved)}
     resolved["models"] = [study.model]
     suffix = f"-best-{study.slug}"[:_LONGEST_SUFFIX]
     resolved["name"] = space.name[: LONGEST_NAME - len(suffix)] + suffix

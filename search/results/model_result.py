@@ -7,7 +7,7 @@ from functools import cached_property
 from optuna.trial import FrozenTrial
 
 from search.arms import BASELINE
-from search.space import Space
+from search.space import EXACT, Space
 from search.studies.comparison import Comparison, point_of
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
@@ -136,3 +136,8 @@ def verdict_of(result: ModelResult, space: Space) -> Verdict | None:
     point, verdict = point_of(space), result.verdict[point_of(space)].verdict
     kept = result.comparisons[result.chosen].keeps(point, space.constraints.general_loss)
     return verdict if verdict != Verdict.BETTER or kept else Verdict.COSTLY
+
+
+def better_side(space: Space) -> str:
+    """What stands below an axis of differences to no dropout."""
+    return "right of 0 is better" if space.measure == EXACT else "nats; left of 0 is better"

@@ -29,9 +29,15 @@ _NEWS_TIMEOUT, _NEWS_INTERVAL = 1.0, 10.0
 _RESTARTS = 2
 
 
-# News has a thread of its own, so that it is told while the data is being prepared. What a process that died has
-# finished is in the cache: another one goes on from there.
-@ray.remote(num_cpus=0, concurrency_groups={"news": 1}, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
+# News has a thread of its own, so that it is told while the data is being prepared; in order it would wait for what
+# needs the data. What a process that died has finished is in the cache: another one goes on from there.
+@ray.remote(
+    num_cpus=0,
+    concurrency_groups={"news": 1},
+    allow_out_of_order_execution=True,
+    max_restarts=_RESTARTS,
+    max_task_retries=_RESTARTS,
+)
 class _Preparer:
     """Only this process loads what it prepares the data with."""
 

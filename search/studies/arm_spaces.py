@@ -7,14 +7,13 @@ from typing import Any
 
 import optuna
 
-from search.arms import BASELINE, ArmBlock
+from search.arms import BASELINE, ENTRODROP, ArmBlock
 from search.space import Space
 from trainables.config.fields import Block, FloatRange, is_searched
 from trainables.config.to_settings import choose
 from trainables.config.training import REGULARIZERS
 from trainables.curriculum import curriculum_from
 
-ENTRODROP = "entrodrop"
 # Without a schedule: no token is dropped, and only what regularizes is searched.
 REGULARIZED = "regularized"
 # At which a schedule's strength is read.

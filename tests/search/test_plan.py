@@ -331,3 +331,12 @@ def test_a_dry_run_finds_what_a_trial_would_end_with(
     damage(here / model)
     assert main(["space.yaml", "--dry-run"]) == 2
     assert told.format(folder=here) in capsys.readouterr().err.replace(str(here.resolve()), str(here))
+
+
+def test_a_dry_run_for_gpus_looks_at_the_weights_too(capsys: pytest.CaptureFixture[str]) -> None:
+    here = Path.cwd()
+    Path("space.yaml").write_text(json.dumps(tiny.space(here, resources={"gpus_per_worker": 1, "slots": 1})))
+    assert main(["space.yaml", "--dry-run", "--gpus", "1xH100"]) == 0
+    not_finite(here / "tiny")
+    assert main(["space.yaml", "--dry-run", "--gpus", "1xH100"]) == 2
+    assert "allowed: a model with finite weights" in capsys.readouterr().err

@@ -31,7 +31,9 @@ BAD = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"{{ 7 * 7
 def served(folder: Path, port: int = 0) -> Iterator[int]:
     """The port of the page of the search in `folder`."""
     with _listen(port) as listening:
-        config = uvicorn.Config(make_app(LivePage(folder)), log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            make_app(LivePage(folder), lambda: False), log_level="warning", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

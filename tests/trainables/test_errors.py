@@ -5,6 +5,7 @@ import pytest
 from trainables.errors import mask_secrets
 
 HIDDEN = [
+    "uri: http://user:hunter2@host, template: '{answer}@home'",
     "http://user:hunter2@host",
     "http://user:p@ss:/hunter2@host",
     "http://hunter2@host/path",
@@ -35,6 +36,8 @@ SHOWN = [
     "reach me at me@host.org: after nine",
     "training.lora={rank: 8, alpha: 16}",
     "data.template=signal: sig={x} token={the word} {answer?}",
+    'sig="{x}" sig=<{x}> mailto:{user}@{host} at 12:30@noon {a:b}@{c}',
+    "Mail a:{question}@home, see http://{question}:80@h; ratio 1:2@3 {answer}",
 ]
 
 

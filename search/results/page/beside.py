@@ -10,7 +10,7 @@ from search.results.archive import LoadedSearch
 from search.results.model_result import verdict_of
 from search.results.page.plots import Plot, plot_curves_together, plot_verdicts_together
 from search.results.page.trials import comparable_by
-from search.space import to_store
+from search.space import EXACT, to_store
 from search.studies.comparison import POINTS
 from trainables.config.validation_messages import shown
 
@@ -45,7 +45,8 @@ def set_beside(searches: Mapping[str, LoadedSearch]) -> Beside:
             if len(labels) > 1
         ),
     ]
-    points = [f"test loss against no dropout, {point} (nats)" for point in POINTS]
+    nats = "" if any(search.space.measure == EXACT for search in searches.values()) else " (nats)"
+    points = [f"difference to no dropout, {point}{nats}" for point in POINTS]
     return Beside(
         list(_say_what_is_comparable(searches, together)),
         ["search", "began", "model", "verdict", *points, "trials", "tokens", "data", "evaluation set", "folder"],
@@ -116,7 +117,7 @@ def _tabulate_results(searches: Mapping[str, LoadedSearch]) -> Iterator[list[obj
                 entry["tokens"]["trained"],
                 data[:_HASH] if data else "not known",
                 evaluation[:_HASH] if evaluation else "not known",
-                str(search.folder),
+                search.named,
             ]
 
 
@@ -124,7 +125,16 @@ def _find_differences(searches: Mapping[str, LoadedSearch]) -> list[list[object]
     """The keys of the space in which any two searches differ, each with its value in all searches."""
     spaces = [to_store(search.space) for search in searches.values()]
     paths = dict.fromkeys(path for space in spaces[1:] for path, _, _ in find_changes(spaces[0], space))
-    return [[path, *(shown(_look_up(space, path)) for space in spaces)] for path in paths]
+    return [[path, *(shown(_without_nulls(_look_up(space, path))) for space in spaces)] for path in paths]
+
+
+def _without_nulls(value: Any) -> Any:
+    """A block, or a list of them, without what is not set."""
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return value
 
 
 def _look_up(space: Any, path: str) -> Any:

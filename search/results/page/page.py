@@ -24,7 +24,7 @@ from search.studies.study import describe_reason
 from search.studies.verdict import Verdict
 from trainables.config.command_line import invocation
 from trainables.config.data import FilesData, HubData
-from trainables.storage.files import write_atomic
+from trainables.storage.files import is_url, write_atomic
 
 # Of plotly.js the part with bars and points; the Python package has only all of it, 4.8 MB. It comes from npm:
 # `npm pack plotly.js-basic-dist-min@VERSION`, of the version that plotly.offline.get_plotlyjs_version() tells.
@@ -93,6 +93,8 @@ def _label(searches: Sequence[LoadedSearch]) -> dict[str, LoadedSearch]:
 
 def _build_part(label: str, search: LoadedSearch) -> _Part:
     results, space = search.results, search.space
+    # One that lies at a URL is to be saved first.
+    space_file = RESOLVED if is_url(search.named) else f"{search.named}/{RESOLVED}"
     shown = [
         plots.plot_verdicts(results, space),
         plots.plot_curricula(results),
@@ -105,7 +107,7 @@ def _build_part(label: str, search: LoadedSearch) -> _Part:
         [_build_section(search, result) for result in results],
         [plot for plot in shown if plot is not None],
         (search.folder / RESOLVED).read_text(encoding="utf-8"),
-        f"{invocation('search.run')} {shlex.quote(str(search.folder / RESOLVED))} --output runs/again",
+        f"{invocation('search.run')} {shlex.quote(space_file)} --output runs/again",
     )
 
 

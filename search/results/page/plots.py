@@ -14,7 +14,7 @@ from search.arms import BASELINE, curriculum_name
 from search.output.events import Evaluations
 from search.results.archive import LoadedSearch
 from search.results.figures import VERDICT_STYLES
-from search.results.model_result import ModelResult, collect_differences, label_arm, select_curves
+from search.results.model_result import ModelResult, better_side, collect_differences, label_arm, select_curves
 from search.results.summary import as_plain_study, list_common_parameters
 from search.space import EXACT, Space
 from search.studies.comparison import LABELS, point_of
@@ -111,11 +111,13 @@ def plot_verdicts(results: Sequence[ModelResult], space: Space) -> Plot | None:
     if not differences or space.confirmation is None:
         return None
     one = len({model for model, _, _ in differences}) == 1
-    figure = _draw_differences([((arm,) if one else (model, arm), d) for model, arm, d in differences])
+    figure = _draw_differences(
+        [((arm,) if one else (model, arm), d) for model, arm, d in differences], better_side(space)
+    )
     caption = (
         f"Differences in {LABELS[space.measure]} to no dropout, with {space.confirmation.confidence:.0%} intervals "
-        "that hold for all arms together, on documents and seeds that had no part in choosing the settings: on "
-        "documents like these, and on these documents alone."
+        "that hold for all arms together, on documents and seeds that had no part in choosing the settings. They are "
+        "of documents like these; the numbers have those of these documents alone, too."
     )
     rows = [
         [model, arm, d.mean, d.low, d.high, d.verdict.words, d.here_low, d.here_high, d.detectable]
@@ -150,7 +152,9 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     if not found:
         return None
     found.sort(key=lambda entry: entry[1])
-    figure = _draw_differences([((model, label), difference) for label, model, _, _, difference in found])
+    sides = dict.fromkeys(better_side(search.space) for search in searches.values())
+    side = sides.popitem()[0] if len(sides) == 1 else "better is left of 0 for losses, right of 0 for right answers"
+    figure = _draw_differences([((model, label), difference) for label, model, _, _, difference in found], side)
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
     columns = ["search", "model", "arm", "evaluation", "difference", "low", "high", "verdict"]
     caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
@@ -199,7 +203,8 @@ def plot_curves_together(model: str, searches: Mapping[str, LoadedSearch]) -> Pl
 def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
     """How many of the predictable tokens the best setting of each model drops, by progress."""
     figure, rows, best_curricula = go.Figure(), [], []
-    for (colour, dash, _), result in zip(cycle(STYLES), results, strict=False):
+    # The first style is that of no dropout.
+    for (colour, dash, _), result in zip(cycle(STYLES[1:]), results, strict=False):
         if (best := _find_best_with_curriculum(result)) is None:
             continue
         parameters = result.searched.parameters(best)
@@ -423,8 +428,12 @@ def plot_front(result: ModelResult, space: Space) -> Plot | None:
     return Plot("What one objective costs in the other", caption, figure, columns, rows)
 
 
-def _draw_differences(differences: Sequence[tuple[Sequence[str], Difference]]) -> go.Figure:
-    """Differences to no dropout with their intervals, the first one at the top; each with what it is of, in lines."""
+def _draw_differences(differences: Sequence[tuple[Sequence[str], Difference]], side: str) -> go.Figure:
+    """Differences to no dropout with their intervals, the first one at the top; each with what it is of, in lines.
+
+    Args:
+        side: on which they are better, see `better_side`.
+    """
     figure = go.Figure()
     rows = range(len(differences))
     for verdict, (colour, symbol) in VERDICT_STYLES.items():
@@ -440,7 +449,7 @@ def _draw_differences(differences: Sequence[tuple[Sequence[str], Difference]]) -
                 name=verdict.words,
             )
     figure.add_vline(x=0, line_width=1, line_color=GREY)
-    figure.update_xaxes(title="nats; left of 0 is better")
+    figure.update_xaxes(title=side)
     labels = ["<br>".join(_escape(shorten(line, _LONGEST_LABEL)) for line in lines) for lines, _ in differences]
     figure.update_yaxes(tickvals=list(rows), ticktext=labels, range=[len(labels) - 0.5, -0.5], automargin=True)
     return figure

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 from search.cluster.ray_runtime import join_or_start_ray, ray_folder
+from search.environment import ray_address
 from tests import DEADLINE_S, ROOT
 from trainables.errors import ConfigError
 
@@ -76,6 +77,30 @@ def test_an_address_where_nothing_listens_is_refused_at_once(tmp_path: Path, mon
     ):
         pass
     init.assert_not_called()
+
+
+def test_an_address_where_something_else_listens_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.cluster.ray_runtime._ANSWERS_S", 1.0)
+    with socket.socket() as silent:
+        silent.bind(("0.0.0.0", 0))
+        silent.listen()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        with (
+            mock.patch("ray.init") as init,
+            pytest.raises(ConfigError, match=r"what listens there is not Ray"),
+            join_or_start_ray(tmp_path),
+        ):
+            pass
+    init.assert_not_called()
+
+
+def test_local_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert ray_address() is None
+
+
+def test_an_output_whose_name_is_not_utf_8_has_a_folder(tmp_path: Path) -> None:
+    assert ray_folder(tmp_path / os.fsdecode(b"o\xe9")).name.startswith("ray-")
 
 
 @pytest.mark.parametrize("length", [20, 49, 200])

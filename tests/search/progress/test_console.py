@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.output.events import Evaluation, Event, SearchEnded, SearchStarted, TrialEnded, TrialStarted
+from search.output.events import Evaluation, Event, PhaseBegan, SearchEnded, SearchStarted, TrialEnded, TrialStarted
 from search.progress.console import ProgressConsole
-from search.progress.state import SearchProgress
+from search.progress.state import RunningTrial, SearchProgress
 from search.progress.table import ProgressTable
 
 CURRICULUM = {"shape": "sigmoid", "midpoint": 0.45, "steepness": 11.0}
@@ -212,7 +212,7 @@ def test_time_left_is_shared_by_trials_that_run_at_the_same_time() -> None:
     assert state.time_left() == pytest.approx(20)
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_live_table_fits_the_terminal(width: int) -> None:
     text, clock = StringIO(), Clock()
     console = Console(file=text, width=width, height=24, force_terminal=True, color_system=None)
@@ -225,7 +225,50 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     # The curriculum rises, the loss has one value.
     for part in ("builtin/nano", "sigmoid 0.45", "▁▁▂▄▇███", "25%", "6.1000", "best 5.8000", "2 of 4 trials"):
         assert part in shown
-    assert "time left 2:52, 125 tokens/s, slots busy 82%" in shown
+    assert "time left 2:52, running for 0:00, 125 tokens/s, slots busy 82%" in shown
+    assert "builtin/nano 0 sigmoid 0.45 11: complete, high-entropy loss 5.8000" in shown
+
+
+def frame(state: SearchProgress) -> list[str]:
+    text = StringIO()
+    Console(file=text, width=80, color_system=None).print(ProgressTable(state))
+    return text.getvalue().splitlines()
+
+
+def test_what_is_done_before_the_first_evaluation_is_told() -> None:
+    clock = Clock()
+    state = SearchProgress({"m": 1}, clock)
+    state.follow(SearchStarted(time=clock.now, planned={"m": 1}, resume_command=""))
+    clock.now += 30
+    assert frame(state)[-1] == "data, entropies and slots are being prepared, running for 0:30"
+    state.follow(PhaseBegan(time=clock.now, words="base weights of m: 43%"))
+    Told(state.follow, clock).started(0, 1)
+    assert frame(state)[-1] == "base weights of m: 43%, running for 0:30"
+    Told(state.follow, clock).evaluated(0, 100, 5.0)
+    assert frame(state)[-1].startswith("time left not known yet, running for 0:30")
+
+
+def test_an_arm_is_named_where_its_curriculum_does_not_tell_it() -> None:
+    def label(arm: str, curriculum: str, *strengths: float) -> str:
+        return RunningTrial("m", 0, arm, curriculum, 100, 0, strengths).label
+
+    assert label("entrodrop", "linear", 0.0, 1.0) == "linear"
+    assert label("random-tokens", "linear", 0.0, 1.0) == "random-tokens linear"
+    assert label("weight-decay", "weight-decay") == "weight-decay"
+
+
+def test_the_last_frame_has_no_empty_table() -> None:
+    state = SearchProgress({"m": 1}, Clock())
+    told = Told(state.follow)
+    told.started(0, 1, arm="random-tokens")
+    told.evaluated(0, 100, 5.0)
+    told.ended(0, "complete", loss=5.0)
+    state.follow(SearchEnded(status="FINISHED"))
+    assert frame(state) == [
+        "m 0 random-tokens: complete, high-entropy loss 5.0000",
+        "",
+        "m: 1 of 1 trials (1 complete), best 5.0000 (trial 0)",
+    ]
 
 
 def test_the_live_table_ends_cleanly_on_an_exception() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search.arms import BASELINE, curriculum_name, flatten
+from search.arms import BASELINE, ENTRODROP, curriculum_name, flatten
 from search.results.files import format_best_schedule, write_results
 from search.results.model_result import ModelResult
 from search.space import Space, load
-from search.studies.arm_spaces import ENTRODROP, REGULARIZED
+from search.studies.arm_spaces import REGULARIZED
 from search.studies.pruners import LOSING, PLATEAU
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal

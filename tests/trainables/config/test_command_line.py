@@ -1,4 +1,5 @@
 import errno
+import io
 
 import pytest
 
@@ -27,3 +28,10 @@ def test_an_error_is_one_line_and_a_code(
 
 def test_what_a_command_returns_is_its_code() -> None:
     assert exit_code(lambda: 3) == 3
+
+
+def test_a_character_that_stdout_has_not_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert exit_code(lambda: print("größer") or 0) == 0  # type: ignore[func-returns-value]
+    assert written.getvalue() == b"gr\\xf6\\xdfer\n"

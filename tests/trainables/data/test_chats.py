@@ -209,6 +209,18 @@ def test_system_prompts_tools_and_their_calls_are_kept() -> None:
             {"column": "chat"},
             "data.messages: given the column 'chat'; allowed: the columns of a.jsonl: chats; did you mean 'chats'?",
         ),
+        ([{"messages": [{**ASKED, "content": []}, ANSWER]}], {}, "data.messages: given message 1 of line 1 of a.jsonl"),
+        (
+            [{"messages": [{**ASKED, "content": [{"type": "text", "text": None}]}, ANSWER]}],
+            {},
+            "data.messages: given message 1 of line 1 of a.jsonl, without a value of 'content'; allowed: messages with",
+        ),
+        (
+            [{"messages": [ASKED, ANSWER], "system": 7}],
+            {},
+            "data.messages: given the column 'system' of line 1 of a.jsonl; allowed: text, or none",
+        ),
+        ([{"messages": [ASKED, {**ANSWER, "weight": "0"}]}], {}, 'data.messages: given weight "0" in line 1 of a'),
         ([{"messages": [ASKED, ANSWER], "tools": "add"}], {}, "data.messages: given line 1 of a.jsonl; allowed: a lis"),
         ([{"messages": [ASKED, {**ANSWER, "content": "\ud83d"}]}], {}, "data.messages: given line 1 of a.jsonl; allow"),
         ([{"messages": [ASKED, {**ANSWER, "content": b"\xff"}]}], {}, "data.messages: given line 1 of a.jsonl; allowe"),
@@ -219,3 +231,9 @@ def test_what_is_wrong_is_told_with_the_record(records: list[Any], how: dict[str
     with pytest.raises(DataError) as caught:
         read(*records, **how)
     assert str(caught.value).startswith(told)
+
+
+def test_numbers_in_a_column_of_json_text_stay_as_they_stand() -> None:
+    (document,) = read({"messages": '[{"role": "user", "content": 1.50}, {"role": "assistant", "content": 2.0}]'})
+    assert document.chat is not None
+    assert [message["content"] for message in document.chat.messages] == ["1.50", "2.0"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -391,6 +392,68 @@ def test_the_split_of_a_data_set_is_chosen(tmp_path: Path) -> None:
     assert (error.field, error.given, error.allowed, error.nearest) == ("data.split", "tests", "train, test", "test")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", b"PK\x03\x04", "a.jsonl is a zip archive; unpack it"),
+        ("a.csv", b"\xfd7zXZ\0", "a.csv is an xz file; unpack it"),
+        ("a.jsonl", b"question,answer\na,b\n", "a.jsonl holds no JSON; give it the suffix of what it is"),
+        ("a.tsv", b"question,answer\na,b\n", r"they are parted by ',': name it .csv"),
+        ("a.csv", b",question,\n1,a,b\n", "the column '' stands twice in a.csv"),
+        ("x" * 300 + ".jsonl", None, "allowed: a readable UTF-8 file"),
+    ],
+)
+def test_files_with_a_wrong_name_say_what_to_do(name: str, content: bytes | None, told: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        files(tmp_path / name).splits(seed=0)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.txt"])
+def test_a_parquet_file_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
+    write_parquet(tmp_path / name, questions(30))
+    assert len(files(tmp_path / name).splits(seed=0).train) == SIZES.train
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.ndjson", "a.json"])
+def test_json_lines_are_read_whatever_their_name(name: str, tmp_path: Path) -> None:
+    write_lines(tmp_path / name, questions(30))
+    assert len(files(tmp_path / name).splits(seed=0).train) == SIZES.train
+
+
+def test_numbers_of_16_and_32_bits_have_their_own_digits(tmp_path: Path) -> None:
+    single, half = pyarrow.float32(), pyarrow.float16()
+    within = pyarrow.struct([("x", single), ("m", pyarrow.map_(pyarrow.string(), single))])
+    columns = {"l": pyarrow.list_(single), "o": within, "h": half, "s": single}
+    rows = [{"l": [0.1, None], "o": {"x": 0.1, "m": {"a": 0.3}}, "h": np.float16(0.3), "s": 0.1}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(columns)), tmp_path / "a.parquet")
+    read = files(tmp_path / "a.parquet", sizes=SplitSizes("all", 0, 0), template="{l} {o} {h} {s}").splits(seed=0)
+    assert [d.text for d in read.train] == ['[0.1, null] {"x": 0.1, "m": {"a": 0.3}} 0.3 0.1']
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200d", "\u200e"])
+def test_texts_that_differ_in_characters_without_width_are_one(invisible: str, tmp_path: Path) -> None:
+    twins = [{**q, "question": f"{q['question'][:3]}{invisible}{q['question'][3:]}"} for q in questions(30)]
+    path = write_lines(tmp_path / "a.jsonl", [*questions(30), *twins])
+    read = files(path, sizes=SplitSizes("all", 0.3, 0.3)).splits(seed=0)
+    assert len(read.train) + len(read.validation) + len(read.test) == 30
+
+
+def test_documents_without_a_text_are_told(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl", [*questions(30), *({"question": f"{n}?", "answer": " "} for n in range(9))]
+    )
+    read = files(path, template="{answer}", prompt="{question}").splits(seed=0)
+    assert read.notes == ("9 of 39 documents in a.jsonl are left out, as they have no text to learn",)
+
+
+def test_a_pointer_that_is_not_read_does_no_harm(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set" / "a.jsonl", questions(30))
+    (tmp_path / "set" / "picture.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert len(hub(tmp_path / "set", files="a.jsonl").splits(seed=0).train) == SIZES.train
+
+
 ROWS = [("2024-01-05", "1.50", "007"), ("2024-01-05T10:00:00Z", "NA", "True"), ("10:30", "1e3", "nan")]
 AS_JSON = "".join(
     f'{{"question": "{date}", "answer": {number.replace("NA", "null")}, "id": "{word}"}}\n'
@@ -418,7 +481,8 @@ def test_a_data_sets_card_says_how_its_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.csv").write_text(AS_CSV.replace(",", ";"))
     (tmp_path / "set" / "README.md").write_text('---\nconfigs:\n- config_name: default\n  sep: ";"\n---\n')
-    assert len(hub(tmp_path / "set", SplitSizes("all", 0, 0), reader=Templates("{question}")).splits(seed=0).train) == 3
+    read = hub(tmp_path / "set", SplitSizes("all", 0, 0), reader=Templates("{question} {id}")).splits(seed=0).train
+    assert "2024-01-05 007" in {document.text for document in read}
 
 
 def test_a_data_set_whose_records_have_a_file_each(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_row_for_each_search_with_its_verdict_and_intervals(tmp_path: Path) ->
         ("one", "confirmed better (entrodrop)", "eeeeeeee"),
         ("two", "not confirmed", "not known"),
     ]
-    best = "test loss against no dropout, best (nats)"
+    best = "difference to no dropout, best (nats)"
     assert str(rows[0][best]).startswith("-0.")
     assert " to -" in str(rows[0][best])
     assert rows[1][best] == ""
