@@ -511,6 +511,9 @@ def json_schema() -> dict[str, Any]:
         if block["title"] == FloatRange.__name__:
             text = text.replace(f'{name}"', f'{_range_name(block["properties"]["low"])}"')
     named: dict[str, Any] = json.loads(text)
+    for name, block in named["$defs"].items():
+        if block["title"] == FloatRange.__name__:
+            block |= {"title": name, "description": FloatRange.__doc__}
     return named
 
 

@@ -45,6 +45,8 @@ def search_in(folder: Path, asked: Space, finished: bool = True, evaluation_hash
         summary = summarize([size], asked, {size.model: 300_000}, {}, lambda study, number: None)
         if evaluation_hash is not None:
             summary["models"][size.model] |= {"data_hash": "d" * 64, "evaluation_hash": evaluation_hash}
+        shown = [[["Ann", None, "read"], [" buys", 0.2, "candidate"], [" 24", 9.7, "learned"], [".", 9.5, "candidate"]]]
+        summary["models"][size.model]["documents"] = {"tokens": shown, "share": 0.5}
         (folder / "summary.json").write_text(json.dumps(summary))
     return size
 
