@@ -42,8 +42,8 @@ class ProgressTable:
 
     def _end(self, trial: RunningTrial, event: TrialEnded) -> RenderableType:
         why = f" ({describe_reason(event.reason)})" if event.reason else ""
-        end = end_text(self.state.studies[trial.study], event.objective)
-        text = f"{trial.study} {trial.number} {trial.label}: {event.state}{why}, {end}"
+        end = objective_text(self.state.studies[trial.study], event.objective)
+        text = f"{trial.study} {trial.number} {trial.label}: {end}, {event.state}{why}"
         return Text(text, overflow="ellipsis", no_wrap=True, style="dim")
 
     def _table(self, narrow: bool, ascii_only: bool) -> RenderableType:

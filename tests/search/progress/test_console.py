@@ -226,7 +226,7 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     for part in ("builtin/nano", "sigmoid 0.45", "▁▁▂▄▇███", "25%", "6.1000", "best 5.8000", "2 of 4 trials"):
         assert part in shown
     assert "time left 2:52, running for 0:00, 125 tokens/s, slots busy 82%" in shown
-    assert "builtin/nano 0 sigmoid 0.45 11: complete, high-entropy loss 5.8000" in shown
+    assert "builtin/nano 0 sigmoid 0.45 11: 5.8000, complete" in shown
 
 
 def frame(state: SearchProgress) -> list[str]:
@@ -265,7 +265,7 @@ def test_the_last_frame_has_no_empty_table() -> None:
     told.ended(0, "complete", loss=5.0)
     state.follow(SearchEnded(status="FINISHED"))
     assert frame(state) == [
-        "m 0 random-tokens: complete, high-entropy loss 5.0000",
+        "m 0 random-tokens: 5.0000, complete",
         "",
         "m: 1 of 1 trials (1 complete), best 5.0000 (trial 0)",
     ]

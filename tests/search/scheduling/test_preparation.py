@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 
 from search.scheduling.preparation import DataPreparation
 from search.space import load
-from tests import tiny
+from tests import DEADLINE_S, tiny
 from tests.clusters import ray_of_a_search
 from trainables.config.to_settings import splits_of
 from trainables.config.yaml_values import to_yaml
@@ -80,3 +81,26 @@ def test_a_process_that_was_killed_starts_again(write: Any, tmp_path: Path, monk
         assert preparing.result(model).train_tokens > 0
         assert mark.exists()
         assert preparing.show(model, None)["tokens"]
+
+
+def held(release: Path, model: str, models: Any, what: Any, tell: Any, scorer: Any) -> Prepared:
+    tell("half of it is done")
+    while not release.exists():
+        time.sleep(0.05)
+    return prepare(model, models, what, tell, scorer)
+
+
+@pytest.mark.faults
+def test_news_is_told_while_the_data_is_prepared(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "cache"))
+    space = load(write(to_yaml(tiny.space(tmp_path)))).config
+    (model,), release = space.models, tmp_path / "release"
+    holding = mock.patch("search.scheduling.preparation._prepare", partial(held, release))
+    with ray_of_a_search(tmp_path / "output", cpus=1), holding:
+        preparing = DataPreparation(space, splits_of(space), [model])
+        deadline = time.monotonic() + DEADLINE_S
+        while preparing.news() != "half of it is done":
+            assert time.monotonic() < deadline
+        assert not preparing.ready(timeout=0)
+        release.touch()
+        assert preparing.result(model).train_tokens > 0
