@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from optuna.trial import TrialState
+from PIL import Image
 
 from search.report import main
 from search.results.model_result import ModelResult
@@ -229,6 +230,17 @@ def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
     assert above in caption.text_content()
     trials.get_by_role("combobox", name="search", exact=True).select_option("two")
     assert above not in caption.text_content()
+
+
+@pytest.mark.integration
+def test_without_javascript_the_searchs_pictures_are_seen(tmp_path: Path, browser: Any) -> None:
+    search_in(tmp_path, space())
+    Image.effect_noise((400, 300), 50).convert("RGB").save(tmp_path / "rebound.png")
+    assert main([str(tmp_path)]) == 0
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    (picture,) = page.get_by_role("img", name="Held-out high-entropy loss by tokens").all()
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [400, 300]
 
 
 @pytest.mark.integration

@@ -1,5 +1,7 @@
 """One HTML file that shows one search, or several side by side, and asks no server for anything."""
 
+import base64
+import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
 from search.output.folder import RESOLVED
 from search.results.archive import LoadedSearch
@@ -29,6 +32,12 @@ from trainables.storage.files import is_url, write_atomic
 # Of plotly.js the part with bars and points; the Python package has only all of it, 4.8 MB. It comes from npm:
 # `npm pack plotly.js-basic-dist-min@VERSION`, of the version that plotly.offline.get_plotlyjs_version() tells.
 _PLOTLY = files("search.results.page") / "vendored" / "plotly-basic.min.js"
+# The search's own pictures, and their colours in the report.
+_PICTURES = {
+    "rebound.png": "Held-out high-entropy loss by tokens, without dropout and with the chosen schedule",
+    "verdict.png": "Each arm against no dropout, with its interval",
+}
+_COLOURS = 48
 _POINTS = {
     "best": "at the best evaluation (the checkpoint one would keep)",
     "final": "at the end",
@@ -62,6 +71,7 @@ class _Part:
     plots: list[Plot]
     resolved: str
     again: str
+    pictures: dict[str, str]
 
 
 def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
@@ -108,7 +118,22 @@ def _build_part(label: str, search: LoadedSearch) -> _Part:
         [plot for plot in shown if plot is not None],
         (search.folder / RESOLVED).read_text(encoding="utf-8"),
         f"{invocation('search.run')} {shlex.quote(space_file)} --output runs/again",
+        _embed_pictures(search.folder),
     )
+
+
+def _embed_pictures(folder: Path) -> dict[str, str]:
+    """What is seen without JavaScript: the search's own pictures, in few colours, as URLs that hold them; by what they
+    show."""
+    embedded = {}
+    for name, words in _PICTURES.items():
+        if not (path := folder / name).is_file():
+            continue
+        small = io.BytesIO()
+        with Image.open(path) as picture:
+            picture.convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
+        embedded[words] = f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
+    return embedded
 
 
 def ask_question(space: Space) -> str:
