@@ -85,7 +85,10 @@ def serve_beside(folder: Path, port: int) -> Iterator[str]:
         address = _address(listening)
         arguments = folder, listening
         process = multiprocessing.get_context("spawn").Process(target=_follow, args=arguments, daemon=True)
+        # Ctrl-C is for the search, which ends this process in the end; it is ignored from the first moment on.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
+        signal.signal(signal.SIGINT, before)
     try:
         yield address
     finally:
@@ -95,8 +98,6 @@ def serve_beside(folder: Path, port: int) -> Iterator[str]:
 
 
 def _follow(folder: Path, listening: socket.socket) -> None:
-    # Ctrl-C is for the search, which ends this process in the end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _serve_page(LivePage(folder), listening, _Beside)
 
 

@@ -1,7 +1,11 @@
 """The page that follows a search: it moves by itself, stays on this machine, and becomes the report."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +20,7 @@ import uvicorn
 from search.output.folder import lock_output
 from search.output.object_store import open_for_reading
 from search.watch import LivePage, _listen, main, make_app, serve_beside
-from tests import DEADLINE_S
+from tests import DEADLINE_S, ROOT
 from tests.accessibility import list_barriers
 from tests.holds import PROGRAM, Holds
 from tests.search.fed import FULL_TOKENS, space
@@ -231,6 +235,41 @@ def test_a_search_serves_its_page_until_it_ends(tmp_path: Path, monkeypatch: pyt
             pass
     with pytest.raises(URLError):
         urlopen(address)
+
+
+BESIDE = """
+import sys
+from pathlib import Path
+from search.watch import serve_beside
+if __name__ == "__main__":
+    try:
+        with serve_beside(Path(sys.argv[1]), 0) as address:
+            print(address, flush=True)
+            sys.stdin.read()
+    except KeyboardInterrupt:
+        print("ended", file=sys.stderr)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("program", "told"), [("-m search.watch --port 0", "interrupted\n"), (None, "ended\n")])
+def test_ctrl_c_ends_the_page_in_one_line_while_a_browser_follows_it(
+    program: str | None, told: str, tmp_path: Path
+) -> None:
+    search, script = Written(tmp_path / "one"), tmp_path / "beside.py"
+    search.write("trial_started", 1)
+    script.write_text(BESIDE)
+    command = [sys.executable, *(program.split() if program else [str(script)]), str(search.folder)]
+    # As a terminal does: all processes of the group get it.
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, text=True, start_new_session=True, env=environment, **pipes)  # type: ignore[call-overload]
+    address = process.stdout.readline().strip()
+    with urlopen(f"{address}events") as followed:
+        assert followed.readline().startswith(b"data: ")
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=DEADLINE_S)
+    assert error == told
 
 
 @pytest.mark.integration
