@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ class LoadedSearch:
     summary: dict[str, Any]
     evaluations: Evaluations
     finished: bool
+
+    @property
+    def date(self) -> str:
+        """When it began, UTC; empty if that is not known."""
+        began = self.evaluations.began
+        return datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%d %H:%M") if began is not None else ""
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

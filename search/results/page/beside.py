@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from search.preflight import find_changes
@@ -96,8 +95,6 @@ def _data_hash(search: LoadedSearch, model: str) -> str | None:
 
 def _tabulate_results(searches: Mapping[str, LoadedSearch]) -> Iterator[list[object]]:
     for label, search in searches.items():
-        began = search.evaluations.began
-        date = datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%d %H:%M") if began is not None else ""
         for result in search.results:
             verdict, entry = verdict_of(result, search.space), search.summary["models"][result.model]
             intervals = [
@@ -109,7 +106,7 @@ def _tabulate_results(searches: Mapping[str, LoadedSearch]) -> Iterator[list[obj
             data, evaluation = _data_hash(search, result.model), entry.get("evaluation_hash")
             yield [
                 label,
-                date,
+                search.date,
                 result.model,
                 f"{verdict.words} ({result.chosen})" if verdict is not None else "not confirmed",
                 *intervals,

@@ -151,13 +151,16 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     ]
     if not found:
         return None
-    found.sort(key=lambda entry: entry[1])
+    dates = {label: search.date for label, search in searches.items()}
+    found.sort(key=lambda entry: (entry[1], dates[entry[0]]))
     sides = dict.fromkeys(better_side(search.space) for search in searches.values())
     side = sides.popitem()[0] if len(sides) == 1 else "better is left of 0 for losses, right of 0 for right answers"
-    figure = _draw_differences([((model, label), difference) for label, model, _, _, difference in found], side)
+    labelled = [((model, label, dates[label]), difference) for label, model, _, _, difference in found]
+    figure = _draw_differences(labelled, side)
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
     columns = ["search", "model", "arm", "evaluation", "difference", "low", "high", "verdict"]
-    caption = "What each search says of its chosen setting, at the evaluation that its objective counts. "
+    caption = "What each search says of its chosen setting, at the evaluation that its objective counts, in the order "
+    caption += "in which they began. "
     caption += "Differences to no dropout may be set side by side, also where losses may not."
     return Plot("Verdicts side by side", caption, figure, columns, rows)
 
