@@ -244,6 +244,18 @@ def test_without_javascript_the_searchs_pictures_are_seen(tmp_path: Path, browse
 
 
 @pytest.mark.integration
+def test_the_report_of_a_url_names_its_url(tmp_path: Path) -> None:
+    search_in(tmp_path / "my search", space())
+    assert main([f"file://{tmp_path}/my search"]) == 0
+    text = (tmp_path / "my search" / "report.html").read_text()
+    assert f"<code>file://{tmp_path}/my search/resolved.yaml</code>" in text
+    assert "python -m search.run resolved.yaml --output runs/again" in text
+    assert main([str(tmp_path / "my search")]) == 0
+    text = (tmp_path / "my search" / "report.html").read_text()
+    assert f"python -m search.run &#39;{tmp_path}/my search/resolved.yaml&#39; --output" in text
+
+
+@pytest.mark.integration
 def test_everybody_can_use_the_report(written: Path, browser: Any) -> None:
     page = browser.new_page()
     page.goto(written.as_uri())

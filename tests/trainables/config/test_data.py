@@ -14,7 +14,7 @@ from trainables.config.yaml_values import to_yaml
 from trainables.data.builtin import Builtin
 from trainables.data.chats import Chats
 from trainables.data.documents import Source, SplitSizes
-from trainables.data.files import Files
+from trainables.data.files import Files, matching_files
 from trainables.data.hub import Hub
 from trainables.data.reasoning_gym import ReasoningGym
 from trainables.data.templates import Templates
@@ -25,6 +25,16 @@ def test_a_files_path_is_relative_to_the_space(write: Any, tmp_path: Path) -> No
     assert data.source == "files"
     assert data.path == str(tmp_path / "my.jsonl")
     assert data.template == "{question}\n{answer}"
+
+
+def test_a_pattern_in_a_folder_with_brackets_is_one_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "a [b] é"
+    folder.mkdir()
+    (folder / "one.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    (folder / "space.yaml").write_text(FILES.replace("path: my.jsonl", "path: '*.jsonl'"))
+    data = load(folder / "space.yaml", (), RunConfig).config.data
+    assert isinstance(data, FilesData)
+    assert [file.name for path in data.paths() for file in matching_files(path)] == ["one.jsonl"]
 
 
 def test_a_tilde_is_the_home_folder(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

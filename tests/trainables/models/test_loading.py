@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -62,7 +63,7 @@ from trainables.models.loading import (
     output_matrix,
     save_model,
 )
-from trainables.models.resolve import model_folder
+from trainables.models.resolve import model_folder, model_size
 from trainables.settings import Lora
 
 SIZES: dict[str, Any] = {
@@ -610,3 +611,20 @@ def test_a_long_path_hides_no_reason(
     shown = str(Problem(("models", 0), error.given, error.allowed, error.nearest))
     assert told in shown
     assert len(shown) < 600
+
+
+def test_weights_that_lie_there_twice_are_counted_once(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny.save("tiny", folder)
+    expected = model_size(str(folder))
+    weights = load_file(folder / "model.safetensors")
+    # As Mistral's models have it beside transformers' own format.
+    save_file(weights, folder / "consolidated.safetensors")
+    assert model_size(str(folder)) == expected
+    shards = {name: f"model-{number}.safetensors" for number, name in enumerate(weights)}
+    for name, file in shards.items():
+        save_file({name: weights[name]}, folder / file)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert model_size(str(folder)) == expected
