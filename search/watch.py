@@ -31,7 +31,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from search.output.folder import EVENTS, REPORT, RESOLVED, check_search_folder
@@ -166,6 +166,7 @@ class LivePage:
         self.whole: Template = environment.get_template("live.html.j2")
         self._body: Template = environment.get_template("live_body.html.j2")
         self._lock, self._read_at, self._text = threading.Lock(), -math.inf, ""
+        self._named, self._drawing = named, threading.Lock()
 
     @property
     def over(self) -> bool:
@@ -184,6 +185,18 @@ class LivePage:
                 self._read()
                 self._read_at = time.monotonic()
             return self._text
+
+    def report_so_far(self) -> str:
+        """The report of the search as it stands, with all its trials: drawing it takes seconds.
+
+        Raises:
+            ConfigError: what the search has written is damaged.
+        """
+        from search.results.archive import load_search
+        from search.results.page.page import render_page
+
+        with self._drawing, load_search(self._folder, self._named) as search:
+            return render_page([search])
 
     def _read(self) -> None:
         try:
@@ -259,9 +272,15 @@ def make_app(page: LivePage, ends: Callable[[], bool]) -> Starlette:
     async def follow(request: Request) -> Response:
         return StreamingResponse(_changes(page, ends), media_type="text/event-stream", headers=_HEADERS)
 
+    async def report(request: Request) -> Response:
+        try:
+            return HTMLResponse(await run_in_threadpool(page.report_so_far), headers=_HEADERS)
+        except (ConfigError, OSError) as error:
+            return PlainTextResponse(str(error), status_code=503, headers=_HEADERS)
+
     # Another site's page that calls itself this address is refused (DNS rebinding).
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])
-    return Starlette(routes=[Route("/", show), Route("/events", follow)], middleware=[hosts])
+    return Starlette(routes=[Route("/", show), Route("/events", follow), Route("/report", report)], middleware=[hosts])
 
 
 async def _changes(page: LivePage, ends: Callable[[], bool]) -> AsyncIterator[str]:

@@ -237,6 +237,20 @@ def test_a_search_serves_its_page_until_it_ends(tmp_path: Path, monkeypatch: pyt
         urlopen(address)
 
 
+@pytest.mark.integration
+def test_the_trials_of_a_running_search_can_be_played_with(tmp_path: Path, browser: Any) -> None:
+    search_in(tmp_path, space(), finished=False)
+    page = browser.new_page()
+    with lock_output(tmp_path), served(tmp_path) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_role("link", name="All trials so far").click()
+        page.get_by_text("This search has not finished.").wait_for()
+        page.get_by_role("checkbox", name="select builtin/nano, trial 1", exact=True).check()
+        assert page.locator("svg[data-picture=curves] .mark.chosen").count() == 1
+    assert not (tmp_path / "report.html").exists()
+    page.close()
+
+
 BESIDE = """
 import sys
 from pathlib import Path

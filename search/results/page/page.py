@@ -76,20 +76,21 @@ class _Part:
 
 def write_page(path: Path, searches: Sequence[LoadedSearch]) -> None:
     """Writes the report of these searches to `path`, whole or not at all."""
+    write_atomic(path, render_page(searches))
+
+
+def render_page(searches: Sequence[LoadedSearch]) -> str:
+    """The report of these searches."""
     labelled = _label(searches)
     beside: Beside | None = set_beside(labelled) if len(searches) > 1 else None
-    text = (
-        make_environment()
-        .get_template("report.html.j2")
-        .render(
-            title=", ".join(dict.fromkeys(search.space.name for search in searches)),
-            parts=[_build_part(label, search) for label, search in labelled.items()],
-            beside=beside,
-            table=tabulate(labelled),
-            plotly_js=Markup(_PLOTLY.read_text(encoding="utf-8")),
-        )
+    template = make_environment().get_template("report.html.j2")
+    return template.render(
+        title=", ".join(dict.fromkeys(search.space.name for search in searches)),
+        parts=[_build_part(label, search) for label, search in labelled.items()],
+        beside=beside,
+        table=tabulate(labelled),
+        plotly_js=Markup(_PLOTLY.read_text(encoding="utf-8")),
     )
-    write_atomic(path, text)
 
 
 def _label(searches: Sequence[LoadedSearch]) -> dict[str, LoadedSearch]:
