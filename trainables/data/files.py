@@ -31,6 +31,8 @@ _ROWS = 256
 # Compressed files by their first bytes, with pyarrow's names.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2"}
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
+# How a Parquet file begins and ends.
+_PARQUET = b"PAR1"
 # What cannot be read, by its first bytes.
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\xfd7zX": "an xz file", b"7z\xbc\xaf": "a 7z archive"}
 # Files that are read, by `kind_of`.
@@ -116,11 +118,17 @@ def _kind_within(file: Path, kind: str) -> str:
         begins = content.peek(64)[:64]
     if archive := next((what for magic, what in _ARCHIVES.items() if begins.startswith(magic)), None):
         raise DataError("data.path", f"{file.name} is {archive}; unpack it")
-    if begins.startswith(b"PAR1"):
+    if begins.startswith(_PARQUET) and _ends_with(file, _PARQUET):
         return ".parquet"
     if kind in (".csv", ".tsv") and re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"', begins):
         return ".jsonl"
     return kind
+
+
+def _ends_with(file: Path, mark: bytes) -> bool:
+    with file.open("rb") as content:
+        content.seek(-len(mark), os.SEEK_END)
+        return content.read() == mark
 
 
 def _bytes(file: Path) -> io.BufferedReader:
