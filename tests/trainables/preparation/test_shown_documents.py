@@ -79,9 +79,9 @@ def test_the_page_shows_each_token_as_it_is() -> None:
     ]
     assert [re.findall(r"\) (\d+)%|title=\"(.*?) nats", attributes) for _, attributes, _ in found] == [
         [],
-        [("60", ""), ("", "4.00")],
-        [("8", ""), ("", "0.50")],
-        [("15", ""), ("", "1.00")],
+        [("45", ""), ("", "4.00")],
+        [("6", ""), ("", "0.50")],
+        [("11", ""), ("", "1.00")],
     ]
     assert "Nothing is dropped." in str(macro({"tokens": [tokens], "share": 0.0}))
     assert "script" not in page
