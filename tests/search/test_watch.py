@@ -265,6 +265,10 @@ if __name__ == "__main__":
 """
 
 
+def _heed() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(("program", "told"), [("-m search.watch --port 0", "interrupted\n"), (None, "ended\n")])
 def test_ctrl_c_ends_the_page_in_one_line_while_a_browser_follows_it(
@@ -274,10 +278,10 @@ def test_ctrl_c_ends_the_page_in_one_line_while_a_browser_follows_it(
     search.write("trial_started", 1)
     script.write_text(BESIDE)
     command = [sys.executable, *(program.split() if program else [str(script)]), str(search.folder)]
-    # As a terminal does: all processes of the group get it.
+    # As a terminal does: all processes of the group get it, also where these tests ignore it, in the background.
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, text=True, start_new_session=True, env=environment, **pipes)  # type: ignore[call-overload]
+    process = subprocess.Popen(command, text=True, start_new_session=True, env=environment, preexec_fn=_heed, **pipes)  # type: ignore[call-overload]
     address = process.stdout.readline().strip()
     with urlopen(f"{address}events") as followed:
         assert followed.readline().startswith(b"data: ")
