@@ -213,12 +213,11 @@ def quantize(model: PreTrainedModel, device: torch.device) -> None:
 
 def _dequantize(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's state with the weights of 4 bits as they are worked with, in float32."""
-    if find_spec("bitsandbytes") is None:
+    held = {f"{n}.weight": m.weight for n, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
+    if not held:
         return weights
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
 
-    held = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, Linear4bit)}
     full = {name: dequantize_4bit(weight.data, weight.quant_state).cpu() for name, weight in held.items()}
     # Their scales stand beside them, as in a.weight.absmax.
     return {n: x for n, x in weights.items() if f"{n.partition('.weight.')[0]}.weight" not in full} | full
