@@ -61,7 +61,8 @@ def finish(run: Run, folder: Path, name: str, stop: int | None = None) -> None:
     if not dist.is_initialized() or dist.get_rank() == 0:
         (folder / f"{name}.json").write_text(json.dumps(losses(run)))
         (folder / f"{name}.test.json").write_text(json.dumps(test))
-        untied = {n: t.contiguous() for n, t in weights.items() if n != "lm_head.weight"}
+        # Weights of 4 bits are bytes, which no run changes.
+        untied = {n: t.contiguous() for n, t in weights.items() if n != "lm_head.weight" and t.is_floating_point()}
         save_file(untied, folder / f"{name}.safetensors")
 
 
