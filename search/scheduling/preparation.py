@@ -29,15 +29,9 @@ _NEWS_TIMEOUT, _NEWS_INTERVAL = 1.0, 10.0
 _RESTARTS = 2
 
 
-# News has a thread of its own, so that it is told while the data is being prepared; in order it would wait for what
-# needs the data. What a process that died has finished is in the cache: another one goes on from there.
-@ray.remote(
-    num_cpus=0,
-    concurrency_groups={"news": 1},
-    allow_out_of_order_execution=True,
-    max_restarts=_RESTARTS,
-    max_task_retries=_RESTARTS,
-)
+# News has a thread of its own, so that it is told while the data is being prepared; so has what waits for the data.
+# What a process that died has finished is in the cache: another one goes on from there.
+@ray.remote(num_cpus=0, concurrency_groups={"news": 1, "shown": 1}, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
 class _Preparer:
     """Only this process loads what it prepares the data with."""
 
@@ -60,10 +54,12 @@ class _Preparer:
         _check_budget(self._space, prepared)
         return prepared
 
-    def show(self, prepared: Prepared, entrodrop: EntroDrop | None) -> dict[str, Any]:
+    # In a list: for a reference alone Ray would wait, and with it for all that is asked later, such as news.
+    @ray.method(concurrency_group="shown")  # type: ignore[untyped-decorator]
+    def show(self, prepared: list[Any], entrodrop: EntroDrop | None) -> dict[str, Any]:
         from trainables.preparation.shown_documents import show_documents
 
-        return show_documents(prepared, entrodrop)
+        return show_documents(ray.get(prepared[0]), entrodrop)
 
     def _tell(self, news: str) -> None:
         self._news = news
@@ -98,7 +94,7 @@ class DataPreparation:
         for model in models:
             self.prepared[model] = self._actor.prepare.remote(model, what)
             # Made while the slots start, so that no trial waits for it.
-            self._documents[model] = self._actor.show.remote(self.prepared[model], None)
+            self._documents[model] = self._actor.show.remote([self.prepared[model]], None)
 
     def news(self) -> str:
         """What is being prepared right now, for a person; nothing if its process does not answer, or has died."""
@@ -133,7 +129,7 @@ class DataPreparation:
     def show(self, model: str, entrodrop: EntroDrop | None) -> dict[str, Any]:
         """Documents of the model's data, as `trainables.preparation.shown_documents` has them; raises what `result`
         does."""
-        documents: dict[str, Any] = self._get(self._actor.show.remote(self.prepared[model], entrodrop), model)
+        documents: dict[str, Any] = self._get(self._actor.show.remote([self.prepared[model]], entrodrop), model)
         return documents
 
     def _get(self, reference: Any, model: str) -> Any:
