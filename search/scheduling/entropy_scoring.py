@@ -15,8 +15,6 @@ from trainables.preparation.scoring import CPU, FolderModel, score_folder
 from trainables.slots.mailbox import Reference
 from trainables.slots.node_copies import local_folder
 
-# Rows that an actor scores at a time: whole batches, so that what a batch holds does not depend on the actors.
-_BLOCK = 8 * ROWS
 # One process scores this in about a minute on a core; starting others takes some ten seconds.
 _WORTH_SPREADING = 1e12
 _RESTARTS = 3
@@ -73,7 +71,7 @@ def score_on_all_devices(
     operations = 2.0 * parameters_of(folder) * packed.tokens
     # A cluster may begin without any; its autoscaler brings one for the first.
     there = max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)))
-    devices = min(there, -(-rows // _BLOCK))
+    devices = min(there, -(-rows // ROWS))
     if not gpus and (operations < _WORTH_SPREADING or devices < 2):
         return score_folder(folder, packed, one_document_a_row, progress)
     # Workers of the slots hold the CPUs, and wait for these entropies: an actor takes what they leave idle.
@@ -84,12 +82,13 @@ def score_on_all_devices(
     made_on = ray.get_runtime_context().get_node_id()
     given = (folder, files, shared, one_document_a_row, gpus, source, cache, made_on)
     actors = [device.remote(*given) for _ in range(devices)]
-    blocks = [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
+    # A whole batch at a time: what it holds does not depend on the actors, and no actor ends long before another.
+    batches = [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
     parts = []
     try:
-        for part in ActorPool(actors).map(lambda actor, block: actor.score.remote(block), blocks):
+        for part in ActorPool(actors).map(lambda actor, batch: actor.score.remote(batch), batches):
             parts.append(part)
-            progress(len(parts) / len(blocks))
+            progress(len(parts) / len(batches))
     finally:
         for actor in actors:
             ray.kill(actor)

@@ -10,7 +10,7 @@ import torch
 from search.scheduling import entropy_scoring
 from tests import tiny
 from tests.clusters import ray_of_a_search
-from trainables.data.packing import Packed
+from trainables.forward import ROWS
 from trainables.preparation.scoring import score_folder
 
 pytestmark = pytest.mark.cluster
@@ -24,9 +24,9 @@ def _ray(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ray")
 def test_two_processes_score_like_one(tmp_path: Path) -> None:
-    train = tiny.prepared(tmp_path, layout="padded").packed("train")
-    packed = Packed.concatenate([train] * 7)
-    assert len(packed.token_RT) > 2 * entropy_scoring._BLOCK
+    packed = tiny.prepared(tmp_path, layout="padded").packed("train")
+    batches = -(-len(packed.token_RT) // ROWS)
+    assert batches > 2
     folder = tiny.folder("tiny", tmp_path)
     shares: list[float] = []
     with mock.patch.object(entropy_scoring, "_WORTH_SPREADING", 0.0):
@@ -39,4 +39,4 @@ def test_two_processes_score_like_one(tmp_path: Path) -> None:
     torch.set_num_threads(threads)
     assert torch.equal(entropy_RT, expected[0])
     assert torch.equal(loss_RT, expected[1])
-    assert shares == [1 / 3, 2 / 3, 1.0]
+    assert shares == [(n + 1) / batches for n in range(batches)]
