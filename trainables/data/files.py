@@ -5,7 +5,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from pyarrow import compute
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
 from trainables.data.formats import is_chat
@@ -289,13 +290,32 @@ def _csv(file: Path, delimiter: str = ",") -> Records:
             ) from None
 
 
-def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, Any]]:
+def date_columns(schema: pyarrow.Schema, read: Callable[[list[str]], pyarrow.Table]) -> list[str]:
+    """The columns of timestamps that are all at midnight: what was a date is one again.
+
+    Args:
+        read: gives some columns, whole.
+    """
+    names = [field.name for field in schema if pyarrow.types.is_timestamp(field.type) and field.type.tz is None]
+    if not names:
+        return []
+    table = read(names)
+    midnights = {name: compute.equal(table[name], compute.floor_temporal(table[name], unit="day")) for name in names}
+    return [name for name in names if compute.all(midnights[name]).as_py() is not False]
+
+
+def arrow_records(batch: pyarrow.RecordBatch | pyarrow.Table, dates: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a table.
+
+    Args:
+        dates: see date_columns.
 
     Raises:
         pyarrow.ArrowException, ValueError, OverflowError, KeyError: Python has no room for a value: a date out of its
             range, text that is not UTF-8, an unknown time zone.
     """
+    for name in dates:
+        batch = batch.set_column(batch.schema.get_field_index(name), name, batch[name].cast(pyarrow.date32()))
     rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
     # Also within lists and objects: numbers of 16 and 32 bits, and columns of several types, which the library datasets
     # stores as JSON.
@@ -326,8 +346,9 @@ def _parquet(file: Path) -> Records:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
+            dates = date_columns(parquet.schema_arrow, parquet.read)
             for batch in parquet.iter_batches(_ROWS):
-                for record in arrow_records(batch):
+                for record in arrow_records(batch, dates):
                     number += 1
                     yield f"record {number} of {file.name}", record
     except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
-from trainables.data.files import Files, Records, arrow_records, kind_of
+from trainables.data.files import Files, Records, arrow_records, date_columns, kind_of
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
 
@@ -120,9 +120,10 @@ class Hub:
         return names, read
 
     def _read(self, dataset: Any) -> Records:
-        number = 0
-        for table in dataset.with_format("arrow").iter(_ROWS):
-            for record in arrow_records(table):
+        number, tables = 0, dataset.with_format("arrow")
+        dates = date_columns(dataset.features.arrow_schema, lambda names: tables.select_columns(names)[:])
+        for table in tables.iter(_ROWS):
+            for record in arrow_records(table, dates):
                 number += 1
                 yield f"record {number} of {self.path}", record
 

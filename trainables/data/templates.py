@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, time
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
@@ -206,7 +205,12 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError, RecursionError: it is none.
     """
-    return json.loads(text, parse_float=Number, parse_constant=lambda _: None)
+    return json.loads(text, parse_float=Number, parse_int=_parse_integer, parse_constant=lambda _: None)
+
+
+def _parse_integer(text: str) -> int | Number:
+    # Python's integers have no minus zero.
+    return Number(text) if text == "-0" else int(text)
 
 
 def as_text(value: Any) -> str | None:
@@ -233,9 +237,6 @@ def as_text(value: Any) -> str | None:
             return value.decode()
         case Mapping() | list() | tuple():
             return _as_json(value)
-        # What was a date is one again.
-        case datetime() if value.time() == time() and value.tzinfo is None:
-            return str(value.date())
         case _:
             return str(value)
 

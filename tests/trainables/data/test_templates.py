@@ -37,6 +37,7 @@ VALUES = {
     "5.0": "5.0",
     "1.50": "1.50",
     "1e3": "1e3",
+    "-0": "-0",
     "true": "true",
     "false": "false",
     '"None"': "None",
@@ -107,6 +108,20 @@ def test_a_value_of_a_table_is_written_or_refused(
         return
     with pytest.raises(DataError, match=r"data.template: given {a} with record 1 of .*the column 'a'"):
         made.splits(seed=0)
+
+
+@pytest.mark.parametrize("source", ["files", "hub"])
+def test_a_column_of_days_is_one_of_dates_and_one_of_times_keeps_midnight(tmp_path: Path, source: str) -> None:
+    days = [datetime(2024, 5, 1), None, *[datetime(2024, 5, 2)] * 300]
+    table = pyarrow.table({"day": days, "time": [*days[:-1], datetime(2024, 5, 2, 12, 30)]})
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "train.parquet"
+    pyarrow.parquet.write_table(table, path)
+    sizes = SplitSizes(2, 0, 0)
+    made = files(path, sizes=sizes) if source == "files" else hub(path.parent, sizes)
+    splits = replace(made, reader=Templates("{day?} {time?}")).splits(seed=0)
+    expected = {"2024-05-01 2024-05-01 00:00:00", "2024-05-02 2024-05-02 00:00:00", "2024-05-02 2024-05-02 12:30:00"}
+    assert {document.text for document in splits.train} < expected
 
 
 def test_a_column_that_some_records_lack_is_told_or_optional(tmp_path: Path) -> None:
