@@ -22,6 +22,7 @@ _COMMANDS = {
     "watch": ("search.watch", "a page that follows a search while it runs"),
     "report": ("search.report", "write the report of a search, or of several side by side"),
     "best": ("search.best", "list the schedules that searches have confirmed"),
+    "evaluate": ("search.evaluate", "run tasks of lm-evaluation-harness on the models of a confirmation"),
     "sync": ("search.sync", "deliver to MLflow what a search has left"),
     "finetune": ("trainables.finetune", "train once, with a schedule"),
 }

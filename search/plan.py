@@ -197,6 +197,9 @@ def _size(model: str, space: Space, tokens: _Tokens, cluster: ClusterResources) 
         most_runs = "at most " if space.confirmation.in_rounds else ""
         lines.append(f"  confirm {most_runs}{runs} runs; {trial.times(runs)}")
         most = most.plus(trial.times(runs))
+        if space.confirmation.keep_models:
+            weights = _size_of(4 * network(space, model).parameters)
+            lines.append(f"  models  {most_runs}{runs}, of {weights} each")
     lines.append(f"  kept    {_checkpoints(model, space)}")
     return [*lines, "  samples", *_samples(study, trial.tokens)], most
 

@@ -142,6 +142,8 @@ class ConfirmationBlock(Block):
     exact_match, in the share of right answers): above 0; null not to claim equality."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Confidence of the intervals: from 0.5 to 0.999."""
+    keep_models: bool = False
+    """Whether models/ keeps the model of each run, for entrodrop evaluate: true or false."""
 
     def margin_with(self, documents: int) -> str | None:
         """What is allowed with so many test documents, if the margin is smaller than they can bear."""

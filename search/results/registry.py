@@ -14,7 +14,7 @@ from trainables.storage.files import fetch_folder, remove, store_errors, write_a
 
 
 def register_models(output: Output, space: Space, results: Sequence[ModelResult], record: Recorder) -> list[str]:
-    """Has MLflow register the recommended models, and removes the others.
+    """Has MLflow register the recommended models, and removes the others if they are not to be kept.
 
     Returns:
         for a person, which models are not registered and why.
@@ -29,7 +29,8 @@ def register_models(output: Output, space: Space, results: Sequence[ModelResult]
             run = result.confirmed.run_with_model(arm)
         folder = None
         if run is not None:
-            folder = _keep_only(output, Path(result.studies[-1].slug) / str(run.number))
+            alone = space.confirmation is None or not space.confirmation.keep_models
+            folder = _fetch(output, Path(result.studies[-1].slug) / str(run.number), alone)
         if run is None or folder is None:
             reason = "nothing was confirmed" if run is None else "its weights were not kept"
             missing.append(f"{result.model}: no model is registered, as {reason}")
@@ -42,13 +43,17 @@ def register_models(output: Output, space: Space, results: Sequence[ModelResult]
     return missing
 
 
-def _keep_only(output: Output, name: Path) -> Path | None:
-    """The folder of a model on this machine, once those beside it are removed; None if it is not there."""
+def _fetch(output: Output, name: Path, alone: bool) -> Path | None:
+    """The folder of a model on this machine; None if it is not there.
+
+    Args:
+        alone: whether those beside it are removed.
+    """
     kept = output.models / name.as_posix()
     with store_errors(kept):
         if not kept.exists():
             return None
-        for other in kept.parent.iterdir():
+        for other in kept.parent.iterdir() if alone else ():
             if other.name != kept.name:
                 remove(other)
     if isinstance(kept, Path):

@@ -248,8 +248,9 @@ class Confirmation(TrialStudy):
         return Candidate(number, contestant.arm, settings, parameters, clock, test=True, keeps=keeps)
 
     def _keeps_model(self, seed: int) -> bool:
-        """One model of each contestant; not its best, which would be the luckiest."""
-        return self._space.tracking.register_as is not None and seed == self._first_seed
+        """To register, one model of each contestant; not its best, which would be the luckiest."""
+        registers = self._space.tracking.register_as is not None and seed == self._first_seed
+        return self._how.keep_models or registers
 
     def _reason_to_stop(self, number: int) -> None:
         """None: every run goes on to its end."""

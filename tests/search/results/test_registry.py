@@ -27,19 +27,27 @@ def output(tmp_path: Path, kind: str) -> Output:
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
 def test_one_model_stays_and_is_on_this_machine(tmp_path: Path, kind: str) -> None:
     where = output(tmp_path, kind)
-    own = registry._keep_only(where, NAME)
+    own = registry._fetch(where, NAME, alone=True)
     assert own == where.folder / "models" / NAME
     assert (own / "config.json").read_text() == "3"
     assert [path.name for path in (where.models / "nano-confirmation").iterdir()] == ["3"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_models_that_are_kept_stay_beside_it(tmp_path: Path, kind: str) -> None:
+    where = output(tmp_path, kind)
+    own = registry._fetch(where, NAME, alone=False)
+    assert own == where.folder / "models" / NAME
+    assert {path.name for path in (where.models / "nano-confirmation").iterdir()} == {"3", "4", ".5.tmp"}
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
 def test_a_model_that_is_not_there(tmp_path: Path, kind: str) -> None:
-    assert registry._keep_only(output(tmp_path, kind), Path("nano-confirmation") / "7") is None
+    assert registry._fetch(output(tmp_path, kind), Path("nano-confirmation") / "7", alone=True) is None
 
 
 def test_a_store_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = output(tmp_path, "file")
     monkeypatch.setattr(type(where.models), "exists", lambda _: 1 / 0)
     with pytest.raises(StorageError, match="division by zero"):
-        registry._keep_only(where, NAME)
+        registry._fetch(where, NAME, alone=True)
