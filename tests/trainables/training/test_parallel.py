@@ -19,7 +19,7 @@ from trainables.curriculum import Linear
 from trainables.parallel import Agreement, leave_group
 from trainables.preparation.prepared import Prepared
 from trainables.preparation.scoring import score
-from trainables.settings import Lora, ModelSettings
+from trainables.settings import ExactMatch, Lora, ModelSettings
 from trainables.token_weight import Eaft, Mile, Selective
 from trainables.training.run import Run
 from trainables.training.warm_model import WarmModel
@@ -41,6 +41,7 @@ RUNS: dict[str, tuple[dict[str, Any], ModelSettings]] = {
     "ddp, selective": ({"token_weight": Selective(), "accumulation": 2}, ModelSettings(sharding="ddp")),
     "ddp, eaft, lora": ({"token_weight": Eaft(5)}, ModelSettings(sharding="ddp", lora=Lora(4, 8.0, 0.1, ("q_proj",)))),
     "fsdp, lora": (REFRESHED, ModelSettings(sharding="fsdp", lora=Lora(4, 8.0))),
+    "ddp, answers": ({}, ModelSettings(sharding="ddp", exact_match=ExactMatch(3, 4), test_answers=True)),
 }
 if find_spec("bitsandbytes"):
     RUNS["ddp, nf4"] = REFRESHED, ModelSettings(sharding="ddp", lora=Lora(4, 8.0), base_weights="nf4")
@@ -169,6 +170,7 @@ def test_two_processes_train_like_one(folder: Path, name: str) -> None:
 def test_two_processes_read_the_test_split_like_one(folder: Path, name: str, how: str) -> None:
     two, one = (json.loads((folder / f"{run}.test.json").read_text()) for run in (name + how, f"{name}, one"))
     assert one.keys() == two.keys() == {"best", "final"}
+    assert ("exact_match" in one["final"]["test"]) == ("answers" in name)
     for point in one:
         for measure, expected in one[point]["test"].items():
             assert two[point]["test"][measure]["counts"] == expected["counts"]
