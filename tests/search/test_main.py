@@ -21,8 +21,9 @@ def test_a_command_is_handed_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runn", "math"]) == 2
-    assert "given 'runn'; allowed: init, run, status, watch, report, best, evaluate, sync, finetune; did you mean 'run'?" in (
-        capsys.readouterr().err
+    assert (
+        "given 'runn'; allowed: init, run, status, watch, report, best, evaluate, sync, finetune; did you mean 'run'?"
+        in (capsys.readouterr().err)
     )
 
 

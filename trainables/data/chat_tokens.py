@@ -8,11 +8,13 @@ the generation prompt.
 Templates are not trusted: transformers renders them in a sandbox.
 """
 
+import json
 import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +28,10 @@ from trainables.errors import DataError
 
 # Where characters begin and end.
 _Span = tuple[int, int]
+# Keys of messages with what a model thinks before it answers.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+# A template that writes today's date would make other tokens tomorrow.
+_TODAY, _DATE = re.compile(r"""strftime_now\((["'])(.*?)\1\)"""), datetime(2025, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,18 @@ class ChatTokenizer:
         cut = len(tokens.ids) > length
         if not cut:
             self.stops |= _last_of_runs(tokens, self._special)
-        elif shorter := self._shorten(chat, length):
-            tokens = shorter
         else:
-            tokens = replace(tokens, ids=tokens.ids[:length], learned=tokens.learned[:length])
+            shorter = self._shorten(chat, length) or tokens
+            tokens = replace(shorter, ids=shorter.ids[:length], learned=shorter.learned[:length])
         self._counts["answers"] += sum(chat.learned)
-        unlearned = int(not any(tokens.learned))
-        for what, count in {"rewritten": tokens.rewritten, "endless": tokens.endless, "unlearned": unlearned}.items():
+        found = {
+            "rewritten": tokens.rewritten,
+            "endless": tokens.endless,
+            "unlearned": int(not any(tokens.learned)),
+            "thoughtless": self._count_thoughtless(chat),
+            "unstopped": int(not cut and not self.stops),
+        }
+        for what, count in found.items():
             if count:
                 self._counts[what] += count
                 self._first.setdefault(what, chat.place)
@@ -120,14 +131,42 @@ class ChatTokenizer:
                 f"{count['unlearned']} chats have nothing to learn in training.sequence_length tokens (first "
                 f"{first['unlearned']}); raise it, or leave them out"
             )
+        if "headed" in first:
+            lines.append(
+                f"the chat template writes no generation prompt: what opens an answer is learned with it (first in "
+                f"{first['headed']}), and answers are asked for without it; give a data.chat_template with "
+                "{% if add_generation_prompt %}"
+            )
+        if "thoughtless" in first:
+            lines.append(
+                f"the chat template leaves out the reasoning of {count['thoughtless']} answers (first in "
+                f"{first['thoughtless']}), which is not learned; give a data.chat_template that writes it"
+            )
+        if "unstopped" in first and not self.stops and "endless" not in first:
+            lines.append(
+                "no special token ends the answers, so that generated ones do not stop; give a data.chat_template that "
+                "ends them with a special token of this tokenizer"
+            )
         return [f"{self._model}: {line}" for line in lines]
+
+    def _count_thoughtless(self, chat: Chat) -> int:
+        """Answers with a reasoning that the template does not even write where they end the conversation."""
+
+        def is_thoughtless(index: int) -> bool:
+            thoughts = [chat.messages[index].get(key) for key in _THOUGHTS]
+            written = [thought.strip() for thought in thoughts if isinstance(thought, str) and thought.strip()]
+            return any(thought not in self._render(chat, chat.messages[: index + 1])[0] for thought in written)
+
+        return sum(is_thoughtless(index) for index, learned in enumerate(chat.learned) if learned)
 
     def _tokens(self, chat: Chat) -> _Tokens:
         text, marks = self._render(chat, chat.messages)
         self._check_whole(chat, text)
         turns = [self._find_turn(chat, i, text) for i, learned in enumerate(chat.learned) if learned]
         spans, endless = [turn for turn in turns if turn is not None], 0
-        if self._is_marked(chat.tools):
+        if not self._is_marked(chat.tools):
+            self._look_for_headers(chat, text, turns)
+        else:
             spans = self._select_learned(chat, marks)
             if len(spans) == len(turns):
                 behind = (text[span[1] : turn[1]] for span, turn in zip(spans, turns, strict=True) if turn is not None)
@@ -155,6 +194,20 @@ class ChatTokenizer:
         except ValueError:
             return None
         return (len(prompt), len(until)) if until.startswith(prompt) and until != prompt else None
+
+    def _look_for_headers(self, chat: Chat, text: str, turns: Sequence[_Span | None]) -> None:
+        """Counts a conversation whose answers are learned with what opens them, as nothing stands in the prompt."""
+        answers = [(i, message) for i, message in enumerate(chat.messages) if chat.learned[i]]
+        for (index, message), turn in zip(answers, turns, strict=True):
+            if turn is None or not index or not (content := str(message.get("content", "")).strip()):
+                continue
+            header = text[slice(*turn)].partition(content)[0].strip()
+            before = chat.messages[:index]
+            if header and self._render(chat, before)[0] == self._render(chat, before, prompt=True)[0]:
+                self._counts["headed"] += 1
+                self._first.setdefault("headed", chat.place)
+            # As all of this template are.
+            return
 
     def _begun(self, text: str, longer: str) -> str:
         """`text`, which `longer` begins with; without the end-of-sequence token if it closes whole conversations only.
@@ -186,7 +239,8 @@ class ChatTokenizer:
         raise DataError("data.chat_template", f"{problem}; write data.train_on_answers: all, or give another template")
 
     def _shorten(self, chat: Chat, length: int) -> _Tokens | None:
-        """The tokens of the longest part that fits, and has an answer that is learned."""
+        """The tokens of the longest part that fits, and has an answer that is learned; if none does, of the shortest
+        one."""
         first, roles = chat.learned.index(True), [message["role"] for message in chat.messages]
         system = [0] if roles[0] == "system" else []
         endings = [range(i + 1) for i, role in enumerate(roles[:-1]) if role == "assistant" and i >= first]
@@ -195,7 +249,7 @@ class ChatTokenizer:
             fitting = bisect_right(parts, length, key=lambda p: len(self._encode(self._render(p, p.messages)[0])[0]))
             if fitting:
                 return self._tokens(parts[fitting - 1])
-        return None
+        return self._tokens(_part(chat, beginnings[0])) if beginnings else None
 
     def _check_whole(self, chat: Chat, text: str) -> None:
         """Raises DataError if the template leaves out a message, its tool calls or the tools."""
@@ -211,10 +265,12 @@ class ChatTokenizer:
             return replace(chat, messages=(*chat.messages[:index], message, *chat.messages[index + 1 :]))
 
         left_out = ["the tools"] if chat.tools and is_ignored(replace(chat, tools=())) else []
-        for index, message in enumerate(chat.messages):
-            content, others = message.get("content", ""), {k: v for k, v in message.items() if k != "tool_calls"}
-            # It may be written otherwise, as JSON or without its reasoning.
-            if content.strip() not in text and is_ignored(changed(index, {**message, "content": f"{content}x"})):
+        contents = [message.get("content", "").strip() for message in chat.messages]
+        for index, (message, content) in enumerate(zip(chat.messages, contents, strict=True)):
+            others = {k: v for k, v in message.items() if k != "tool_calls"}
+            # It may be written otherwise, as JSON or without its reasoning; and another one may have its words.
+            is_written = not content or text.count(content) >= sum(other.count(content) for other in contents)
+            if not is_written and is_ignored(changed(index, {**message, "content": f"{content}x"})):
                 left_out.append(f"message {index + 1} ({message['role']})")
             if message.get("tool_calls") and is_ignored(changed(index, others)):
                 left_out.append(f"the tool calls in message {index + 1}")
@@ -248,10 +304,11 @@ class ChatTokenizer:
 
     def _template(self, tools: Sequence[Any]) -> str:
         try:
-            return self._tokenizer.get_chat_template(self._given, list(tools) or None)
+            template = self._tokenizer.get_chat_template(self._given, list(tools) or None)
         except ValueError:
             problem = f"the tokenizer of {self._model} has no chat template; give one here, as text or as a file"
             raise DataError("data.chat_template", problem) from None
+        return _TODAY.sub(lambda call: json.dumps(_DATE.strftime(call[2])), template)
 
     def _is_marked(self, tools: Sequence[Any]) -> bool:
         # As transformers looks for it.

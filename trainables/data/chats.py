@@ -5,6 +5,7 @@ calls. A document's text only tells conversations apart; `chat_tokens.py` makes 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,14 @@ COLUMNS = ("messages", "conversations")
 _OPENAI, _SHAREGPT = ("role", "content"), ("from", "value")
 # A model's call of a tool, as JSON, and what the tool answers.
 _CALL = "function_call"
-_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
-_SHAREGPT_ROLES = ("system", "user", "assistant", "tool")
+_ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {"human": "user", "observation": "tool"}
+_ROLES |= dict.fromkeys(("gpt", "chatgpt", "bard", "bing", "model", "bot"), "assistant")
+# A first message that asks nothing: what follows tells conversations apart.
+_GREETING = re.compile(
+    r"\W*(hi|hey|hello|greetings|good (morning|afternoon|evening|day)|hola|bonjour|salut|hallo|ciao|ol[aá]|你好|您好)?"
+    r"( (there|all|everyone|again))?\W*",
+    re.IGNORECASE,
+)
 # Keys by which a message switches itself off: OpenAI's, and those of axolotl's examples.
 _SWITCHES = ("weight", "train", "training")
 
@@ -39,7 +46,7 @@ class Chats:
     answer: str | None = None
 
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
-        """The conversations. Those with the same first message of the user are a group.
+        """The conversations. Those with the same first message of the user that is more than a greeting are a group.
 
         Args:
             records: each with where it stands, as in "line 3 of data.jsonl".
@@ -121,13 +128,13 @@ def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -
     if keys == _SHAREGPT and as_text(given[keys[0]]) == _CALL:
         calls = _read_calls(given.get(keys[1]), place)
         given = {**given, "from": "gpt", "value": None, "tool_calls": calls}
-    role = _ROLES.get(as_text(given[keys[0]]) or "", as_text(given[keys[0]]))
-    if role is None or (keys == _SHAREGPT and role not in _SHAREGPT_ROLES):
-        raise DataError(
-            "data.messages",
-            f"the role '{role or ''}' in {place}",
-            "system, human, gpt, tool, function_call, observation",
-        )
+    elif keys == _OPENAI:
+        given = _modernize(given)
+    name = as_text(given[keys[0]]) or ""
+    role = _ROLES.get(name.strip().lower(), name if keys == _OPENAI else None)
+    if not role:
+        allowed = f"system, user or human, assistant or gpt, tool or observation, {_CALL}"
+        raise DataError("data.messages", f"the role '{name}' in {place}", allowed)
     content = _read_content(given.get(keys[1]), place)
     beside = {key: _plain(one) for key, one in given.items() if key not in (*keys, *_SWITCHES) and one is not None}
     calls = beside.get("tool_calls") or []
@@ -141,6 +148,16 @@ def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -
     if content is None and not calls:
         raise DataError("data.messages", f"{place}, without a value of '{keys[1]}'", "messages with one")
     return {"role": role, **({} if content is None else {"content": content}), **beside}
+
+
+def _modernize(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message of OpenAI's with its one function call as a tool call, and with a refusal as its content."""
+    beside = {key: value for key, value in given.items() if key not in (_CALL, "refusal")}
+    if isinstance(call := given.get(_CALL), Mapping) and not given.get("tool_calls"):
+        beside["tool_calls"] = [{"type": "function", "function": call}]
+    if isinstance(refusal := given.get("refusal"), str) and given.get("content") is None:
+        beside["content"] = refusal
+    return beside
 
 
 def _read_content(value: Any, place: str) -> str | None:
@@ -206,9 +223,12 @@ def _document(chat: Chat, answer: str | None) -> Document:
     tools = json.dumps(chat.tools, ensure_ascii=False, sort_keys=True) if chat.tools else ""
     prompt, text = tools + "".join(written[: opening + 1]), "".join(written[opening + 1 :])
     (prompt + text).encode()
+    asked = [str(message.get("content", "")) for message in chat.messages if message["role"] == "user"]
+    count = next((n for n, words in enumerate(asked, 1) if not _GREETING.fullmatch(words)), len(asked))
+    group = "\n".join(asked[:count]) or (written[opening] if opening >= 0 else text)
     if "\0" in prompt + text:
         raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
-    return Document(text, alike(written[opening] if opening >= 0 else text), prompt, answer, chat)
+    return Document(text, alike(group), prompt, answer, chat)
 
 
 def _text(message: Mapping[str, Any]) -> str:

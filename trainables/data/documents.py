@@ -256,7 +256,10 @@ def split(
             part += group
         exact = isinstance(given[name], int)
         if len(part) < (wanted[name] if exact else 1):
-            allowed = f"at most {len(part)}, as documents with the same prompt stand in one split"
+            alike_are = (
+                "chats that begin with the same question" if ordered[0].chat else "documents with the same prompt"
+            )
+            allowed = f"at most {len(part)}, as {alike_are} stand in one split"
             raise DataError(f"data.{name}", str(given[name]), allowed)
         parts[name] = tuple(part[: wanted[name]] if exact else part)
     notes = [_overlap(found, name, where) for name, found in sorted(left_out.items())]

@@ -323,6 +323,46 @@ def test_an_end_of_turn_that_is_not_marked_is_noticed() -> None:
     assert notice.startswith("tiny: {% generation %} in the chat template leaves out the token that ends 3 answers")
 
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ASKING = CHATML + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "told"),
+    [
+        ("smollm2", CHATML, "the chat template writes no generation prompt: what opens an answer is learned with it"),
+        # Of whose tokens that of Mistral has none.
+        ("mistral", ASKING, "no special token ends the answers, so that generated ones do not stop; give a data.chat_"),
+    ],
+)
+def test_a_template_that_does_not_suit_generation_is_noticed(name: str, template: str, told: str) -> None:
+    chats = ChatTokenizer(tokenizer(name), template, "tiny")
+    chats.encode(chat(said("So?", "So.", "Why?", "Because.")), LONG)
+    (notice,) = chats.notices()
+    assert notice.startswith(f"tiny: {told}")
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_a_reasoning_that_is_left_out_is_noticed(key: str) -> None:
+    messages = [*said("2+2?"), {"role": "assistant", "content": "4", key: "Two and two."}]
+    chats = ChatTokenizer(tokenizer("llama3"), None, "tiny")
+    chats.encode(chat(messages), LONG)
+    (notice,) = chats.notices()
+    assert notice.startswith("tiny: the chat template leaves out the reasoning of 1 answers (first in line 7 of a.jso")
+    chats = ChatTokenizer(tokenizer("qwen3"), None, "tiny")
+    ids, learned, _ = chats.encode(chat(messages), LONG)
+    written = tokenizer("qwen3").decode([token for token, on in zip(ids, learned, strict=True) if on])
+    assert "Two and two." in written
+    assert chats.notices() == []
+
+
+@pytest.mark.parametrize("call", ["strftime_now('%d %B %Y')", 'strftime_now("%d %B %Y")'])
+def test_a_template_that_writes_the_date_makes_the_same_tokens_tomorrow(call: str) -> None:
+    template = f"{{{{ {call} }}}}{ASKING}"
+    ids, _, _ = ChatTokenizer(tokenizer("smollm2"), template, "tiny").encode(chat(said("a", "b")), LONG)
+    assert str(tokenizer("smollm2").decode(ids)).startswith("01 January 2025<|im_start|>")
+
+
 @pytest.mark.parametrize("length", [20, 40, 60, 100])
 @pytest.mark.parametrize("name", ["smollm2", "qwen3", "phi3", "llama3_training"])
 def test_a_long_chat_is_cut_between_turns(name: str, length: int) -> None:
@@ -346,6 +386,15 @@ def test_the_oldest_turns_are_left_out_if_the_last_answer_is_learned() -> None:
     assert (len(ids), any(learned), cut) == (5, False, True)
     (notice,) = chats.notices()
     assert notice.startswith("tiny: 1 chats have nothing to learn in training.sequence_length tokens (first line 7 of")
+
+
+def test_an_answer_that_is_too_long_with_one_turn_before_it_is_cut_within() -> None:
+    messages = said("a", "b b b", "c", "d d d", "e", "f " * 50, system="x")
+    kept = [*messages[:1], *messages[5:]]
+    expected = tokens("smollm2", kept, learned=chat(kept, "last").learned)
+    ids, learned, cut = ChatTokenizer(tokenizer("smollm2"), None, "tiny").encode(chat(messages, "last"), 40)
+    assert (ids, learned, cut) == (expected[0][:40], expected[1][:40], True)
+    assert any(learned)
 
 
 WITHOUT_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
@@ -390,6 +439,14 @@ WITHOUT_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ 
             [*said("a"), {"role": "assistant", "content": "I add.", "tool_calls": CALLED[1]["tool_calls"]}],
             (),
             "data.chat_template: the chat template of tiny leaves out the tool calls in message 2 of line 7 of a",
+        ),
+        # Another message has the words of the one that is left out.
+        (
+            "smollm2",
+            "{% for m in messages if m.role != 'tool' %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}",
+            [*said("a", "b", "c"), {"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 42."}],
+            (),
+            "data.chat_template: the chat template of tiny leaves out message 4 (tool) of line 7 of a.jsonl; give",
         ),
         # The length of the whole stands before all of it.
         (

@@ -115,6 +115,38 @@ def test_chats_are_read_from_a_data_set(tmp_path: Path) -> None:
     assert found == {f"{n}!" for n in range(20)}
 
 
+def test_a_greeting_is_no_question() -> None:
+    hi, hello = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}
+    long = {"role": "user", "content": "And 3 + 2?"}
+    assert one(hi, hello, long, ANSWER).group != one(hi, hello, {**long, "content": "Who are you?"}, ANSWER).group
+    assert one(hi, hello, long, ANSWER).group == one(hi, hello, long, ANSWER, ASKED, ANSWER).group
+    assert one(long, ANSWER, ASKED, ANSWER).group == one(long, ANSWER, hi, hello).group
+
+
+@pytest.mark.parametrize(
+    ("keys", "roles"),
+    [
+        (("from", "value"), ("Human", "GPT")),
+        (("from", "value"), ("user", "chatgpt")),
+        (("role", "content"), ("User", "Assistant")),
+        (("role", "content"), ("user", "model")),
+    ],
+)
+def test_roles_have_many_names(keys: tuple[str, str], roles: tuple[str, str]) -> None:
+    given = [dict(zip(keys, pair, strict=True)) for pair in zip(roles, ("2 + 3?", "5"), strict=True)]
+    (document,) = read({"messages": given})
+    assert [message["role"] for message in messages_of(document)] == ["user", "assistant"]
+
+
+def test_function_calls_and_refusals_of_openai_are_read() -> None:
+    function = {"name": "add", "arguments": '{"a": 2}'}
+    made = one(ASKED, {"role": "assistant", "content": None, "function_call": function}, ANSWER)
+    called_with = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    assert messages_of(made)[1] == {"role": "assistant", "tool_calls": [called_with]}
+    refused = one(ASKED, {"role": "assistant", "content": None, "refusal": "I cannot."})
+    assert messages_of(refused)[1] == {"role": "assistant", "content": "I cannot."}
+
+
 def test_the_group_is_the_first_message_of_the_user() -> None:
     system = {"role": "system", "content": "Be short."}
     spaced = {**ASKED, "content": "2  + 3? "}
@@ -182,7 +214,7 @@ def test_system_prompts_tools_and_their_calls_are_kept() -> None:
         (
             [{"conversations": [{"from": "narrator", "value": "x"}, GPT]}],
             {},
-            "data.messages: given the role 'narrator' in message 1 of line 1 of a.jsonl; allowed: system, human, gpt",
+            "data.messages: given the role 'narrator' in message 1 of line 1 of a.jsonl; allowed: system, user or h",
         ),
         (
             [{"conversations": [HUMAN, {"from": "function_call", "value": "add(2, 3)"}]}],
