@@ -140,7 +140,7 @@ def _find_confirmed(store: _Store, experiment: str | None) -> list[Confirmed]:
         experiments = {number: experiments[number] for number in chosen}
     runs = store.searches(experiments) if experiments else []
     confirmed = [one for run in runs for one in _of_run(run, experiments[run.info.experiment_id])]
-    rank = [Verdict.BETTER, Verdict.COSTLY, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
+    rank = [Verdict.BETTER, Verdict.COSTLY, Verdict.UNSTABLE, Verdict.EQUAL, Verdict.UNDECIDED, Verdict.WORSE]
     return sorted(confirmed, key=lambda one: (rank.index(one.verdict), one.difference * (-1 if one.answers else 1)))
 
 

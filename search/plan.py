@@ -208,7 +208,10 @@ def _describe_detectable(space: Space, confirmation: ConfirmationBlock, groups: 
     """The smallest difference that the confirmation can be expected to show."""
     point = point_of(space)
     answers = space.measure == EXACT
-    nats = expect_detectable(point, groups, confirmation.most_seeds, confirmation.confidence, answers)
+    contestants = confirmation.best * (1 if space.arms is None else max(1, len(space.arms) - 1))
+    nats = expect_detectable(
+        point, groups, confirmation.most_seeds, confirmation.confidence, answers, contestants, confirmation.in_rounds
+    )
     if answers:
         right = f"differences from about {nats:.2g} in the share of right answers"
         return f"{right}, if {CHANGED:.0%} of the questions are answered differently"

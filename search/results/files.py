@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
-from search.results.model_result import ModelResult, recommend_arm
+from search.results.model_result import ModelResult, recommend_arm, recommend_trial
 from search.space import EXACT, HIGH, Space, to_store
 from search.studies.comparison import LABELS, POINTS, describe_other_point, point_of, sentence
 from search.studies.search_study import SearchStudy
@@ -39,7 +39,7 @@ def describe_result(result: ModelResult, space: Space) -> str:
             space.measure,
             result.confirmed.among,
             space.confirmation.confidence,
-            count_setting(space.data.test),
+            count_setting(space.data),
             space.constraints.general_loss,
         )
         return f"{text}. {describe_other_point(other, comparison, space.measure)}"
@@ -53,8 +53,15 @@ def describe_result(result: ModelResult, space: Space) -> str:
     if study.limit is not None:
         own, most = study.general_loss(best.number), study.limit
         text += f", general loss {own:.4f}, {'above' if study.breaks(best) else 'within'} the {most:.4f} allowed"
-    failures = _describe_failures(result.confirmed) if result.confirmed is not None else ""
-    return f"{text}; without dropout {_describe_trial(study, baseline)}; not confirmed{failures}"
+    text += f"; without dropout {_describe_trial(study, baseline)}"
+    if result.is_unconfirmable and result.confirmed is not None:
+        return f"use no dropout: nothing came out of the confirmation{_describe_failures(result.confirmed)} ({text})"
+    if result.confirmed is not None:
+        return f"{text}; not confirmed{_describe_failures(result.confirmed)}"
+    if recommend_trial(result) is not baseline:
+        return f"use trial {best.number}, which looks better and is not confirmed ({text})"
+    reason = "no setting kept the constraint" if study.breaks(best) else "no setting did better"
+    return f"use no dropout: {reason} ({text})"
 
 
 def _describe_trial(study: SearchStudy, trial: FrozenTrial) -> str:
@@ -74,19 +81,14 @@ def _describe_failures(study: TrialStudy) -> str:
 def choose_space(result: ModelResult, space: Space) -> Space | None:
     """The space with the setting that did best, in which nothing is searched; None if no trial has an objective.
 
-    After a confirmation that is the setting that it found better than no dropout, or the baseline; without one the
-    baseline where every other setting breaks the constraint.
+    After a confirmation that is the setting that it found better than no dropout, or the baseline; without one see
+    `recommend_trial`.
     """
     study = result.searched
     if (arm := recommend_arm(result, space)) is not None:
         contestant = result.comparisons[arm].contestant
         return fix_values(study.arms[contestant.arm].space, contestant.parameters)
-    return study.space_of(trial) if (trial := _unconfirmed(study)) is not None else None
-
-
-def _unconfirmed(study: SearchStudy) -> FrozenTrial | None:
-    best = study.best()
-    return study.baseline() if best is not None and study.breaks(best) else best
+    return study.space_of(trial) if (trial := recommend_trial(result)) is not None else None
 
 
 def format_best_schedule(result: ModelResult, space: Space) -> str | None:
@@ -101,7 +103,7 @@ def format_best_schedule(result: ModelResult, space: Space) -> str | None:
         value, baseline_value = comparison.validation, result.comparisons[BASELINE].validation
         mean = ", mean over the seeds of the confirmation"
     else:
-        trial = _unconfirmed(study)
+        trial = recommend_trial(result)
         assert trial is not None
         number, value, mean = trial.number, study.told(study.values(trial)[0]), ""
         baseline = study.baseline()

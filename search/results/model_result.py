@@ -47,6 +47,11 @@ class ModelResult:
         """The arm that the confirmation chose."""
         return self.confirmed.chosen() if self.comparisons and self.confirmed is not None else None
 
+    @property
+    def is_unconfirmable(self) -> bool:
+        """Whether the confirmation is over and has compared nothing: its runs failed."""
+        return self.confirmed is not None and self.confirmed.exhausted and not self.verdict
+
     @cached_property
     def verdict(self) -> dict[str, Difference]:
         """For each point the difference that the verdict is about; empty if nothing was confirmed."""
@@ -129,13 +134,28 @@ def recommend_arm(result: ModelResult, space: Space) -> str | None:
     return verdict and (result.chosen if verdict == Verdict.BETTER else BASELINE)
 
 
+def recommend_trial(result: ModelResult) -> FrozenTrial | None:
+    """The trial to take where nothing is confirmed; None if none has an objective. It is the best one; the baseline
+    where that did as well, where the best one breaks the constraint, or where nothing came out of the confirmation."""
+    study = result.searched
+    best, baseline = study.best(), study.baseline()
+    if best is None or baseline is None:
+        return best
+    matched = len(study.values(best)) == 1 and study.values(best)[0] >= study.values(baseline)[0]
+    return baseline if matched or study.breaks(best) or result.is_unconfirmable else best
+
+
 def verdict_of(result: ModelResult, space: Space) -> Verdict | None:
     """What the test split says of the chosen setting; None if it was not confirmed."""
     if not result.verdict or result.chosen is None:
         return None
     point, verdict = point_of(space), result.verdict[point_of(space)].verdict
-    kept = result.comparisons[result.chosen].keeps(point, space.constraints.general_loss)
-    return verdict if verdict != Verdict.BETTER or kept else Verdict.COSTLY
+    comparison = result.comparisons[result.chosen]
+    if verdict != Verdict.BETTER:
+        return verdict
+    if comparison.diverged:
+        return Verdict.UNSTABLE
+    return verdict if comparison.keeps(point, space.constraints.general_loss) else Verdict.COSTLY
 
 
 def better_side(space: Space) -> str:

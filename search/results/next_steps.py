@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from search.results.model_result import ModelResult, verdict_of
+from search.results.model_result import ModelResult, recommend_trial, verdict_of
 from search.space import EXACT, GENERAL, Space
 from search.studies.comparison import POINTS, TEST, point_of, settings_to_raise
 from search.studies.study import losses_of
@@ -18,7 +18,8 @@ from trainables.config.data import count_setting
 _LATE_EVALUATION = 0.9
 # A best trial after this share of the trials says that more of them may find a better one.
 _LATE_TRIAL = 2 / 3
-_MORE_WITHIN = "try more settings, as none kept the constraint"
+# Limits of a search: the first that is reached ends it.
+_LIMITS = ("trials", "tokens", "hours", "device_hours")
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,31 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
     def repeated(suffix: str, changes: dict[str, object]) -> str:
         return command.repeated({"models": f"[{_as_yaml(study.model)}]", **changes}, f"{output}-{study.slug}-{suffix}")
 
-    baseline, trials = study.baseline(), space.budget.trials
+    def search_on(why: str) -> list[Step]:
+        """More trials of the same search, where there is something to try."""
+        larger = {f"budget.{name}": 2 * value for name, value in space.budget if name in _LIMITS and value is not None}
+        return [Step(f"try more settings, {why}", command.resumed(larger))] if study.searches else []
+
+    baseline = study.baseline()
+    schedule = f"{output}/best_schedule.{study.slug}.yaml"
+    ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
+    train = Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")
     if verdict is None and space.confirmation is not None:
-        return []
+        return [train] if result.is_unconfirmable else []
     if verdict is None and study.breaks(best):
-        return [Step(_MORE_WITHIN, command.resumed({"budget.trials": 2 * trials}))]
-    if verdict is None and baseline is not None and study.values(best)[0] >= study.values(baseline)[0]:
-        why = "try more settings, as none did better than no dropout"
-        return [Step(why, command.resumed({"budget.trials": 2 * trials}))]
+        return search_on("as none kept the constraint")
+    if verdict is None and recommend_trial(result) is baseline:
+        return search_on("as none did better than no dropout")
     if verdict is None:
         why = "confirm it, as a setting looks better than it is on the documents that chose it"
         return [Step(why, repeated("confirmed", {"confirmation": "{}"}))]
-    schedule = f"{output}/best_schedule.{study.slug}.yaml"
-    ending = "with this schedule" if verdict == Verdict.BETTER else "without dropout"
-    steps = [Step(f"train {ending}", f"{invocation('trainables.finetune')} {shlex.quote(schedule)}")]
-    point = point_of(space)
+    steps, point = [train], point_of(space)
     if verdict == Verdict.COSTLY:
-        return [*steps, _keep_constraint(result, space, command, repeated)]
+        return [*steps, *(_show_constraint(result, space, repeated) or search_on("as this one breaks the constraint"))]
+    if verdict == Verdict.UNSTABLE:
+        return [*steps, *search_on("as runs of this one diverged")]
     other = next(each for each in POINTS if each != point)
-    test = count_setting(space.data.test)
+    test = count_setting(space.data)
     raised = settings_to_raise(result.verdict[point], test or TEST) if verdict == Verdict.UNDECIDED else {}
     # No setting gives more documents than a source has.
     if raised and (test is not None or TEST not in raised):
@@ -77,12 +84,14 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         steps.append(Step(f"search for the {last} checkpoint, if you keep that", repeated(last, {"objective": other})))
     if verdict != Verdict.BETTER and baseline is not None:
         losses = losses_of(baseline)
-        if losses.index(min(losses)) >= _LATE_EVALUATION * (len(losses) - 1):
+        if len(losses) > 1 and losses.index(min(losses)) >= _LATE_EVALUATION * (len(losses) - 1):
             why = "train longer, as without dropout the loss still falls at the end and there is nothing to save yet"
             steps.append(Step(why, repeated("longer", {"budget.epochs": 2 * space.budget.epochs})))
-    if verdict == Verdict.BETTER and best.number >= _LATE_TRIAL * trials:
-        why = f"try more settings, as the best was trial {best.number} of {trials}"
-        steps.append(Step(why, command.resumed({"budget.trials": 2 * trials})))
+    if verdict == Verdict.BETTER and result.chosen is not None:
+        tried = sorted(trial.number for trial in study.ranked(result.chosen))
+        number = result.comparisons[result.chosen].contestant.trial
+        if number in tried and tried.index(number) >= _LATE_TRIAL * len(tried):
+            steps += search_on(f"as the best was one of the last, number {tried.index(number) + 1} of {len(tried)}")
     return steps
 
 
@@ -91,15 +100,15 @@ def _as_yaml(text: str) -> str:
     return text if re.fullmatch(r"[\w./@:-]*\w", text) else json.dumps(text, ensure_ascii=False)
 
 
-def _keep_constraint(
-    result: ModelResult, space: Space, command: CommandLine, repeated: Callable[[str, dict[str, object]], str]
-) -> Step:
-    """What may show that a better setting keeps the constraint, or find one that does."""
+def _show_constraint(
+    result: ModelResult, space: Space, repeated: Callable[[str, dict[str, object]], str]
+) -> list[Step]:
+    """What may show that a better setting keeps the constraint; nothing if it seems to break it."""
     allowed = space.constraints.general_loss
     assert result.chosen is not None
     assert allowed is not None
     found = result.comparisons[result.chosen].differences[point_of(space)][GENERAL]
-    raised = settings_to_raise(replace(found, margin=allowed - found.mean), "general.documents")
-    if found.mean < allowed and raised:
-        return Step("show that it keeps the constraint, as it seems to", repeated("more", dict(raised)))
-    return Step(_MORE_WITHIN, command.resumed({"budget.trials": 2 * space.budget.trials}))
+    raised = settings_to_raise(replace(found, mean=allowed - found.mean, margin=None), "general.documents")
+    if found.mean >= allowed or not raised:
+        return []
+    return [Step("show that it keeps the constraint, as it seems to", repeated("more", dict(raised)))]

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from search.interruption import Interruption
 from search.scheduling.report_order import ReportOrder
+from search.studies.comparison import is_finite
 from search.studies.study import Candidate, TrialStudy
 from trainables.errors import one_line
 from trainables.slots.mailbox import Failure
@@ -246,6 +247,9 @@ class TrialLoop:
             reason = study.decision(candidate.number)
         if len(study.losses(candidate.number)) >= candidate.settings.evaluations:
             if response.test is not None:
+                if not is_finite(response.test):
+                    self._end(running, TrialState.FAIL, Failure.NAN, "a loss on the test split is not finite")
+                    return False
                 study.conclude(candidate.number, response.test)
             self._end(running, TrialState.COMPLETE, None)
             return False

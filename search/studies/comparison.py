@@ -20,8 +20,8 @@ from search.studies.verdict import POWER, Difference, Verdict, components, diffe
 POINTS = ("best", "final")
 # Runs that an interval can be made from, and groups of documents.
 FEWEST = 2
-# Documents that are still advised.
-_MOST = 10_000
+# Documents and seeds that are still advised.
+_MOST, _MOST_SEEDS = 10_000, 20
 # What a person reads.
 LABELS: dict[str, str] = {HIGH: "high-entropy test loss", GENERAL: "general loss", EXACT: "share of right test answers"}
 # Settings that tell more where they are raised.
@@ -57,6 +57,7 @@ class Comparison:
         losses: for each point and measure the mean over the seeds, in nats; of exact_match the share of right answers.
         differences: for each point and measure, to the baseline; empty for the baseline itself.
         seeds: that it was trained with.
+        diverged: runs with other seeds, whose loss was not finite.
     """
 
     contestant: Contestant
@@ -64,6 +65,7 @@ class Comparison:
     losses: dict[str, dict[str, float]]
     differences: dict[str, dict[str, Difference]]
     seeds: int
+    diverged: int = 0
 
     def keeps(self, point: str, allowed: float | None) -> bool:
         """Whether the general loss is shown to be at most so much above the baseline's, in nats; None: any is."""
@@ -78,6 +80,7 @@ class Comparison:
             "test": self.losses,
             "against_none": found,
             "seeds": self.seeds,
+            "diverged": self.diverged,
         }
 
 
@@ -124,6 +127,17 @@ def _documents(run: FrozenTrial, point: str, measure: str) -> tuple[list[float],
     read = run.user_attrs["test"][point]
     values = read["general"]["loss"] if measure == GENERAL else read["test"][measure]
     return values["sums"], values["counts"]
+
+
+def is_finite(test: Mapping[str, Any]) -> bool:
+    """Whether all that a run read of the test split is; see `trainables.training.run.Run.test`."""
+    return all(
+        math.isfinite(value)
+        for splits in test.values()
+        for measures in splits.values()
+        for values in measures.values()
+        for value in values["sums"]
+    )
 
 
 def test_losses(run: FrozenTrial, point: str) -> dict[str, float]:
@@ -179,6 +193,9 @@ def sentence(
         why += f"; general loss {interval}, at most {allowed:+g} allowed"
         broken = "breaks the constraint" if general.mean > allowed else "is not shown to keep the constraint"
     match found.verdict:
+        case Verdict.BETTER if best.diverged:
+            runs = f"{best.diverged} of its {best.seeds + best.diverged} runs diverged"
+            return f"use no dropout: {named} is {found.verdict.words} where it came to its end, but {runs} ({why})"
         case Verdict.BETTER if not best.keeps(point, allowed):
             return f"use no dropout: {named} is {found.verdict.words}, but {broken} ({why})"
         case Verdict.BETTER:
@@ -209,6 +226,8 @@ def describe_limits(found: Difference, test: str | None = TEST) -> str:
     Args:
         test: the setting that says how many test documents there are; None if they are all of a source.
     """
+    if not found.detectable:
+        return "No run differs from another"
     text = (
         f"A difference of {found.detectable:.2g}{found.unit} would have been seen in {POWER:.0%} of such confirmations"
     )
@@ -218,12 +237,15 @@ def describe_limits(found: Difference, test: str | None = TEST) -> str:
     source = f"give {TEST} a source of {raised.pop(TEST)} documents" if test is None and TEST in raised else ""
     settings = " and ".join(f"{setting}: {value}" for setting, value in raised.items())
     advice = " and ".join(part for part in (source, settings and f"set {settings}") if part)
-    return f"{text}; {limit} decide: for one of {_choose_target(found):.2g}{found.unit} {advice}"
+    looked_for = f"for one of {_choose_target(found):.2g}{found.unit}"
+    if _may_be_equal(found):
+        looked_for = f"to show that it is equal within {found.margin:g}{found.unit}"
+    return f"{text}; {limit} decide: {looked_for} {advice}"
 
 
 def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
     """The settings of a space with which a difference like the one seen, or the margin, is detectable; empty if that
-    takes more documents than are advised.
+    takes more than are advised.
 
     Args:
         test: the setting that says how many test documents there are.
@@ -233,18 +255,21 @@ def settings_to_raise(found: Difference, test: str = TEST) -> dict[str, int]:
     if found.documents * times > _MOST:
         return {}
     documents, seeds = found.documents_for(wanted), found.seeds_for(wanted)
-    if documents is not None and (found.documents_decide or seeds is None):
+    if documents is not None and (found.documents_decide or seeds is None or seeds > _MOST_SEEDS):
         return {test: _round_up(documents)}
-    if seeds is not None:
-        return {SEEDS: seeds}
-    return {
-        test: _round_up(math.ceil(found.documents * times)),
-        SEEDS: math.ceil(found.seeds * times),
-    }
+    if seeds is None:
+        seeds, documents = math.ceil(found.seeds * times), math.ceil(found.documents * times)
+        return {test: _round_up(documents), SEEDS: seeds} if seeds <= _MOST_SEEDS else {}
+    return {SEEDS: seeds} if seeds <= _MOST_SEEDS else {}
+
+
+def _may_be_equal(found: Difference) -> bool:
+    return found.margin is not None and abs(found.mean) < found.margin
 
 
 def _choose_target(found: Difference) -> float:
-    return found.margin or abs(found.mean)
+    """The difference to be told from zero; where it may be called none, what is left of the margin."""
+    return found.margin - abs(found.mean) if found.margin and _may_be_equal(found) else abs(found.mean)
 
 
 def _round_up(documents: int) -> int:

@@ -23,13 +23,16 @@ from search.studies.comparison import (
     point_of,
     test_losses,
 )
-from search.studies.rounds import fraction_of, is_futile, level_of_look, spent
+from search.studies.rounds import LEAST_LEVEL, fraction_of, is_futile, level_of_look, spent
 from search.studies.search_study import SearchStudy
 from search.studies.storage import StudyStorage
-from search.studies.study import Candidate, TrialStudy
-from search.studies.verdict import Verdict
+from search.studies.study import Candidate, TrialStudy, reason_of
+from search.studies.verdict import Difference, Verdict
 from trainables.config.to_settings import settings_of
 from trainables.settings import Settings
+
+# Settings that the baseline has to share with one that it is compared with.
+_APART = ("learning_rate", "weight_decay", "lora")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class Confirmation(TrialStudy):
         self._searched, self._how = searched, space.confirmation
         # What was looked at, how many contestants and which ended runs, and what was seen.
         self._looked: tuple[tuple[int, ...], list[_Look]] | None = None
+        self._found: tuple[tuple[int, ...], dict[tuple[str, str], dict[int, Difference]]] = (), {}
 
     def know_groups(self, test: Sequence[int], general: Sequence[int]) -> None:
         """Keeps which documents of the test split, and of the general one, are of one group, by the groups' numbers."""
         groups = {"test": list(test), "general": list(general)}
         if self._groups != groups:
             self.study.set_user_attr("groups", groups)
+            self._found = (), {}
 
     @property
     def _groups(self) -> dict[str, list[int]]:
@@ -94,18 +99,18 @@ class Confirmation(TrialStudy):
         return [*contestants, *self._without_dropout(contestants)]
 
     def _without_dropout(self, found: Sequence[Contestant]) -> list[Contestant]:
-        """The baseline with the best setting's learning rate, weight decay and adapters, where the search varied those
-        of the arms that drop tokens only: otherwise a better learning rate would pass for a better schedule."""
+        """The baseline with each setting's learning rate, weight decay and adapters, where the search varied those of
+        the arms that drop tokens only: otherwise a better learning rate would pass for a better schedule."""
         if not self._varies_the_baseline:
             return []
-        best = self._searched.best()
-        assert best is not None
-        baseline = next(c for c in found if c.arm == BASELINE)
-        own = next(c for c in found if c.trial == best.number)
-        apart = ("learning_rate", "weight_decay", "lora")
-        parameters = {name: value for name, value in own.parameters.items() if name in apart}
-        settings = {**baseline.settings, **{name: own.settings[name] for name in parameters}}
-        return [Contestant(BASELINE, None, parameters, settings)]
+        baseline, *others = found
+        made: list[Contestant] = []
+        for own in others:
+            parameters = {name: own.parameters[name] for name in _APART if name in own.parameters}
+            settings = {**baseline.settings, **{name: own.settings[name] for name in parameters}}
+            if all(settings != other.settings for other in (baseline, *made)):
+                made.append(Contestant(BASELINE, None, parameters, settings))
+        return made
 
     @property
     def _varies_the_baseline(self) -> bool:
@@ -116,8 +121,8 @@ class Confirmation(TrialStudy):
         if (contestants := len(self.contestants)) or self._searched.ended:
             return contestants * self._seeds_at_most
         arms = self._searched.arms.values()
-        best = sum(1 if arm.name == BASELINE else min(self._how.best, arm.trials) for arm in arms)
-        return (best + self._varies_the_baseline) * self._seeds_at_most
+        best = sum(min(self._how.best, arm.trials) for arm in arms if arm.name != BASELINE)
+        return (1 + best + (best if self._varies_the_baseline else 0)) * self._seeds_at_most
 
     @property
     def _seeds_at_most(self) -> int:
@@ -168,11 +173,14 @@ class Confirmation(TrialStudy):
         """The looks at the runs so far, one for each round that has ended: a function of what is stored alone."""
         if not self._how.in_rounds or not self.contestants:
             return []
-        ended = self.trials(TrialState.COMPLETE, TrialState.FAIL)
-        runs = (len(self.contestants), *(t.number for t in ended))
-        if self._looked is None or self._looked[0] != runs:
-            self._looked = runs, self._look_again()
+        if self._looked is None or self._looked[0] != self._ended_runs:
+            self._looked = self._ended_runs, self._look_again()
         return self._looked[1]
+
+    @property
+    def _ended_runs(self) -> tuple[int, ...]:
+        """What all that is told depends on: how many contestants there are, and the runs that have ended."""
+        return len(self.contestants), *(t.number for t in self.trials(TrialState.COMPLETE, TrialState.FAIL))
 
     def _look_again(self) -> list[_Look]:
         looks: list[_Look] = []
@@ -180,7 +188,7 @@ class Confirmation(TrialStudy):
         for seeds in range(FEWEST, self._how.most_seeds + 1):
             if not self._ended_with(seeds):
                 break
-            chosen, baseline = self._chosen_of(seeds), self._choice(BASELINE, seeds)
+            chosen, baseline = self._chosen_of(seeds), self._best_of(BASELINE, seeds)
             if chosen is None or baseline is None:
                 continue
             point, family = point_of(self._space), self._family(seeds)
@@ -193,6 +201,8 @@ class Confirmation(TrialStudy):
             share = float(parts.share_with(self._how.most_seeds)[at])
             fractions.append(fraction_of(share) if seeds < self._how.most_seeds else 1.0)
             level = level_of_look(fractions, self._error)
+            if level < LEAST_LEVEL and fractions[-1] < 1:
+                continue
             difference = runs.differences(point, self.measure, level, self._how.margin)[at[1]]
             # Equality is told by what is narrow, not by what is large: it is waited for as long as it could be told.
             margin = self._how.margin
@@ -260,38 +270,58 @@ class Confirmation(TrialStudy):
         return {point: test_losses(trial, point) for point in POINTS} if "test" in trial.user_attrs else {}
 
     def comparisons(self) -> dict[str, Comparison]:
-        """Each arm's chosen setting against the baseline's; arms without two runs are left out, and measures whose
-        tokens are all in one group of documents. Without high-entropy tokens, or questions, in two there is no
-        comparison. The intervals hold for all settings together that the confirmation has: a seed that is lucky on the
-        validation split, and so decides the choice, is lucky on the test split as well."""
-        if (baseline := self._choice(BASELINE)) is None:
+        """Each arm's setting against the baseline's: of those confirmed better the best by the validation split, or
+        else the best of all. Arms without two runs are left out, and measures whose tokens are all in one group of
+        documents. Without high-entropy tokens, or questions, in two there is no comparison. The intervals hold for all
+        settings together that the confirmation has: a seed that is lucky on the validation split, and so decides the
+        choice, is lucky on the test split as well."""
+        if not self._is_comparable:
             return {}
-        family, own = self._family(), list(self._runs(baseline).values())
-        groups = self._groups
-        if self.measure not in measures_of(own[0], POINTS[0], groups):
-            return {}
-        compared = self._collect_runs(baseline, family)
-        found = {
-            point: {
-                measure: compared.differences(point, measure, self._level, self._how.margin)
-                for measure in measures_of(own[0], point, groups)
-            }
-            for point in (POINTS if family else ())
-        }
         comparisons = {}
         for arm in self._searched.arms:
             if (choice := self._choice(arm)) is None:
                 continue
             runs = list(self._runs(choice).values())
             differences = {
-                point: {measure: of[family.index(choice)] for measure, of in by_measure.items()}
-                for point, by_measure in found.items()
-                if arm != BASELINE
+                point: {
+                    measure: self._differences(point, measure)[choice]
+                    for measure in measures_of(runs[0], point, self._groups)
+                }
+                for point in (POINTS if arm != BASELINE else ())
             }
             losses = {point: mean_losses(runs, point) for point in POINTS}
-            validation = self.told(self._validation(choice))
-            comparisons[arm] = Comparison(self.contestants[choice], validation, losses, differences, len(runs))
+            validation, diverged = self.told(self._validation(choice)), self._diverged(choice)
+            contestant = self.contestants[choice]
+            comparisons[arm] = Comparison(contestant, validation, losses, differences, len(runs), diverged)
         return comparisons
+
+    @property
+    def _is_comparable(self) -> bool:
+        """Whether the baseline has runs enough, and the test split groups."""
+        if (baseline := self._best_of(BASELINE)) is None:
+            return False
+        run = next(iter(self._runs(baseline).values()))
+        return self.measure in measures_of(run, POINTS[0], self._groups)
+
+    def _differences(self, point: str, measure: str) -> dict[int, Difference]:
+        """Of all contestants that are compared with the baseline's; they are kept, as the resamples take seconds."""
+        if self._found[0] != self._ended_runs:
+            self._found = self._ended_runs, {}
+        if (point, measure) not in self._found[1]:
+            family, baseline = self._family(), self._best_of(BASELINE)
+            assert baseline is not None
+            runs = self._collect_runs(baseline, family)
+            found = runs.differences(point, measure, self._level, self._how.margin) if family else []
+            self._found[1][point, measure] = dict(zip(family, found, strict=True))
+        return self._found[1][point, measure]
+
+    def _is_better(self, contestant: int) -> bool:
+        """Whether a setting is confirmed better, keeps the constraint, and none of its runs diverged."""
+        point = point_of(self._space)
+        if not self._is_comparable or self._differences(point, self.measure)[contestant].verdict != Verdict.BETTER:
+            return False
+        kept = self._allowed is None or self._differences(point, GENERAL)[contestant].high <= self._allowed
+        return kept and not self._diverged(contestant)
 
     def _family(self, seeds: int | None = None) -> list[int]:
         """The contestants that are compared with the baseline's: all with runs enough, the baselines apart."""
@@ -318,14 +348,17 @@ class Confirmation(TrialStudy):
         return sum(contestant.arm != BASELINE for contestant in self.contestants)
 
     def chosen(self) -> str | None:
-        """The arm of the best setting, the baseline apart, by the validation split."""
-        if self._choice(BASELINE) is None or (choice := self._chosen_of()) is None:
+        """The arm of the setting that is judged, the baseline apart: of those confirmed better the best by the
+        validation split, or else the best of all."""
+        choices = [self._choice(arm) for arm in self._searched.arms if arm != BASELINE]
+        known = [choice for choice in choices if choice is not None]
+        if self._best_of(BASELINE) is None or not known:
             return None
-        return self.contestants[choice].arm
+        return self.contestants[min(known, key=self._rank_told)].arm
 
     def _chosen_of(self, seeds: int | None = None) -> int | None:
         """The contestant, the baseline apart, that did best with so many seeds."""
-        choices = [self._choice(arm, seeds) for arm in self._searched.arms if arm != BASELINE]
+        choices = [self._best_of(arm, seeds) for arm in self._searched.arms if arm != BASELINE]
         known = [choice for choice in choices if choice is not None]
         return min(known, key=lambda choice: self._rank(choice, seeds), default=None)
 
@@ -358,22 +391,38 @@ class Confirmation(TrialStudy):
         runs = self._runs(contestant, seeds)
         return [runs[seed] for seed in sorted(common or runs)]
 
-    def _rank(self, contestant: int, seeds: int | None) -> tuple[float, float, int]:
-        """The least is the best: by the validation split, after what the general loss is above what is allowed."""
-        return self._excess(contestant, seeds), self._validation(contestant, seeds), contestant
+    def _rank(self, contestant: int, seeds: int | None) -> tuple[int, float, float, int]:
+        """The least is the best: by the validation split, after the runs that diverged, and what the general loss is
+        above what is allowed."""
+        diverged = self._diverged(contestant)
+        return diverged, self._excess(contestant, seeds), self._validation(contestant, seeds), contestant
+
+    def _rank_told(self, contestant: int) -> tuple[bool, tuple[int, float, float, int]]:
+        return not self._is_better(contestant), self._rank(contestant, None)
+
+    def _diverged(self, contestant: int) -> int:
+        """Runs of a contestant whose loss was not finite."""
+        failed = (t for t in self.trials(TrialState.FAIL) if t.user_attrs["contestant"] == contestant)
+        return sum(reason_of(trial) == "nan" for trial in failed)
 
     def _excess(self, contestant: int, seeds: int | None) -> float:
         """What the mean general loss is above the baseline's and what is allowed, in nats; 0 where it is not."""
         if self._allowed is None or self.contestants[contestant].arm == BASELINE:
             return 0.0
-        if (baseline := self._choice(BASELINE, seeds)) is None:
+        if (baseline := self._best_of(BASELINE, seeds)) is None:
             return 0.0
         own, without = (
             mean_losses(self._common_runs(i, seeds), point_of(self._space))[GENERAL] for i in (contestant, baseline)
         )
         return max(0.0, own - without - self._allowed)
 
-    def _choice(self, arm: str, seeds: int | None = None) -> int | None:
+    def _choice(self, arm: str) -> int | None:
+        """The contestant of an arm that is told of; of the baseline the best."""
+        if arm == BASELINE:
+            return self._best_of(arm)
+        return min((i for i in self._family() if self.contestants[i].arm == arm), key=self._rank_told, default=None)
+
+    def _best_of(self, arm: str, seeds: int | None = None) -> int | None:
         """The contestant of an arm that did best, of those with runs enough to be compared."""
         known = [i for i, c in enumerate(self.contestants) if c.arm == arm and len(self._runs(i, seeds)) >= FEWEST]
         return min(known, key=lambda i: self._rank(i, seeds), default=None)

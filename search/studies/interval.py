@@ -24,7 +24,7 @@ _WILD = 0.01
 # What a hundredth of a thousandth of a nat a token hides is rounding.
 _ROUNDING = 1e-18
 # Groups of documents squared whose Student's t is too narrow by one: measured, as LOG.md of 2026-11-29 has it.
-_FEW_GROUPS = 60.0
+FEW_GROUPS = 60.0
 # Degrees of freedom of the runs' variance up to which nothing is taken for granted of what they share.
 _FEW_DEGREES = 6.0
 # How often a variance is measured as far below its true value as the share of the information allows for.
@@ -241,5 +241,5 @@ def _compute_widening(drawn_RTD: Array, tokens_TG: Array, level_T: Array) -> Arr
     student_T1 = -special.stdtrit(np.maximum(groups_T - 1, 1), level_T / 2)[:, None]
     own_TD = _upper(np.abs(drawn_RTD), level_T)
     halfway_TD = np.sqrt(student_T1 / np.where(own_TD > 0, own_TD, student_T1))
-    result: Array = halfway_TD * (1 + _FEW_GROUPS / groups_T**2)[:, None]
+    result: Array = halfway_TD * (1 + FEW_GROUPS / groups_T**2)[:, None]
     return result

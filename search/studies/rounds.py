@@ -19,8 +19,10 @@ Array = NDArray[np.float64]
 _FUTILE = 0.1
 # Share of the information above which further seeds cannot narrow the interval by a twentieth.
 ENOUGH = 0.9
-# No look is made at a smaller level: the resamples cannot tell its quantile.
-_LEAST_LEVEL = 0.002
+# Nothing is decided at a smaller level before the last look: the resamples cannot tell its quantile.
+LEAST_LEVEL = 0.002
+# Standard errors that no look goes beyond.
+_FARTHEST = 8.0
 _POINTS = 101
 # Share of the error that is left unspent where all is still to come: with few runs, Student's t at one look is less
 # like that at the next than the normal process that levels are solved for (5.8 % instead of 5; LOG.md, 2026-11-29).
@@ -47,7 +49,7 @@ def level_of_last_look(fractions: tuple[float, ...], error: float) -> float:
         step, root = math.sqrt(fraction - before), math.sqrt(fraction)
         may = spent(fraction, error) - used
 
-        low, high = 0.0, -float(ndtri(_LEAST_LEVEL / 2))
+        low, high = 0.0, _FARTHEST
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if _integrate(middle * root, points, density, step) > may else (low, middle)

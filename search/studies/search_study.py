@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE
 from search.space import EXACT, GENERAL, HIGH, Space
-from search.studies.arm_spaces import Arm, arms_of, encode_settings, middle_settings, suggest_settings
+from search.studies.arm_spaces import Arm, arms_of, dimensions, encode_settings, middle_settings, suggest_settings
 from search.studies.pruners import (
     LOSING,
     PLATEAU,
@@ -90,6 +90,11 @@ class SearchStudy(TrialStudy):
     @property
     def exhausted(self) -> bool:
         return not self._interrupted and self._next_arm() is None
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is anything to search."""
+        return any(dimensions(arm.space) for arm in self.arms.values())
 
     def _next_arm(self) -> Arm | None:
         """Of the arms that have budget left, the one that has used the least of it."""

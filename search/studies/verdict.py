@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from search.studies.interval import RESAMPLES, Array, Components, components_of, intervals_of
+from search.studies.interval import FEW_GROUPS, RESAMPLES, Array, Components, components_of, intervals_of
 
 # The chance with which a difference is to be seen that is called detectable.
 POWER = 0.8
 # Standard deviations in nats, in the default search: of a group of documents' own difference, and of a run.
 _DEVIATIONS = {"best": (0.1, 0.05), "final": (0.15, 0.05)}
+# Rounds of seeds end early: a difference has to be larger by this to be seen as often (LOG.md, 2026-11-30).
+_LOOKS = 1.2
+# What was not decided where there seem to be enough wants so many times as many: few of them widen the interval too.
+_MORE = 1.5
 # Of a question where one in five is answered differently.
 CHANGED = 0.2
 _OLDER = {"confirmed better": "better", "no_difference": "undecided", "no difference shown": "undecided"}
@@ -33,6 +37,8 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
     COSTLY = "costly"
     """Better, but not shown to keep the space's constraint: of a setting, not of an interval."""
+    UNSTABLE = "unstable"
+    """Better where it came to its end, but some of its runs diverged: of a setting, not of an interval."""
 
     @property
     def words(self) -> str:
@@ -41,6 +47,7 @@ class Verdict(StrEnum):
             "equal": "equal within the margin",
             "undecided": "not decided",
             "costly": "better, but not shown to keep the constraint",
+            "unstable": "better, but not in all runs: some diverged",
         }.get(self, self.value)
 
     @classmethod
@@ -109,18 +116,30 @@ class Difference:
     def documents_for(self, difference: float) -> int | None:
         """Test documents with which a difference is detectable, at these seeds; None if no number is enough."""
         room = (difference / self.apart) ** 2 - (self.error**2 - self.documents_error**2)
-        return math.ceil(self.documents * max(1.0, self.documents_error**2 / room)) if room > 0 else None
+        return math.ceil(self.documents * _times(self.documents_error**2 / room)) if room > 0 else None
 
     def seeds_for(self, difference: float) -> int | None:
         """Seeds with which a difference is detectable, on these documents; None if no number is enough."""
         room = (difference / self.apart) ** 2 - self.lasting_error**2
-        return math.ceil(self.seeds * max(1.0, (self.error**2 - self.lasting_error**2) / room)) if room > 0 else None
+        return math.ceil(self.seeds * _times((self.error**2 - self.lasting_error**2) / room)) if room > 0 else None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "verdict": self.verdict, "verdict_here": self.verdict_here}
 
 
-def expect_detectable(point: str, groups: int, seeds: int, confidence: float, answers: bool = False) -> float:
+def _times(wanted: float) -> float:
+    return wanted if wanted > 1 else _MORE
+
+
+def expect_detectable(
+    point: str,
+    groups: int,
+    seeds: int,
+    confidence: float,
+    answers: bool = False,
+    contestants: int = 1,
+    rounds: bool = False,
+) -> float:
     """The smallest difference, in nats, that a confirmation would tell from zero four times of five, if documents and
     seeds differ as in the default search; LOG.md says how they do there.
 
@@ -128,11 +147,23 @@ def expect_detectable(point: str, groups: int, seeds: int, confidence: float, an
         point: the weights that are read, "best" or "final".
         groups: of the test documents.
         answers: in the share of right answers, if a share of `CHANGED` is answered differently.
+        contestants: settings that are compared with no dropout.
+        rounds: whether seeds are added while they can decide.
     """
     documents_sd, runs_sd = (math.sqrt(CHANGED), 0.0) if answers else _DEVIATIONS[point]
-    error = math.sqrt(documents_sd**2 / groups + 2 * runs_sd**2 / seeds)
-    critical = -special.stdtrit(groups - 1 if answers else 2 * seeds - 2, (1 - confidence) / 2)
-    return float(error * (critical + special.ndtri(POWER)))
+    widened = documents_sd * (1 + FEW_GROUPS / groups**2)
+    error = math.sqrt(widened**2 / groups + 2 * runs_sd**2 / seeds)
+    level = (1 - confidence) / contestants
+    critical = -special.stdtrit(groups - 1 if answers else (contestants + 1) * (seeds - 1), level / 2)
+    return float(error * _reach(float(critical), level) * (_LOOKS if rounds else 1.0))
+
+
+def _reach(critical: float, level: float) -> float:
+    """A difference that an interval of such a half-width tells from zero in `POWER` of all cases, both in standard
+    errors: these are measured, with as many degrees of freedom as the half-width has by Student's t."""
+    if critical <= -special.ndtri(level / 2):
+        return float(critical + special.ndtri(POWER))
+    return float(special.nctdtrinc(special.stdtridf(1 - level / 2, critical), 1 - POWER, critical))
 
 
 def sum_by_group(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
@@ -199,14 +230,16 @@ def differences(
         mean, here = scale * centre, scale * intervals.here_TD[0, d]
         half, error = intervals.half_TD[0, d], math.sqrt(variance_D[d])
         critical = half / error if error > 0 else 0.0
+        # No difference between shares is larger.
+        most = 1.0 if answers else math.inf
         results.append(
             Difference(
                 float(mean),
-                float(centre - half),
-                float(centre + half),
+                float(max(-most, centre - half)),
+                float(min(most, centre + half)),
                 float(mean - here),
                 float(mean + here),
-                float(half + power * error),
+                float(_reach(critical, level / len(variance_D)) * error),
                 error,
                 math.sqrt(parts.documents_TD[0, d]),
                 math.sqrt(lasting_D[d]),

@@ -353,11 +353,12 @@ def split_sizes(data: _Splits) -> SplitSizes:
     return SplitSizes(*sizes)
 
 
-def count_setting(test: int | float | _OwnSplit) -> str | None:
-    """The setting that says how many test documents there are; None where they are all of a source."""
-    if not isinstance(test, _OwnSplit):
-        return "data.test"
-    return "data.test.documents" if test.documents is not None else None
+def count_setting(data: Data) -> str | None:
+    """The setting that gives more test documents; None where they are all of a source, or would be missing in the
+    training split."""
+    if isinstance(data.test, _OwnSplit):
+        return "data.test.documents" if data.test.documents is not None else None
+    return "data.test" if isinstance(data.test, int) and isinstance(data.train, int) else None
 
 
 def stated_count(size: int | float | str | _OwnSplit) -> int | None:

@@ -7,15 +7,17 @@ from unittest import mock
 
 import pytest
 
+from search.results.files import describe_result
 from search.results.model_result import ModelResult
 from search.results.next_steps import Step, next_steps
 from search.space import Space
 from search.studies.comparison import settings_to_raise
 from search.studies.study import Candidate
+from search.studies.verdict import Verdict
 from tests.search import fed as made_up
 from tests.search.fed import ARMS, Losses, curve, fed, space
 from trainables.config.command_line import CommandLine
-from trainables.config.data import FilesSplit
+from trainables.config.data import FilesData, FilesSplit
 
 COMMAND = CommandLine("entrodrop run", "my spaces/a.yaml", ("seed=3", "data.test=20"), "out")
 
@@ -34,6 +36,10 @@ def better(candidate: Candidate) -> list[float]:
     return [loss - 3.0 * (candidate.arm == "entrodrop") for loss in curve(candidate)]
 
 
+def worse(candidate: Candidate) -> list[float]:
+    return [loss + 3.0 * (candidate.arm == "entrodrop") for loss in curve(candidate)]
+
+
 def test_a_better_schedule_is_trained_with(tmp_path: Path) -> None:
     first, *others = steps(tmp_path, space(), -0.3, better)
     assert first.why == "train with this schedule"
@@ -43,7 +49,7 @@ def test_a_better_schedule_is_trained_with(tmp_path: Path) -> None:
 
 def test_what_is_not_decided_says_what_to_raise_and_keeps_the_other_settings(tmp_path: Path) -> None:
     asked = space()
-    result = searched(tmp_path, asked, 0.004, better)
+    result = searched(tmp_path, asked, -0.02, better)
     first, second, *_ = next_steps(result, asked, COMMAND, "out")
     assert first.why == "train without dropout"
     words = shlex.split(second.command)
@@ -55,6 +61,35 @@ def test_what_is_not_decided_says_what_to_raise_and_keeps_the_other_settings(tmp
     assert raised
     assert {setting: int(overrides[setting]) for setting in raised} == raised
     assert words[-2:] == ["--output", "out-builtin-nano-more"]
+
+
+def test_what_takes_too_many_seeds_is_not_advised(tmp_path: Path) -> None:
+    asked = space()
+    result = searched(tmp_path, asked, 0.004, better)
+    assert result.verdict["best"].verdict == Verdict.UNDECIDED
+    assert settings_to_raise(result.verdict["best"]) == {}
+    assert "is too small to be looked for" in describe_result(result, asked)
+
+
+def test_documents_are_not_taken_from_those_that_are_trained_on(tmp_path: Path) -> None:
+    asked = space()
+    result = searched(tmp_path, asked, -0.02, better)
+    own = FilesData(source="files", path="a.jsonl", template="{a}", train="all", validation=0.1, test=0.2)
+    own_space = asked.model_copy(update={"data": own})
+    assert not any(step.command.endswith("-more") for step in next_steps(result, own_space, COMMAND, "out"))
+    assert "give data.test a source of " in describe_result(result, own_space)
+
+
+def test_nothing_is_tried_where_nothing_is_searched_and_each_limit_is_raised(tmp_path: Path) -> None:
+    for name in ("fixed", "limited"):
+        (tmp_path / name).mkdir()
+    fixed = {"entropy_threshold": {"quantile": 0.5}, "mask_ratio": 0.4, "curriculum": {"shape": "linear"}}
+    asked = space(confirmation=None, schedule=fixed, budget={"trials": 2, "epochs": made_up.EPOCHS})
+    assert steps(tmp_path / "fixed", asked, 0.0, worse) == []
+    limited = space(confirmation=None, budget={"trials": 8, "tokens": 6400, "epochs": made_up.EPOCHS})
+    (step,) = steps(tmp_path / "limited", limited, 0.0, worse)
+    assert "budget.trials=16" in step.command
+    assert "budget.tokens=12800" in step.command
 
 
 @pytest.mark.parametrize("documents", [40, None])

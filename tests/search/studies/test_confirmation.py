@@ -9,6 +9,8 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from search.arms import BASELINE
+from search.results.files import describe_result
+from search.results.model_result import ModelResult, recommend_arm, recommend_trial, verdict_of
 from search.studies.comparison import describe_limits, sentence
 from search.studies.confirmation import Confirmation
 from search.studies.search_study import SearchStudy
@@ -124,11 +126,13 @@ def test_a_searched_learning_rate_is_given_to_the_baseline_as_well(tmp_path: Pat
     confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(**changes))
     planned = confirmation.planned
     run_all(study, validation, 2)
-    own, best, _, tuned = confirmation.contestants
-    assert (own.arm, best.arm, tuned.arm, tuned.trial) == (BASELINE, "entrodrop", BASELINE, None)
-    assert tuned.settings["learning_rate"] == best.settings["learning_rate"] != own.settings["learning_rate"]
-    assert tuned.settings["entrodrop"] is None
-    assert confirmation.planned == planned == 4 * 3
+    own, best, second, *tuned = confirmation.contestants
+    assert [c.arm for c in (own, best, second, *tuned)] == [BASELINE, "entrodrop", "entrodrop", BASELINE, BASELINE]
+    rates = [contestant.settings["learning_rate"] for contestant in (own, best, second)]
+    assert [contestant.settings["learning_rate"] for contestant in tuned] == rates[1:]
+    assert len(set(rates)) == 3
+    assert {(contestant.trial, contestant.settings["entrodrop"]) for contestant in tuned} == {(None, None)}
+    assert confirmation.planned == planned == 5 * 3
 
 
 def test_searched_adapters_are_given_to_the_baseline_as_well(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_searched_adapters_are_given_to_the_baseline_as_well(tmp_path: Path) -> 
     study = search(tmp_path, **changes)
     confirmation = Confirmation(open_journal(tmp_path / "study.journal"), study, space(**changes))
     run_all(study, validation, 2)
-    own, best, _, tuned = confirmation.contestants
+    own, best, _, tuned, *_ = confirmation.contestants
     assert (own.arm, best.arm, tuned.arm, tuned.trial) == (BASELINE, "entrodrop", BASELINE, None)
     assert tuned.settings["lora"] == best.settings["lora"]
     assert tuned.parameters["lora"] == best.parameters["lora"]
@@ -296,8 +300,49 @@ def test_without_two_runs_of_the_baseline_there_is_no_comparison(tmp_path: Path)
 
 def test_the_baseline_that_does_better_is_the_one_to_beat(tmp_path: Path) -> None:
     _, confirmation = searched(tmp_path, training={"weight_decay": [0.0, 0.1, 0.2]})
-    confirm(confirmation, loss=lambda candidate: (5.0, 4.0, 4.1, 4.5)[candidate.number % 4])
+    confirm(
+        confirmation, loss=lambda candidate: (5.0, 4.0, 4.1, 4.5, 5.0)[candidate.number % len(confirmation.contestants)]
+    )
     assert confirmation.comparisons()["none"].contestant == confirmation.contestants[3]
+
+
+def test_a_setting_that_is_confirmed_better_comes_before_one_that_is_not(tmp_path: Path) -> None:
+    _, confirmation = searched(tmp_path, arms=ARMS, budget={"trials": 3, "epochs": 8})
+    # By the validation split the fourth is the best, by the test split the third alone is better than no dropout.
+    on_test, loss = (5.0, 5.0, 4.0, 5.0, 5.0), (5.0, 4.3, 4.2, 4.1, 4.4)
+    confirm(confirmation, test=lambda c: on_test[c.number % 5], loss=lambda c: loss[c.number % 5])
+    assert confirmation.chosen() == "entrodrop"
+    assert confirmation.comparisons()["entrodrop"].contestant == confirmation.contestants[2]
+    assert [run.user_attrs["contestant"] for run in confirmation.runs_of("entrodrop")] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("diverged", [1, 2])
+def test_a_setting_whose_runs_diverge_comes_last_and_is_not_recommended(tmp_path: Path, diverged: int) -> None:
+    asked = {"confirmation": {"best": 1, "seeds": 4}}
+    study, confirmation = searched(tmp_path, **asked)
+    confirm(confirmation, fails=lambda c: c.arm != BASELINE and c.settings.seed <= diverged)
+    result = ModelResult(study, confirmation)
+    assert result.comparisons["entrodrop"].diverged == diverged
+    assert result.verdict["best"].verdict == Verdict.BETTER
+    assert verdict_of(result, space(**asked)) == Verdict.UNSTABLE
+    assert recommend_arm(result, space(**asked)) == BASELINE
+    words = describe_result(result, space(**asked))
+    told = f"is confirmed better where it came to its end, but {diverged} of its 4 runs diverged"
+    assert words.startswith("use no dropout: trial 7 of entrodrop ")
+    assert told in words
+    # Another one that did not diverge is chosen, though it looks worse.
+    (tmp_path / "two").mkdir()
+    _, two = searched(tmp_path / "two")
+    confirm(two, loss=lambda c: (5.0, 3.0, 4.0)[c.number % 3], fails=lambda c: c.number == 1)
+    assert two.comparisons()["entrodrop"].contestant == two.contestants[2]
+
+
+def test_where_all_runs_fail_no_dropout_is_used(tmp_path: Path) -> None:
+    study, confirmation = searched(tmp_path)
+    confirm(confirmation, fails=lambda candidate: candidate.arm != BASELINE)
+    result = ModelResult(study, confirmation)
+    assert recommend_trial(result) == study.baseline()
+    assert describe_result(result, space()).startswith("use no dropout: nothing came out of the confirmation; failed: ")
 
 
 def test_one_general_document_is_no_measure(tmp_path: Path) -> None:
