@@ -146,7 +146,7 @@ def check_groups(space_file: ConfigFile[Space], splits: Splits) -> None:
     confirmation = space_file.config.confirmation
     if confirmation is None:
         return
-    if (allowed_margin := space_file.config.margin_with(len(splits.test))) is not None:
+    if (allowed_margin := space_file.config.margin_with(len(set(number_groups(splits.test))))) is not None:
         raise space_file.error("confirmation.margin", confirmation.margin, allowed_margin)
     read = {"data.test": splits.test}
     if space_file.config.constraints.general_loss is not None:

@@ -329,7 +329,8 @@ def _conclude(
         f"- **{result.model}**: {describe_result(result, space)}{_format_steps(summary, result.model, '`')}"
         for result in results
     )
-    record.search_ended("KILLED" if interrupted else "FINISHED", summary, words, files)
+    failed = all(result.searched.best() is None for result in results)
+    record.search_ended("KILLED" if interrupted else "FAILED" if failed else "FINISHED", summary, words, files)
     return files, unregistered
 
 

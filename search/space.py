@@ -146,7 +146,8 @@ class ConfirmationBlock(Block):
     """Whether models/ keeps the model of each run, for entrodrop evaluate: true or false."""
 
     def margin_with(self, documents: int) -> str | None:
-        """What is allowed with so many test documents, if the margin is smaller than they can bear."""
+        """What is allowed with so many test documents of different prompts, if the margin is smaller than they can
+        bear."""
         if self.margin is None or self.margin >= (least := least_margin(documents, self.confidence)):
             return None
         wanted = documents_for_margin(self.margin, self.confidence)
@@ -425,6 +426,8 @@ class Space(RunConfig):
         if how.best > most and "best" in how.model_fields_set:
             allowed = f"at most {most}, the trials of an arm that can end"
             raise wrong(("confirmation", "best"), shown(how.best), allowed)
+        if self.budget.trials == 1 and self.arms is None:
+            raise wrong(("budget", "trials"), "1", "at least 2, as trial 0 is the baseline; or confirmation: null")
         if (documents := stated_count(self.data.test)) is None:
             return self
         if documents < (fewest := how.fewest_documents):

@@ -119,9 +119,13 @@ class Followed:
         """Whether it runs, and if not, why."""
         if self.runs:
             return "running"
+        report = f"{mask_secrets(self._named).rstrip('/')}/{REPORT}"
         match self._ended:
             case SearchEnded(status="FINISHED"):
-                return f"finished; see {mask_secrets(self._named).rstrip('/')}/{REPORT}"
+                return f"finished; see {report}"
+            # To go on with it would change nothing.
+            case SearchEnded(status="FAILED") if self._ended.files:
+                return f"failed: no trial but the baseline ran to its end; see {report}"
             case SearchEnded(status="FAILED"):
                 reason = f"failed: {self._ended.description}"
             case SearchEnded():

@@ -76,8 +76,12 @@ def test_documents_are_not_taken_from_those_that_are_trained_on(tmp_path: Path) 
     result = searched(tmp_path, asked, -0.02, better)
     own = FilesData(source="files", path="a.jsonl", template="{a}", train="all", validation=0.1, test=0.2)
     own_space = asked.model_copy(update={"data": own})
-    assert not any(step.command.endswith("-more") for step in next_steps(result, own_space, COMMAND, "out"))
-    assert "give data.test a source of " in describe_result(result, own_space)
+    with mock.patch("search.results.next_steps.settings_to_raise", lambda _, test: {test: 140}):
+        assert not any(step.command.endswith("-more") for step in next_steps(result, own_space, COMMAND, "out"))
+        assert any("data.test=140" in step.command for step in next_steps(result, asked, COMMAND, "out"))
+    with mock.patch("search.studies.comparison.settings_to_raise", lambda _, test: {test: 140}):
+        assert "documents decide: for one of " in (words := describe_result(result, own_space))
+    assert words.partition("nats give data.test a source of 140 documents")[1]
 
 
 def test_nothing_is_tried_where_nothing_is_searched_and_each_limit_is_raised(tmp_path: Path) -> None:
