@@ -20,10 +20,34 @@ if TYPE_CHECKING:
 _RECORDS = 20_000
 # Names of splits, and of files with one.
 _NAMES = {"validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
+# Files that lie beside data, by their names.
+_BESIDE = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|authors|citation|requirements|config|package|dataset_infos?)\W*\w*",
+    re.IGNORECASE,
+)
+# Files that are listed by name.
+_LISTED = 8
 # Documents that are advised at most: an evaluation reads the validation split, the verdict gains little from more.
 MOST = {"validation": 300, "test": 1000}
 # Documents without which there is nothing to train on and to compare.
 FEWEST = 20
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split with a source of its own.
+
+    Attributes:
+        setting: the value of data.validation or data.test.
+        documents: that it has, or is limited to.
+        columns: of its first record.
+        named: its file or its split, for a person.
+    """
+
+    setting: dict[str, Any]
+    documents: int
+    columns: tuple[str, ...]
+    named: str
 
 
 @dataclass
@@ -32,13 +56,13 @@ class FoundData:
 
     Attributes:
         block: the settings that say where it is, with those that are guesses and why.
-        held_out: of splits with a source of their own, the setting, and the number of documents.
+        held_out: of splits with a source of their own.
         whole: whether all records were read.
     """
 
     block: dict[str, tuple[Any, str]]
     records: list[Mapping[str, Any]]
-    held_out: dict[str, tuple[dict[str, Any], int]]
+    held_out: dict[str, HeldOut]
 
     @property
     def whole(self) -> bool:
@@ -66,11 +90,12 @@ def find_data(text: str, name: str | None, folder: Path) -> FoundData:
     path = Path(text)
     files: list[Path] = []
     if path.is_dir():
-        # What is in folders within it is read as the hub's data sets are.
+        # What is in folders within it is read as the hub's data sets are; but text files are documents each.
         own = [] if is_saved(path) else sorted(file for file in path.iterdir() if file.is_file())
-        kinds = Counter(kind for file in own if (kind := kind_of(file)) in KINDS)
-        # What there is most of: a README.txt may lie beside the data.
-        files = [file for file in own if kinds and kind_of(file) == max(KINDS, key=lambda kind: kinds[kind])]
+        if not any(map(_may_be_data, own)):
+            below = list(filter(_may_be_data, sorted(path.rglob("*"))))
+            own = below if all(kind_of(file) == ".txt" for file in below) else []
+        files = _choose_kind(own)
         if not files and not any(kind_of(file) in (*KINDS, ".arrow") for file in path.rglob("*")):
             names = ", ".join(KINDS)
             raise ConfigError(f"{one_line(text)}: no file in this folder ends in {names}; name one with data")
@@ -86,28 +111,105 @@ def find_data(text: str, name: str | None, folder: Path) -> FoundData:
     return _find_in_hub(hub, text if "/" in text else f"./{text}")
 
 
+def _may_be_data(file: Path) -> bool:
+    from trainables.data.files import KINDS, kind_of
+
+    return kind_of(file) in KINDS and not _BESIDE.fullmatch(file.name.partition(".")[0])
+
+
+def _choose_kind(files: Sequence[Path]) -> list[Path]:
+    """The data files of the kind that there is most of, by number, and then by size."""
+    from trainables.data.files import kind_of
+
+    known = list(filter(_may_be_data, files))
+    counts, sizes = Counter(map(kind_of, known)), Counter[str]()
+    for file in known:
+        sizes[kind_of(file)] += file.stat().st_size
+    return [file for file in known if kind_of(file) == max(counts, key=lambda kind: (counts[kind], sizes[kind]))]
+
+
 def _find_in_files(files: list[Path], path: Path, folder: Path, make: Any) -> FoundData:
     if path.is_dir():
         by_split: dict[str, list[Path]] = {}
         for file in files:
             by_split.setdefault(_name_split(file.name), []).append(file)
         own = by_split.pop("train", None) or [file for part in by_split.values() for file in part]
+        beside = [file for file in sorted(path.iterdir()) if file.is_file()]
     else:
-        own = files
-        beside = [file for file in path.parent.iterdir() if "train" in path.name] if path.is_file() else []
-        names = {path.name.replace("train", word): split for split, words in _NAMES.items() for word in words}
-        by_split = {split: [file for file in sorted(beside) if names.get(file.name) == split] for split in _NAMES}
+        beside = sorted(path.parent.iterdir()) if path.is_file() else []
+        own = _find_shards(path, beside) or files
+        by_split = _find_beside(path, beside)
     sample_by, why = _divide_text(own)
+    columns = {file: _read_columns(make, file, sample_by) for file in own} if len(own) > 1 else {}
+    if len(groups := Counter(columns.values())) > 1:
+        ((kept, _),) = groups.most_common(1)
+        own = [file for file in own if columns[file] == kept]
+    if len(own) == 1 and (parted := _separator_of(make, own[0])):
+        raise ConfigError(f"{own[0].name}: it has one column{parted}")
     read: Files = make(tuple(map(str, own)), sample_by)
-    block: dict[str, tuple[Any, str]] = {"source": ("files", ""), "path": (_list_paths(own, folder), "")}
+    pattern = _as_pattern(own, path) if path.is_dir() else None
+    used = {*own, *(file for part in by_split.values() for file in part)}
+    left = [file.name for file in beside if path.is_dir() and file not in used and _may_be_data(file)]
+    told = f"left out: {', '.join(left)}" if left else ""
+    where = _relative(Path(pattern), folder) if pattern else _list_paths(own, folder)
+    block: dict[str, tuple[Any, str]] = {"source": ("files", ""), "path": (where, told)}
     if why:
         block["sample_by"] = (sample_by, why)
     held_out = {}
     for split, part in by_split.items():
         if part and part[0] not in own:
             count = sum(1 for _ in make(tuple(map(str, part)), sample_by).records())
-            held_out[split] = _limit_split(split, {"path": _list_paths(part, folder)}, count)
+            setting, documents = _limit_split(split, {"path": _list_paths(part, folder)}, count)
+            held_out[split] = HeldOut(setting, documents, _read_columns(make, part[0], sample_by), part[0].name)
     return FoundData(block, [record for _, record in islice(read.records(), _RECORDS)], held_out)
+
+
+def _read_columns(make: Any, file: Path, sample_by: str) -> tuple[str, ...]:
+    """The columns of the first record of a file, in alphabetical order."""
+    return tuple(sorted(next((map(str, record) for _, record in make((str(file),), sample_by).records()), ())))
+
+
+def _separator_of(make: Any, file: Path) -> str:
+    """What to do with a table whose columns are parted by something else than a comma; nothing if they are not."""
+    from trainables.data.files import kind_of
+    from trainables.data.templates import separator_advice
+
+    return separator_advice(_read_columns(make, file, "line")) if kind_of(file) in (".csv", ".tsv") else ""
+
+
+def _as_pattern(files: Sequence[Path], folder: Path) -> str | None:
+    """The pattern that stands for many files of one kind, and for no others; None if they are few."""
+    from trainables.data.files import matching_files
+
+    if len(files) <= _LISTED:
+        return None
+    pattern = str(folder / ("*" if all(file.parent == folder for file in files) else "**/*")) + files[0].suffix
+    return pattern if matching_files(pattern) == sorted(files) else None
+
+
+def _find_shards(path: Path, beside: Sequence[Path]) -> list[Path]:
+    """All parts of the data of which the file is one, as in train-00000-of-00002.parquet."""
+    parts = re.sub(r"-\d{5}-of-", "-*-of-", path.name)
+    return [file for file in beside if re.sub(r"-\d{5}-of-", "-*-of-", file.name) == parts]
+
+
+def _find_beside(path: Path, beside: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files beside the one with the data that are its splits: with another split's name in place of train, or with
+    nothing but such a name."""
+    stem = _stem(path)
+    names = {stem.replace("train", word): split for split, words in _NAMES.items() for word in words}
+    if _name_split(path.name) == "train":
+        names |= {word: split for split, words in _NAMES.items() for word in words}
+    found: dict[str, list[Path]] = {}
+    for file in beside:
+        if file != path and _may_be_data(file) and _stem(file) != stem and (split := names.get(_stem(file))):
+            found.setdefault(split, []).append(file)
+    # Of several names of a split the first.
+    return {split: [file for file in files if _stem(file) == _stem(files[0])] for split, files in found.items()}
+
+
+def _stem(file: Path) -> str:
+    return re.sub(r"-\d{5}-of-\d{5}", "", file.name.partition(".")[0])
 
 
 def _find_in_hub(hub: "Hub", place: str) -> FoundData:
@@ -122,7 +224,9 @@ def _find_in_hub(hub: "Hub", place: str) -> FoundData:
     for split, words in _NAMES.items():
         if name := next((word for word in words if word in names and word != hub.split), None):
             count = sum(1 for _ in replace(hub, split=name).records())
-            held_out[split] = _limit_split(split, {"split": name}, count)
+            setting, documents = _limit_split(split, {"split": name}, count)
+            columns = tuple(next((map(str, record) for _, record in replace(hub, split=name).records()), ()))
+            held_out[split] = HeldOut(setting, documents, columns, f"the split {name}")
     return FoundData(block, [record for _, record in islice(hub.records(), _RECORDS)], held_out)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,16 @@ from search.drafting.data import FEWEST, MOST, FoundData
 from search.hardware import ClusterResources
 from search.space import fewest_documents
 from trainables.config.command_line import invocation
-from trainables.errors import ConfigError, one_line
+from trainables.errors import ConfigError, DataError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from trainables.data.documents import Document, Reader
     from trainables.data.formats import Format
 
-# Records that are tokenized.
-_TOKENIZED = 2_000
+# Records that are tokenized, and that are searched for final answers.
+_TOKENIZED, _ANSWERS = 2_000, 200
 _CONFIDENCE = 0.95
 # Characters of a line.
 _WIDTH = 120
@@ -72,16 +74,18 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
         named: what the person named.
         models: the names of the models as they stand in the file, by what they are.
     """
+    from trainables.data.documents import alike
     from trainables.data.formats import columns_of, recognize
 
-    count = len(data.records)
+    found = recognize(data.records)
+    documents = _read_documents(data.records, found)
+    count = len({alike(d.prompt + d.text) for d in documents}) if documents else len(data.records)
     if count < FEWEST:
         counted = f"{count} document{'' if count == 1 else 's'}"
         raise ConfigError(f"{one_line(named)}: given {counted}; allowed: at least {FEWEST}")
-    found = recognize(data.records)
     draft = Draft()
-    many = f"{count:,}" if data.whole else f"{count:,} and more"
-    draft.say(f"# Which EntroDrop schedule suits {_format_comment(named)}? {many} records.")
+    more = "" if data.whole else " and more"
+    draft.say(f"# Which EntroDrop schedule suits {_format_comment(named)}? {count:,}{more} different records.")
     draft.say("#")
     draft.say(f"#   {invocation('search.run')} {_format_comment(str(output))}")
     draft.say("#")
@@ -97,21 +101,30 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
         draft.put(key, value, why)
     if found is None:
         columns = ", ".join(columns_of(data.records))
-        draft.ask("template", f'which columns are the text, as in "{{answer}}"? There are: {_format_comment(columns)}')
+        example = next((f"{name}[{key}]" for name, key in _find_nested(data.records)), "answer")
+        question = f'which columns are the text, as in "{{{example}}}"? There are: {columns}'
+        draft.ask("template", _format_comment(question))
         draft.say('  # prompt: "{question}\\n"    what stands before it, if anything does')
     else:
         _put_format(draft, found)
-    train = _put_splits(draft, data)
-    lengths, name = _count_tokens(data.records, found, list(models))
-    counted_by = f"the tokenizer of {models.get(name, name)}"
-    if models and name not in models:
+    name, tokenizer = _find_tokenizer(list(models)) if documents else ("", None)
+    shown, is_own = models.get(name, name), name in models
+    has_chats = found is not None and "messages" in found.settings
+    if has_chats and is_own and tokenizer is not None and not tokenizer.chat_template:
+        question = f"which chat template, as text or as a file? The tokenizer of {shown} has none"
+        draft.ask("chat_template", question)
+    train = _put_splits(draft, data, found, count)
+    lengths = _count_tokens(documents, tokenizer, shown)
+    counted_by = f"the tokenizer of {shown}"
+    if models and not is_own:
         counted_by = f"{counted_by} (the model's own, which is not here, may make fewer)"
-    if found is not None and "messages" in found.settings:
+    if has_chats and tokenizer is not None and not tokenizer.chat_template:
         counted_by = f"{counted_by}; a chat template may add some"
     epochs = 12 if train <= 100 else 8 if train <= 1000 else 4 if train <= 10_000 else 2
     draft.block("budget")
     draft.put("trials", 8, "full ones for each model; trial 0 is the baseline without dropout", guess=False)
-    draft.put("epochs", epochs, f"about {train:,} documents to train on; with less data, more epochs show the rebound")
+    many = f"{'about' if data.whole else 'more than'} {train:,} documents to train on"
+    draft.put("epochs", epochs, f"{many}; with less data, more epochs show the rebound")
     _put_training(draft, list(models), lengths, counted_by, train)
     draft.say()
     objective, why = ("best", "the loss falls, then rises: what counts is the best evaluation, which you would keep")
@@ -120,7 +133,7 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
     draft.lines += [f"# guess: {why}", f"objective: {objective}"]
     draft.guesses.append(f"objective: {objective} ({why})")
     if found is not None and found.answer:
-        _say_answers(draft, found)
+        _say_answers(draft, found, data.records)
     _put_resources(draft, list(models))
     draft.say()
     draft.say("tracking:")
@@ -131,57 +144,83 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
 def _put_format(draft: Draft, found: "Format") -> None:
     words = f"{found.name}, by the column{'s' if len(found.columns) > 1 else ''} {', '.join(found.columns)}"
     gaps = f"; {found.gaps} records lack one of them" if found.gaps else ""
+    if found.unused:
+        gaps += f"; not used: {', '.join(found.unused)}"
     for index, (key, value) in enumerate(found.settings.items()):
         draft.put(key, value, _format_comment(words + gaps) if not index else "")
     if "prompt" in found.settings:
         draft.put("train_on_prompt", False, "the model reads a prompt, and learns its answer")
 
 
-def _put_splits(draft: Draft, data: FoundData) -> int:
-    """The splits. Returns about how many documents there are to train on."""
-    left = count = len(data.records)
+def _put_splits(draft: Draft, data: FoundData, found: "Format | None", count: int) -> int:
+    """The splits. Returns about how many documents there are to train on.
+
+    Args:
+        count: different documents of the data.
+    """
+    left = count
     draft.put("train", "all", "that the other splits leave", guess=False)
     fewest = fewest_documents(_CONFIDENCE)
     for split, purpose in (("validation", "they choose the settings"), ("test", "they decide the verdict")):
-        if split in data.held_out:
-            setting, documents = data.held_out[split]
-            draft.put(split, setting, f"{documents} documents; {purpose}")
-            continue
+        why = "there is no such split beside the data"
+        if (own := data.held_out.get(split)) is not None:
+            missing = [column for column in (found.columns if found is not None else ()) if column not in own.columns]
+            if not missing and own.documents >= fewest:
+                draft.put(split, own.setting, f"{own.documents} documents; {purpose}")
+                continue
+            has = f"has no column {missing[0]}" if missing else f"has {own.documents} documents, fewer than {fewest}"
+            why = _format_comment(f"{own.named} {has}")
         share = 0.2 if split == "test" or count < 500 else 0.1
         if count * share > MOST[split]:
             taken: int | float = MOST[split]
         else:
             taken = share if count * share >= fewest else fewest
         left -= math.floor(taken * count) if isinstance(taken, float) else taken
-        draft.put(split, taken, f"there is no such split beside the data; {purpose}")
+        draft.put(split, taken, f"{why}; {purpose}")
     return left
 
 
-def _count_tokens(
-    records: Sequence[Mapping[str, Any]], found: "Format | None", models: Sequence[str]
-) -> tuple[list[int], str]:
-    """Tokens of some of the documents, in order, and whose tokenizer says so; none if the text is not known."""
-    from trainables.data.formats import chat_text
+def _find_nested(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Columns with objects, each with one of its keys."""
+    return [(name, next(iter(v))) for record in records[:1] for name, v in record.items() if isinstance(v, dict) and v]
+
+
+def _read_documents(records: Sequence[Mapping[str, Any]], found: "Format | None") -> "list[Document]":
+    """The documents; none if the format is not known, or if one of them cannot be read: the dry run tells why."""
+    from trainables.data.chats import Chats
     from trainables.data.templates import Templates
 
     if found is None:
-        return [], ""
-    sample = records[:: max(1, len(records) // _TOKENIZED)]
-    if "messages" in found.settings:
-        column = found.settings["messages"]
-        texts = [chat_text(record[column]) for record in sample if isinstance(record.get(column), list)]
-    else:
-        templates = Templates(found.settings["template"], found.settings.get("prompt"))
-        placed = ((f"record {number}", record) for number, record in enumerate(sample, 1))
-        texts = [
-            document.prompt + document.text
-            for document in templates.documents(placed, "the data")
-            if document.text.strip()
-        ]
-    if not texts:
-        return [], ""
-    name, tokenizer = _find_tokenizer(models)
-    return sorted(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]), name
+        return []
+    reader: Reader = Chats(found.settings.get("messages"))
+    if "template" in found.settings:
+        reader = Templates(found.settings["template"], found.settings.get("prompt"))
+    placed = ((f"record {number}", record) for number, record in enumerate(records, 1))
+    try:
+        return [document for document in reader.documents(placed, "the data") if document.text.strip()]
+    except DataError:
+        return []
+
+
+def _count_tokens(
+    documents: "Sequence[Document]", tokenizer: "PreTrainedTokenizerBase | None", model: str
+) -> list[int]:
+    """Tokens of some of the documents, in order."""
+    from trainables.data.chat_tokens import ChatTokenizer
+    from trainables.data.formats import chat_text
+
+    sample = documents[:: max(1, len(documents) // _TOKENIZED)]
+    if tokenizer is None:
+        return []
+    chats = ChatTokenizer(tokenizer, None, model)
+    try:
+        if sample[0].chat is not None and tokenizer.chat_template:
+            return sorted(len(chats.encode(d.chat, sys.maxsize)[0]) for d in sample if d.chat is not None)
+    # The dry run tells why.
+    except DataError:
+        pass
+    texts = [d.prompt + d.text if d.chat is None else chat_text(d.chat.messages) for d in sample]
+    return sorted(len(ids) + 1 for ids in tokenizer(texts)["input_ids"])
 
 
 def _find_tokenizer(models: Sequence[str]) -> "tuple[str, PreTrainedTokenizerBase]":
@@ -205,7 +244,8 @@ def _put_training(draft: Draft, models: Sequence[str], lengths: Sequence[int], c
     if real:
         why = "usual for a pretrained model; {low: 0.00001, high: 0.0001, log: true} would search it"
         draft.put("learning_rate", 0.00005, why)
-        draft.put("precision", "bf16", "usual for a pretrained model")
+        if ClusterResources.here(with_gpus=True).resources["GPU"]:
+            draft.put("precision", "bf16", "usual for a pretrained model on a GPU")
     length, rows = 512, train
     if lengths:
         covered, longest = lengths[math.ceil(0.95 * len(lengths)) - 1], lengths[-1]
@@ -214,7 +254,10 @@ def _put_training(draft: Draft, models: Sequence[str], lengths: Sequence[int], c
             length = min(length, most)
         why = f"95 % of the documents have at most {covered} tokens, the longest {longest}"
         why = f"{why}, by {counted_by}"
-        rows = math.ceil(sum(lengths) / len(lengths) * train / length)
+        if length < longest:
+            reason = " the model takes no more;" if length < covered else ""
+            why = f"{why};{reason} longer ones are cut"
+        rows = math.ceil(sum(min(one, length) for one in lengths) / len(lengths) * train / length)
         draft.put("sequence_length", length, _format_comment(why))
     batch = 4 if rows < 64 else 8 if rows < 512 else 16
     draft.put("batch_size", batch, f"an epoch has about {rows:,} rows, and so {math.ceil(rows / batch):,} steps")
@@ -233,14 +276,33 @@ def _find_context(models: Sequence[str]) -> int | None:
     return min(known, default=None)
 
 
-def _say_answers(draft: Draft, found: "Format") -> None:
-    """What counts right answers, as comments: it takes time."""
-    pattern = found.answer.get("answer_pattern")
-    settings = {"exact_match": 20, **({"answer_pattern": pattern} if pattern else {})}
+def _say_answers(draft: Draft, found: "Format", records: Sequence[Mapping[str, Any]]) -> None:
+    """What counts right answers, as comments: it takes time. Nothing if the texts do not show their final answers."""
+    if (pattern := _find_pattern(found, records)) is None:
+        return
     draft.say()
     draft.say("# To count right answers at the end of each run, add to data:")
-    draft.say(f"#   answer: {_format_value(found.answer['answer'])}")
-    draft.say(f"# and: evaluation: {_format_value(settings)}")
+    draft.say(f"#   answer: {_format_value(found.answer)}")
+    draft.say(f"# and: evaluation: {_format_value({'exact_match': 20, 'answer_pattern': pattern})}")
+
+
+def _find_pattern(found: "Format", records: Sequence[Mapping[str, Any]]) -> str | None:
+    """What finds the final answer in the texts to learn, as far as it is known."""
+    from trainables.data.formats import PATTERNS
+    from trainables.data.templates import Templates
+    from trainables.training.generate import answers_agree
+
+    placed = ((f"record {number}", record) for number, record in enumerate(records[:_ANSWERS], 1))
+    reader = Templates(found.settings["template"], found.settings.get("prompt"), found.answer)
+    try:
+        read = [(document.text, document.answer or "") for document in reader.documents(placed, "the data")]
+    except DataError:
+        return None
+
+    def agrees(pattern: str) -> bool:
+        return all(re.search(pattern, text) and answers_agree(text, answer, pattern) for text, answer in read)
+
+    return next(filter(agrees, PATTERNS), None)
 
 
 def _put_resources(draft: Draft, models: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from search.hardware import ClusterResources
 from search.init import main
 from search.space import Space, load
 from tests import tiny
-from trainables.config.data import FilesData, HubData
+from trainables.config.data import FilesData, FilesSplit, HubData
 from trainables.config.to_settings import splits_of
 from trainables.config.yaml_values import read
 from trainables.errors import ConfigError
@@ -79,8 +80,33 @@ def test_chats_are_written_by_their_column(messages: str) -> None:
     data = read(Path("mine.yaml").read_text())[0]["data"]
     assert (data["source"], data["path"], data["messages"]) == ("files", "mine.jsonl", messages)
     assert "template" not in data
-    if "messages" in FilesData.model_fields:
-        assert load("mine.yaml").config.data.source == "files"
+    # A built-in model has no chat template: it is asked for.
+    line = Path("mine.yaml").read_text().splitlines().index('  chat_template: ""') + 1
+    with pytest.raises(ConfigError, match=f"mine.yaml:{line}: data.chat_template: given ''; allowed: a template in Ji"):
+        load("mine.yaml")
+    assert load("mine.yaml", ["data.chat_template='{{ messages }}'"]).config.data.source == "files"
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("write", [lambda messages: messages, json.dumps])
+def test_the_tokens_of_chats_are_counted_by_the_template(write: Callable[[Any], Any]) -> None:
+    answer = {"role": "assistant", "content": "word " * 30}
+    texts = [[{"type": "text", "text": f"{n} {'word ' * 30}"}] for n in range(60)]
+    records = [{"messages": write([{"role": "user", "content": text}, answer])} for text in texts]
+    write_lines("mine.jsonl", records)
+    tiny.save("tiny", Path("model"))
+    (Path("model") / "chat_template.jinja").write_text("{{ 'word ' * 500 }}" + CHATML)
+    assert main(["mine.jsonl", "--model=./model", "--output=space.yaml", "--no-dry-run"]) == 0
+    written = Path("space.yaml").read_text()
+    assert "chat_template" not in written
+    found = re.search(r"at most (\d+) tokens", written)
+    assert found is not None
+    assert int(found[1]) > 500, "the template's own words count"
 
 
 def write_csv(name: str) -> None:
@@ -127,6 +153,88 @@ def test_the_texts_of_a_folder_are_documents() -> None:
         assert len(splits.train) + len(splits.validation) + len(splits.test) == 30
 
 
+def test_what_lies_beside_the_data_is_left_out() -> None:
+    write_lines("mine/data.jsonl", questions(range(80)))
+    write_lines("mine/preds.jsonl", [{"id": n, "guess": 1} for n in range(3)])
+    for name in ("LICENSE.txt", "README.txt", "README.md", "notes.txt"):
+        Path("mine", name).write_text("Some words.\n\nMore of them.\n" * 90)
+    Path("mine/dataset_infos.json").write_text("{}")
+    data = made("mine").data
+    assert isinstance(data, FilesData)
+    assert (data.path, data.template) == (str(Path("mine/data.jsonl").absolute()), "{answer}")
+    assert "path: mine/data.jsonl   # guess: left out: notes.txt, preds.jsonl\n" in Path("space.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "others", "train"),
+    [
+        ("data/train.jsonl", ["data/test.csv"], 32),
+        ("data/data.jsonl", ["data/test.jsonl"], 32),
+        ("data/train-00000-of-00002.jsonl", ["data/train-00001-of-00002.jsonl", "data/test-00000-of-00001.jsonl"], 64),
+    ],
+)
+def test_splits_are_found_beside_a_file(given: str, others: list[str], train: int) -> None:
+    for number, name in enumerate([given, *others]):
+        rows = questions(range(100 * number, 100 * number + 40))
+        write_lines(name, rows)
+        if name.endswith(".csv"):
+            lines = [f'"{row["question"]}","{row["answer"]}"' for row in rows]
+            Path(name).write_text("\n".join(["question,answer", *lines]))
+    space = made(given)
+    assert space.data.test == FilesSplit(path=str(Path(others[-1]).absolute()))
+    splits = splits_of(space)
+    assert (len(splits.train), len(splits.test)) == (train, 40)
+
+
+def test_a_split_that_cannot_be_used_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("data/train.jsonl", questions(range(60)))
+    write_lines("data/valid.jsonl", questions(range(60, 63)))
+    write_lines("data/test.jsonl", [{"question": f"{n}?"} for n in range(60)])
+    space = made("data/train.jsonl")
+    assert (space.data.validation, space.data.test) == (0.2, 0.2)
+    printed = capsys.readouterr().out
+    assert "data.validation: 0.2 (valid.jsonl has 3 documents, fewer than 6" in printed
+    assert "data.test: 0.2 (test.jsonl has no column answer" in printed
+
+
+def test_texts_in_folders_are_documents() -> None:
+    for n in range(30):
+        path = Path(f"texts/{n % 3}/{n}.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Story {n}.\n\nIt ends.\n")
+    space = made("texts")
+    assert isinstance(space.data, FilesData)
+    assert space.data.path == str(Path("texts/**/*.txt").absolute())
+    splits = splits_of(space)
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 30
+
+
+def test_different_documents_are_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("mine.jsonl", questions(range(50)) * 3)
+    made("mine.jsonl")
+    assert "about 30 documents to train on" in capsys.readouterr().out
+    write_lines("few.jsonl", questions(range(5)) * 10)
+    assert refused(capsys, "few.jsonl").startswith("few.jsonl: given 5 documents; allowed: at least 20")
+
+
+ANSWERS = [
+    ("So it is\n#### {n}", "#### (.*)"),
+    ("So \\boxed{{{n}}}.", "boxed"),
+    ("The answer is {n}.", "answer is"),
+    ("{n}!", None),
+]
+
+
+@pytest.mark.parametrize(("solution", "pattern"), ANSWERS)
+def test_right_answers_are_advised_where_they_can_be_found(solution: str, pattern: str | None) -> None:
+    rows = [{"problem": f"{n}?", "solution": solution.format(n=n), "answer": n} for n in range(60)]
+    write_lines("mine.jsonl", rows)
+    made("mine.jsonl")
+    written = Path("space.yaml").read_text()
+    assert ("# To count right answers" in written) == (pattern is not None)
+    assert pattern is None or pattern in written
+
+
 def test_a_data_set_and_its_splits_are_used() -> None:
     datasets = pytest.importorskip("datasets")
     parts = {"train": questions(range(40)), "dev": questions(range(40, 60)), "test": questions(range(60, 90))}
@@ -151,7 +259,7 @@ def test_rows_are_as_long_as_nearly_all_documents() -> None:
     assert space.training.sequence_length == 64
     assert "at most 22 tokens, the longest 602, by the tokenizer of ./model" in Path("space.yaml").read_text()
     assert space.models == [str(Path("model").absolute())]
-    assert space.training.precision == "bf16"
+    assert space.training.precision == "fp32", "bf16 is slow on a CPU"
 
 
 def test_little_data_gets_more_epochs_than_much() -> None:
@@ -171,6 +279,10 @@ def test_the_resources_are_those_of_this_machine(gpus: int, slots: int | str, ea
     with mock.patch.object(ClusterResources, "here", return_value=there):
         resources = made("mine.jsonl").resources
     assert (resources.slots, resources.gpus_per_worker) == (slots, each)
+    tiny.save("tiny", Path("model"))
+    with mock.patch.object(ClusterResources, "here", return_value=there):
+        assert main(["mine.jsonl", "--model=./model", "--output=other.yaml", "--no-dry-run"]) == 0
+    assert load("other.yaml").config.training.precision == ("bf16" if gpus else "fp32")
 
 
 def test_what_cannot_be_told_is_asked_for_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,6 +341,10 @@ WRONG = [
         "empty: no file in this folder ends in .jsonl, .ndjson, .json, .csv, .parquet, .txt, .tsv; name one with data",
     ),
     (["few.jsonl"], "few.jsonl: given 5 documents; allowed: at least 20"),
+    (
+        ["semi.csv"],
+        "semi.csv: it has one column (they are parted by ';': save the table with commas, or as .tsv",
+    ),
     (["broken.jsonl"], "broken.jsonl: given line 1 of broken.jsonl; allowed: a JSON object with columns ("),
     (["few.jsonl", "--model=builtin/nan"], "--model: given 'builtin/nan'; allowed: builtin/nano, builtin/micro, hub:"),
     (["few.jsonl", "--model=./no"], "--model: given './no', which does not exist; allowed: builtin/nano, builtin/"),
@@ -243,4 +359,5 @@ def test_wrong_arguments_and_data_are_one_line(
     Path("empty").mkdir()
     write_lines("few.jsonl", questions(range(5)))
     Path("broken.jsonl").write_text("{]\n")
+    Path("semi.csv").write_text("question;answer\n" + "a;b\n" * 30)
     assert refused(capsys, *arguments).startswith(told)

@@ -61,10 +61,11 @@ def test_columns_that_records_lack_are_optional_and_counted() -> None:
 def test_final_answers_are_found() -> None:
     found = recognize([{"question": f"{n}?", "answer": f"It is {n}.\n#### {n}"} for n in range(3)])
     assert found is not None
-    assert found.answer == {"answer": "{answer}", "answer_pattern": "#### (.*)"}
+    assert found.answer == "{answer}"
     found = recognize([{"problem": "p", "solution": "s", "answer": "4"}])
     assert found is not None
-    assert found.answer == {"answer": "{answer}"}
+    assert found.answer == "{answer}"
+    assert found.unused == ["answer"]
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "a[0]", "a}b", "{a", 'a"b', "a\\b", "sure?", "é", "a.b"])
@@ -82,4 +83,13 @@ def test_chats_are_told_by_their_messages() -> None:
     assert found.settings == {"messages": "messages"}
     assert recognize([{"turns": [1], "other": 1}, {"turns": []}]) is None
     assert chat_text(CHAT) == "<|user|>\nHi\n<|assistant|>\nHello\n"
-    assert chat_text(SHARE_GPT) == "<|human|>\nHi\n<|gpt|>\nHello\n"
+    # A prompt of messages without an answer is none; messages as JSON text are some.
+    assert recognize([{"prompt": CHAT[:1], "completion": CHAT[1:]}]) is None
+    found = recognize([{"dialog": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'}])
+    assert found is not None
+    assert found.settings == {"messages": "dialog"}
+
+
+@pytest.mark.parametrize("record", [{"data": {"question": "q"}}, {"question": "q", "answer": ["a", "b"]}])
+def test_objects_and_lists_are_no_text(record: dict[str, Any]) -> None:
+    assert recognize([record] * 3) is None
