@@ -323,7 +323,8 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
     evaluation = held_out.tokens * (len(splits.validation) + general) // len(splits.validation)
     about = [legend(coloured)]
     for split, rows in packed.items():
-        about += describe_split(split, rows, cut[split], tokenizer, coloured)
+        drops = split == "train" and space.schedule is not None
+        about += describe_split(split, rows, cut[split], tokenizer, coloured, drops)
     return _Tokens(train.tokens, evaluation, False, train, tuple(chats.notices()), tuple(about))
 
 

@@ -241,32 +241,35 @@ def test_the_plan_shows_what_is_learned(capsys: pytest.CaptureFixture[str]) -> N
     write_chats(Path.cwd())
     assert main(["space.yaml", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "tokens    [learned, may be dropped], {learned, never dropped}, read only" in lines
+    assert "tokens    \u27e6learned, may be dropped\u27e7, \u27e8learned, never dropped\u27e9, read only" in lines
     documents = tiny.chats()
     known = {d.text: d for d in (*documents.train, *documents.validation, *documents.test)}
     for split, count in (("train", 20), ("validation", 10), ("test", 6)):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"  {split}: "))
         found = re.fullmatch(
-            rf"  {split}: {count} documents, the longest of (\d+) tokens of at most 24(, to which \d+ are cut)?",
+            rf"  {split}: {count} documents, (the longest of \d+ tokens of at most 24|"
+            r"\d+ of them longer than training.sequence_length \(24 tokens\), and cut)",
             lines[at],
         )
         assert found is not None
-        assert (found[2] is None) == (int(found[1]) < 24)
+        dropped = r", of which (\d+) may be dropped \(\d+%\)" if split == "train" else "()"
         counts = re.fullmatch(
-            r"    one of them: (\d+) tokens, (\d+) learned \(\d+%\), of which (\d+) may be dropped \(\d+%\), "
-            r"(\d+) read only \(\d+%\)",
-            lines[at + 2],
+            rf"    one of them: (\d+) tokens, (\d+) learned \(\d+%\){dropped}, (\d+) read only \(\d+%\)", lines[at + 2]
         )
         assert counts is not None
-        total, learned, droppable, read = map(int, counts.groups())
+        total, learned, droppable, read = (int(number or 0) for number in counts.groups())
         assert total == learned + read
+        begin, end = "\u27e6\u27e7" if split == "train" else "\u27e8\u27e9"
+        closing = "(\u27e8 <end>\u27e9)?" if split == "train" else "( <end>)?"
+        closing = f"{end}{closing}" if split == "train" else f"{closing}{end}"
         shown = re.fullmatch(
-            r"    \| <unknown> <unknown> (.*) <end> <unknown> <unknown>\[ ([^\]]*)\](\{ <end>\})?", lines[at + 3]
+            rf"    \| <unknown> <unknown> (.*) <end> <unknown> <unknown>{begin} ((?:(?! <end>)[^{end}])*){closing}",
+            lines[at + 3],
         )
         assert shown is not None
         (document,) = [d for text, d in known.items() if text.startswith(shown[2]) and d.prompt == shown[1]]
-        assert droppable == len(shown[2].split())
-        assert learned == droppable + (shown[3] is not None)
+        assert droppable == (len(shown[2].split()) if split == "train" else 0)
+        assert learned == len(shown[2].split()) + (shown[3] is not None)
         assert (document.text == shown[2]) == (shown[3] is not None)
 
 
@@ -283,8 +286,14 @@ def test_on_a_terminal_colours_show_what_is_learned() -> None:
     styled = {str(span.style): lines[3].plain[span.start : span.end] for span in lines[3].spans}
     assert styled == {"dim": "<unknown> has", "green": " buys more", "yellow": " <end>"}
     marked = list(describe_split("train", packed, 0, tiny.tokenizer(), coloured=False))
-    assert marked[3].plain == "    | <unknown> has[ buys more]{ <end>}"
+    assert marked[3].plain == "    | <unknown> has\u27e6 buys more\u27e7\u27e8 <end>\u27e9"
     assert marked[3].spans == []
+    held_out = list(describe_split("test", packed, 1, tiny.tokenizer(), coloured=False, drops=False))
+    assert (
+        held_out[0].plain == "  test: 1 documents, 1 of them longer than training.sequence_length (6 tokens), and cut"
+    )
+    assert held_out[1].plain == "    all of them: 5 tokens, 3 learned (60%), 2 read only (40%)"
+    assert held_out[3].plain == "    | <unknown> has\u27e8 buys more <end>\u27e9"
 
 
 def swap_tokens(folder: Path) -> None:

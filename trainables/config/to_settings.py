@@ -181,8 +181,9 @@ def splits_of(config: RunConfig) -> Splits:
         DataError: too few documents, or unreadable ones.
     """
     splits = read_splits(source_of(config.data), own_sources(config.data), config.seed)
-    if (asked := config.evaluation.exact_match) > (most := len(splits.validation)):
-        raise DataError("evaluation.exact_match", str(asked), f"at most {most}, the documents of data.validation")
+    if (asked := config.evaluation.exact_match) > (most := sum(d.answer is not None for d in splits.validation)):
+        allowed = f"at most {most}, the documents of data.validation with an answer in words"
+        raise DataError("evaluation.exact_match", str(asked), allowed)
     if config.general is None:
         return splits
     return replace(splits, general=general_documents(source_of(config.general), config.seed, splits))

@@ -182,9 +182,8 @@ def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
         ModelError: there is none, or the package that quantizes is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        problem = (
-            "nf4 needs the package bitsandbytes, which is not installed; run pip install 'entrodrop-search[qlora]'"
-        )
+        install = "pip install -c constraints.txt -e '.[qlora]'"
+        problem = f"nf4 needs the package bitsandbytes, which is not installed; run {install}"
         raise ModelError("training.base_weights", problem)
     decoder = set(model.base_model.modules())
     found = {name: m for name, m in model.named_modules() if m in decoder and isinstance(m, nn.Linear)}

@@ -123,7 +123,7 @@ def _rows(batch: Mapping[str, Any], special: Tensor) -> tuple[Packed, Tensor]:
     """Samples as rows, and the place of each token in its sample, -1 for padding."""
 
     def padded(name: str, fill: int) -> Tensor:
-        return pad_sequence([torch.as_tensor(values) for values in batch[name]], True, fill)
+        return pad_sequence([torch.as_tensor(values, dtype=torch.int64) for values in batch[name]], True, fill)
 
     token_RT = padded("input_ids", 0)
     real_RT = torch.arange(token_RT.shape[1]) < torch.tensor([[len(tokens)] for tokens in batch["input_ids"]])

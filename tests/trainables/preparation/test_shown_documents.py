@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from search.results.page.trial import render_trial
 from search.tracking.entries import Page
 from tests import tiny
+from trainables.preparation import shown_documents
 from trainables.preparation.shown_documents import DOCUMENTS, show_documents
 from trainables.training.token_dropout import TokenDropout
 from trainables.training.warm_model import WarmModel
@@ -56,6 +57,18 @@ def test_the_tokens_below_the_threshold_are_candidates(kind: str, tmp_path: Path
             assert kind_of == (learned if trained else "read")
     kinds = {token[2] for tokens in shown["tokens"] for token in tokens}
     assert kinds == {"candidate", "learned", "kept", *(["read"] if kind == "chats" else [])}
+
+
+def test_of_a_long_document_the_part_that_is_learned_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = tiny.prepared(tmp_path, splits=tiny.chats(), chat_template=tiny.CHAT_TEMPLATE)
+    whole = show_documents(prepared, None)["tokens"]
+    monkeypatch.setattr(shown_documents, "TOKENS", 6)
+    monkeypatch.setattr(shown_documents, "BEFORE", 2)
+    for all_tokens, shown in zip(whole, show_documents(prepared, None)["tokens"], strict=True):
+        first = next(i for i, (_, _, kind) in enumerate(all_tokens) if kind != "read")
+        start = first - 2 if first >= 3 else 0
+        assert [kind for _, _, kind in shown] == [kind for _, _, kind in all_tokens[start : start + 6]]
+        assert any(kind != "read" for _, _, kind in shown)
 
 
 def test_nothing_is_dropped_without_a_schedule(tmp_path: Path) -> None:
