@@ -264,6 +264,25 @@ def test_equal_settings_are_seldom_called_better_although_the_luckiest_is_chosen
     assert (high_TD[np.arange(tries), chosen_T] < 0).mean() <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("documents", "seeds", "contestants"), [(40, 3, 1), (200, 3, 1), (200, 6, 1), (200, 3, 6), (10, 6, 1)]
+)
+@pytest.mark.faults
+def test_the_difference_of_a_plan_is_seen_four_times_of_five(documents: int, seeds: int, contestants: int) -> None:
+    tries, documents_sd, runs_sd = 400, 0.15, 0.05
+    generator = np.random.default_rng(0)
+    effect = expect_detectable("final", documents, seeds, 0.95, contestants=contestants)
+    losses = []
+    for contestant in range(contestants + 1):
+        own_TSG = generator.normal(0, runs_sd, (tries, seeds, 1)) - (effect if contestant == 1 else 0.0)
+        theirs_TSG = generator.normal(0, documents_sd if contestant else 0.0, (tries, 1, documents))
+        losses.append(5.0 + own_TSG + theirs_TSG)
+    parts = components_of(losses, np.ones((tries, documents)))
+    half_T = intervals_of(parts, 0.05, 800).half_TD[:, 0]
+    power = float((parts.mean_TD[:, 0] + half_T < 0).mean())
+    assert 0.72 < power < 0.9
+
+
 @pytest.mark.parametrize(("documents", "seeds"), [(40, 3), (200, 3), (200, 6)])
 @pytest.mark.faults
 def test_what_can_be_seen_is_known_before(documents: int, seeds: int) -> None:
