@@ -81,7 +81,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _split_names(text: str) -> list[str]:
-    return [name for name in map(str.strip, text.split(",")) if name]
+    names = [name for name in map(str.strip, text.split(",")) if name]
+    if not names:
+        raise argparse.ArgumentTypeError("none is named; allowed: names of the harness, or YAML files")
+    return names
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -165,8 +168,6 @@ class _Tasks:
         self.higher: dict[Metric, bool | None] = {}
         # Looking through the thousands of the harness's own takes seconds.
         self._manager = TaskManager(include_defaults=not all(map(_is_file, names)))
-        if not names:
-            raise ConfigError("--tasks: none is named; allowed: names of the harness, or YAML files")
         for name in names:
             try:
                 self._manager.load([name])
