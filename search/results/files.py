@@ -59,7 +59,7 @@ def describe_result(result: ModelResult, space: Space) -> str:
     if result.confirmed is not None:
         return f"{text}; not confirmed{_describe_failures(result.confirmed)}"
     if recommend_trial(result) is not baseline:
-        return f"use trial {best.number}, which looks better and is not confirmed ({text})"
+        return f"use trial {best.number}, which looks better and is not confirmed ({text.partition(', ')[2]})"
     reason = "no setting kept the constraint" if study.breaks(best) else "no setting did better"
     return f"use no dropout: {reason} ({text})"
 
