@@ -160,10 +160,20 @@ def expect_detectable(
 
 def _reach(critical: float, level: float) -> float:
     """A difference that an interval of such a half-width tells from zero in `POWER` of all cases, both in standard
-    errors: these are measured, with as many degrees of freedom as the half-width has by Student's t."""
-    if critical <= -special.ndtri(level / 2):
-        return float(critical + special.ndtri(POWER))
-    return float(special.nctdtrinc(special.stdtridf(1 - level / 2, critical), 1 - POWER, critical))
+    errors: these are measured, with as many degrees of freedom as the half-width has by Student's t (the normal
+    approximation of the noncentral t, Johnson and Welch 1940)."""
+    degrees = _degrees_of(critical, level)
+    spread = math.sqrt(1 + critical**2 / (2 * degrees))
+    return float(critical * (1 - 1 / (4 * degrees)) + special.ndtri(POWER) * spread)
+
+
+def _degrees_of(critical: float, level: float) -> float:
+    """The degrees of freedom with which Student's t has this two-sided critical value: from 1 to as good as all."""
+    low, high = 0.0, math.log(1e6)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if -special.stdtrit(math.exp(middle), level / 2) > critical else (low, middle)
+    return math.exp(high)
 
 
 def sum_by_group(loss_SK: Array, groups_K: NDArray[np.int64]) -> Array:
