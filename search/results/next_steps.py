@@ -69,7 +69,10 @@ def next_steps(result: ModelResult, space: Space, command: CommandLine, output: 
         return [Step(why, repeated("confirmed", {"confirmation": "{}"}))]
     steps, point = [train], point_of(space)
     if verdict == Verdict.COSTLY:
-        return [*steps, *(_show_constraint(result, space, repeated) or search_on("as this one breaks the constraint"))]
+        return [
+            *steps,
+            *(_show_constraint(result, space, repeated) or search_on("as this one may not keep the constraint")),
+        ]
     if verdict == Verdict.UNSTABLE:
         return [*steps, *search_on("as runs of this one diverged")]
     other = next(each for each in POINTS if each != point)

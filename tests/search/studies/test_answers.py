@@ -135,7 +135,8 @@ def test_what_is_not_confirmed_is_told_in_right_answers(tmp_path: Path) -> None:
         run(study, candidate, [5.0] * 2, exact_match=[candidate.number / 10] * 2)
     words = describe_result(ModelResult(study, None), space(**ASKED, confirmation=None))
     assert words == (
-        "trial 7, 70.0% right answers at the end; without dropout 0.0% right answers at the end; not confirmed"
+        "use trial 7, which looks better and is not confirmed (70.0% right answers at the end; without dropout 0.0% "
+        "right answers at the end)"
     )
 
 

@@ -149,7 +149,7 @@ def confirmed(folder: Path, general: Callable[[Candidate], float], own: float = 
         (0.08, 0.001, Verdict.COSTLY, "is confirmed better, but breaks the constraint (high-entropy test loss"),
         (
             0.0,
-            0.03,
+            0.015,
             Verdict.COSTLY,
             "is confirmed better, but is not shown to keep the constraint (high-entropy test loss",
         ),
