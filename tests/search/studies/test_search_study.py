@@ -273,8 +273,8 @@ def test_without_a_schedule_regularizers_and_token_weights_are_searched(tmp_path
         "no dropout",
         "regularized",
     )
-    run(opened, baseline.number, curve(4.0, 6.0))
-    run(opened, middle.number, curve(5.0, 6.0))
+    run(opened, baseline.number, curve(5.0, 6.0))
+    run(opened, middle.number, curve(4.0, 6.0))
     assert opened.best().number == 1  # type: ignore[union-attr]
     write_results(tmp_path, space(**changes), [ModelResult(opened, None)], {})
     best = load_recipe(tmp_path / "best_schedule.builtin-nano.yaml")

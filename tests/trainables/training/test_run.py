@@ -409,7 +409,7 @@ def _bytes_of(warm: WarmModel) -> int:
 @pytest.mark.parametrize(
     ("config", "installed", "told"),
     [
-        (Qwen3Config(num_hidden_layers=1, hidden_size=64), False, "run pip install 'entrodrop-search"),
+        (Qwen3Config(num_hidden_layers=1, hidden_size=64), False, "run pip install -c constraints.txt -e "),
         (GPT2Config(n_layer=1), True, "gpt2 has no linear layers"),
     ],
 )
