@@ -104,11 +104,13 @@ def test_the_plan_keeps_to_the_limits_of_the_budget(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.faults
-def test_a_second_baseline_is_planned_where_the_learning_rate_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_setting_has_a_baseline_of_its_learning_rate_where_that_is_searched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Path("space.yaml").write_text(SMALL)
     assert planned(capsys)["confirm"].startswith("at most 18 runs; ")
     rate = "training.learning_rate={low: 0.0001, high: 0.01, log: true}"
-    assert planned(capsys, rate)["confirm"].startswith("at most 24 runs; ")
+    assert planned(capsys, rate)["confirm"].startswith("at most 30 runs; ")
 
 
 @pytest.mark.faults
