@@ -190,8 +190,8 @@ class _Tasks:
         from lm_eval.models.huggingface import HFLM
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = HFLM(pretrained=str(folder), device=device, batch_size=self._batch, dtype="auto")
         try:
+            model = HFLM(pretrained=str(folder), device=device, batch_size=self._batch, dtype="auto")
             found = simple_evaluate(
                 model, tasks=list(self.names), task_manager=self._manager, limit=self._limit, bootstrap_iters=0
             )
@@ -228,7 +228,10 @@ def compare(
     scores = []
     arms = [BASELINE, *(arm for arm in read if arm != BASELINE)]
     for key in read[BASELINE][0]:
-        documents = sorted(read[BASELINE][0][key])
+        # Those that all models have a number of.
+        documents = sorted(set.intersection(*(set(of.get(key, ())) for arm in arms for of in read[arm])))
+        if not documents:
+            continue
         values = [np.array([[of[key][d] for d in documents] for of in read[arm]]) for arm in arms]
         found: list[Difference | None] = [None] * len(arms)
         if len(documents) >= FEWEST and all(len(value_SK) >= FEWEST for value_SK in values):

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,7 +21,7 @@ _RECORDS = 20_000
 _NAMES = {"validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 # Files that lie beside data, by their names.
 _BESIDE = re.compile(
-    r"(readme|licen[cs]e|copying|notice|changelog|authors|citation|requirements|config|package|dataset_infos?)\W*\w*",
+    r"(readme|licen[cs]e|copying|notice|changelog|authors|citation|requirements|config|package|dataset_infos?)([\W_].*)?",
     re.IGNORECASE,
 )
 # Files that are listed by name.
@@ -121,11 +120,14 @@ def _choose_kind(files: Sequence[Path]) -> list[Path]:
     """The data files of the kind that there is most of, by number, and then by size."""
     from trainables.data.files import kind_of
 
-    known = list(filter(_may_be_data, files))
-    counts, sizes = Counter(map(kind_of, known)), Counter[str]()
-    for file in known:
-        sizes[kind_of(file)] += file.stat().st_size
-    return [file for file in known if kind_of(file) == max(counts, key=lambda kind: (counts[kind], sizes[kind]))]
+    by_kind: dict[str, list[Path]] = {}
+    for file in filter(_may_be_data, files):
+        by_kind.setdefault(kind_of(file), []).append(file)
+    return max(by_kind.values(), key=lambda group: (len(group), _size_of(group)), default=[])
+
+
+def _size_of(files: Sequence[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
 
 
 def _find_in_files(files: list[Path], path: Path, folder: Path, make: Any) -> FoundData:
@@ -140,10 +142,10 @@ def _find_in_files(files: list[Path], path: Path, folder: Path, make: Any) -> Fo
         own = _find_shards(path, beside) or files
         by_split = _find_beside(path, beside)
     sample_by, why = _divide_text(own)
-    columns = {file: _read_columns(make, file, sample_by) for file in own} if len(own) > 1 else {}
-    if len(groups := Counter(columns.values())) > 1:
-        ((kept, _),) = groups.most_common(1)
-        own = [file for file in own if columns[file] == kept]
+    # Text files all have the same.
+    columns = {file: _read_columns(make, file, sample_by) for file in own} if len(own) > 1 and not why else {}
+    groups = [[file for file in own if columns[file] == one] for one in dict.fromkeys(columns.values())]
+    own = max(groups, key=lambda group: (len(group), _size_of(group)), default=own)
     if len(own) == 1 and (parted := _separator_of(make, own[0])):
         raise ConfigError(f"{own[0].name}: it has one column{parted}")
     read: Files = make(tuple(map(str, own)), sample_by)
@@ -209,7 +211,8 @@ def _find_beside(path: Path, beside: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _stem(file: Path) -> str:
-    return re.sub(r"-\d{5}-of-\d{5}", "", file.name.partition(".")[0])
+    """The name without the part's number, and without what says how it is read."""
+    return re.sub(r"-\d{5}-of-\d{5}|(\.(jsonl|ndjson|json|csv|parquet|txt|tsv|gz|zst|bz2))+$", "", file.name)
 
 
 def _find_in_hub(hub: "Hub", place: str) -> FoundData:

@@ -47,19 +47,20 @@ def describe_result(result: ModelResult, space: Space) -> str:
     if best is None:
         outcome = "no trial ran to its end" if baseline is None else "no trial but the baseline ran to its end"
         return f"{outcome}{_describe_failures(study)}"
-    text = f"trial {best.number}, {_describe_trial(study, best)}"
+    shown = _describe_trial(study, best)
     if baseline is None:
-        return f"{text}; there is no baseline to compare with{_describe_failures(study)}"
+        return f"trial {best.number}, {shown}; there is no baseline to compare with{_describe_failures(study)}"
     if study.limit is not None:
         own, most = study.general_loss(best.number), study.limit
-        text += f", general loss {own:.4f}, {'above' if study.breaks(best) else 'within'} the {most:.4f} allowed"
-    text += f"; without dropout {_describe_trial(study, baseline)}"
+        shown += f", general loss {own:.4f}, {'above' if study.breaks(best) else 'within'} the {most:.4f} allowed"
+    shown += f"; without dropout {_describe_trial(study, baseline)}"
+    text = f"trial {best.number}, {shown}"
     if result.is_unconfirmable and result.confirmed is not None:
         return f"use no dropout: nothing came out of the confirmation{_describe_failures(result.confirmed)} ({text})"
     if result.confirmed is not None:
         return f"{text}; not confirmed{_describe_failures(result.confirmed)}"
     if recommend_trial(result) is not baseline:
-        return f"use trial {best.number}, which looks better and is not confirmed ({text.partition(', ')[2]})"
+        return f"use trial {best.number}, which looks better and is not confirmed ({shown})"
     reason = "no setting kept the constraint" if study.breaks(best) else "no setting did better"
     return f"use no dropout: {reason} ({text})"
 

@@ -94,6 +94,11 @@ def test_arms_are_compared_by_document_and_no_dropout_comes_first() -> None:
     assert ours.difference is not None
     assert ours.difference.answers
     assert 0 < ours.difference.low < np.mean(ours.values) - np.mean(none.values) < ours.difference.high
+    # A document that one model has no number of counts for none.
+    del read["entrodrop"][1][ACC][7]
+    _, fewer = compare("builtin/nano", read, {ACC: True}, 0.05)
+    assert fewer.difference is not None
+    assert fewer.difference.documents - ours.difference.documents == -1
     # Of perplexities, say, which are no answers; of one seed there is no interval.
     read = {arm: [{ACC: {n: 5.0 + n for n in range(20)}}] for arm in read}
     assert [score.difference for score in compare("builtin/nano", read, {}, 0.05)] == [None, None]

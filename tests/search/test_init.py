@@ -155,14 +155,14 @@ def test_the_texts_of_a_folder_are_documents() -> None:
 
 def test_what_lies_beside_the_data_is_left_out() -> None:
     write_lines("mine/data.jsonl", questions(range(80)))
-    write_lines("mine/preds.jsonl", [{"id": n, "guess": 1} for n in range(3)])
+    write_lines("mine/a_preds.jsonl", [{"id": n, "guess": 1} for n in range(3)])
     for name in ("LICENSE.txt", "README.txt", "README.md", "notes.txt"):
         Path("mine", name).write_text("Some words.\n\nMore of them.\n" * 90)
     Path("mine/dataset_infos.json").write_text("{}")
     data = made("mine").data
     assert isinstance(data, FilesData)
     assert (data.path, data.template) == (str(Path("mine/data.jsonl").absolute()), "{answer}")
-    assert "path: mine/data.jsonl   # guess: left out: notes.txt, preds.jsonl\n" in Path("space.yaml").read_text()
+    assert "path: mine/data.jsonl   # guess: left out: a_preds.jsonl, notes.txt\n" in Path("space.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,7 @@ def test_what_lies_beside_the_data_is_left_out() -> None:
     [
         ("data/train.jsonl", ["data/test.csv"], 32),
         ("data/data.jsonl", ["data/test.jsonl"], 32),
+        ("data/v1.0-train.jsonl", ["data/v1.0-test.jsonl"], 32),
         ("data/train-00000-of-00002.jsonl", ["data/train-00001-of-00002.jsonl", "data/test-00000-of-00001.jsonl"], 64),
     ],
 )

@@ -69,6 +69,7 @@ class ChatTokenizer:
         self._special = dict(zip(special, tokenizer.convert_ids_to_tokens(list(special)), strict=True))
         self._counts: Counter[str] = Counter()
         self._first: dict[str, str] = {}
+        self._knows_headers = False
 
     def encode(self, chat: Chat, length: int) -> tuple[list[int], list[bool], bool]:
         """The tokens up to the last answer that is learned, whether each is, and whether they are cut to `length`.
@@ -165,7 +166,8 @@ class ChatTokenizer:
         turns = [self._find_turn(chat, i, text) for i, learned in enumerate(chat.learned) if learned]
         spans, endless = [turn for turn in turns if turn is not None], 0
         if not self._is_marked(chat.tools):
-            self._look_for_headers(chat, text, turns)
+            if not self._knows_headers:
+                self._look_for_headers(chat, text, turns)
         else:
             spans = self._select_learned(chat, marks)
             if len(spans) == len(turns):
@@ -196,7 +198,7 @@ class ChatTokenizer:
         return (len(prompt), len(until)) if until.startswith(prompt) and until != prompt else None
 
     def _look_for_headers(self, chat: Chat, text: str, turns: Sequence[_Span | None]) -> None:
-        """Counts a conversation whose answers are learned with what opens them, as nothing stands in the prompt."""
+        """Looks once whether answers are learned with what opens them, as nothing of it stands in the prompt."""
         answers = [(i, message) for i, message in enumerate(chat.messages) if chat.learned[i]]
         for (index, message), turn in zip(answers, turns, strict=True):
             if turn is None or not index or not (content := str(message.get("content", "")).strip()):
@@ -204,9 +206,9 @@ class ChatTokenizer:
             header = text[slice(*turn)].partition(content)[0].strip()
             before = chat.messages[:index]
             if header and self._render(chat, before)[0] == self._render(chat, before, prompt=True)[0]:
-                self._counts["headed"] += 1
-                self._first.setdefault("headed", chat.place)
+                self._first["headed"] = chat.place
             # As all of this template are.
+            self._knows_headers = True
             return
 
     def _begun(self, text: str, longer: str) -> str:
