@@ -69,7 +69,8 @@ def test_a_task_in_a_file_is_run_on_each_model(
     assert "--tasks: sumz cannot be loaded" in capsys.readouterr().err
     task.with_suffix("").with_suffix(".jsonl").unlink()
     assert main([str(search), "--tasks", str(task)]) == 2
-    assert f"--tasks: {task} cannot be loaded" in capsys.readouterr().err
+    # A long folder is cut in its middle.
+    assert "/sums.yaml cannot be loaded (" in capsys.readouterr().err
 
 
 @pytest.mark.faults
