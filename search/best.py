@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.environment import SQLITE, tracking_uri
 from search.space import EXACT
 from search.studies.verdict import Verdict
-from search.tracking.mlflow_runs import SQLITE, new_client, tracking_uri
+from search.tracking.mlflow_runs import new_client
 from trainables.config.command_line import exit_code, invocation
 from trainables.config.model_names import slug
 from trainables.errors import ConfigError, mask_secrets, one_line

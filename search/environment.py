@@ -6,7 +6,15 @@ slots/worker_group.py those of Ray Train's workers.
 
 import os
 import secrets
+from urllib.parse import urlsplit
 
+from trainables.errors import ConfigError, one_line
+
+# How the URI of a database file begins.
+SQLITE = "sqlite:///"
+# What MLflow keeps runs in; it has given up folders.
+_MLFLOW_STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+MLFLOW_URI = "sqlite:///PATH, or the address of an MLflow server"
 _MLFLOW = {
     # MLflow's own retries would hold up the queue for minutes without saying so, and make a run twice.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -30,6 +38,27 @@ def mlflow_address() -> str | None:
 
 def set_mlflow_address(uri: str) -> None:
     os.environ.setdefault("MLFLOW_TRACKING_URI", uri)
+
+
+def is_mlflow_uri(uri: str) -> bool:
+    scheme, _, rest = uri.partition(":")
+    store = scheme.partition("+")[0]
+    # A database needs a third slash before its path, a server a name.
+    return store in _MLFLOW_STORES and (
+        rest.startswith("///") if store == "sqlite" else not store.startswith("http") or bool(urlsplit(uri).hostname)
+    )
+
+
+def tracking_uri(uri: str | None) -> str:
+    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder.
+
+    Raises:
+        ConfigError: MLFLOW_TRACKING_URI is something that MLflow keeps no runs in.
+    """
+    uri = uri or mlflow_address() or f"{SQLITE}mlflow.db"
+    if uri == mlflow_address() and not is_mlflow_uri(uri):
+        raise ConfigError(f"MLFLOW_TRACKING_URI: given {one_line(uri)}; allowed: {MLFLOW_URI}")
+    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
 
 
 def set_mlflow_environment() -> None:

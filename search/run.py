@@ -34,6 +34,7 @@ from search.preflight import (
 )
 from search.progress import stamped
 from search.space import Space, find_space, load
+from search.tracking.delivery import adopt_copy
 from trainables.config.command_line import CommandLine, configured, invocation, show_any_character
 from trainables.config.loader import ConfigFile
 from trainables.errors import ConfigError, one_line
@@ -140,7 +141,7 @@ def _open_output(space_file: ConfigFile[Space], options: argparse.Namespace, sta
     space = space_file.config
     text = options.output or str(default_output(space.name))
     check_outlives_job(None if is_url(text) else Path(text), space.tracking.uri, space.study.storage)
-    return stack.enter_context(open_output(text, options.resume))
+    return stack.enter_context(open_output(text, adopt_copy if options.resume else None))
 
 
 def _describe_cluster(space_file: ConfigFile[Space], options: argparse.Namespace) -> ClusterResources | None:

@@ -16,11 +16,11 @@ from importlib.metadata import distribution
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from search.arms import BASELINE, ArmBlock, check_arms
+from search.environment import MLFLOW_URI, is_mlflow_uri
 from search.hardware import parse_gpus
 from search.schema_reference import render_reference
 from trainables.config import loader
@@ -260,20 +260,6 @@ class StudyBlock(Block):
     """Database of the Optuna studies, which searches share under their names: a URL as SQLAlchemy writes it
     (postgresql://host/optuna, which needs the package psycopg; not MySQL); null for the journal in the output
     folder."""
-
-
-# What MLflow keeps runs in; it has given up folders.
-_MLFLOW_STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-MLFLOW_URI = "sqlite:///PATH, or the address of an MLflow server"
-
-
-def is_mlflow_uri(uri: str) -> bool:
-    scheme, _, rest = uri.partition(":")
-    store = scheme.partition("+")[0]
-    # A database needs a third slash before its path, a server a name.
-    return store in _MLFLOW_STORES and (
-        rest.startswith("///") if store == "sqlite" else not store.startswith("http") or bool(urlsplit(uri).hostname)
-    )
 
 
 def _mlflow_uri(uri: str) -> str:

@@ -24,7 +24,7 @@ from search.output.events import Events
 from search.output.folder import EVENTS, RESOLVED, check_search_folder, lock_output
 from search.output.object_store import open_output
 from search.space import Tracking
-from search.tracking.delivery import Delivery
+from search.tracking.delivery import Delivery, adopt_copy
 from search.tracking.mlflow_runs import describe_pages
 from trainables.config.command_line import exit_code, invocation
 from trainables.config.yaml_values import YamlError, read
@@ -71,7 +71,7 @@ def _seconds(text: str) -> float:
 
 
 def _sync(text: str, timeout: float) -> int:
-    with open_output(text, resume=True) as output:
+    with open_output(text, adopt_copy) as output:
         check_search_folder(output.folder, RESOLVED, EVENTS)
         with lock_output(output.folder):
             return _deliver(output.folder, timeout)

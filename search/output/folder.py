@@ -7,14 +7,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from search.environment import set_mlflow_address
-from search.tracking.mlflow_runs import SQLITE, tracking_uri
+from search.environment import SQLITE, set_mlflow_address, tracking_uri
 from trainables.errors import ConfigError, mask_secrets, one_line
 from trainables.storage.cache import default_root
 from trainables.storage.files import Place, remove
 
 SPACE, RESOLVED = "space.yaml", "resolved.yaml"
-EVENTS, JOURNAL = "events.jsonl", "study.journal"
+EVENTS, CURSOR, JOURNAL = "events.jsonl", "mlflow.cursor", "study.journal"
 SUMMARY, REPORT, MODELS, CHECKPOINTS = "summary.json", "report.html", "models", "checkpoints"
 LOCK = ".lock"
 # Seconds that a search waits for the lock.

@@ -35,16 +35,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.output.folder import EVENTS, JOURNAL, MODELS, RESOLVED, SPACE, Output, lock_output
+from search.output.folder import CURSOR, EVENTS, JOURNAL, MODELS, RESOLVED, SPACE, Output, lock_output
 from search.output.folder import LOCK as LOCK
-from search.tracking.cursor import CURSOR
-from search.tracking.delivery import undelivered_models
-from search.tracking.outbox import take_over
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.cache import default_root
 from trainables.storage.files import (
@@ -68,15 +65,20 @@ _PATIENCE_S, _LOOK_S = 15.0, 0.5
 _STATE = (SPACE, RESOLVED, EVENTS, CURSOR, JOURNAL)
 # What else a search writes.
 _RESULTS = (".html", ".json", ".yaml", ".png")
+# Takes a copy of events.jsonl as one that went on elsewhere, and names the folders of models that it needs.
+Adopt = Callable[[Path], Iterable[str]]
 
 
 @contextmanager
-def open_output(text: str, resume: bool) -> Iterator[Output]:
+def open_output(text: str, adopt: Adopt | None = None) -> Iterator[Output]:
     """The output of a search in the folder or at the URL `text`.
+
+    Args:
+        adopt: for a search that goes on: called with the events fetched from a URL; None for a new search.
 
     Raises:
         ConfigError: a URL that cannot be written, where another search runs, that already holds something, or with
-            `resume` holds no search.
+            `adopt` holds no search.
         StorageError: not everything could be copied to the URL in the end.
     """
     try:
@@ -97,20 +99,20 @@ def open_output(text: str, resume: bool) -> Iterator[Output]:
             url = _url(text)
             with store_errors(url):
                 there = _files(url)
-            if there and not resume:
+            if there and adopt is None:
                 raise ConfigError(
                     f"--output: {shown} already holds something; name a new folder, "
                     "or --resume to go on with the search in it"
                 )
-            if resume and RESOLVED not in there:
+            if adopt is not None and RESOLVED not in there:
                 raise ConfigError(f"--resume: {shown} holds no search; name the output folder of one")
         except StorageError as error:
             raise _unwritable(shown, error) from None
         mirror = Mirror(url, folder)
         with mirror.locked():
             folder.mkdir()
-            if resume:
-                mirror.fetch()
+            if adopt is not None:
+                mirror.fetch(adopt)
             with mirror.copying():
                 yield Output(folder, url, mirror.remove_later)
 
@@ -233,7 +235,7 @@ class Mirror:
         content = _read(self._url / LOCK)
         return content is None or json.loads(content)["search"] == self._token
 
-    def fetch(self) -> None:
+    def fetch(self, adopt: Adopt) -> None:
         """Makes the folder what a search left at the URL.
 
         Raises:
@@ -242,8 +244,7 @@ class Mirror:
         try:
             fetch_output(self._url, self._folder)
             if (events := self._folder / EVENTS).exists():
-                take_over(events).look_again()
-                for model in undelivered_models(events):
+                for model in adopt(events):
                     # Nothing is written elsewhere, whatever the events say.
                     if Path(model).parts[0] == MODELS and ".." not in Path(model).parts:
                         fetch_folder(self._url / model, self._folder / model)

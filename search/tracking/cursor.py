@@ -8,7 +8,6 @@ from pathlib import Path
 from trainables.errors import ConfigError
 from trainables.storage.files import append_lines, drop_partial_line, write_atomic
 
-CURSOR = "mlflow.cursor"
 # Of an entry: where the line of its event begins in events.jsonl, in bytes, and which of the event's entries it is.
 EntryId = tuple[int, int]
 

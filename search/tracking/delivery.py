@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from search.environment import tracking_uri
 from search.output.events import Event, Events
-from search.tracking.cursor import CURSOR, Cursor
+from search.output.folder import CURSOR
+from search.tracking.cursor import Cursor
 from search.tracking.entries import (
     SEARCH,
     Data,
@@ -28,7 +30,6 @@ from search.tracking.mlflow_runs import (
     MlflowRuns,
     error_code,
     new_client,
-    tracking_uri,
 )
 from search.tracking.outbox import take_over
 from trainables.errors import mask_secrets
@@ -264,6 +265,16 @@ class Delivery:
         if not self._noted:
             self._noted = True
             self.note(f"MLflow does not take the record, which is kept: {self.last_error}")
+
+
+def adopt_copy(events: Path) -> list[str]:
+    """Takes a copy of events.jsonl and of its cursor, which went on elsewhere: any run may exist in MLflow.
+
+    Returns:
+        The folders of models that MLflow has yet to take.
+    """
+    take_over(events).look_again()
+    return undelivered_models(events)
 
 
 def undelivered_models(events: Path) -> list[str]:

@@ -6,7 +6,6 @@ have names. Only making a run is not repeatable: each has a tag of its own, by w
 
 import json
 import logging
-import os
 import shlex
 import shutil
 import tempfile
@@ -16,12 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.environment import mlflow_address, set_mlflow_environment
-from search.space import MLFLOW_URI, is_mlflow_uri
+from search.environment import SQLITE, set_mlflow_environment
 from search.tracking.cursor import Cursor
 from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Page, Start, Values, View
 from trainables.config.model_names import slug
-from trainables.errors import ConfigError, mask_secrets, one_line
+from trainables.errors import mask_secrets
 
 # MLflow's limits for one request: 1000 metrics, 100 params and tags (mlflow.utils.validation).
 _METRICS_PER_BATCH = 1000
@@ -32,8 +30,6 @@ _TEXTS = (".yaml", ".json")
 _KIND = "mlflow.experimentKind"
 # The tag by which a run is found again.
 TAG = "search.key"
-# How the URI of a database file begins.
-SQLITE = "sqlite:///"
 # MLflow's code for a run that it does not have.
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 # ... and for a name that it has already.
@@ -69,18 +65,6 @@ def describe_pages(uri: str, pages: Mapping[str, str]) -> list[str]:
     else:
         opened, server = shlex.join(["mlflow", "ui", "--backend-store-uri", shown]), "http://127.0.0.1:5000"
     return [f"all trials: {opened}", *(f"  {model}, the best on top: {server}{page}" for model, page in pages.items())]
-
-
-def tracking_uri(uri: str | None) -> str:
-    """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder.
-
-    Raises:
-        ConfigError: MLFLOW_TRACKING_URI is something that MLflow keeps no runs in.
-    """
-    uri = uri or mlflow_address() or f"{SQLITE}mlflow.db"
-    if uri == mlflow_address() and not is_mlflow_uri(uri):
-        raise ConfigError(f"MLFLOW_TRACKING_URI: given {one_line(uri)}; allowed: {MLFLOW_URI}")
-    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
 
 
 def error_code(error: Exception) -> str | None:

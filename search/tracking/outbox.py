@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from search.output.events import OutboxEntry, append_events
-from search.tracking.cursor import CURSOR, Cursor, open_cursor
+from search.output.folder import CURSOR
+from search.tracking.cursor import Cursor, open_cursor
 from trainables.errors import ConfigError
 from trainables.storage.files import drop_partial_line
 

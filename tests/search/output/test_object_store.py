@@ -9,9 +9,10 @@ import pytest
 
 from search.output import object_store
 from search.output.events import Event, ModelRegistered, SlotsChanged, append_events
-from search.output.folder import EVENTS, JOURNAL, RESOLVED, Output
+from search.output.folder import CURSOR, EVENTS, JOURNAL, RESOLVED, Output
 from search.output.object_store import fetch_output, open_for_reading, open_output
-from search.tracking.cursor import CURSOR, Cursor, open_cursor
+from search.tracking.cursor import Cursor, open_cursor
+from search.tracking.delivery import adopt_copy
 from trainables.errors import ConfigError
 from trainables.storage.files import StorageError, place
 
@@ -51,7 +52,7 @@ def write_state(folder: Path, *events: Event) -> None:
 
 
 def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(there: Path) -> None:
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         write_state(output.folder)
         # A line that is being written is not there yet.
         wait_for(there / JOURNAL, b"{}\n")
@@ -68,7 +69,7 @@ def test_what_changes_is_copied_while_the_search_runs_and_all_of_it_in_the_end(t
 
 def test_all_is_copied_also_when_the_search_fails(there: Path) -> None:
     def search() -> None:
-        with open_output(url(there), resume=False) as output:
+        with open_output(url(there)) as output:
             write_state(output.folder)
             raise RuntimeError("no memory")
 
@@ -90,7 +91,7 @@ def test_the_state_is_copied_so_that_the_study_and_the_cursor_know_of_nothing_th
         object_store.Mirror, "_content", lambda self, name: (steps.append(f"read {name}"), content(self, name))[1]
     )
     monkeypatch.setattr(object_store, "_INTERVAL_S", 100)
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         write_state(output.folder)
         checkpoint = place(f"{url(there)}/checkpoints/nano/0")
         checkpoint.mkdir(parents=True)
@@ -104,11 +105,11 @@ def test_the_state_is_copied_so_that_the_study_and_the_cursor_know_of_nothing_th
 
 
 def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         write_state(output.folder)
     (there / "checkpoints" / "nano").mkdir(parents=True)
     (there / "checkpoints" / "nano" / "shard").write_bytes(b"large")
-    with open_output(url(there), resume=True) as output:
+    with open_output(url(there), adopt_copy) as output:
         assert (output.folder / JOURNAL).read_bytes() == b"{}\n"
         assert not (output.folder / "checkpoints").exists()
         # MLflow may have been told what this cursor does not know: it is asked before a run is made.
@@ -116,7 +117,7 @@ def test_a_search_goes_on_from_what_is_there(there: Path) -> None:
 
 
 def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: Path) -> None:
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         folders = ("models/nano/1", "models/../../../../outside", "/outside")
         models = (ModelRegistered(study="nano", trial=1, name=f"maths {f}", folder=f) for f in folders)
         write_state(output.folder, *models)
@@ -124,34 +125,34 @@ def test_models_that_mlflow_still_waits_for_are_fetched(there: Path, tmp_path: P
         (there / "models" / "nano" / name).mkdir(parents=True)
         (there / "models" / "nano" / name / "config.json").write_text(name)
     (tmp_path / "outside").mkdir()
-    with open_output(url(there), resume=True) as output:
+    with open_output(url(there), adopt_copy) as output:
         kept = sorted((output.folder / "models").rglob("*.json"))
         assert [str(path.relative_to(output.folder)) for path in kept] == ["models/nano/1/config.json"]
 
 
 def test_a_url_that_holds_something_or_no_search_is_refused(there: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no search"), open_output(url(there), resume=True):
+    with pytest.raises(ConfigError, match="holds no search"), open_output(url(there), adopt_copy):
         pass
     there.mkdir(parents=True)
     (there / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="already holds something; name a new folder, or --resume"):
-        open_output(url(there), resume=False).__enter__()
+        open_output(url(there)).__enter__()
     assert [path.name for path in there.iterdir()] == ["notes.txt"]
 
 
 def test_one_search_at_a_time(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         with pytest.raises(ConfigError, match="another search is running"):
-            open_output(url(there), resume=False).__enter__()
+            open_output(url(there)).__enter__()
         # From another machine: with a cache of its own.
         write_state(output.folder)
         wait_for(there / JOURNAL, b"{}\n")
         monkeypatch.setenv("ENTRODROP_CACHE", str(tmp_path / "another machine"))
         with pytest.raises(ConfigError, match="another search is running"):
-            open_output(url(there), resume=True).__enter__()
+            open_output(url(there), adopt_copy).__enter__()
     # A lock that nobody writes to is a dead search's.
     (there / ".lock").write_text(json.dumps({"search": "dead", "beats": 3}))
-    with open_output(url(there), resume=True) as output:
+    with open_output(url(there), adopt_copy) as output:
         assert (output.folder / JOURNAL).exists()
     assert not (there / ".lock").exists()
 
@@ -161,7 +162,7 @@ def test_a_search_whose_place_was_taken_ends(there: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(object_store.os, "kill", lambda process, number: killed.append(number))
 
     def search() -> None:
-        with open_output(url(there), resume=False) as output:
+        with open_output(url(there)) as output:
             (there / ".lock").write_text(json.dumps({"search": "other", "beats": 1}))
             deadline = time.monotonic() + 5
             while not killed and time.monotonic() < deadline:
@@ -184,7 +185,7 @@ def test_a_search_whose_place_was_taken_ends(there: Path, monkeypatch: pytest.Mo
 )
 def test_a_store_that_cannot_be_written_is_told_in_one_line(where: str, expected: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        open_output(where, resume=False).__enter__()
+        open_output(where).__enter__()
     for part in expected:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -202,7 +203,7 @@ def test_an_outage_is_told_once_and_made_up_for(
         put(path, content)  # type: ignore[arg-type]
 
     monkeypatch.setattr(object_store, "replace_file", flaky)
-    with open_output(url(there), resume=False) as output:
+    with open_output(url(there)) as output:
         write_state(output.folder)
         time.sleep(0.4)
         away[0] = False
@@ -216,17 +217,17 @@ def test_what_cannot_be_copied_in_the_end_stays(there: Path, monkeypatch: pytest
 
     monkeypatch.setattr(object_store, "replace_file", refuse)
     with pytest.raises(StorageError, match="Access Denied; what is not there is in") as caught:  # noqa: SIM117
-        with open_output(url(there), resume=False) as output:
+        with open_output(url(there)) as output:
             write_state(output.folder)
     left = Path(str(caught.value.strerror).rpartition(" ")[2])
     monkeypatch.undo()
     monkeypatch.setenv("ENTRODROP_CACHE", str(there.parents[1] / "cache"))
-    with open_output(url(there), resume=False):
+    with open_output(url(there)):
         assert (left / JOURNAL).exists()
 
 
 def test_a_folder_is_worked_in_as_it_is(tmp_path: Path) -> None:
-    with open_output(str(tmp_path), resume=False) as output:
+    with open_output(str(tmp_path)) as output:
         assert output == Output(tmp_path, tmp_path)
     with open_for_reading(str(tmp_path)) as folder:
         assert folder == tmp_path

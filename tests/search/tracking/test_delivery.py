@@ -14,9 +14,10 @@ from typing import Any
 import mlflow.entities  # noqa: F401
 import pytest
 
+from search.environment import tracking_uri
 from search.output.events import OutboxEntry, SlotsChanged
 from search.tracking.delivery import Delivery, undelivered_models
-from search.tracking.mlflow_runs import describe_pages, tracking_uri
+from search.tracking.mlflow_runs import describe_pages
 from tests import DEADLINE_S
 from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search
 from trainables.errors import ConfigError, mask_secrets
