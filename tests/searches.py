@@ -16,8 +16,8 @@ import yaml
 from optuna.storages.journal import JournalFileBackend
 
 from search.cluster.ray_runtime import ray_folder
+from search.output.cursor import Cursor
 from search.output.folder import CURSOR
-from search.tracking.cursor import Cursor
 from search.tracking.entries import SEARCH
 from tests import DEADLINE_S
 

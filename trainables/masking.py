@@ -3,8 +3,13 @@
 Shapes: B rows, T positions, D embedding width.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from trainables.entropy import threshold
+from trainables.settings import EntroDrop
 
 # SplitMix64 (Steele, Lea, Flood 2014): increment and the two multipliers, as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -51,6 +56,26 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def dropped_tokens(candidate_BT: Tensor, rate: float, uniform_BT: Tensor) -> Tensor:
     """The candidates (as `candidates` gives them) drawn with probability `rate`, in [0, 1]; bool of shape BT."""
     return candidate_BT & (uniform_BT < rate)
+
+
+def dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
+    """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
+
+    The random control drops as many tokens as the method would: fewer of more candidates.
+    """
+    tau = entrodrop.nats
+    if tau is None:
+        assert entrodrop.quantile is not None
+        tau = threshold(entropy_RT, droppable_RT, entrodrop.quantile)
+    share = float((entropy_RT[droppable_RT] <= tau).double().mean())
+    match entrodrop.tokens:
+        case "low_entropy":
+            return -math.inf, tau, 1.0
+        case "high_entropy":
+            return threshold(entropy_RT, droppable_RT, 1 - share), math.inf, 1.0
+        case "random":
+            return -math.inf, math.inf, share
+    raise ValueError(f"tokens {entrodrop.tokens!r}")
 
 
 def candidates(entropy_BT: Tensor, droppable_BT: Tensor, least: float, greatest: float) -> Tensor:

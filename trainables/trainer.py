@@ -34,6 +34,7 @@ from trainables.masking import (
     DRAW,
     REPLACE,
     candidates,
+    dropped_range,
     dropped_tokens,
     mask_tokens,
     random_tokens,
@@ -45,7 +46,6 @@ from trainables.models.resolve import model_digest, model_folder
 from trainables.preparation.checks import mask_token_of, of_reference, ordinary_tokens, other_tokenizer
 from trainables.preparation.dataset_scoring import score_dataset, score_under_model
 from trainables.storage.cache import default_root
-from trainables.training.token_dropout import dropped_range
 
 # Of the training data: for each token that may be dropped its sample and its place in it; _KEPT for each other one.
 COLUMN = "entrodrop"

@@ -10,6 +10,8 @@ from trainables.config.command_line import invocation
 from trainables.config.data import HubData
 from trainables.models.resolve import HUB, of_hub
 
+# The model card, in a model's folder.
+CARD = "README.md"
 _WORDS = {"best": "its best evaluation", "final": "the last epoch"}
 
 

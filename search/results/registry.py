@@ -6,10 +6,9 @@ from pathlib import Path
 from search.output.folder import MODELS, Output
 from search.recorder import Recorder
 from search.results.files import describe_result
-from search.results.model_card import render_card
+from search.results.model_card import CARD, render_card
 from search.results.model_result import ModelResult, recommend_arm, verdict_of
 from search.space import Space
-from search.tracking.entries import CARD
 from trainables.storage.files import fetch_folder, remove, store_errors, write_atomic
 
 

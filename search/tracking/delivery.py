@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from search.environment import tracking_uri
+from search.output.cursor import Cursor
 from search.output.events import Event, Events
 from search.output.folder import CURSOR
-from search.tracking.cursor import Cursor
+from search.results.page.trial import TrialPage
 from search.tracking.entries import (
     SEARCH,
     Data,
@@ -18,7 +19,6 @@ from search.tracking.entries import (
     EntryMaker,
     Files,
     Model,
-    Page,
     Start,
     Values,
     View,
@@ -44,7 +44,7 @@ _LAST_MOMENT = 1.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", MISSING)
 # Artifacts can have a store of their own, which may fail for ever while the server takes everything else: after so many
 # failures in a row each is tried once.
-_ARTIFACTS, _ARTIFACT_TRIES = Files | Page | Model, 5
+_ARTIFACTS, _ARTIFACT_TRIES = Files | TrialPage | Model, 5
 # Bytes of events.jsonl that are read at once.
 _READ_AT_ONCE = 2**18
 
@@ -221,7 +221,7 @@ class Delivery:
                     self._runs.log(run_id, [e.content for e in group if isinstance(e.content, Values)])
                 case Files() as files:
                     self._runs.keep(run_id, files)
-                case Page() as page:
+                case TrialPage() as page:
                     self._runs.show(run_id, page)
                 case View() as view:
                     self.pages[view.model] = self._runs.share(run_id, view)

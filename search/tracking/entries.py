@@ -6,6 +6,7 @@ from json import dumps
 from typing import Any
 
 from search.arms import curriculum_name, flatten
+from search.output.cursor import EntryId
 from search.output.events import (
     DataPrepared,
     Evaluation,
@@ -17,8 +18,8 @@ from search.output.events import (
     TrialEnded,
     TrialStarted,
 )
+from search.results.page.trial import TrialPage
 from search.space import HIGH
-from search.tracking.cursor import EntryId
 from trainables.errors import mask_secrets
 
 SEARCH = ""  # the key of the parent run
@@ -72,10 +73,6 @@ class Data:
     source: str
 
 
-# The model card, in a model's folder.
-CARD = "README.md"
-
-
 @dataclass(frozen=True)
 class Model:
     """A model that is registered.
@@ -101,27 +98,6 @@ class End:
 
 
 @dataclass(frozen=True)
-class Page:
-    """The page of a trial, which is drawn when MLflow takes it.
-
-    Attributes:
-        title: the trial's name.
-        losses: held-out, high-entropy, in nats, by tokens.
-        full_tokens: of a trial that is not stopped early.
-        curriculum: as the space has it; None without one.
-        documents: see DataPrepared.
-        metrics: of its first evaluation.
-    """
-
-    title: str
-    losses: Mapping[int, float]
-    full_tokens: int
-    curriculum: Mapping[str, Any] | None
-    documents: Sequence[Sequence[Any]]
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class View:
     """What MLflow's page of runs can show: the trials of a model's search, the best on top.
 
@@ -132,7 +108,7 @@ class View:
     columns: Sequence[str]
 
 
-Content = Start | Values | Files | Data | Page | Model | View | End
+Content = Start | Values | Files | Data | TrialPage | Model | View | End
 
 # The names that an outbox has for them.
 _KINDS: dict[str, type[Content]] = {
@@ -238,14 +214,14 @@ class EntryMaker:
                 name, content = event.content
                 yield Entry(event.key, _KINDS[name](**content))
 
-    def _page(self, event: TrialEnded) -> Page | None:
+    def _page(self, event: TrialEnded) -> TrialPage | None:
         """Of a trial that was evaluated."""
         started, evaluations = self._running.pop(event.key, (None, {}))
         if started is None or not evaluations:
             return None
         first = next(iter(evaluations.values()))
         prepared = self._data.get(event.model)
-        return Page(
+        return TrialPage(
             mask_secrets(f"{event.key} {curriculum_name(started.arm, started.parameters)}"),
             {tokens: one.metrics[HIGH] for tokens, one in sorted(evaluations.items())},
             first.full_tokens,

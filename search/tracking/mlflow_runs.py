@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from search.environment import SQLITE, set_mlflow_environment
-from search.tracking.cursor import Cursor
-from search.tracking.entries import CARD, SEARCH, Data, End, Files, Model, Page, Start, Values, View
+from search.output.cursor import Cursor
+from search.results.model_card import CARD
+from search.results.page.trial import TrialPage, render_trial
+from search.tracking.entries import SEARCH, Data, End, Files, Model, Start, Values, View
 from trainables.config.model_names import slug
 from trainables.errors import mask_secrets
 
@@ -144,9 +146,7 @@ class MlflowRuns:
             else:
                 client.log_artifact(run_id, str(path))
 
-    def show(self, run_id: str, page: Page) -> None:
-        from search.results.page.trial import render_trial
-
+    def show(self, run_id: str, page: TrialPage) -> None:
         client, _ = self._connect()
         client.log_text(run_id, render_trial(page), _PAGE)
 

@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from search.output.cursor import Cursor, open_cursor
 from search.output.events import OutboxEntry, append_events
 from search.output.folder import CURSOR
-from search.tracking.cursor import Cursor, open_cursor
 from trainables.errors import ConfigError
 from trainables.storage.files import drop_partial_line
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 
-from trainables.masking import candidates
+from trainables.masking import candidates, dropped_range
 from trainables.models.loading import load_tokenizer
 from trainables.preparation.prepared import Prepared
 from trainables.settings import EntroDrop
-from trainables.training.token_dropout import dropped_range
 
 DOCUMENTS, TOKENS = 3, 300
 # Of these, where the first learned token stands far behind, those before it.

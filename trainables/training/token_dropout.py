@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.packing import Packed
-from trainables.entropy import threshold
 from trainables.masking import (
     DRAW,
     REPLACE,
     candidates,
+    dropped_range,
     dropped_tokens,
     ignore_labels,
     mask_tokens,
@@ -97,23 +97,3 @@ class TokenDropout:
                 ordinary_W = self._warm.ordinary_W
                 rows = rows.with_tokens(random_tokens(rows.token_RT, dropped_BT, uniform_BT(REPLACE), ordinary_W))
         return PresentedBatch(rows, label_BT, dropped_BT, presentation == "input")
-
-
-def dropped_range(entrodrop: EntroDrop, entropy_RT: Tensor, droppable_RT: Tensor) -> tuple[float, float, float]:
-    """The least and the greatest entropy of a candidate, in nats, and a factor of the rate.
-
-    The random control drops as many tokens as the method would: fewer of more candidates.
-    """
-    tau = entrodrop.nats
-    if tau is None:
-        assert entrodrop.quantile is not None
-        tau = threshold(entropy_RT, droppable_RT, entrodrop.quantile)
-    share = float((entropy_RT[droppable_RT] <= tau).double().mean())
-    match entrodrop.tokens:
-        case "low_entropy":
-            return -math.inf, tau, 1.0
-        case "high_entropy":
-            return threshold(entropy_RT, droppable_RT, 1 - share), math.inf, 1.0
-        case "random":
-            return -math.inf, math.inf, share
-    raise ValueError(f"tokens {entrodrop.tokens!r}")

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.arms import BASELINE, curriculum_strengths, flatten
 from search.environment import mlflow_address
+from search.output.cursor import Cursor
 from search.output.events import Evaluations
 from search.output.folder import CURSOR
 from search.results.archive import LoadedSearch
@@ -16,7 +17,6 @@ from search.results.costs import tabulate_trials
 from search.results.model_result import ModelResult, label_arm
 from search.results.page.plots import MEASURES, STYLES
 from search.studies.study import describe_reason, losses_of
-from search.tracking.cursor import Cursor
 from trainables.errors import mask_secrets
 
 

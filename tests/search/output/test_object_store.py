@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from search.output import object_store
+from search.output.cursor import Cursor, open_cursor
 from search.output.events import Event, ModelRegistered, SlotsChanged, append_events
 from search.output.folder import CURSOR, EVENTS, JOURNAL, RESOLVED, Output
 from search.output.object_store import fetch_output, open_for_reading, open_output
-from search.tracking.cursor import Cursor, open_cursor
 from search.tracking.delivery import adopt_copy
 from trainables.errors import ConfigError
 from trainables.storage.files import StorageError, place

@@ -10,8 +10,7 @@ import pytest
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from search.results.page.trial import render_trial
-from search.tracking.entries import Page
+from search.results.page.trial import TrialPage, render_trial
 from tests import tiny
 from trainables.preparation import shown_documents
 from trainables.preparation.shown_documents import DOCUMENTS, show_documents
@@ -24,7 +23,7 @@ def test_the_page_of_a_trial_marks_the_same_tokens(tokens: str, tmp_path: Path) 
     prepared = tiny.prepared(tmp_path)
     entrodrop = replace(tiny.entrodrop(quantile=0.3, mask_ratio=0.6), tokens=tokens)
     metrics = TokenDropout(WarmModel(prepared, tiny.CPU), entrodrop, 0).metrics
-    page = Page("a", {100: 6.0}, 100, None, show_documents(prepared, None)["tokens"], metrics)
+    page = TrialPage("a", {100: 6.0}, 100, None, show_documents(prepared, None)["tokens"], metrics)
     shown = show_documents(prepared, entrodrop)
     expected = [text for tokens in shown["tokens"] for text, _, kind in tokens if kind == "candidate"]
     text = render_trial(page)
