@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.data.documents import Chat, Document, alike
-from trainables.data.templates import Field, Number, as_text, fill_template, no_column, parse_json
+from trainables.data.templates import Field, Number, Object, as_text, fill_template, no_column, parse_json
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -171,10 +171,12 @@ def _read_content(value: Any, place: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it. What is null in an object is left out: Parquet fills in the keys of other records."""
+    """A value as JSON has it. What is null in an object that is not of JSON is left out."""
     match value:
         case Number():
             return json.loads(value)
+        case Object():
+            return {key: _plain(one) for key, one in value.items()}
         case Mapping():
             return {str(key): _plain(one) for key, one in value.items() if one is not None}
         case list() | tuple():

@@ -254,12 +254,14 @@ def _json(file: Path) -> Records:
             yield from _json_lines(file)
             return
         raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
-    if isinstance(records, dict) and not any(map(_is_table, records.values())):
+    if isinstance(records, dict):
+        if tables := [key for key, value in records.items() if _is_table(value)]:
+            problem = f"the records of {file.name} are in the list '{tables[0]}' of one object"
+            raise DataError("data.path", f"{problem}; write a file with that list alone")
         # One file for each record.
         records = [records]
     if not isinstance(records, list):
-        given = f"{file.name}, which holds one {type(records).__name__}"
-        raise DataError("data.path", given, "a JSON list of objects with columns")
+        raise DataError("data.path", f"{file.name}, which holds one value", "a JSON list of objects with columns")
     for number, record in enumerate(records, 1):
         yield _object(record, f"record {number} of {file.name}")
 

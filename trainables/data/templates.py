@@ -199,13 +199,19 @@ class Number(str):
     """A number of a JSON file as it stands there."""
 
 
+class Object(dict[str, Any]):
+    """An object of a JSON file. What is null in it was written so: Parquet files fill in the keys of other records."""
+
+
 def parse_json(text: str) -> Any:
     """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value.
 
     Raises:
         ValueError, RecursionError: it is none.
     """
-    return json.loads(text, parse_float=Number, parse_int=_parse_integer, parse_constant=lambda _: None)
+    return json.loads(
+        text, parse_float=Number, parse_int=_parse_integer, parse_constant=lambda _: None, object_hook=Object
+    )
 
 
 def _parse_integer(text: str) -> int | Number:

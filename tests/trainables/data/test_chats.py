@@ -103,6 +103,22 @@ def test_chats_are_read_from_files_and_split_by_their_first_question(
     assert Files((str(reverse),), Chats(), SplitSizes(20, 10, 10)).splits(seed=0) == splits
 
 
+@pytest.mark.parametrize("write", [write_lines, write_json, write_parquet])
+def test_what_is_null_in_json_was_meant(tmp_path: Path, write: Callable[[Path, list[Any]], Path]) -> None:
+    tool = {"name": "add", "parameters": {"unit": {"type": "string", "default": None}}}
+    call = {"name": "add", "arguments": {"a": 2, "unit": None}}
+    turns = [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}, {**ANSWER, "tool_calls": None}]
+    record = {"messages": json.dumps(turns), "tools": json.dumps([tool])}
+    if write is not write_parquet:
+        # There nobody can tell it from what other records have.
+        record = {"messages": turns, "tools": [tool]}
+    path = write(tmp_path / {write_parquet: "a.parquet", write_json: "a.json", write_lines: "a.jsonl"}[write], [record])
+    (document,) = Chats().documents(Files((str(path),), Chats(), SplitSizes(1, 0, 0)).records(), "a")
+    assert document.chat is not None
+    assert document.chat.tools == (tool,)
+    assert messages_of(document) == (ASKED, {"role": "assistant", "tool_calls": [call]}, ANSWER)
+
+
 def test_chats_are_read_from_a_data_set(tmp_path: Path) -> None:
     records = [
         {"id": n, "conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"{n}!"}]}
