@@ -171,7 +171,7 @@ class Recorder:
         objective = study.value(candidate.number) if known else None
         # What a trial had until it was stopped because it would not win cannot be compared with the end of another.
         if objective is not None and (state == TrialState.COMPLETE or reason == PLATEAU):
-            final["objective"] = study.told(objective)
+            final["objective_value"] = study.told(objective)
             if (general := study.general_loss(candidate.number)) is not None:
                 final["objective.general_loss"] = general
         for point, read in study.tested(candidate.number).items():

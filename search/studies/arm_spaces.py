@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
 
 from search.arms import BASELINE, ENTRODROP, ArmBlock
 from search.space import Space
+from search.studies.candidates import pick_at
 from trainables.config.fields import Block, FloatRange, is_searched
 from trainables.config.to_settings import choose
 from trainables.config.training import REGULARIZERS
@@ -84,8 +86,7 @@ class Middle:
 
     def __call__(self, name: str, setting: Any) -> Any:
         if isinstance(setting, FloatRange):
-            low, high = setting.low, setting.high
-            self.parameters[name] = (low * high) ** 0.5 if setting.log else (low + high) / 2
+            self.parameters[name] = pick_at(FloatDistribution(setting.low, setting.high, setting.log), 0.5)
             return float(self.parameters[name])
         if not isinstance(setting, list):
             return setting

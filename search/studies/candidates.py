@@ -47,7 +47,7 @@ class Candidates:
         points = qmc.Sobol(len(distributions), rng=self._seed).random(_SPREAD)
         return [
             self._encoded(
-                {name: _at(of, share) for (name, of), share in zip(distributions.items(), point, strict=True)}
+                {name: pick_at(of, share) for (name, of), share in zip(distributions.items(), point, strict=True)}
             )
             for point in points
         ]
@@ -58,7 +58,7 @@ class Candidates:
             ranges = {name: of for name, of in trial.distributions.items() if isinstance(of, FloatDistribution)}
             for _ in range(_CLOSE):
                 moved = {
-                    name: _at(of, _share(of, trial.params[name]) + generator.normal(0, _DISTANCE))
+                    name: pick_at(of, _share(of, trial.params[name]) + generator.normal(0, _DISTANCE))
                     for name, of in ranges.items()
                 }
                 yield self._encoded(trial.params | moved)
@@ -97,14 +97,22 @@ def all_dimensions(
     return params, distributions
 
 
-def _at(of: BaseDistribution, share: float) -> Any:
+def pick_at(of: BaseDistribution, share: float) -> Any:
     """The value at a share of a range, or of the choices."""
     share = min(max(share, 0.0), 1.0)
     if isinstance(of, CategoricalDistribution):
         return of.choices[min(int(share * len(of.choices)), len(of.choices) - 1)]
     assert isinstance(of, FloatDistribution)
-    value = of.low * (of.high / of.low) ** share if of.log else of.low + share * (of.high - of.low)
-    return min(max(value, of.low), of.high)
+    return round_to_matter(of.low * (of.high / of.low) ** share if of.log else of.low + share * (of.high - of.low), of)
+
+
+def round_to_matter(value: Any, of: BaseDistribution) -> Any:
+    """A suggested value with the digits that matter: the first four of the range's width, or of a logarithmic range's
+    value. People read it in files and tables, and copy it."""
+    if not isinstance(of, FloatDistribution) or of.low == of.high:
+        return value
+    first = math.floor(math.log10(value if of.log else of.high - of.low))
+    return min(max(round(value, 3 - first), of.low), of.high)
 
 
 def _share(of: FloatDistribution, value: float) -> float:

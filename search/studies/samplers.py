@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from search.studies.candidates import Candidates, Define, all_dimensions
+from search.studies.candidates import Candidates, Define, all_dimensions, round_to_matter
 from search.studies.gaussian_process import expected_improvement, scalarise
 
 # Above 0 a constraint is violated.
@@ -26,6 +27,36 @@ _WORST = math.inf
 _BEST = 3
 # With more ended trials tpe suggests in place of gp, whose time grows with their cube.
 _MANY = 100
+
+
+class _Readable(optuna.samplers.BaseSampler):
+    """What `sampler` suggests, in no more digits than matter."""
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
+        self._sampler = sampler
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        values = self._sampler.sample_relative(study, trial, search_space)
+        return {name: round_to_matter(value, search_space[name]) for name, value in values.items()}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return round_to_matter(value, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
 
 
 class ArmSampler:
@@ -64,7 +95,7 @@ class ArmSampler:
             values = [0.0] * objectives
             self._shown.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
             self._points = optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-            self._shown.sampler = self._points
+            self._shown.sampler = _Readable(self._points)
 
     def suggest(self, number: int, guess: Mapping[str, Any] | None = None) -> FrozenTrial:
         """A trial with settings for the trial `number` of the study, by the names that `define` gives them.
@@ -81,7 +112,7 @@ class ArmSampler:
             sampler = self._random
         elif self._name == "gp":
             guess = self._most_promising(seed)
-        self._shown.sampler = sampler(seed)
+        self._shown.sampler = _Readable(sampler(seed))
         if guess is not None:
             self._shown.enqueue_trial(dict(guess))
         trial = self._ask()

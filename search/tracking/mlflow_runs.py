@@ -43,7 +43,7 @@ _PAGE = "trial.html"
 # The tag of an experiment that a link to its page of runs names, and columns that each such page has, as MLflow's UI
 # keeps what its button "Share" makes.
 _SHARED = "mlflow.sharedViewState."
-_COLUMNS = ("metrics.`objective`", "tags.`state`", "tags.`reason`")
+_COLUMNS = ("metrics.`objective_value`", "tags.`state`", "tags.`reason`")
 # Packages that a registered model needs.
 _REQUIRED = ("torch", "transformers")
 

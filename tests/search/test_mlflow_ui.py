@@ -36,7 +36,7 @@ def page(browser: Any) -> Iterator[Any]:
 def sorted_by_objective(pages: str, model: str, **more: str) -> str:
     """The filter and sort of the steps in spaces/README.md."""
     asked = {"searchFilter": f'tags.model = "{model}" and tags.stage = "search"', **more}
-    asked |= {"orderByKey": "metrics.`objective`", "orderByAsc": "true"}
+    asked |= {"orderByKey": "metrics.`objective_value`", "orderByAsc": "true"}
     return f"{pages}?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in asked.items())
 
 
@@ -76,7 +76,7 @@ def test_the_link_at_a_search_s_end_shows_the_best_on_top_and_its_settings(
     page.goto(pages.partition("/#")[0] + link[1])
     assert_the_best_is_on_top(page, searches)
     assert sum("builtin/nano/" in name for name in run_names(page)) == len(searches.study("whole").trials)
-    for column in ("objective", "mask_ratio", "entropy_threshold.quantile", "curriculum.shape"):
+    for column in ("objective_value", "mask_ratio", "entropy_threshold.quantile", "curriculum.shape"):
         page.get_by_role("columnheader").filter(has_text=column).first.wait_for()
     page.screenshot(path=tmp_path / "link.png")
 
@@ -96,8 +96,8 @@ def test_the_steps_of_the_document_show_the_best_on_top(
     # The trials, and the search that they belong to.
     page.get_by_text(f"{len(searches.study('whole').trials) + 1} matching runs").wait_for()
     page.get_by_text("Sort: Created").click()
-    page.get_by_test_id("sort-select-objective").first.click()
-    page.get_by_text("Sort: objective").click()
+    page.get_by_test_id("sort-select-objective_value").first.click()
+    page.get_by_text("Sort: objective_value").click()
     page.get_by_label("Sort ascending").click()
     assert_the_best_is_on_top(page, searches)
     page.screenshot(path=tmp_path / "sorted.png")

@@ -367,5 +367,5 @@ def test_right_answers_are_searched_for_within_a_constraint(tmp_path: Path) -> N
     assert "share of right test answers" in (tmp_path / "out" / "report.html").read_text()
     client = MlflowClient(space["tracking"]["uri"])
     run = client.get_run(searches.run_ids("out", 1, str(tmp_path / "tiny"))[0])
-    assert run.data.metrics["objective"] == run.data.metrics["exact_match"] == summary["baseline"]["exact_match"]
+    assert run.data.metrics["objective_value"] == run.data.metrics["exact_match"] == summary["baseline"]["exact_match"]
     assert run.data.metrics["objective.general_loss"] == pytest.approx(summary["baseline"]["general_loss"])

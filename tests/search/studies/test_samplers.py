@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import BaseTrial
 
 from search.studies import samplers
-from search.studies.candidates import Define
+from search.studies.candidates import Define, round_to_matter
 from search.studies.samplers import ArmSampler
 from search.studies.search_study import SearchStudy
 from search.studies.storage import open_journal
@@ -56,10 +57,35 @@ def test_suggestions_are_valid_and_depend_on_the_seed_alone(name: str) -> None:
         assert 1e-4 <= params["x"] <= 1.0
         assert set(params) == ({"x", "shape", "at"} if params["shape"] == "step" else {"x", "shape"})
         assert 0.2 <= params.get("at", 0.5) <= 0.8
+        # People read and copy them.
+        assert params["x"] == float(f"{params['x']:.4g}")
+        assert params.get("at", 0.5) == round(params.get("at", 0.5), 4)
     assert {params["shape"] for params in found} == {"linear", "step"}
     assert len({params["x"] for params in found}) == 6
     assert drawn(1) == found
     assert drawn(2) != found
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "log", "expected"),
+    [
+        (0.53463995759, 0.1, 0.9, False, 0.5346),
+        (12.3456789, 4.0, 20.0, False, 12.35),
+        (0.99512345, 0.995, 0.999, False, 0.995123),
+        (0.000316227766, 1e-4, 1e-3, True, 0.0003162),
+        (123456.789, 1e3, 1e7, True, 123500.0),
+        (0.123456, 0.123456, 0.123456, False, 0.123456),
+        # Never out of its range.
+        (0.12345678, 0.1234567, 0.9, False, 0.1235),
+        (0.1234567, 0.1234567, 0.9, False, 0.1235),
+        (0.90004, 0.1, 0.90004, False, 0.9),
+        (0.90006, 0.1, 0.90006, False, 0.90006),
+    ],
+)
+def test_a_setting_has_the_digits_that_matter(
+    value: float, low: float, high: float, log: bool, expected: float
+) -> None:
+    assert round_to_matter(value, FloatDistribution(low, high, log)) == expected
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
