@@ -18,10 +18,10 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
     """Rank correlations between the rungs and the end, and how often stopping was wrong.
 
     Returns:
-        rungs: for each its tokens, how many trials ran to the end, and Spearman's correlation between their objectives
-        there and at the end, within an arm, as a rung compares, and over the arms its mean by trials; None without an
-        arm of three that differ. The trials that were stopped are missing from it: it is the correlation among the
-        better ones.
+        rungs: for each evaluation before the end that a rung compares at its tokens, how many trials ran to the end,
+        and Spearman's correlation between their objectives there and at the end, within an arm, as a rung compares,
+        and over the arms its mean by trials; None without an arm of three that differ. The trials that were stopped
+        are missing from it: it is the correlation among the better ones.
         audited: trials that were to be stopped and ran on; wrong: those of them that came out better than every other
         trial of their arm, and would not have if they had been stopped; wrong_share: their share, None without any.
     """
@@ -30,8 +30,8 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
     wrong = [t for t in audited if _was_wrong(study, t)]
     return {
         "rungs": [
-            {"tokens": rung, "trials": len(complete), "rank_correlation": _correlate(study, complete, rung)}
-            for rung in rungs(first_rung, factor, study.full_tokens or 0)
+            {"tokens": tokens, "trials": len(complete), "rank_correlation": _correlate(study, complete, tokens)}
+            for tokens in _compared(complete, rungs(first_rung, factor, study.full_tokens or 0))
         ],
         "audited": len(audited),
         "wrong": len(wrong),
@@ -39,13 +39,20 @@ def audit_stopping(study: SearchStudy, first_rung: float, factor: int) -> dict[s
     }
 
 
-def _correlate(study: SearchStudy, complete: Sequence[FrozenTrial], rung: int) -> float | None:
+def _compared(complete: Sequence[FrozenTrial], at_rungs: Sequence[int]) -> list[int]:
+    """Tokens of the evaluations at which trials come to a rung, without the last one."""
+    evaluated = sorted({step for trial in complete for step in trial.intermediate_values})
+    first = {next((step for step in evaluated if step >= rung), rung) for rung in at_rungs}
+    return sorted(first - set(evaluated[-1:]))
+
+
+def _correlate(study: SearchStudy, complete: Sequence[FrozenTrial], tokens: int) -> float | None:
     from scipy import stats
 
     correlations, counts = [], []
     for arm in study.arms:
         trials = [trial for trial in complete if trial.user_attrs["arm"] == arm]
-        at_rung = [value_at(trial, rung, study.objective) or 0.0 for trial in trials]
+        at_rung = [value_at(trial, tokens, study.objective) or 0.0 for trial in trials]
         at_end = [study.value(trial.number) for trial in trials]
         # Before the dropout starts, trials with one learning rate are equal.
         if len(trials) >= _FEWEST and len(set(at_rung)) > 1 and len(set(at_end)) > 1:

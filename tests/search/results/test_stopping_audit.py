@@ -40,6 +40,14 @@ def test_each_rung_is_compared_with_the_end(tmp_path: Path) -> None:
     assert (found["audited"], found["wrong"], found["wrong_share"]) == (0, 0, None)
 
 
+def test_rungs_before_one_evaluation_are_one_and_the_end_is_none(tmp_path: Path) -> None:
+    study = search(tmp_path, objective="final")
+    from_to(study, (5.0, 3.3), (5.1, 3.2), (5.2, 3.1), (5.3, 3.0))
+    # They are evaluated at each 100 of 800 tokens: those at 8, 16, 32 and 64 are judged by the first of them.
+    assert [rung["tokens"] for rung in audit_stopping(study, 0.01, 2)["rungs"]] == [100, 200, 300, 600]
+    assert audit_stopping(study, 0.95, 2)["rungs"] == []
+
+
 def test_two_trials_say_nothing(tmp_path: Path) -> None:
     study = search(tmp_path)
     from_to(study, (5.0, 4.0), (5.1, 4.1), (5.2, 4.2))
