@@ -150,13 +150,14 @@ class Recorder:
             )
         )
 
-    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float], node: str) -> None:
         self._write(
             Evaluation(
                 **_name_trial(study, candidate.number, _stage(candidate)),
                 tokens=int(metrics["tokens"]),
                 full_tokens=study.full_tokens or 0,
                 metrics={name: value for name, value in metrics.items() if name != "tokens"},
+                node=node,
             )
         )
 

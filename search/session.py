@@ -321,7 +321,7 @@ def _conclude(
     if not interrupted:
         # It takes seconds; of a search that is to end, `search.report` makes it.
         evaluations = Evaluations(Events(output / EVENTS))
-        write_page(output / REPORT, [LoadedSearch(output, str(where), space, results, summary, evaluations, True)])
+        write_page(output / REPORT, [LoadedSearch(output, str(where), space, results, evaluations, True, summary)])
         files.append(output / REPORT)
         if space.tracking.register_as is not None:
             unregistered = register_models(where, space, results, record)

@@ -23,6 +23,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 from jinja2 import Template
@@ -47,6 +48,8 @@ from trainables.storage.files import StorageError, place
 _HOST, _PORT = "127.0.0.1", 8765
 # Seconds between two looks at a folder, and at a URL, which each look copies.
 _PAUSE_S, _URL_PAUSE_S = 1.0, 15.0
+# Making the table of all trials takes time, in a long search seconds: so many times as much is waited after it.
+_REST = 20
 # Seconds that an open page has to become the report when a search that serves it ends.
 _LAST_LOOK_S = 3.0
 # Nothing from elsewhere is loaded, whatever a name or a setting holds.
@@ -67,7 +70,7 @@ def _serve(text: str, port: int) -> int:
         check_search_folder(folder, EVENTS, RESOLVED)
         page = LivePage(folder, text)
         # A damaged folder is told here, and not in the browser.
-        page.text()
+        page.show()
         with _listen(port) as listening:
             print(_address(listening), flush=True)
             _serve_page(page, listening)
@@ -145,6 +148,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+class Shown(NamedTuple):
+    """HTML of a search.
+
+    Attributes:
+        now: what it is doing.
+        trials: the table of all its trials; empty before any has ended.
+    """
+
+    now: str
+    trials: str
+
+
 class LivePage:
     """What the page shows of a search.
 
@@ -165,7 +180,10 @@ class LivePage:
         environment = make_environment()
         self.whole: Template = environment.get_template("live.html.j2")
         self._body: Template = environment.get_template("live_body.html.j2")
-        self._lock, self._read_at, self._text = threading.Lock(), -math.inf, ""
+        self._table: Template = environment.get_template("live_trials.html.j2")
+        self._lock, self._read_at, self._shown = threading.Lock(), -math.inf, Shown("", "")
+        # How many trials had ended when the table was made, and when it may be made again.
+        self._tabulated, self._tabulate_at = 0, -math.inf
         self._named, self._drawing = named, threading.Lock()
 
     @property
@@ -173,18 +191,18 @@ class LivePage:
         """Whether the search has finished and its report is there."""
         return self._search.finished and self.report.is_file()
 
-    def text(self) -> str:
-        """HTML of the search as it stands; however many look, the folder is read once in a while.
+    def show(self) -> "Shown":
+        """The search as it stands; however many look, the folder is read once in a while.
 
         Raises:
             ConfigError: a line in events.jsonl that no search has written.
-        StorageError: the store of a URL has not answered yet.
+            StorageError: the store of a URL has not answered yet.
         """
         with self._lock:
             if time.monotonic() - self._read_at >= self._pause_s:
                 self._read()
                 self._read_at = time.monotonic()
-            return self._text
+            return self._shown
 
     def report_so_far(self) -> str:
         """The report of the search as it stands, with all its trials: drawing it takes seconds.
@@ -205,10 +223,28 @@ class LivePage:
             self._search.read()
         except StorageError:
             # The store may answer again.
-            if not self._text:
+            if not self._shown.now:
                 raise
             return
-        self._text = self._render()
+        self._shown = Shown(self._render(), self._tabulate())
+
+    def _tabulate(self) -> str:
+        """The table of all trials, made anew when more of them have ended."""
+        ended = sum(progress.ended for progress in self._search.state.studies.values())
+        if ended == self._tabulated or time.monotonic() < self._tabulate_at:
+            return self._shown.trials
+        from search.results.archive import load_search
+        from search.results.page.trials import tabulate
+
+        began = time.monotonic()
+        try:
+            with load_search(self._folder, self._named) as search:
+                return self._table.render(table=tabulate({search.space.name: search}))
+        except (ConfigError, OSError) as error:
+            return self._table.render(error=error)
+        finally:
+            now = time.monotonic()
+            self._tabulated, self._tabulate_at = ended, now + _REST * (now - began)
 
     def _render(self) -> str:
         search, state = self._search, self._search.state
@@ -229,6 +265,7 @@ class LivePage:
             },
             studies=[(name, study, standing_text(study)) for name, study in state.studies.items()],
             running=running,
+            nodes=state.nodes if search.runs else {},
             low=min(losses, default=0.0),
             high=max(losses, default=1.0),
             ended=[
@@ -264,10 +301,10 @@ def make_app(page: LivePage, ends: Callable[[], bool]) -> Starlette:
     """Args: ends: whether the server is to end."""
 
     async def show(request: Request) -> Response:
-        body = await run_in_threadpool(page.text)
+        shown = await run_in_threadpool(page.show)
         if page.over:
             return FileResponse(page.report, headers=_HEADERS)
-        return HTMLResponse(page.whole.render(body=body), headers=_HEADERS)
+        return HTMLResponse(page.whole.render(shown=shown), headers=_HEADERS)
 
     async def follow(request: Request) -> Response:
         return StreamingResponse(_changes(page, ends), media_type="text/event-stream", headers=_HEADERS)
@@ -284,19 +321,21 @@ def make_app(page: LivePage, ends: Callable[[], bool]) -> Starlette:
 
 
 async def _changes(page: LivePage, ends: Callable[[], bool]) -> AsyncIterator[str]:
-    """Server-sent events: the page's HTML whenever it changes, then that the report is there."""
-    sent = None
+    """Server-sent events: the page's HTML, a part whenever it changes, then that the report is there."""
+    sent = Shown("", "")
     while not ends():
         try:
-            text = await run_in_threadpool(page.text)
+            shown = await run_in_threadpool(page.show)
         except (ConfigError, OSError) as error:
-            text = page.whole.environment.from_string("<p>{{ error }}</p>").render(error=error)
+            shown = Shown(page.whole.environment.from_string("<p>{{ error }}</p>").render(error=error), sent.trials)
         if page.over:
             yield "event: report\ndata:\n\n"
             return
         # A comment now and then tells the server that the browser has gone.
-        yield f"data: {json.dumps(text)}\n\n" if text != sent else ":\n\n"
-        sent = text
+        yield f"data: {json.dumps(shown.now)}\n\n" if shown.now != sent.now else ":\n\n"
+        if shown.trials != sent.trials:
+            yield f"event: trials\ndata: {json.dumps(shown.trials)}\n\n"
+        sent = shown
         await asyncio.sleep(_PAUSE_S)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from trainables.storage.files import replace_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # They differ from each other on white and on black.
 COLOURS = ("#d1495b", "#0f8fa6", "#c98a1b", "#9b5de5", "#4f9d6e", "#6b7fa3", "#b0708f")
@@ -17,12 +18,15 @@ _COLUMNS = 3
 _LONGEST_TITLE, _LONGEST_LABEL = 32, 50
 
 
-def make_panels(titles: Sequence[str], width: float = 5.2, height: float = 4.2) -> tuple[Figure, list[Any]]:
+def make_panels(titles: Sequence[str], width: float = 5.2, height: float = 4.2) -> tuple["Figure", list[Any]]:
     """A figure with a panel for each title, in rows of at most three.
 
     Args:
         width, height: of a panel, in inches.
     """
+    # It takes a second to load.
+    from matplotlib.figure import Figure
+
     columns = min(len(titles), _COLUMNS)
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -49,5 +53,5 @@ def draw_legend(panel: Any) -> None:
     panel.legend(lines, shown, frameon=False, fontsize="small", ncols=columns, **below)
 
 
-def write_png(path: Path, figure: Figure) -> None:
+def write_png(path: Path, figure: "Figure") -> None:
     replace_atomic(path, partial(figure.savefig, dpi=130, format="png"))

@@ -96,11 +96,15 @@ class TrialStarted(TrialEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(TrialEvent):
-    """Attributes: metrics: all that the run has reported and that is finite, but its tokens."""
+    """Attributes:
+    metrics: all that the run has reported and that is finite, but its tokens.
+    node: the name of the one that its use is of; empty if an older version has written the event.
+    """
 
     tokens: int
     full_tokens: int
     metrics: dict[str, float]
+    node: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,9 @@ from search.studies.pruners import PLATEAU
 # Trials that a person sees the end of.
 _LAST_TRIALS = 6
 _PREPARING = "data, entropies and slots are being prepared"
-# What a page shows of the use of a node.
-_USE = {
-    "CPU": "system/cpu_utilization_percentage",
-    "memory": "system/system_memory_usage_percentage",
-    "GPU": "system/gpu_0_utilization_percentage",
-    "GPU memory": "system/gpu_0_memory_usage_percentage",
-}
+# What a page shows of the use of a node, and of a trial's own GPU.
+_NODE_USE = {"CPU": "system/cpu_utilization_percentage", "memory": "system/system_memory_usage_percentage"}
+_GPU_USE = {"GPU": "system/gpu_0_utilization_percentage", "memory": "system/gpu_0_memory_usage_percentage"}
 
 
 @dataclass
@@ -42,8 +38,8 @@ class RunningTrial:
         tokens: trained so far, of `full_tokens` (0 if that is not known yet).
         strengths: of its curriculum over the run, each in [0, 1]; empty without one.
         losses: held-out, high-entropy, in nats; one for each evaluation so far.
-        use: of its node, in percent, at its last evaluation: CPU, memory, GPU and GPU memory, as far as
-        they are known.
+        node: the name of the node that it trains on; empty before its first evaluation.
+        gpu_use: of its own GPU at its last evaluation, in percent: GPU and memory, as far as they are known.
     """
 
     study: str
@@ -55,7 +51,8 @@ class RunningTrial:
     strengths: tuple[float, ...] = ()
     losses: list[float] = field(default_factory=list)
     tokens_per_s: float | None = None
-    use: dict[str, float] = field(default_factory=dict)
+    node: str = ""
+    gpu_use: dict[str, float] = field(default_factory=dict)
     # Time and tokens at the first report: what came before includes the start of a slot.
     first: tuple[float, int] | None = None
 
@@ -139,11 +136,18 @@ class SearchProgress:
         self._part = (math.nan, math.nan)
         # Seconds that the slots have worked, and since when.
         self._busy_s, self._busy_since = 0.0, math.inf
+        self._node_use: dict[str, dict[str, float]] = {}
 
     @property
     def running(self) -> list[RunningTrial]:
         # A copy: the live table's own thread asks for it.
         return list(self._running.values())
+
+    @property
+    def nodes(self) -> dict[str, dict[str, float]]:
+        """The use of each node that evaluated trials are running on, in percent: CPU and memory, at the last
+        evaluation there."""
+        return {trial.node: self._node_use[trial.node] for trial in self.running if trial.losses}
 
     def begin(self, planned: Mapping[str, int]) -> None:
         """The search begins, or goes on after an interruption, when nothing runs.
@@ -211,7 +215,9 @@ class SearchProgress:
         seconds = event.metrics.get("seconds", 0.0)
         trial.tokens, trial.full_tokens = event.tokens, event.full_tokens or trial.full_tokens
         trial.tokens_per_s = event.metrics.get("tokens_per_s")
-        trial.use = {words: event.metrics[name] for words, name in _USE.items() if name in event.metrics}
+        trial.node = event.node
+        trial.gpu_use = {words: event.metrics[name] for words, name in _GPU_USE.items() if name in event.metrics}
+        self._node_use[event.node] = {w: event.metrics[name] for w, name in _NODE_USE.items() if name in event.metrics}
         trial.losses.append(event.metrics["high_entropy_loss"])
         trial.first = trial.first or (event.time, trial.tokens)
         self._busy_s += seconds

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,25 @@ class LoadedSearch:
     Attributes:
         folder: its output folder, or a copy of it.
         named: what the person named: a folder, or the URL that the copy is of; without secrets.
-        summary: as in summary.json; of what there is so far if the search has not finished.
         finished: whether all its trials have ended, and its results are written.
+        written: its summary.json; None if it has not finished.
     """
 
     folder: Path
     named: str
     space: Space
     results: list[ModelResult]
-    summary: dict[str, Any]
     evaluations: Evaluations
     finished: bool
+    written: dict[str, Any] | None
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """As in summary.json; of what there is so far if the search has not finished."""
+        if self.written is not None:
+            return self.written
+        models = dict.fromkeys(result.model for result in self.results)
+        return summarize(self.results, self.space, models, {}, lambda study, number: None)
 
     @property
     def date(self) -> str:
@@ -101,10 +110,6 @@ def load_search(folder: Path, named: str | None = None) -> Iterator[LoadedSearch
         except JournalError as error:
             raise ConfigError(f"DIR: the search in {folder} is damaged ({error}); name one that is whole") from None
         finished = all(study.ended for result in results for study in result.studies) and (folder / SUMMARY).is_file()
-        if finished:
-            summary = _read_summary(folder / SUMMARY)
-        else:
-            summary = summarize(results, space, dict.fromkeys(models), {}, lambda study, number: None)
-        yield LoadedSearch(
-            folder, mask_secrets(named or str(folder)).rstrip("/"), space, results, summary, evaluations, finished
-        )
+        written = _read_summary(folder / SUMMARY) if finished else None
+        shown = mask_secrets(named or str(folder)).rstrip("/")
+        yield LoadedSearch(folder, shown, space, results, evaluations, finished, written)

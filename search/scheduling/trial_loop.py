@@ -32,7 +32,9 @@ class Observer(Protocol):
 
     def trial_started(self, study: TrialStudy, candidate: Candidate) -> None: ...
 
-    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None: ...
+    def trial_report(
+        self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float], node: str
+    ) -> None: ...
 
     def trial_ended(
         self, study: TrialStudy, candidate: Candidate, state: TrialState, reason: str | None, detail: str
@@ -241,7 +243,7 @@ class TrialLoop:
             metrics = {**response.metrics, "seconds": report.seconds}
             metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
             # The observer first: what is recorded twice is found, what the study alone holds would never be recorded.
-            self._observer.trial_report(study, candidate, metrics)
+            self._observer.trial_report(study, candidate, metrics, response.node)
             reason = study.report(candidate.number, metrics)
         else:
             reason = study.decision(candidate.number)

@@ -59,7 +59,7 @@ class Driver:
                 metrics: dict[str, float] = dict.fromkeys(METRICS, 0.5 / number)
                 metrics |= {"tokens": FULL_TOKENS * number / EVALUATIONS, "epoch": number, "high_entropy_loss": 1.0}
                 began = time.perf_counter()
-                self._record.trial_report(self._study, candidate, metrics)
+                self._record.trial_report(self._study, candidate, metrics, "")
                 self._study.report(candidate.number, metrics)
                 self.took[state].append(time.perf_counter() - began)
             self._record.trial_ended(self._study, candidate, TrialState.COMPLETE, None)

@@ -192,9 +192,9 @@ def ours(trials: int, slots: int, folder: Path) -> Measured:
     meter = Meter("this project", trials, slots)
 
     class Metered(Recorder):
-        def trial_report(self, study: Any, candidate: Any, metrics: Any) -> None:
+        def trial_report(self, study: Any, candidate: Any, metrics: Any, node: str) -> None:
             meter.reported(candidate.number)
-            super().trial_report(study, candidate, metrics)
+            super().trial_report(study, candidate, metrics, node)
 
     space = _space(trials, slots)
     for name in (SPACE, RESOLVED):

@@ -72,7 +72,7 @@ class Clocked:
     def trial_started(self, study: TrialStudy, candidate: Candidate) -> None:
         self._tokens = 0.0
 
-    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float]) -> None:
+    def trial_report(self, study: TrialStudy, candidate: Candidate, metrics: Mapping[str, float], node: str) -> None:
         if self.ended:
             self.advance_s += (metrics["tokens"] - self._tokens) / metrics["tokens_per_s"]
             self.seconds += metrics["seconds"]

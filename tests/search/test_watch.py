@@ -2,7 +2,9 @@
 
 import json
 import os
+import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,11 +86,11 @@ def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, 
         with served(search.folder) as port:
             page.goto(f"http://127.0.0.1:{port}/")
             page.evaluate("window.here = true")
-            page.get_by_text("builtin/nano, trial 0").wait_for()
+            page.locator("#now").get_by_text("builtin/nano, trial 0").wait_for()
             assert page.get_by_text(f"300 of {FULL_TOKENS} tokens").is_visible()
             assert page.locator("h1").text_content() == "The search: search of builtin/nano"
             search.write("trial_started", 2)
-            page.get_by_text("builtin/nano, trial 2").wait_for()
+            page.locator("#now").get_by_text("builtin/nano, trial 2").wait_for()
             assert page.get_by_text(re.compile(r"2 of \d+ trials, 1 complete, 1 pruned")).is_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
             assert list_barriers(page) == []
@@ -98,12 +100,58 @@ def test_the_page_moves_without_a_reload_and_becomes_the_report(tmp_path: Path, 
         # Started again, it goes on in the page that is open.
         with served(search.folder, port):
             search.write("trial_started", 1)
-            page.get_by_text("builtin/nano, trial 3").wait_for()
+            page.locator("#now").get_by_text("builtin/nano, trial 3").wait_for()
             assert page.evaluate("window.here")
             search.end()
             page.get_by_text("The report").wait_for()
         assert told == []
         page.close()
+
+
+@pytest.mark.integration
+def test_the_table_of_all_trials_grows_and_keeps_what_one_has_chosen(
+    tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.watch._REST", 0)
+    whole, folder = tmp_path / "whole", tmp_path / "one"
+    search_in(whole, space())
+    shutil.copytree(whole, folder, ignore=lambda *_: ["summary.json", "report.html"])
+    journal, events = (
+        (whole / name).read_text().splitlines(keepends=True) for name in ("study.journal", "events.jsonl")
+    )
+    ended = [number for number, line in enumerate(events) if json.loads(line)["event"] == "trial_ended"]
+
+    def write(share: float, trials: int) -> None:
+        (folder / "study.journal").write_text("".join(journal[: int(share * len(journal))]))
+        (folder / "events.jsonl").write_text("".join(events[: ended[trials - 1] + 1]))
+
+    write(0.3, 2)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    told: list[str] = []
+    page.on("pageerror", lambda error: told.append(str(error)))
+    with lock_output(folder), served(folder) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        rows = page.locator("#trials tbody tr")
+        before = rows.count()
+        page.get_by_role("button", name="loss at best").click()
+        page.get_by_role("button", name="loss at best").click()
+        page.locator("select[name=y]").select_option("high-entropy loss at last")
+        page.get_by_role("checkbox", name="select builtin/nano, trial 1", exact=True).check()
+        page.evaluate("document.querySelector('.rows').scrollTo(40, 0)")
+        write(1, len(ended))
+        rows.nth(before).wait_for()
+        assert page.evaluate("document.activeElement.ariaLabel") == "select builtin/nano, trial 1"
+        assert page.get_by_role("checkbox", name="select builtin/nano, trial 1", exact=True).is_checked()
+        assert page.locator("svg[data-picture=curves] .mark.chosen").count() == 1
+        assert page.locator("select[name=y]").input_value() == "high-entropy loss at last"
+        assert page.evaluate("document.querySelector('.rows').scrollLeft") == 40
+        losses = [float(loss) for (loss,) in cells(page, "loss at best") if loss]
+        assert len(losses) > 2
+        assert losses == sorted(losses, reverse=True)
+        assert list_barriers(page) == []
+        page.screenshot(path=tmp_path / "trials.png", full_page=True)
+    assert told == []
+    page.close()
 
 
 def cells(page: Any, *titles: str) -> list[list[str]]:
@@ -138,10 +186,11 @@ def test_the_page_of_a_search_that_runs_has_the_numbers_of_its_summary(
     holds.wait(process)
     evaluated = [event for event in searches.events("watched", "evaluation") if event["trial"] == 0]
     assert len(evaluated) == 1
-    card = page.get_by_role("listitem").filter(has_text="builtin/nano, trial 0")
+    card = page.locator("#now").get_by_role("listitem").filter(has_text="builtin/nano, trial 0")
     card.get_by_text(f"high-entropy loss {evaluated[-1]['metrics']['high_entropy_loss']:.4f}").wait_for()
-    shown = f"{evaluated[-1]['tokens']:,} of {evaluated[-1]['full_tokens']:,} tokens; its node: CPU "
-    assert shown in card.text_content()
+    assert f"{evaluated[-1]['tokens']:,} of {evaluated[-1]['full_tokens']:,} tokens" in card.text_content()
+    node = page.locator("#now").get_by_role("listitem").filter(has_text=platform.node())
+    assert re.search(r"CPU \d+ %, memory \d+ %", node.text_content())
     assert page.evaluate("window.here")
     page.screenshot(path=tmp_path / "running.png", full_page=True)
     holds.release()
@@ -165,6 +214,27 @@ def test_the_page_of_a_search_that_runs_has_the_numbers_of_its_summary(
     assert len(tokens) + 3 + len(names) >= 10
     page.screenshot(path=tmp_path / "ended.png")
     page.close()
+
+
+@pytest.mark.integration
+def test_the_page_tells_the_use_of_each_node(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    trials = [json.loads(line) for line in search.lines if '"trial_started"' in line][:2]
+    of = {key: trials[0][key] for key in trials[0].keys() & {"time", "study", "model", "stage"}}
+    use = {"system/cpu_utilization_percentage": 31.4, "system/system_memory_usage_percentage": 50.0}
+    use |= {"system/gpu_0_utilization_percentage": 97.2, "high_entropy_loss": 5.0}
+    evaluations = [
+        {"event": "evaluation", **of, "trial": number, "tokens": 100, "full_tokens": 800, "metrics": use, "node": node}
+        for number, node in enumerate(("one<b>", "two"))
+    ]
+    search.lines[:] = [search.lines[0], *(json.dumps(line) + "\n" for line in (*trials, *evaluations))]
+    search.end()
+    with lock_output(search.folder):
+        text = " ".join(LivePage(search.folder).show().now.split())
+    assert "100 of 800 tokens, on one&lt;b&gt;</li>" in text
+    for number, node in enumerate(("one&lt;b&gt;", "two")):
+        own = f"builtin/nano, trial {number}: GPU 97 %"
+        assert f"<strong>{node}</strong><br>CPU 31 %, memory 50 %<br>{own}</li>" in text
 
 
 def spoil(value: Any, name: str = "") -> Any:
@@ -191,13 +261,13 @@ def test_nothing_in_a_space_runs_in_the_page(tmp_path: Path, browser: Any) -> No
     page.on("pageerror", lambda error: told.append(str(error)))
     with lock_output(search.folder), served(search.folder) as port:
         page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_text(f"builtin/nano{BAD}, trial 2").wait_for()
+        page.locator("#now").get_by_text(f"builtin/nano{BAD}, trial 2").wait_for()
         search.write("trial_started", 1)
         # Now by an event, which the page's own script puts into it.
-        page.get_by_text(f"builtin/nano{BAD}, trial 3").wait_for()
+        page.locator("#now").get_by_text(f"builtin/nano{BAD}, trial 3").wait_for()
         assert BAD in page.title()
         assert page.locator("img").count() == 0
-        assert page.locator("main script").count() == 0
+        assert page.locator("#now script").count() == 0
         assert told == []
     page.close()
 
@@ -243,7 +313,9 @@ def test_the_trials_of_a_running_search_can_be_played_with(tmp_path: Path, brows
     page = browser.new_page()
     with lock_output(tmp_path), served(tmp_path) as port:
         page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_role("link", name="All trials so far").click()
+        page.get_by_role("checkbox", name="select builtin/nano, trial 1", exact=True).check()
+        assert page.locator("svg[data-picture=curves] .mark.chosen").count() == 1
+        page.get_by_role("link", name="The report as it stands").click()
         page.get_by_text("This search has not finished.").wait_for()
         page.get_by_role("checkbox", name="select builtin/nano, trial 1", exact=True).check()
         assert page.locator("svg[data-picture=curves] .mark.chosen").count() == 1
@@ -295,7 +367,7 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
     search = Written(tmp_path / "one")
     search.write("trial_started", 1)
     page = LivePage(search.folder)
-    assert "it was killed, or its machine was lost; go on with: again" in page.text()
+    assert "it was killed, or its machine was lost; go on with: again" in page.show().now
     assert not page.over
 
 
@@ -321,12 +393,12 @@ def test_the_output_at_a_url_is_followed(tmp_path: Path, monkeypatch: pytest.Mon
     url = f"file://{search.folder}"
     with open_for_reading(url) as copy:
         page = LivePage(copy, url)
-        assert re.search(r"\n0 of \d+ trials", page.text())
+        assert re.search(r"\n0 of \d+ trials", page.show().now)
         search.write("trial_ended", 1)
-        assert re.search(r"\n1 of \d+ trials, 1 complete", page.text())
+        assert re.search(r"\n1 of \d+ trials, 1 complete", page.show().now)
         assert not page.over
         search.end()
-        page.text()
+        page.show()
         assert page.over
         assert "The report" in page.report.read_text()
 

@@ -94,6 +94,7 @@ class TrainResponse:
         discarded: tokens that the run had trained on when it was stopped before the evaluation; None: it was not.
         ended: whether Ray or the kernel has ended a worker, because its node was short of memory, which another may
             have taken.
+        node: the name of the first worker's node.
         busy_s, setup_s: seconds that the workers took, and of these the ones before the first training step; setup_s is
             None if the request did not begin a run.
     """
@@ -108,6 +109,7 @@ class TrainResponse:
     interrupted: bool = False
     discarded: int | None = None
     ended: bool = False
+    node: str = ""
     busy_s: float = 0.0
     setup_s: float | None = None
 

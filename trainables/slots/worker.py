@@ -1,6 +1,7 @@
 """What a Ray Train worker does: waits for a run, trains it to the next evaluation, responds, waits again."""
 
 import errno
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +124,7 @@ def _serve_requests(config: dict[str, Any], device: torch.device) -> None:
                     setup_s = time.monotonic() - began
                 response = _advance(request, run, stepped)
             if response.metrics:
-                response = replace(response, metrics=response.metrics | use.measure())
+                response = replace(response, metrics=response.metrics | use.measure(), node=platform.node())
         except NonFiniteLossError as error:
             # Losses are reduced over the ranks, so every rank comes here and the group stays usable.
             response = TrainResponse(request.number, {}, Failure.NAN, str(error))

@@ -19,8 +19,9 @@ from search.results.files import describe_result
 from search.results.model_result import ModelResult, label_arm, verdict_of
 from search.results.page import plots
 from search.results.page.beside import Beside, set_beside
-from search.results.page.plots import MEASURES, Plot
+from search.results.page.plots import Plot
 from search.results.page.rendering import make_environment
+from search.results.page.styles import MEASURES
 from search.results.page.trials import tabulate
 from search.space import EXACT, Space
 from search.studies.study import describe_reason

@@ -15,6 +15,7 @@ from search.output.events import Evaluations
 from search.results.archive import LoadedSearch
 from search.results.figures import VERDICT_STYLES
 from search.results.model_result import ModelResult, better_side, collect_differences, label_arm, select_curves
+from search.results.page.styles import DASHES, MEASURES, STYLES, SYMBOLS
 from search.results.summary import as_plain_study, list_common_parameters
 from search.space import EXACT, Space
 from search.studies.comparison import LABELS, point_of
@@ -23,22 +24,11 @@ from search.studies.verdict import Difference
 from trainables.curriculum import curriculum_from
 from trainables.figures import COLOURS, GREY, shorten
 
-# Arms are told apart without colour too: by the dashes of their lines and the shape of their points.
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px 2px 2px 2px")
-SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "pentagon")
-STYLES = tuple(zip(COLOURS, DASHES, SYMBOLS, strict=True))
 _POINTS = 51
 # Characters beside an axis, which leave room for the plot on a phone.
 _LONGEST_LABEL = 24
 # Fewer points than this say nothing about a setting; fewer trials have no better tenth to compare with the rest.
 _FEWEST, _FEWEST_FOR_IMPORTANCES = 3, 20
-# Measures of a run in the order in which they are shown.
-MEASURES = {
-    "high_entropy_loss": "high-entropy loss",
-    "low_entropy_loss": "low-entropy loss",
-    "general_loss": "loss on general documents",
-    "loss": "loss on all tokens",
-}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _format_number(value: object) -> str:
 
 
 def _format_briefly(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _draw_polyline(values: Sequence[float], low: float, high: float) -> str:

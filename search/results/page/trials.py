@@ -15,7 +15,7 @@ from search.output.folder import CURSOR
 from search.results.archive import LoadedSearch
 from search.results.costs import tabulate_trials
 from search.results.model_result import ModelResult, label_arm
-from search.results.page.plots import MEASURES, STYLES
+from search.results.page.styles import MEASURES, STYLES
 from search.studies.study import describe_reason, losses_of
 from trainables.errors import mask_secrets
 
@@ -145,7 +145,8 @@ def _list_logarithmic(result: ModelResult) -> Iterator[str]:
 def comparable_by(search: LoadedSearch, model: str) -> tuple[str, str] | None:
     """What two searches must share for their losses to be compared: the model, and the hash of its evaluation set;
     None if that is not known yet."""
-    evaluation_hash = search.summary["models"].get(model, {}).get("evaluation_hash")
+    # The summary of a search that runs has no hash, and takes seconds to make.
+    evaluation_hash = search.summary["models"].get(model, {}).get("evaluation_hash") if search.finished else None
     return (model, evaluation_hash) if evaluation_hash is not None else None
 
 

@@ -48,7 +48,9 @@ class Told:
 
     def evaluated(self, trial: int, tokens: int, loss: float, **values: float) -> None:
         metrics = {"epoch": tokens / 1000, "high_entropy_loss": loss, **values}
-        self._tell(Evaluation(trial=trial, tokens=tokens, full_tokens=self._full, metrics=metrics, **self._of))
+        self._tell(
+            Evaluation(trial=trial, tokens=tokens, full_tokens=self._full, metrics=metrics, node="a", **self._of)
+        )
 
     def ended(
         self, trial: int, state: str, reason: str | None = None, loss: float | None = None, **values: Any
@@ -294,12 +296,12 @@ def test_a_trial_tells_the_use_of_its_node() -> None:
     state = SearchProgress({"m": 1}, Clock())
     told = Told(state.follow, full_tokens=1000)
     told.started(0, 1)
-    assert state.running[0].use == {}
+    assert state.nodes == {}
     told.evaluated(0, 500, 5.0, **{"system/cpu_utilization_percentage": 97.0, "system/other": 1.0})
-    assert state.running[0].use == {"CPU": 97.0}
+    assert (state.nodes, state.running[0].gpu_use) == ({"a": {"CPU": 97.0}}, {})
     use = {"system/gpu_0_memory_usage_percentage": 80.0, "system/gpu_0_utilization_percentage": 55.0}
-    told.evaluated(0, 1000, 5.0, **use)
-    assert state.running[0].use == {"GPU": 55.0, "GPU memory": 80.0}
+    told.evaluated(0, 1000, 5.0, **use, **{"system/system_memory_usage_percentage": 9.0})
+    assert (state.nodes, state.running[0].gpu_use) == ({"a": {"memory": 9.0}}, {"GPU": 55.0, "memory": 80.0})
 
 
 def test_a_search_that_goes_on_counts_what_was_before() -> None:

@@ -10,8 +10,9 @@ for (const place of document.querySelectorAll(".plot")) {
   Plotly.newPlot(place, data, layout, { responsive: true, displayModeBar: false });
 }
 
-// The trials: one selection and one set of filters, for the table and for the pictures beside it.
-function showTrials(section) {
+// The trials: one selection and one set of filters, for the table and for the pictures beside it. `before` is the state
+// of the section that this one stands in for.
+function showTrials(section, before) {
   const { trials, settings, losses, logarithmic, floors, styles } = JSON.parse(section.querySelector("script").textContent);
   const rows = [...section.querySelectorAll("tbody tr")], body = section.querySelector("tbody");
   const controls = section.querySelector(".controls"), pictures = section.querySelector(".pictures");
@@ -307,6 +308,35 @@ function showTrials(section) {
       draw();
     }
   }).observe(pictures);
+
+  const table = section.querySelector(".rows"), headers = [...section.querySelectorAll("thead th")];
+  const keyOf = trial => `${trial.search} ${trial.name}`, titleOf = header => header.textContent.trim();
+  const selects = [...controls.elements].filter(control => control.tagName === "SELECT");
+  section.state = () => {
+    const sorted = headers.find(header => header.ariaSort), focused = document.activeElement;
+    const row = focused.closest("[data-trial]");
+    return {
+      chosen: [...chosen].map(index => keyOf(trials[index])), only: controls.elements.only.checked,
+      values: Object.fromEntries(selects.map(select => [select.name, select.value])),
+      sorted: sorted && [titleOf(sorted), sorted.ariaSort], scrolled: [table.scrollLeft, table.scrollTop],
+      focused: section.contains(focused) && (row ? keyOf(trials[row.dataset.trial]) : focused.name),
+    };
+  };
+  if (before) {
+    const wanted = new Set(before.chosen);
+    trials.forEach((trial, index) => { if (wanted.has(keyOf(trial))) chosen.add(index); });
+    controls.elements.only.checked = before.only;
+    for (const select of selects) {
+      if ([...select.options].some(option => option.value === before.values[select.name])) select.value = before.values[select.name];
+    }
+    const column = before.sorted ? headers.findIndex(header => titleOf(header) === before.sorted[0]) : -1;
+    for (let turn = 0; column >= 0 && turn < (before.sorted[1] === "ascending" ? 1 : 2); turn += 1) sort(headers[column], column);
+  }
   filter();
+  if (before) {
+    table.scrollTo(...before.scrolled);
+    const row = rows.find(row => keyOf(trials[row.dataset.trial]) === before.focused);
+    (row?.querySelector("input") ?? controls.elements[before.focused])?.focus?.({ preventScroll: true });
+  }
 }
-document.querySelectorAll("#trials").forEach(showTrials);
+for (const section of document.querySelectorAll("#trials")) showTrials(section);
