@@ -1,11 +1,13 @@
 """The memory that a model's workers take, and whether it is there."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from search.space import Space
 from trainables.config.to_settings import model_settings_of
+from trainables.config.training import ALL_LINEAR
 from trainables.errors import DataError
 from trainables.forward import PRECISIONS
 from trainables.models.configurations import config_of
@@ -136,8 +138,14 @@ def _check_state(space: Space, model: str, workers: int, gpu_bytes: float) -> No
 
 
 def network(space: Space, model: str) -> Network:
-    """What the memory and the time of a model depend on."""
-    return _network(model, model_settings_of(space))
+    """What the memory and the time of a model depend on, with the largest adapters."""
+    how, lora = model_settings_of(space), space.training.lora
+    if how.lora is not None and lora is not None and how.lora.target_modules is None:
+        # All linear layers: whether the model has those that other choices name.
+        for choice in lora.settings["target_modules"]:
+            if choice != ALL_LINEAR:
+                _network(model, replace(how, lora=replace(how.lora, target_modules=tuple(choice.split()))))
+    return _network(model, how)
 
 
 @cache

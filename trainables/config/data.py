@@ -206,8 +206,8 @@ def _template_text(given: str, info: ValidationInfo) -> str:
 
 class _WithAnswer(_Templates, _Splits):
     train: TrainSize
-    """Documents to train on: an integer of at least 1, a share of the documents such as 0.8, or all (that the other
-    splits leave)."""
+    """Documents to train on: an integer of at least 1, a share of the documents below 1 such as 0.8, or all (that the
+    other splits leave)."""
     answer: Template | None = None
     """What a generated text is compared with (evaluation.exact_match): text with at least one {column}; null for
     nothing, or for the last answer of a chat that is learned."""
@@ -258,22 +258,22 @@ class FilesData(_Files, _WithAnswer):
     """Files of your own: JSON lines, JSON, CSV, TSV, Parquet or plain text, compressed or not."""
 
     validation: FilesSize
-    """Documents that choose among the trials: an integer of at least 1, a share of the documents such as 0.1, or files
-    of their own such as {path: validation.jsonl}."""
+    """Documents that choose among the trials: an integer of at least 1, a share of the documents below 1 such as 0.1,
+    or files of their own such as {path: validation.jsonl}."""
     test: FilesSize
     """Documents that the winners are confirmed on, never used before: an integer of at least 1, a share of the
-    documents such as 0.1, or files of their own such as {path: test.jsonl}."""
+    documents below 1 such as 0.1, or files of their own such as {path: test.jsonl}."""
 
 
 class HubData(_Hub, _WithAnswer):
     """A data set of the Hugging Face hub, or of its local cache."""
 
     validation: HubSize
-    """Documents that choose among the trials: an integer of at least 1, a share of the documents such as 0.1, or a
-    split of their own such as {split: validation}."""
+    """Documents that choose among the trials: an integer of at least 1, a share of the documents below 1 such as 0.1,
+    or a split of their own such as {split: validation}."""
     test: HubSize
     """Documents that the winners are confirmed on, never used before: an integer of at least 1, a share of the
-    documents such as 0.1, or a split of their own such as {split: test}."""
+    documents below 1 such as 0.1, or a split of their own such as {split: test}."""
 
 
 class _Documents(Block):

@@ -55,6 +55,7 @@ class Hub:
             if self.split not in names:
                 close = get_close_matches(self.split, names, n=1)
                 raise DataError("data.split", self.split, ", ".join(names), close[0] if close else None)
+        with self._raise_as_data_error(f"the split '{self.split}' of {self.path}"):
             yield from read()
 
     def split_names(self) -> list[str]:
@@ -67,8 +68,12 @@ class Hub:
             return self._find_splits()[0]
 
     @contextmanager
-    def _raise_as_data_error(self) -> Iterator[None]:
-        """What the library datasets raises, as DataError."""
+    def _raise_as_data_error(self, given: str | None = None) -> Iterator[None]:
+        """What the library datasets raises, as DataError.
+
+        Args:
+            given: what cannot be loaded, if that is not the whole data set.
+        """
         try:
             yield
         except DataError:
@@ -81,10 +86,10 @@ class Hub:
             reason = _first_line(error.__cause__ or error)
             if isinstance(error, ValueError) and "Config" in reason:
                 # One that does not exist or is missing; the message names those that there are.
-                given = self.name or f"no configuration of {self.path}"
-                raise DataError("data.name", given, f"a configuration that can be loaded ({reason})") from None
+                name = self.name or f"no configuration of {self.path}"
+                raise DataError("data.name", name, f"a configuration that can be loaded ({reason})") from None
             allowed = f"a data set that can be loaded from JSON, CSV, Parquet, Arrow or text files ({reason})"
-            raise DataError("data.path", self.path, allowed) from None
+            raise DataError("data.path", given or self.path, allowed) from None
 
     def _find_splits(self) -> tuple[list[str], Callable[[], Records]]:
         """The splits of the data set, and what reads the one that is asked for."""

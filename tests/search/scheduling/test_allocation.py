@@ -7,10 +7,10 @@ import pytest
 
 from search.hardware import GPUS, ClusterResources, find_gpu, parse_gpus
 from search.scheduling.allocation import Allocation, allocate, group_by_allocation, with_allocation
-from search.scheduling.model_memory import estimate_memory, usable_bytes
+from search.scheduling.model_memory import estimate_memory, network, usable_bytes
 from search.space import Space
 from trainables.config.training import Evaluation
-from trainables.errors import DataError
+from trainables.errors import DataError, ModelError
 
 GPU_BYTES = GPUS["H100"].memory
 
@@ -166,6 +166,17 @@ def test_answers_are_refused_of_a_model_that_no_worker_has_whole(workers: int | 
     assert on_gpus(asked, SMALL, 8) == on_gpus(space(workers), SMALL, 8)
     with pytest.raises(DataError, match=r"evaluation.exact_match: given 2; allowed: 0 where 4 workers share hub:Qwen"):
         on_gpus(asked, LARGE, 8)
+
+
+def test_layers_that_one_of_the_choices_names_are_looked_for() -> None:
+    for targets in ([["q_proj", "v_proj"], "all-linear"], ["all-linear", ["q_prj"]]):
+        lora = {"rank": 4, "alpha": 8.0, "target_modules": targets}
+        asked = space(lora=lora).model_copy(update={"models": ["builtin/nano"]})
+        if targets[0] == "all-linear":
+            with pytest.raises(ModelError, match="'q_prj'"):
+                network(asked, "builtin/nano")
+        else:
+            assert network(asked, "builtin/nano").trained > 0
 
 
 def test_a_space_takes_the_counts_that_were_found() -> None:

@@ -298,7 +298,7 @@ def test_the_general_data_has_a_number_of_documents(write: Any, tmp_path: Path) 
         (FILES, "data.train=al", "data.train: given 'al'; allowed: an integer of at least 1, a share of the documents"),
         (FILES, "data.train=1.0", "data.train: given 1.0; allowed: an integer of at least 1, a share of the documents"),
         (FILES, "data.train={path: a}", 'data.train: given {"path": "a"}; allowed: an integer of at least 1, a share'),
-        (FILES, "data.test=0", "data.test: given 0; allowed: an integer of at least 1, a share of the documents such"),
+        (FILES, "data.test=0", "data.test: given 0; allowed: an integer of at least 1, a share of the documents below"),
         (FILES, "data.test=0.0", "data.test: given 0.0; allowed: an integer of at least 1, a share of the documents"),
         (FILES, "data.test=-0.1", "data.test: given -0.1; allowed: an integer of at least 1, a share of the documents"),
         (FILES, "data.test=10%", "data.test: given '10%'; allowed: an integer of at least 1, a share of the documents"),
