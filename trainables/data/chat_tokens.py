@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from jinja2.exceptions import TemplateSyntaxError
@@ -86,7 +86,9 @@ class ChatTokenizer:
         tokens = self._tokens(chat)
         if not any(tokens.learned):
             problem = f"the chat template of {self._model} does not show where the answers of {chat.place} stand"
-            raise DataError("data.chat_template", f"{problem}; give one here that has {{% generation %}}")
+            roles = [message["role"] for message in chat.messages]
+            joined = "join its answers that follow one another, or " if ("assistant",) * 2 in pairwise(roles) else ""
+            raise DataError("data.chat_template", f"{problem}; {joined}give one here that has {{% generation %}}")
         cut = len(tokens.ids) > length
         if not cut:
             self.stops |= _last_of_runs(tokens, self._special)

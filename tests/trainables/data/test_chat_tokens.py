@@ -456,6 +456,15 @@ WITHOUT_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ 
             (),
             "data.chat_template: the chat template of tiny does not show where the answers of line 7 of a.jsonl st",
         ),
+        # It writes an empty thought into the last answers alone.
+        (
+            "qwen3",
+            None,
+            [*said("2+2?", "4"), {"role": "assistant", "content": "Four."}],
+            (),
+            "data.chat_template: the chat template of tiny does not show where the answers of line 7 of a.jsonl stand; "
+            "join its answers that follow one another, or give one here that has {% generation %}",
+        ),
     ],
 )
 def test_what_a_template_does_not_take_is_told(
