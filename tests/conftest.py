@@ -4,6 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,19 @@ def searches(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
     """A folder for searches, with one cache. Base models are kept from one run of pytest to the next."""
     searches = Searches(tmp_path_factory.mktemp("searches"))
     kept, base = Path(pytestconfig.cache.mkdir("base")), searches.cache / "base"
-    shutil.copytree(kept, base)
+    shutil.copytree(kept, base, ignore=shutil.ignore_patterns(".*"))
     yield searches
     for model in base.iterdir():
         if not (kept / model.name).exists():
-            shutil.copytree(model, kept / model.name)
+            # Whole or not at all: another process of this run may be reading.
+            own = kept / f".{os.getpid()}-{model.name}"
+            shutil.copytree(model, own)
+            with suppress(OSError):
+                own.rename(kept / model.name)
+            shutil.rmtree(own, ignore_errors=True)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+def pytest_itemcollected(item: pytest.Function) -> None:
     tiers = {mark.name for mark in item.iter_markers()} & set(TIERS)
     if len(tiers) > 1:
         raise pytest.UsageError(f"{item.nodeid} is in more than one tier: {', '.join(sorted(tiers))}")
@@ -49,10 +55,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if not tiers:
         item.add_marker(tier)
     item.user_properties.append(("tier", tier))
-    # With -n 2 one process runs whatever starts Ray, and the other one the rest.
+    # With -n 2 one process runs the tests that look at one search, and the tests of a module that starts Ray for all of
+    # them; the other tests go wherever there is time.
     folders = item.path.relative_to(ROOT / "tests").parts
     if tier != "unit" and ("trainables" not in folders or "slots" in folders):
-        item.add_marker(pytest.mark.xdist_group("ray"))
+        together = (tier == "integration" and "searches" in item.fixturenames) or "whole" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("whole" if together else item.path.stem))
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
