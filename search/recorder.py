@@ -62,6 +62,7 @@ class Recorder:
 
         Args:
             planned: trials of each study.
+            resume_command: without secrets.
         """
         settings = _mask(to_store(space))
         self._source = settings["data"]
@@ -72,7 +73,7 @@ class Recorder:
                 planned=dict(planned),
                 # An earlier part of this search has left its events.
                 resumed=self._events.exists() and self._events.stat().st_size > 0,
-                resume_command=mask_secrets(resume_command),
+                resume_command=resume_command,
                 settings={name: value for name, value in settings.items() if name != "schedule"},
                 commit=_git_commit(),
                 files=[SPACE, RESOLVED],

@@ -434,13 +434,15 @@ def to_store(space: Space) -> dict[str, Any]:
 
 
 def masked_text(text: str, otherwise: str) -> str:
-    """The text of a space without secrets; `otherwise` if an escape or a line break in it hides one."""
+    """The text of a space without secrets; `otherwise` if an escape or a line break in it hides one, or if a template
+    looks like one: it is kept as it is."""
     masked = mask_secrets(text)
     try:
-        values, _ = read(masked)
+        (values, _), (given, _) = read(masked), read(text)
     except YamlError:
         return otherwise
-    return otherwise if _has_secret(values) else masked
+    data = values.pop("data", None)
+    return otherwise if _has_secret(values) or data != given.get("data") else masked
 
 
 def _has_secret(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """How a search stands: what trains, what has ended, how long the rest will take; from the events of its trials."""
 
+import json
 import math
 import statistics
 import time
@@ -76,6 +77,7 @@ class StudyProgress:
         allowed: what they may be above the one without dropout, in nats.
         answers: whether objectives are shares of wrong answers.
         confirms: whether its trials repeat a few settings with other seeds.
+        settings: of each trial that has begun, by number, as text and without its seed.
     """
 
     planned: int
@@ -85,6 +87,7 @@ class StudyProgress:
     allowed: float | None = None
     answers: bool = False
     confirms: bool = False
+    settings: dict[int, str] = field(default_factory=dict)
     # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
     tokens: list[int] = field(default_factory=list)
     seconds_measured: float = 0.0
@@ -99,6 +102,17 @@ class StudyProgress:
         """The least objective, in nats, and its trial; no dropout apart, and what breaks the constraint."""
         known = ((v, n) for arm, values in self.objectives.items() if arm != BASELINE for n, v in values.items())
         return min(((value, number) for value, number in known if self._keeps(number)), default=None)
+
+    @property
+    def means(self) -> dict[str, tuple[float, int]]:
+        """Of each arm the least mean objective over the seeds of one setting, in nats, and how many settings it has."""
+        found: dict[str, tuple[float, int]] = {}
+        for arm, values in self.objectives.items():
+            by_setting: dict[str, list[float]] = {}
+            for number, value in values.items():
+                by_setting.setdefault(self.settings[number], []).append(value)
+            found[arm] = min(map(statistics.fmean, by_setting.values())), len(by_setting)
+        return found
 
     def _keeps(self, number: int) -> bool:
         baseline = self.objectives.get(BASELINE)
@@ -200,6 +214,7 @@ class SearchProgress:
     def _started(self, event: TrialStarted) -> None:
         study = self.studies[event.study]
         study.planned, study.confirms = event.planned, event.stage == "confirmation"
+        study.settings[event.trial] = json.dumps({**event.parameters, "seed": None}, sort_keys=True)
         name, strengths = curriculum_name(event.arm, event.parameters), curriculum_strengths(event.parameters)
         if event.study != self._study and not self._running:
             # A confirmation may have ended with fewer runs than it could have had.

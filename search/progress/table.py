@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -91,9 +90,13 @@ def _tally(name: str, study: StudyProgress) -> Text:
 
 
 def standing_text(study: StudyProgress) -> str:
-    """What leads, as the search itself ranks its trials, beside no dropout; in a confirmation the mean of each arm."""
+    """What leads, as the search itself ranks its trials, beside no dropout; in a confirmation the best of each arm."""
     if study.confirms:
-        means = [f"{arm} {objective_text(study, fmean(values.values()))}" for arm, values in study.objectives.items()]
+        means = [
+            f"{'no dropout' if arm == BASELINE else arm} {objective_text(study, mean)}"
+            + (f" (best of {settings} settings)" if settings > 1 else "")
+            for arm, (mean, settings) in study.means.items()
+        ]
         return f"means: {', '.join(means) or '-'}"
     best = f"best {objective_text(study, study.best[0])} (trial {study.best[1]})" if study.best else "best -"
     baseline = study.objectives.get(BASELINE)

@@ -69,7 +69,8 @@ def _describe_trial(study: SearchStudy, trial: FrozenTrial) -> str:
     if study.measure == EXACT:
         return f"{study.told(study.value(trial.number)):.1%} right answers at the end"
     losses = losses_of(trial)
-    return f"high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} at the end"
+    last = "at the end" if trial.state == TrialState.COMPLETE else "when it was stopped"
+    return f"high-entropy loss {min(losses):.4f} at its best, {losses[-1]:.4f} {last}"
 
 
 def _describe_failures(study: TrialStudy) -> str:

@@ -26,7 +26,7 @@ def test_no_password_of_a_failure_or_a_setting_is_told_or_written(tmp_path: Path
         "test": 6,
     }
     asked = space(data=data, tracking={"uri": "http://me:hunter2@host"})
-    record.search_started(asked, {}, "search.run --set tracking.uri=http://me:hunter2@host")
+    record.search_started(asked, {}, "search.run --set tracking.uri=http://me:***@host")
     record.prepared(study.model, "0" * 64, [])
     detail = "no answer from https://me:hunter2@mirror/a?token=hunter2"
     record.trial_ended(study, candidate, TrialState.FAIL, "error", detail)

@@ -96,6 +96,10 @@ def test_the_command_to_go_on_hides_a_password() -> None:
     options = argparse.Namespace(file="a.yaml", set=["tracking.uri=http://me:hunter2@host", "seed=1"], output=None)
     command = CommandLine.of(options, "search.run").resumed()
     assert command == "python -m search.run a.yaml --set 'tracking.uri=http://me:***@host' --set seed=1 --resume"
+    # A template is no address.
+    options.set = ["data.template=mailto:bob@x.org {a}"]
+    command = CommandLine.of(options, "search.run").resumed()
+    assert command == "python -m search.run a.yaml --set 'data.template=mailto:bob@x.org {a}' --resume"
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,12 @@ def test_the_text_that_is_kept_has_no_password(uri: str, write: Any) -> None:
     assert ("# mine" in kept) is ("@db/a" in uri)
 
 
+def test_a_template_that_looks_like_a_password_is_kept() -> None:
+    for line in ("template: 'Write to mailto:bob@x.org about {answer}'", "prompt: 'password=abc is what {a} typed'"):
+        assert masked_text(f"# mine\ndata: {{{line}}}\n", "otherwise") == "otherwise"
+    assert masked_text("# mine\ndata: {template: '{answer}'}\n", "otherwise").startswith("# mine")
+
+
 def test_a_stored_space_is_read_where_its_models_are_not(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     path = tmp_path / "resolved.yaml"

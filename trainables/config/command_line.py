@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -59,9 +60,13 @@ def invocation(module: str) -> str:
     return f"python -m {module}"
 
 
+_TEMPLATE = re.compile(r"data\.(template|prompt|answer|chat_template)=")
+
+
 @dataclass(frozen=True)
 class CommandLine:
-    """How a command was started, for the lines that go on with it or repeat it; with secrets masked.
+    """How a command was started, for the lines that go on with it or repeat it; with secrets masked. Templates may
+    look like one, and are kept.
 
     Attributes:
         begin: what the line begins with, as `invocation` has it.
@@ -76,7 +81,7 @@ class CommandLine:
 
     @classmethod
     def of(cls, options: argparse.Namespace, module: str) -> "CommandLine":
-        overrides = tuple(mask_secrets(override) for override in options.set)
+        overrides = tuple(each if _TEMPLATE.match(each) else mask_secrets(each) for each in options.set)
         return cls(invocation(module), options.file, overrides, options.output and mask_secrets(options.output))
 
     def resumed(self, changes: Mapping[str, object] = MappingProxyType({})) -> str:

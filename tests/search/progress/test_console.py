@@ -40,9 +40,10 @@ class Told:
         return {"time": self._clock.now, "study": self._study, "stage": self._stage}
 
     def started(
-        self, trial: int, planned: int, curriculum: dict[str, Any] | None = None, arm: str = "entrodrop"
+        self, trial: int, planned: int, curriculum: dict[str, Any] | None = None, arm: str = "entrodrop", **more: float
     ) -> None:
         parameters = {"curriculum": curriculum or {"shape": "linear"}} if arm == "entrodrop" else {}
+        parameters |= more
         of = {**self._of, "planned": planned, "full_tokens": self._full, "tokens": 0}
         self._tell(TrialStarted(trial=trial, arm=arm, parameters=parameters, **of))
 
@@ -160,14 +161,23 @@ def test_a_search_for_right_answers_tells_their_share() -> None:
     assert "answers 75.0% right (best 75.0% right (trial 1), no dropout 50.0% right)" in text.getvalue()
 
 
-def test_a_confirmation_shows_the_mean_of_each_arm() -> None:
+def test_a_confirmation_shows_the_mean_of_each_arm_s_best_setting() -> None:
     text, clock = StringIO(), Clock()
-    with ProgressConsole(Console(file=text, width=80), {"m/confirmation": 4}, clock) as progress:
+    runs = [
+        ("none", 6.0, 0.1),
+        ("entrodrop", 5.0, 0.1),
+        ("none", 5.5, 0.1),
+        ("entrodrop", 5.6, 0.1),
+        ("none", 5.0, 0.2),
+    ]
+    with ProgressConsole(Console(file=text, width=200), {"m/confirmation": 5}, clock) as progress:
         told = Told(progress.handle, clock, study="m/confirmation", stage="confirmation")
-        for trial, (arm, loss) in enumerate((("none", 6.0), ("entrodrop", 5.0), ("none", 5.5), ("entrodrop", 5.6))):
-            told.started(trial, 4, arm=arm)
+        for trial, (arm, loss, rate) in enumerate(runs):
+            told.started(trial, 5, arm=arm, learning_rate=rate, seed=trial)
             told.ended(trial, "complete", None, loss)
-    assert "(means: none 5.7500, entrodrop 5.3000); 4 of 4 trials" in text.getvalue()
+    assert "(means: no dropout 5.7500, entrodrop 5.3000); 4 of 5 trials" in text.getvalue()
+    # Another setting is not averaged with it.
+    assert "(means: no dropout 5.0000 (best of 2 settings), entrodrop 5.3000); 5 of 5 trials" in text.getvalue()
 
 
 def test_a_line_about_a_trial_comes_at_most_every_five_seconds() -> None:
