@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _find(options: argparse.Namespace) -> int:
-    store = _Store(tracking_uri(options.uri))
+    store = _Store(tracking_uri(options.uri, writes=False))
     confirmed = _of_model(_find_confirmed(store, options.experiment), options.model)
     if options.output is None:
         for one in confirmed:

@@ -6,6 +6,7 @@ slots/worker_group.py those of Ray Train's workers.
 
 import os
 import secrets
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from trainables.errors import ConfigError, one_line
@@ -49,16 +50,36 @@ def is_mlflow_uri(uri: str) -> bool:
     )
 
 
-def tracking_uri(uri: str | None) -> str:
+def tracking_uri(uri: str | None, writes: bool = True) -> str:
     """`uri`, or else MLFLOW_TRACKING_URI, or MLflow's default; a relative SQLite file is under the current folder.
 
+    Args:
+        writes: whether runs are to be written there.
+
     Raises:
-        ConfigError: MLFLOW_TRACKING_URI is something that MLflow keeps no runs in.
+        ConfigError: MLFLOW_TRACKING_URI is something that MLflow keeps no runs in; a SQLite file that cannot be
+            written, for which MLflow would try for minutes.
     """
-    uri = uri or mlflow_address() or f"{SQLITE}mlflow.db"
-    if uri == mlflow_address() and not is_mlflow_uri(uri):
-        raise ConfigError(f"MLFLOW_TRACKING_URI: given {one_line(uri)}; allowed: {MLFLOW_URI}")
-    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
+    given = uri or mlflow_address() or f"{SQLITE}mlflow.db"
+    setting = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
+    if not uri and not is_mlflow_uri(given):
+        raise ConfigError(f"{setting}: given {one_line(given)}; allowed: {MLFLOW_URI}")
+    if not given.startswith(SQLITE):
+        return given
+    path = Path(given.removeprefix(SQLITE)).absolute()
+    # What follows a question mark are options of the driver, so SQLAlchemy.
+    if "?" in str(path):
+        problem = f"{one_line(str(path))} has a question mark, which no SQLite address can have"
+        raise ConfigError(f"{setting}: {problem}; name a file in another folder")
+    there = next(place for place in (path, *path.parents) if place.exists())
+    wrong = "cannot be written" if writes and not os.access(there, os.W_OK) else None
+    if path.is_dir():
+        wrong = "is a folder"
+    elif there != path and not there.is_dir():
+        wrong = f"lies below {there.name}, which is no folder"
+    if wrong:
+        raise ConfigError(f"{setting}: the SQLite file {one_line(str(path))} {wrong}; name another one")
+    return f"{SQLITE}{path}"
 
 
 def set_mlflow_environment() -> None:

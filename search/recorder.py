@@ -127,12 +127,18 @@ class Recorder:
         words = mask_secrets(description)
         self._write(ModelRegistered(**of, name=mask_secrets(name), folder=place, tags=dict(tags), description=words))
 
-    def allotted(self, models: Sequence[str], allotted: Allocation) -> None:
-        """The models that come next share these slots."""
+    def allotted(self, models: Sequence[str], allotted: Allocation, chosen: bool) -> None:
+        """The models that come next share these slots.
+
+        Args:
+            chosen: whether the search has chosen them; otherwise the space says so.
+        """
+        self._write(ModelsAllotted(models=list(models), workers=allotted.workers, slots=allotted.slots))
+        if not chosen:
+            return
         trials = f"{allotted.slots} trial{'s' if allotted.slots > 1 else ''} at a time"
         workers = f"{allotted.workers} worker{'s' if allotted.workers > 1 else ''}"
         self._progress.note(f"{', '.join(models)}: {trials}, each on {workers}")
-        self._write(ModelsAllotted(models=list(models), workers=allotted.workers, slots=allotted.slots))
 
     def slots_changed(self, slots: int) -> None:
         """So many slots are at work from now on."""

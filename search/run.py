@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.environment import ray_address, set_ray_environment
+from search.environment import ray_address, set_ray_environment, tracking_uri
 from search.hardware import ClusterResources, parse_gpus
 from search.interruption import EARLY
 from search.output.folder import Output, check_outlives_job, default_output, lock_output
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace, stack: ExitStack) -> int:
     try:
         space_file = load(find_space(options.file), options.set)
-        if not options.dry_run:
+        if options.dry_run:
+            tracking_uri(space_file.config.tracking.uri)
+        else:
             output = _open_output(space_file, options, stack)
             check_output(space_file, output.folder, options.resume)
         planned_for = _describe_cluster(space_file, options)

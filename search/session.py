@@ -365,8 +365,7 @@ def _train(
     by_model = {result.model: result for result in results}
     storage, patience_s = (where.folder / "ray").absolute(), 60 * space.faults.shrink_minutes
     for allotted, models in group_by_allocation(list(by_model), allotments):
-        if space.resources.automatic:
-            record.allotted(models, allotted)
+        record.allotted(models, allotted, space.resources.automatic)
         studies = [study for model in models for study in by_model[model].studies]
         trial_loop = TrialLoop(studies, allotted.slots, full_tokens, record, interruption, space.faults.restarts)
         slot = slot_config(workers=allotted.workers)

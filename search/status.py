@@ -111,8 +111,10 @@ class Followed:
         return ProgressTable(self.state)
 
     @property
-    def finished(self) -> bool:
-        return self._ended is not None and self._ended.status == "FINISHED"
+    def reported(self) -> bool:
+        """Whether it has ended and has a report: also where all trials but the baseline failed."""
+        ended = self._ended
+        return ended is not None and (ended.status == "FINISHED" or (ended.status == "FAILED" and bool(ended.files)))
 
     @property
     def words(self) -> str:

@@ -48,8 +48,8 @@ from trainables.storage.files import StorageError, place
 _HOST, _PORT = "127.0.0.1", 8765
 # Seconds between two looks at a folder, and at a URL, which each look copies.
 _PAUSE_S, _URL_PAUSE_S = 1.0, 15.0
-# Making the table of all trials takes time, in a long search seconds: so many times as much is waited after it.
-_REST = 20
+# Making the table of all trials takes time, in a long search half a second: so many times as much is waited after it.
+_REST = 100
 # Seconds that an open page has to become the report when a search that serves it ends.
 _LAST_LOOK_S = 3.0
 # Nothing from elsewhere is loaded, whatever a name or a setting holds.
@@ -188,8 +188,8 @@ class LivePage:
 
     @property
     def over(self) -> bool:
-        """Whether the search has finished and its report is there."""
-        return self._search.finished and self.report.is_file()
+        """Whether the search has ended and its report is there."""
+        return self._search.reported and self.report.is_file()
 
     def show(self) -> "Shown":
         """The search as it stands; however many look, the folder is read once in a while.

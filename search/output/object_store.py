@@ -40,7 +40,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.output.folder import CURSOR, EVENTS, JOURNAL, MODELS, RESOLVED, SPACE, Output, lock_output
+from search.output.folder import CURSOR, EVENTS, JOURNAL, MODELS, RESOLVED, SPACE, Output, is_locked, lock_output
 from search.output.folder import LOCK as LOCK
 from trainables.errors import ConfigError, mask_secrets
 from trainables.storage.cache import default_root
@@ -178,6 +178,9 @@ def is_url_locked(text: str) -> bool:
         StorageError: the store does not answer.
     """
     lock = _url(text) / LOCK
+    # A search that was given the folder, and not its URL.
+    if lock.protocol in ("file", "local") and is_locked(Path(lock.path).parent):
+        return True
     with store_errors(lock):
         before, deadline = _read(lock), time.monotonic() + _PATIENCE_S
         while (now := _read(lock)) == before and now is not None and time.monotonic() < deadline:

@@ -1,14 +1,14 @@
 """How a search stands: what trains, what has ended, how long the rest will take; from the events of its trials."""
 
-import json
 import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from search.arms import BASELINE, ENTRODROP, curriculum_name, curriculum_strengths
+from search.arms import BASELINE, ENTRODROP, curriculum_name, curriculum_strengths, flatten
 from search.output.events import (
     Evaluation,
     Event,
@@ -25,7 +25,7 @@ from search.studies.pruners import PLATEAU
 
 # Trials that a person sees the end of.
 _LAST_TRIALS = 6
-_PREPARING = "data, entropies and slots are being prepared"
+_STARTING, _PREPARING = "packages and Ray are being loaded", "data, entropies and slots are being prepared"
 # What a page shows of the use of a node, and of a trial's own GPU.
 _NODE_USE = {"CPU": "system/cpu_utilization_percentage", "memory": "system/system_memory_usage_percentage"}
 _GPU_USE = {"GPU": "system/gpu_0_utilization_percentage", "memory": "system/gpu_0_memory_usage_percentage"}
@@ -77,7 +77,7 @@ class StudyProgress:
         allowed: what they may be above the one without dropout, in nats.
         answers: whether objectives are shares of wrong answers.
         confirms: whether its trials repeat a few settings with other seeds.
-        settings: of each trial that has begun, by number, as text and without its seed.
+        settings: of each trial that has begun, by number, without its seed.
     """
 
     planned: int
@@ -87,7 +87,7 @@ class StudyProgress:
     allowed: float | None = None
     answers: bool = False
     confirms: bool = False
-    settings: dict[int, str] = field(default_factory=dict)
+    settings: dict[int, dict[str, Any]] = field(default_factory=dict)
     # Tokens that each ended trial trained, and all reports' seconds and tokens: how fast it goes.
     tokens: list[int] = field(default_factory=list)
     seconds_measured: float = 0.0
@@ -98,10 +98,10 @@ class StudyProgress:
         return sum(self.states.values())
 
     @property
-    def best(self) -> tuple[float, int] | None:
-        """The least objective, in nats, and its trial; no dropout apart, and what breaks the constraint."""
-        known = ((v, n) for arm, values in self.objectives.items() if arm != BASELINE for n, v in values.items())
-        return min(((value, number) for value, number in known if self._keeps(number)), default=None)
+    def best(self) -> tuple[float, int, str] | None:
+        """The least objective, in nats, its trial and its arm; no dropout apart, and what breaks the constraint."""
+        known = ((v, n, arm) for arm, values in self.objectives.items() if arm != BASELINE for n, v in values.items())
+        return min(((value, number, arm) for value, number, arm in known if self._keeps(number)), default=None)
 
     @property
     def means(self) -> dict[str, tuple[float, int]]:
@@ -110,9 +110,15 @@ class StudyProgress:
         for arm, values in self.objectives.items():
             by_setting: dict[str, list[float]] = {}
             for number, value in values.items():
-                by_setting.setdefault(self.settings[number], []).append(value)
+                by_setting.setdefault(str(sorted(self.settings[number].items())), []).append(value)
             found[arm] = min(map(statistics.fmean, by_setting.values())), len(by_setting)
         return found
+
+    def searched(self, number: int) -> dict[str, Any]:
+        """The settings of a trial that other trials have otherwise; what its curriculum's name tells apart."""
+        given = {name: value for name, value in self.settings[number].items() if not name.startswith("curriculum.")}
+        others = self.settings.values()
+        return {name: value for name, value in given.items() if any(one.get(name, value) != value for one in others)}
 
     def _keeps(self, number: int) -> bool:
         baseline = self.objectives.get(BASELINE)
@@ -143,7 +149,7 @@ class SearchProgress:
         # Slots differ from one model to the next: what runs at the same time is counted for the study at hand.
         self._study, self._most_running = "", 1
         # What is done before the first evaluation, and the slots; the last few trials that have ended.
-        self.phase, self.slots = _PREPARING, 0
+        self.phase, self.slots = _STARTING, 0
         self.ended_trials: deque[tuple[RunningTrial, TrialEnded]] = deque(maxlen=_LAST_TRIALS)
         # Seconds of the search's earlier parts, and of this one its first and last event.
         self.earlier_s = 0.0
@@ -214,7 +220,7 @@ class SearchProgress:
     def _started(self, event: TrialStarted) -> None:
         study = self.studies[event.study]
         study.planned, study.confirms = event.planned, event.stage == "confirmation"
-        study.settings[event.trial] = json.dumps({**event.parameters, "seed": None}, sort_keys=True)
+        study.settings[event.trial] = {k: v for k, v in flatten(event.parameters).items() if k != "seed"}
         name, strengths = curriculum_name(event.arm, event.parameters), curriculum_strengths(event.parameters)
         if event.study != self._study and not self._running:
             # A confirmation may have ended with fewer runs than it could have had.

@@ -41,8 +41,10 @@ class ProgressTable:
 
     def _end(self, trial: RunningTrial, event: TrialEnded) -> RenderableType:
         why = f" ({describe_reason(event.reason)})" if event.reason else ""
-        end = objective_text(self.state.studies[trial.study], event.objective)
-        text = f"{trial.study} {trial.number} {trial.label}: {end}, {event.state}{why}"
+        study = self.state.studies[trial.study]
+        end = objective_text(study, event.objective)
+        settings = "".join(f"; {name} {brief(value)}" for name, value in study.searched(trial.number).items())
+        text = f"{trial.study} {trial.number} {trial.label}: {end}, {event.state}{why}{settings}"
         return Text(text, overflow="ellipsis", no_wrap=True, style="dim")
 
     def _table(self, narrow: bool, ascii_only: bool) -> RenderableType:
@@ -98,7 +100,11 @@ def standing_text(study: StudyProgress) -> str:
             for arm, (mean, settings) in study.means.items()
         ]
         return f"means: {', '.join(means) or '-'}"
-    best = f"best {objective_text(study, study.best[0])} (trial {study.best[1]})" if study.best else "best -"
+    best = "best -"
+    if study.best is not None:
+        value, number, arm = study.best
+        of = f", {arm}" if len(study.objectives.keys() - {BASELINE}) > 1 else ""
+        best = f"best {objective_text(study, value)} (trial {number}{of})"
     baseline = study.objectives.get(BASELINE)
     return f"{best}, no dropout {objective_text(study, min(baseline.values()))}" if baseline else best
 
@@ -114,6 +120,10 @@ def objective_text(study: StudyProgress, value: float | None) -> str:
 
 def loss_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def brief(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration_text(seconds: float | None) -> str:

@@ -52,7 +52,7 @@ def render_card(result: ModelResult, space: Space) -> str:
             f"to no dropout with its interval. This model is from {_WORDS[point_of(space)]} of the first seed.\n",
             "| after | value | difference |\n|---|---|---|",
             *rows,
-            f"\nTo train it again: `{invocation('trainables.finetune')} schedule.yaml`, where schedule.yaml is",
+            f"\nTo train like this: `{invocation('trainables.finetune')} schedule.yaml`, where schedule.yaml is",
             f"\n```yaml\n{format_best_schedule(result, space)}```\n",
         ]
     )

@@ -50,6 +50,8 @@ _REQUIRED = ("torch", "transformers")
 
 def new_client(uri: str) -> Any:
     """An MLflow client; importing mlflow takes seconds, so the thread does it."""
+    if uri.startswith(SQLITE):
+        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     set_mlflow_environment()
     from mlflow import MlflowClient
 

@@ -372,11 +372,33 @@ def test_a_search_that_was_killed_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_a_search_that_failed_with_a_report_becomes_it(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    for files, over in (([], False), (["report.html"], True)):
+        ending = {"event": "search_ended", "status": "FAILED", "description": "no trial", "files": files}
+        search.lines = [json.dumps({"time": 1.0, **ending}) + "\n"]
+        search.end()
+        page = LivePage(search.folder)
+        page.show()
+        assert page.over == over
+
+
+@pytest.mark.integration
+def test_a_url_of_a_folder_in_which_a_search_runs_is_followed(tmp_path: Path) -> None:
+    search = Written(tmp_path / "one")
+    search.write("trial_started", 1)
+    url = f"file://{search.folder}"
+    with lock_output(search.folder), open_for_reading(url) as copy:
+        assert "of 800 tokens" in LivePage(copy, url).show().now
+
+
+@pytest.mark.integration
 def test_a_page_that_is_opened_before_the_first_event_follows_the_search(tmp_path: Path) -> None:
     search = Written(tmp_path / "one")
     (tmp_path / "one" / "events.jsonl").unlink()
     with lock_output(search.folder), served(search.folder) as port:
-        for expected in ("The search: data, entropies and slots are being prepared", "builtin/nano, trial 0"):
+        for expected in ("The search: packages and Ray are being loaded", "builtin/nano, trial 0"):
             with urlopen(f"http://127.0.0.1:{port}/events") as stream:
                 while expected not in (line := stream.readline().decode()):
                     assert "Errno" not in line

@@ -147,7 +147,7 @@ def test_what_breaks_the_constraint_is_not_the_best() -> None:
     for trial, arm, loss, general in ((0, "none", 6.0, 3.0), (1, "entrodrop", 5.0, 3.1), (2, "entrodrop", 5.5, 3.05)):
         told.started(trial, 3, arm=arm)
         told.ended(trial, "complete", None, loss, metrics={"objective.general_loss": general})
-    assert state.studies["m"].best == (5.5, 2)
+    assert state.studies["m"].best == (5.5, 2, "entrodrop")
 
 
 def test_a_search_for_right_answers_tells_their_share() -> None:
@@ -329,7 +329,7 @@ def test_a_search_that_goes_on_counts_what_was_before() -> None:
         state.follow(event)
     state.begin({"m": 4})
     study = state.studies["m"]
-    assert (study.ended, study.planned, study.best, state.running) == (2, 4, (4.0, 1), [])
+    assert (study.ended, study.planned, study.best, state.running) == (2, 4, (4.0, 1, "entrodrop"), [])
     state.follow(SearchStarted(time=1000.0, planned={"m": 4}, resume_command=""))
     # Not the time between the two parts.
     assert state.earlier_s == 40.0

@@ -17,7 +17,7 @@ import pytest
 from search.environment import tracking_uri
 from search.output.events import OutboxEntry, SlotsChanged
 from search.tracking.delivery import Delivery, undelivered_models
-from search.tracking.mlflow_runs import describe_pages
+from search.tracking.mlflow_runs import describe_pages, new_client
 from tests import DEADLINE_S
 from tests.search.tracking.memory import EXPECTED, Client, LockedError, Search, a_search
 from trainables.errors import ConfigError, mask_secrets
@@ -571,6 +571,32 @@ def test_a_store_that_mlflow_has_given_up_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ConfigError, match=f"^MLFLOW_TRACKING_URI: given {uri}; allowed: sqlite:///PATH, or"):
         tracking_uri(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("folder", "folder is a folder; name another one"),
+        ("file/mlflow.db", "mlflow.db lies below file, which is no folder; name another one"),
+        (
+            "q? a/mlflow.db",
+            "which no SQLite address can have; name a file in another folder",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_a_database_is_told_at_once(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        tracking_uri(f"sqlite:///{tmp_path}/{name}")
+    assert str(caught.value).startswith("tracking.uri: ")
+    assert str(caught.value).endswith(told)
+
+
+@pytest.mark.faults
+def test_the_folder_of_a_database_is_made(tmp_path: Path) -> None:
+    new_client(f"sqlite:///{tmp_path}/a/b/mlflow.db").create_experiment("e")
+    assert (tmp_path / "a/b/mlflow.db").is_file()
 
 
 @pytest.mark.faults
