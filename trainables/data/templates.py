@@ -203,20 +203,48 @@ class Object(dict[str, Any]):
     """An object of a JSON file. What is null in it was written so: Parquet files fill in the keys of other records."""
 
 
+class TwiceError(ValueError):
+    """A key that stands twice in an object: nobody knows which of its values is meant."""
+
+
 def parse_json(text: str) -> Any:
     """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        TwiceError, ValueError, RecursionError: it is none.
     """
-    return json.loads(
-        text, parse_float=Number, parse_int=_parse_integer, parse_constant=lambda _: None, object_hook=Object
-    )
+    return json.loads(text, **_AS_IT_STANDS)
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins there, as `parse_json` gives it, and where it ends.
+
+    Raises:
+        TwiceError, ValueError, RecursionError: it is none.
+    """
+    return json.JSONDecoder(**_AS_IT_STANDS).raw_decode(text, start)
 
 
 def _parse_integer(text: str) -> int | Number:
     # Python's integers have no minus zero.
     return Number(text) if text == "-0" else int(text)
+
+
+def _parse_object(pairs: list[tuple[str, Any]]) -> Object:
+    made = Object(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise TwiceError(f"the key {json.dumps(twice)} stands twice in an object")
+    return made
+
+
+_AS_IT_STANDS: dict[str, Any] = {
+    "parse_float": Number,
+    "parse_int": _parse_integer,
+    "parse_constant": lambda _: None,
+    "object_pairs_hook": _parse_object,
+}
 
 
 def as_text(value: Any) -> str | None:
