@@ -56,6 +56,9 @@ class Chats:
     learned: str = "all"
     answer: str | None = None
 
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        return any(Field(name, optional=False).is_in(record) for name in ([self.column] if self.column else COLUMNS))
+
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The conversations. Those with the same first message of the user that is more than a greeting are a group.
 

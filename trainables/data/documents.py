@@ -83,6 +83,9 @@ class Splits:
 class Reader(Protocol):
     """What turns records into documents."""
 
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record has the columns that are read of it."""
+
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The documents of records, each with where it stands, as in "line 3 of data.jsonl".
 

@@ -45,7 +45,8 @@ class Field:
         value = record.get(column)
         for part in inner:
             if isinstance(value, Mapping):
-                value = value.get(part)
+                # Keys of Parquet's maps may be numbers.
+                value = value[part] if part in value else next((v for k, v in value.items() if str(k) == part), None)
             elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", part):
                 index = int(part)
                 value = value[index] if -len(value) <= index < len(value) else None
@@ -106,6 +107,11 @@ class Templates:
     text: str
     prompt: str | None = None
     answer: str | None = None
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        parts = [part for template in (self.text, self.prompt, self.answer) for part in parse(template or "")]
+        fields = [part for part in parts if isinstance(part, Field) and not part.optional]
+        return bool(fields) and all(field.is_in(record) for field in fields)
 
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The documents; some may be empty.
