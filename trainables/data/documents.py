@@ -265,7 +265,11 @@ def split(
             allowed = f"at most {len(part)}, as {alike_are} stand in one split"
             raise DataError(f"data.{name}", str(given[name]), allowed)
         parts[name] = tuple(part[: wanted[name]] if exact else part)
-    notes = [_overlap(found, name, where) for name, found in sorted(left_out.items())]
+    notes = []
+    if twice := len(written) - sum(map(len, left_out.values())) - len(ordered):
+        repeat = "is left out, as it repeats another" if twice == 1 else "are left out, as they repeat others"
+        notes.append(f"{twice} of {len(read)} documents {where} {repeat}")
+    notes += [_overlap(found, name, where) for name, found in sorted(left_out.items())]
     if empty := len(read) - len(written):
         notes.append(f"{empty} of {len(read)} documents {where} are left out, as they have no text to learn")
     return Splits(**parts, notes=tuple(notes))

@@ -330,6 +330,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     # Without any file of one, transformers makes up a tokenizer that knows no text.
     if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
         raise ModelError("models", f"{folder} has no tokenizer; name a folder with one")
+    for path in chat_templates(folder):
+        with readable(folder, f"a folder with a tokenizer whose {path.name} is UTF-8 text"):
+            path.read_text(encoding="utf-8")
     with readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True

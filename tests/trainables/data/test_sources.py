@@ -511,6 +511,24 @@ def test_texts_that_differ_in_characters_without_width_are_one(invisible: str, t
     assert len(read.train) + len(read.validation) + len(read.test) == 30
 
 
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ([], ()),
+        (questions(1), ("1 of 31 documents in a.jsonl is left out, as it repeats another",)),
+        (
+            [*questions(3), {"question": "What is  0 + 1?", "answer": "1"}],
+            ("4 of 34 documents in a.jsonl are left out,",),
+        ),
+    ],
+)
+def test_repeated_documents_are_told(more: list[dict[str, str]], note: tuple[str, ...], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [*questions(30), *more])
+    notes = files(path).splits(seed=0).notes
+    assert len(notes) == len(note)
+    assert all(said.startswith(told) for said, told in zip(notes, note, strict=True))
+
+
 def test_documents_without_a_text_are_told(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl", [*questions(30), *({"question": f"{n}?", "answer": " "} for n in range(9))]

@@ -652,6 +652,16 @@ def test_a_tokenizer_without_an_end_is_told(end: str | None, tmp_path: Path) -> 
         load_tokenizer(folder)
 
 
+def test_a_chat_template_that_is_no_text_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(
+        ModelError, match=r"a folder with a tokenizer whose chat_template.jinja is UTF-8 text \('utf-8'"
+    ):
+        load_tokenizer(folder)
+
+
 def test_weights_that_lie_there_twice_are_counted_once(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
