@@ -316,7 +316,7 @@ def _tokens(model: str, space: Space, splits: Splits | None, coloured: bool) -> 
     chats = ChatTokenizer(tokenizer, chat_template_of(space), model)
     packed, cut = pack_splits(splits, tokenizer, training.sequence_length, chats=chats, **how)
     for rows in packed.values():
-        check_words(rows, counts.words, model)
+        check_words(rows, counts.words, model, tokenizer)
     train, held_out = packed["train"], packed["validation"]
     _check_reference(model, space, splits, train, how)
     check_evaluations(space.evaluation.per_epoch, len(train.token_RT), training.batch_size, model)

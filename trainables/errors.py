@@ -54,11 +54,13 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-_LONG_PATH, _LONG_WORD = re.compile(r"/[^:;()]{33,}/"), re.compile(r"[^\s/]{50,}")
+# The folders of a path have few spaces in their names, and none at the ends: a sentence between two paths is no folder.
+_LONG_PATH = re.compile(r"/(?:[^\s/:;()]+(?: [^\s/:;()]+){0,2}/){2,}")
+_LONG_WORD = re.compile(r"[^\s/]{50,}")
 
 
 def _without_middle(long: re.Match[str]) -> str:
-    return f"{long[0][:15]}...{long[0][-15:]}"
+    return f"{long[0][:15]}...{long[0][-15:]}" if len(long[0]) > 33 else long[0]
 
 
 # The column of a template, as in {question}: what has one is a text of the user's, and no secret.

@@ -85,7 +85,7 @@ def find_data(text: str, name: str | None, folder: Path) -> FoundData:
     from trainables.data.hub import Hub, is_saved
     from trainables.data.templates import Templates
 
-    text, sizes = text.removeprefix("hub:"), SplitSizes("all", 0, 0)
+    text, sizes = os.path.expanduser(text.removeprefix("hub:")), SplitSizes("all", 0, 0)
     path = Path(text)
     files: list[Path] = []
     if path.is_dir():

@@ -82,6 +82,8 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
     count = len({alike(d.prompt + d.text) for d in documents}) if documents else len(data.records)
     if count < FEWEST:
         counted = f"{count} document{'' if count == 1 else 's'}"
+        if count < len(data.records):
+            counted = f"{len(data.records)} records with {count} different document{'' if count == 1 else 's'}"
         raise ConfigError(f"{one_line(named)}: given {counted}; allowed: at least {FEWEST}")
     draft = Draft()
     more = "" if data.whole else " and more"
@@ -101,10 +103,12 @@ def draft_space(data: FoundData, named: str, models: Mapping[str, str], output: 
         draft.put(key, value, why)
     if found is None:
         columns = ", ".join(columns_of(data.records))
-        example = next((f"{name}[{key}]" for name, key in _find_nested(data.records)), "answer")
-        question = f'which columns are the text, as in "{{{example}}}"? There are: {columns}'
+        *before, example = _find_examples(data.records) or ["{answer}"]
+        question = f"which columns are the text, as in {_format_value(example)}? There are: {columns}"
         draft.ask("template", _format_comment(question))
-        draft.say('  # prompt: "{question}\\n"    what stands before it, if anything does')
+        if before:
+            prompt = _format_comment(_format_value(f"{before[0]}\n"))
+            draft.say(f"  # prompt: {prompt}    what stands before it, if anything does")
     else:
         _put_format(draft, found)
     name, tokenizer = _find_tokenizer(list(models)) if documents else ("", None)
@@ -180,9 +184,22 @@ def _put_splits(draft: Draft, data: FoundData, found: "Format | None", count: in
     return left
 
 
-def _find_nested(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Columns with objects, each with one of its keys."""
-    return [(name, next(iter(v))) for record in records[:1] for name, v in record.items() if isinstance(v, dict) and v]
+def _find_examples(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns as they stand in a template, or the first value within each; the likeliest text is the last."""
+    from trainables.data.formats import columns_of, format_column
+
+    found: list[tuple[bool, bool, str]] = []
+    for name in columns_of(records):
+        value = next((record[name] for record in records if record.get(name) not in (None, [], {})), None)
+        keys: list[str] = []
+        while isinstance(value, Mapping | list) and value:
+            key, value = next(iter(value.items())) if isinstance(value, Mapping) else (0, value[0])
+            keys.append(str(key))
+        field = f"{{{name}{''.join(f'[{key}]' for key in keys)}}}" if keys else format_column(name, optional=False)
+        # What lies within a column can be named if no name has brackets.
+        if not keys or not re.search(r"[][{}]", "".join([name, *keys])):
+            found.append((bool(keys), isinstance(value, str), field))
+    return [field for *_, field in sorted(found, key=lambda one: one[:2])]
 
 
 def _read_documents(records: Sequence[Mapping[str, Any]], found: "Format | None") -> "list[Document]":

@@ -17,6 +17,9 @@ from tests import tiny
 from trainables.config.data import FilesData, FilesSplit, HubData
 from trainables.config.to_settings import splits_of
 from trainables.config.yaml_values import read
+from trainables.data.documents import SplitSizes
+from trainables.data.files import Files
+from trainables.data.templates import Templates
 from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -215,7 +218,7 @@ def test_different_documents_are_counted_once(capsys: pytest.CaptureFixture[str]
     made("mine.jsonl")
     assert "about 30 documents to train on" in capsys.readouterr().out
     write_lines("few.jsonl", questions(range(5)) * 10)
-    assert refused(capsys, "few.jsonl").startswith("few.jsonl: given 5 documents; allowed: at least 20")
+    assert refused(capsys, "few.jsonl").startswith("few.jsonl: given 50 records with 5 different documents; allowed")
 
 
 ANSWERS = [
@@ -291,13 +294,41 @@ def test_what_cannot_be_told_is_asked_for_in_the_file(capsys: pytest.CaptureFixt
     assert main(["mine.jsonl"]) == 0
     printed = capsys.readouterr().out
     assert "  asked    models: which model" in printed
-    assert '  asked    template: which columns are the text, as in "{answer}"? There are: left, right' in printed
+    assert '  asked    template: which columns are the text, as in "{right}"? There are: left, right' in printed
+    assert '  # prompt: "{left}\\n"    what stands before it, if' in Path("mine.yaml").read_text()
     line = Path("mine.yaml").read_text().splitlines().index('models: ""') + 1
     with pytest.raises(ConfigError, match=f"mine.yaml:{line}: models: given ''; allowed: a list of builtin/nano"):
         load("mine.yaml")
     line = Path("mine.yaml").read_text().splitlines().index('  template: ""') + 1
     with pytest.raises(ConfigError, match=f"mine.yaml:{line}: data.template: given ''; allowed: text with"):
         load("mine.yaml", ["models=[builtin/nano]"])
+
+
+EXAMPLES: list[tuple[dict[str, Any], str, str]] = [
+    ({"question": "1?", "answers": ["1"]}, '"{answers[0]}"', "1"),
+    ({"question": "1?", "answers": {"text": ["1"], "start": [0]}}, '"{answers[text][0]}"', "1"),
+    ({"Question{1}": "1?", "sure?": "1"}, r'"{\"sure?\"}"', "1"),
+    ({"a": [], "b": [[{"c": "1"}]]}, '"{b[0][0][c]}"', "1"),
+]
+
+
+@pytest.mark.parametrize(("record", "example", "value"), EXAMPLES)
+def test_the_example_names_what_is_there(
+    record: dict[str, Any], example: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines("mine.jsonl", [{**record, "id": n} for n in range(30)])
+    assert main(["mine.jsonl"]) == 0
+    assert f"which columns are the text, as in {example}? There are: " in capsys.readouterr().out
+    source = Files(("mine.jsonl",), Templates(json.loads(example)), SplitSizes(1, 0, 0))
+    assert source.splits(seed=0).train[0].text == value
+
+
+def test_the_home_folder_has_a_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd() / "home"))
+    Path("home").mkdir()
+    write_lines("home/mine.jsonl", questions(range(30)))
+    assert main(["~/mine.jsonl", "--model=builtin/nano", "--no-dry-run"]) == 0
+    assert load("mine.yaml").config.data.path == str(Path.cwd() / "home" / "mine.jsonl")  # type: ignore[union-attr]
 
 
 @pytest.mark.faults
@@ -342,6 +373,7 @@ WRONG = [
         "empty: no file in this folder ends in .jsonl, .ndjson, .json, .csv, .parquet, .txt, .tsv; name one with data",
     ),
     (["few.jsonl"], "few.jsonl: given 5 documents; allowed: at least 20"),
+    (["alike.jsonl"], "alike.jsonl: given 50 records with 1 different document; allowed: at least 20"),
     (
         ["semi.csv"],
         "semi.csv: it has one column (they are parted by ';': save the table with commas, or as .tsv",
@@ -359,6 +391,7 @@ def test_wrong_arguments_and_data_are_one_line(
 ) -> None:
     Path("empty").mkdir()
     write_lines("few.jsonl", questions(range(5)))
+    write_lines("alike.jsonl", [*questions(range(1))] * 50)
     Path("broken.jsonl").write_text("{]\n")
     Path("semi.csv").write_text("question;answer\n" + "a;b\n" * 30)
     assert refused(capsys, *arguments).startswith(told)

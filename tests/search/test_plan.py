@@ -218,7 +218,8 @@ def test_a_tokenizer_larger_than_the_embedding_is_told(tmp_path: Path, capsys: p
     space = {"models": ["models/larger"], "data": data, "training": {"sequence_length": 32}}
     Path("space.yaml").write_text(json.dumps(space))
     capsys.readouterr()
-    assert "this one has tokens above the 58 of the embedding" in refused(capsys, ["space.yaml", "--dry-run"])
+    told = "this one has a token 5000 (more), and its embedding (vocab_size in config.json) has 58 from 0 on"
+    assert told in refused(capsys, ["space.yaml", "--dry-run"])
 
 
 def write_chats(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.errors import mask_secrets
+from trainables.errors import mask_secrets, one_line
 
 HIDDEN = [
     "uri: http://user:hunter2@host, template: '{answer}@home'",
@@ -56,3 +56,12 @@ def test_what_is_no_secret_is_shown(text: str) -> None:
 def test_the_host_stays_to_be_recognized() -> None:
     assert mask_secrets("http://me:pw@host/db") == "http://me:***@host/db"
     assert mask_secrets("a: 1\nuri: http://me:pw@host\nb: 2 @x") == "a: 1\nuri: http://me:***@host\nb: 2 @x"
+
+
+@pytest.mark.parametrize("folder", ["some models/a b c/tiny", "0123456789/" * 8 + "tiny", "My Models/v 1.5/a"])
+def test_a_reason_between_two_paths_is_shown(folder: str) -> None:
+    path = f"/home/someone/work/{folder}"
+    text = f"The folder {path} contains code which must be run to load the model of {path}, which is not done here"
+    shown = one_line(text, 120)
+    assert " contains code which must be run to load the model of " in shown
+    assert shown.endswith(", which is not done here")

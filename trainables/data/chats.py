@@ -5,13 +5,24 @@ calls. A document's text only tells conversations apart; `chat_tokens.py` makes 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainables.data.documents import Chat, Document, alike
-from trainables.data.templates import Field, Number, Object, as_text, fill_template, no_column, parse_json
+from trainables.data.templates import (
+    Field,
+    Number,
+    Object,
+    TwiceError,
+    as_text,
+    fill_template,
+    no_column,
+    parse_json,
+)
+from trainables.data.written_numbers import Written, write_json
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -44,6 +55,9 @@ class Chats:
     column: str | None = None
     learned: str = "all"
     answer: str | None = None
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        return any(Field(name, optional=False).is_in(record) for name in ([self.column] if self.column else COLUMNS))
 
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The conversations. Those with the same first message of the user that is more than a greeting are a group.
@@ -139,7 +153,7 @@ def _read_message(given: Mapping[str, Any], keys: tuple[str, str], place: str) -
     beside = {key: _plain(one) for key, one in given.items() if key not in (*keys, *_SWITCHES) and one is not None}
     calls = beside.get("tool_calls") or []
     for call in calls if isinstance(calls, list) else []:
-        _parse_arguments(call)
+        _parse_arguments(call, place)
     if role == "assistant" and not (content or "").strip() and not calls:
         raise DataError(
             "data.messages", f"{place} is an empty answer of the assistant; give it a text, or leave it out"
@@ -174,7 +188,10 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it. What is null in an object that is not of JSON is left out."""
     match value:
         case Number():
-            return json.loads(value)
+            number = float(value)
+            return number if repr(number) == value else Written(value)
+        case float() if not math.isfinite(value):
+            return None
         case Object():
             return {key: _plain(one) for key, one in value.items()}
         case Mapping():
@@ -188,22 +205,27 @@ def _plain(value: Any) -> Any:
 
 def _read_calls(value: Any, place: str) -> list[dict[str, Any]]:
     """The tool calls in the text of a message, in OpenAI's form."""
+    reason = ""
     try:
-        calls = json.loads(as_text(value) or "", parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        calls = None
+        calls = _plain(parse_json(as_text(value) or ""))
+    except (ValueError, RecursionError) as error:
+        calls, reason = None, f" ({error})"
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        raise DataError("data.messages", f"the {_CALL} in {place}", "JSON of a call: an object with name and arguments")
+        allowed = f"JSON of a call: an object with name and arguments{reason}"
+        raise DataError("data.messages", f"the {_CALL} in {place}", allowed)
     return [{"type": "function", "function": call} for call in calls]
 
 
-def _parse_arguments(call: Any) -> None:
+def _parse_arguments(call: Any, place: str) -> None:
     """Chat templates take the arguments of a tool call as an object; OpenAI writes them as JSON text."""
     function = call.get("function", call) if isinstance(call, dict) else {}
     if isinstance(function, dict) and isinstance(arguments := function.get("arguments"), str):
         try:
-            function["arguments"] = json.loads(arguments, parse_constant=lambda _: None)
+            function["arguments"] = _plain(parse_json(arguments))
+        except TwiceError as error:
+            allowed = f"JSON of an object ({error})"
+            raise DataError("data.messages", f"the arguments of a call in {place}", allowed) from None
         except (ValueError, RecursionError):
             return
 
@@ -222,18 +244,32 @@ def _document(chat: Chat, answer: str | None) -> Document:
     # Without a message of the user, what stands before the first answer.
     opening = roles.index("user") if "user" in roles else chat.learned.index(True) - 1
     written = [_text(message) for message in chat.messages]
-    tools = json.dumps(chat.tools, ensure_ascii=False, sort_keys=True) if chat.tools else ""
+    tools = write_json(chat.tools, sort_keys=True) if chat.tools else ""
     prompt, text = tools + "".join(written[: opening + 1]), "".join(written[opening + 1 :])
-    (prompt + text).encode()
+    # A chat template may write any key.
+    for words in _words([chat.messages, chat.tools]):
+        words.encode()
+        if "\0" in words:
+            raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
     asked = [str(message.get("content", "")) for message in chat.messages if message["role"] == "user"]
     count = next((n for n, words in enumerate(asked, 1) if not _GREETING.fullmatch(words)), len(asked))
     group = "\n".join(asked[:count]) or (written[opening] if opening >= 0 else text)
-    if "\0" in prompt + text:
-        raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
     return Document(text, alike(group), prompt, answer, chat)
 
 
 def _text(message: Mapping[str, Any]) -> str:
     beside = {key: message[key] for key in ("reasoning_content", "tool_calls") if key in message}
-    own = json.dumps(beside, ensure_ascii=False, sort_keys=True) if beside else ""
+    own = write_json(beside, sort_keys=True) if beside else ""
     return f"{message['role']}: {message.get('content', '')}{own}\n"
+
+
+def _words(value: Any) -> Iterator[str]:
+    """The texts within a value, and the keys of its objects."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from _words([*value, *value.values()])
+        case list() | tuple():
+            for one in value:
+                yield from _words(one)

@@ -83,6 +83,9 @@ class Splits:
 class Reader(Protocol):
     """What turns records into documents."""
 
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record has the columns that are read of it."""
+
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The documents of records, each with where it stands, as in "line 3 of data.jsonl".
 
@@ -262,7 +265,11 @@ def split(
             allowed = f"at most {len(part)}, as {alike_are} stand in one split"
             raise DataError(f"data.{name}", str(given[name]), allowed)
         parts[name] = tuple(part[: wanted[name]] if exact else part)
-    notes = [_overlap(found, name, where) for name, found in sorted(left_out.items())]
+    notes = []
+    if twice := len(written) - sum(map(len, left_out.values())) - len(ordered):
+        repeat = "is left out, as it repeats another" if twice == 1 else "are left out, as they repeat others"
+        notes.append(f"{twice} of {len(read)} documents {where} {repeat}")
+    notes += [_overlap(found, name, where) for name, found in sorted(left_out.items())]
     if empty := len(read) - len(written):
         notes.append(f"{empty} of {len(read)} documents {where} are left out, as they have no text to learn")
     return Splits(**parts, notes=tuple(notes))

@@ -3,10 +3,12 @@
 import csv
 import glob
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,8 +18,8 @@ import pyarrow.parquet
 from pyarrow import compute
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
-from trainables.data.formats import is_chat
-from trainables.data.templates import parse_json, separator_advice
+from trainables.data.formats import is_chat, recognize
+from trainables.data.templates import TwiceError, parse_json, parse_json_at, separator_advice
 from trainables.errors import DataError
 from trainables.hub import is_lfs_pointer
 
@@ -31,11 +33,23 @@ LARGEST_WHOLE = 2**30
 _ROWS = 256
 # Compressed files by their first bytes, with pyarrow's names.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2"}
+# How zstd may begin, too: with a frame that is skipped, as pzstd writes.
+_COMPRESSED |= {bytes([first]) + b"*M\x18": "zstd" for first in range(0x50, 0x60)}
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
 # How a Parquet file begins and ends.
 _PARQUET = b"PAR1"
 # What cannot be read, by its first bytes.
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\xfd7zX": "an xz file", b"7z\xbc\xaf": "a 7z archive"}
+_ARCHIVES |= dict.fromkeys(_COMPRESSED, "compressed twice")
+_OTHERS = {
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save its table as CSV",
+    b"ARROW1": "an Arrow (Feather) file; write it as Parquet",
+    b"SQLite format 3": "an SQLite database; write its table as CSV",
+}
+# What is in a zip archive that is a table.
+_TABLES = (b"[Content_Types].xml", b"xl/", b"opendocument.spreadsheet")
+# Between JSON values that follow one another, or are in a list.
+_BETWEEN = re.compile(r"[\s,]*")
 # Files that are read, by `kind_of`.
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".txt", ".tsv")
 
@@ -76,9 +90,9 @@ class Files:
 
     def _records(self, file: Path) -> Records:
         read: dict[str, Callable[[Path], Records]] = {
-            ".jsonl": _json_lines,
-            ".ndjson": _json_lines,
-            ".json": _json,
+            ".jsonl": lambda file: _json_lines(file, self.reader),
+            ".ndjson": lambda file: _json_lines(file, self.reader),
+            ".json": lambda file: _json(file, self.reader),
             ".csv": lambda file: _csv(file, self.separator),
             ".parquet": _parquet,
             ".txt": lambda file: _text(file, self.sample_by),
@@ -116,13 +130,24 @@ def _kind_within(file: Path, kind: str) -> str:
         DataError: it is an archive.
     """
     with _bytes(file) as content:
-        begins = content.peek(64)[:64]
+        begins = content.peek(4096)[:4096]
     if archive := next((what for magic, what in _ARCHIVES.items() if begins.startswith(magic)), None):
+        if archive == "a zip archive" and any(mark in begins for mark in _TABLES):
+            raise DataError("data.path", f"{file.name} is a workbook (as of Excel); save its table as CSV")
         raise DataError("data.path", f"{file.name} is {archive}; unpack it")
-    if begins.startswith(_PARQUET) and _ends_with(file, _PARQUET):
-        return ".parquet"
-    if kind in (".csv", ".tsv") and re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"', begins):
-        return ".jsonl"
+    if other := next((what for magic, what in _OTHERS.items() if begins.startswith(magic)), None):
+        raise DataError("data.path", f"{file.name} is {other}")
+    if begins.startswith(_PARQUET):
+        if _is_compressed(file):
+            raise DataError("data.path", f"{file.name} is a Parquet file that is compressed as a whole; unpack it")
+        if _ends_with(file, _PARQUET):
+            return ".parquet"
+    elif kind in (".csv", ".tsv", ".parquet") and begins:
+        with _open_text(file, errors="replace") as text:
+            if re.match(r'\s*(\[\s*)?\{\s*"', text.read(64)):
+                return ".jsonl"
+        if kind == ".parquet":
+            raise DataError("data.path", f"{file.name} holds no Parquet; give it the suffix of what it is")
     return kind
 
 
@@ -130,6 +155,11 @@ def _ends_with(file: Path, mark: bytes) -> bool:
     with file.open("rb") as content:
         content.seek(-len(mark), os.SEEK_END)
         return content.read() == mark
+
+
+def _is_compressed(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(4).startswith(tuple(_COMPRESSED))
 
 
 def _bytes(file: Path) -> io.BufferedReader:
@@ -142,22 +172,34 @@ def _bytes(file: Path) -> io.BufferedReader:
     return file.open("rb")
 
 
-def _open_text(file: Path, newline: str | None = None) -> TextIO:
-    """The text of a file in UTF-8, or in UTF-16 if it begins as such."""
+def _open_text(file: Path, newline: str | None = None, errors: str = "strict") -> TextIO:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 if it begins as such."""
     content = _bytes(file)
-    begins = content.peek(4)[:4]
+    return io.TextIOWrapper(content, encoding=_encoding(content.peek(4)[:4]), newline=newline, errors=errors)
+
+
+def _encoding(begins: bytes) -> str:
+    if begins in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
     if begins[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    else:
-        # Two letters without a mark in front of them.
-        encodings = {b"x\0x\0": "utf-16-le", b"\0x\0x": "utf-16-be"}
-        encoding = encodings.get(re.sub(rb"[^\0]", b"x", begins), "utf-8-sig")
-    return io.TextIOWrapper(content, encoding=encoding, newline=newline)
+        return "utf-16"
+    # Two letters without a mark in front of them, or one.
+    encodings = {
+        b"x\0x\0": "utf-16-le",
+        b"\0x\0x": "utf-16-be",
+        b"x\0\0\0": "utf-32-le",
+        b"\0\0\0x": "utf-32-be",
+    }
+    return encodings.get(re.sub(rb"[^\0]", b"x", begins), "utf-8-sig")
 
 
 def _undecodable(file: Path) -> str:
-    """The first line that is not UTF-8."""
+    """The first line that is not UTF-8, or what the file is instead."""
     with _bytes(file) as lines:
+        encoding = _encoding(lines.peek(4)[:4])
+        if encoding != "utf-8-sig":
+            name = encoding.upper()[:6]
+            return f"{file.name}, which begins as {name} and is cut or damaged"
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()
@@ -187,7 +229,7 @@ def _object(record: Any, place: str, error: Exception | None = None) -> tuple[st
     raise DataError("data.path", place, f"a JSON object with columns{reason}")
 
 
-def _json_lines(file: Path) -> Records:
+def _json_lines(file: Path, reader: Reader) -> Records:
     # Lines end at \n only: a line separator such as U+2028 may stand in a JSON string as it is.
     with _open_text(file, newline="\n") as lines:
         first = True
@@ -196,19 +238,21 @@ def _json_lines(file: Path) -> Records:
                 continue
             if first and line.lstrip().startswith("["):
                 # A JSON list has got the wrong name.
-                yield from _json(file)
+                yield from _json(file, reader)
                 return
-            first = False
             place = f"line {number} of {file.name}"
             try:
                 record = parse_json(line)
             # A ValueError that is no JSONDecodeError: Python refuses to convert thousands of digits.
             except (ValueError, RecursionError) as error:
                 if number == 1 and not line.lstrip("\ufeff \t").startswith(("{", "[")):
-                    raise DataError(
-                        "data.path", f"{file.name} holds no JSON; give it the suffix of what it is"
-                    ) from None
+                    raise _no_json(file) from None
+                if first and isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip()):
+                    # An object goes on in the next line.
+                    yield from _json(file, reader, follow=True)
+                    return
                 _object(None, place, error)
+            first = False
             yield _object(record, place)
 
 
@@ -244,18 +288,35 @@ def _read_whole(file: Path) -> str:
     return content
 
 
-def _json(file: Path) -> Records:
+def _no_json(file: Path) -> DataError:
+    return DataError("data.path", f"{file.name} holds no JSON; give it the suffix of what it is")
+
+
+def _json(file: Path, reader: Reader, follow: bool = False) -> Records:
+    """
+    Args:
+        follow: whether there may be several objects, which follow one another and go over several lines.
+    """
     content = _read_whole(file)
+    begin = content.lstrip()[:1]
     try:
         records = parse_json(content)
+    except TwiceError as error:
+        if begin == "{":
+            _object(None, f"record 1 of {file.name}", error)
+        # Which record it is in.
+        yield from _json_values(content, content.index("[") + 1, file)
+        return
     except (ValueError, RecursionError) as error:
-        if str(error).startswith("Extra data") and content.lstrip().startswith("{"):
+        if str(error).startswith("Extra data") and begin == "{":
             # JSON lines have got the wrong name.
-            yield from _json_lines(file)
+            yield from _json_values(content, 0, file) if follow else _json_lines(file, reader)
             return
+        if begin not in ("{", "[") and str(error).startswith("Expecting value: line 1 "):
+            raise _no_json(file) from None
         raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
     if isinstance(records, dict):
-        if tables := [key for key, value in records.items() if _is_table(value)]:
+        if not _is_record(records, reader) and (tables := [key for key, value in records.items() if _is_table(value)]):
             problem = f"the records of {file.name} are in the list '{tables[0]}' of one object"
             raise DataError("data.path", f"{problem}; write a file with that list alone")
         # One file for each record.
@@ -266,30 +327,57 @@ def _json(file: Path) -> Records:
         yield _object(record, f"record {number} of {file.name}")
 
 
+def _json_values(content: str, start: int, file: Path) -> Records:
+    """The values that follow one another from there on."""
+    number, end = 0, start
+    while (match := _BETWEEN.match(content, end)) and (end := match.end()) < len(content):
+        number += 1
+        place = f"record {number} of {file.name}"
+        try:
+            record, end = parse_json_at(content, end)
+        except (ValueError, RecursionError) as error:
+            _object(None, place, error)
+        yield _object(record, place)
+
+
+def _is_record(value: dict[str, Any], reader: Reader) -> bool:
+    """Whether an object is a record itself, whatever is in it, as far as its keys tell."""
+    return reader.fits(value) or recognize([value]) is not None
+
+
 def _is_table(value: Any) -> bool:
     """Whether a value of an object is what should stand in its place: many records."""
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value) and not is_chat(value)
+    return (
+        isinstance(value, list) and value != [] and all(isinstance(one, dict) for one in value) and not is_chat(value)
+    )
 
 
 def _csv(file: Path, delimiter: str = ",") -> Records:
     # The default limit of a value is 131,072 characters.
     csv.field_size_limit(LONGEST_LINE)
     with _open_text(file, newline="") as lines:
-        rows = csv.DictReader(_read_lines(lines, file), delimiter=delimiter, strict=True)
+        numbered = enumerate(_read_lines(lines, file), 1)
+        # Empty lines may stand before the names of the columns.
+        number, first = next(((n, line) for n, line in numbered if line.strip()), (1, ""))
+        rows = csv.DictReader(chain([first], (line for _, line in numbered)), delimiter=delimiter, strict=True)
         try:
             columns = list(rows.fieldnames or ())
-            if twice := [name for name in columns if columns.count(name) > 1]:
-                raise DataError("data.path", f"the column '{twice[0]}' stands twice in {file.name}; rename one")
+            _refuse_twins(columns, file)
             for record in rows:
-                place = f"line {rows.line_num} of {file.name}"
+                place = f"line {number - 1 + rows.line_num} of {file.name}"
                 if None in record:
                     allowed = f"as many columns as the first line: {len(columns)}{separator_advice(columns)}"
                     raise DataError("data.path", place, allowed)
                 yield place, record
         except csv.Error as error:
-            raise DataError(
-                "data.path", f"what follows line {rows.line_num} of {file.name}", f"CSV ({error})"
-            ) from None
+            where = f"what follows line {number - 1 + rows.line_num} of {file.name}"
+            advice = separator_advice(first.strip().split(delimiter))
+            raise DataError("data.path", where, f"CSV ({error}){advice}") from None
+
+
+def _refuse_twins(columns: list[str], file: Path) -> None:
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise DataError("data.path", f"the column '{twice[0]}' stands twice in {file.name}; rename one")
 
 
 def date_columns(schema: pyarrow.Schema, read: Callable[[list[str]], pyarrow.Table]) -> list[str]:
@@ -340,20 +428,58 @@ def _unpack_value(value: Any, kind: pyarrow.DataType) -> Any:
     if pyarrow.types.is_struct(kind):
         return {field.name: _unpack_value(value[field.name], field.type) for field in kind}
     if pyarrow.types.is_map(kind):
-        return {key: _unpack_value(one, kind.item_type) for key, one in value.items()}
+        return {_unpack_value(k, kind.key_type): _unpack_value(one, kind.item_type) for k, one in value.items()}
     return [_unpack_value(one, kind.value_type) for one in value] if isinstance(value, list) else value
+
+
+# What pyarrow raises of a file, and of a value that Python cannot hold.
+_NO_ROOM = (pyarrow.ArrowException, ValueError, OverflowError, KeyError)
+
+
+def placed_records(
+    batch: pyarrow.RecordBatch | pyarrow.Table, dates: Sequence[str], number: int, where: str
+) -> Records:
+    """The rows of a table, each with where it stands.
+
+    Args:
+        dates: see date_columns.
+        number: of records before them.
+
+    Raises:
+        DataError: Python has no room for a value.
+    """
+    try:
+        records = arrow_records(batch, dates)
+    except _NO_ROOM as error:
+        given = _find_unreadable(batch, number, where)
+        raise DataError("data.path", given, f"values that Python can hold ({error})") from None
+    for place, record in enumerate(records, number + 1):
+        yield f"record {place} of {where}", record
+
+
+def _find_unreadable(batch: pyarrow.RecordBatch | pyarrow.Table, number: int, where: str) -> str:
+    """Where the first value stands that Python cannot hold."""
+    for row in range(len(batch)):
+        for name in batch.schema.names:
+            try:
+                arrow_records(batch.select([name]).slice(row, 1))
+            except _NO_ROOM:
+                return f"the column '{name}' of record {number + row + 1} of {where}"
+    return f"what follows record {number} of {where}"
 
 
 def _parquet(file: Path) -> Records:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
+            _refuse_twins(parquet.schema_arrow.names, file)
             dates = date_columns(parquet.schema_arrow, parquet.read)
             for batch in parquet.iter_batches(_ROWS):
-                for record in arrow_records(batch, dates):
-                    number += 1
-                    yield f"record {number} of {file.name}", record
-    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:
+                yield from placed_records(batch, dates, number, file.name)
+                number += len(batch)
+    except DataError:
+        raise
+    except _NO_ROOM as error:
         where = f"what follows record {number} of {file.name}" if number else file.name
         raise DataError("data.path", where, f"a Parquet file ({error})") from None
 

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.documents import Reader, Splits, SplitSizes, split
-from trainables.data.files import Files, Records, arrow_records, date_columns, kind_of
+from trainables.data.files import Files, Records, date_columns, kind_of, placed_records
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
 
@@ -98,10 +99,15 @@ class Hub:
         # What it logs is in the error.
         datasets.logging.set_verbosity(logging.CRITICAL)
         folder = Path(self.path)
+        if folder.is_file():
+            raise DataError("data.source", f"hub reads no file, and {self.path} is one; write source: files")
+        if not folder.exists() and not re.fullmatch(r"[^./~][^/]*/[^/]+", self.path):
+            raise DataError("data.path", self.path, "a folder that exists, or owner/name of a data set of the hub")
         if folder.is_dir():
             datasets.disable_progress_bars()
         if is_saved(folder):
             # What save_to_disk has written.
+            _refuse_pointers(map(str, folder.rglob("*")))
             saved = datasets.load_from_disk(self.path)
             splits = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
             return list(splits), lambda: self._read(splits[self.split])
@@ -128,9 +134,8 @@ class Hub:
         number, tables = 0, dataset.with_format("arrow")
         dates = date_columns(dataset.features.arrow_schema, lambda names: tables.select_columns(names)[:])
         for table in tables.iter(_ROWS):
-            for record in arrow_records(table, dates):
-                number += 1
-                yield f"record {number} of {self.path}", record
+            yield from placed_records(table, dates, number, self.path)
+            number += len(table)
 
 
 def _refuse_pointers(files: Iterable[str]) -> None:

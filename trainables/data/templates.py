@@ -45,7 +45,8 @@ class Field:
         value = record.get(column)
         for part in inner:
             if isinstance(value, Mapping):
-                value = value.get(part)
+                # Keys of Parquet's maps may be numbers.
+                value = value[part] if part in value else next((v for k, v in value.items() if str(k) == part), None)
             elif isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", part):
                 index = int(part)
                 value = value[index] if -len(value) <= index < len(value) else None
@@ -106,6 +107,11 @@ class Templates:
     text: str
     prompt: str | None = None
     answer: str | None = None
+
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        parts = [part for template in (self.text, self.prompt, self.answer) for part in parse(template or "")]
+        fields = [part for part in parts if isinstance(part, Field) and not part.optional]
+        return bool(fields) and all(field.is_in(record) for field in fields)
 
     def documents(self, records: Iterable[tuple[str, Mapping[str, Any]]], where: str) -> Iterator[Document]:
         """The documents; some may be empty.
@@ -203,20 +209,48 @@ class Object(dict[str, Any]):
     """An object of a JSON file. What is null in it was written so: Parquet files fill in the keys of other records."""
 
 
+class TwiceError(ValueError):
+    """A key that stands twice in an object: nobody knows which of its values is meant."""
+
+
 def parse_json(text: str) -> Any:
     """A JSON value; numbers stay as they stand, and NaN and Infinity, which JSON does not have, are no value.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        TwiceError, ValueError, RecursionError: it is none.
     """
-    return json.loads(
-        text, parse_float=Number, parse_int=_parse_integer, parse_constant=lambda _: None, object_hook=Object
-    )
+    return json.loads(text, **_AS_IT_STANDS)
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins there, as `parse_json` gives it, and where it ends.
+
+    Raises:
+        TwiceError, ValueError, RecursionError: it is none.
+    """
+    return json.JSONDecoder(**_AS_IT_STANDS).raw_decode(text, start)
 
 
 def _parse_integer(text: str) -> int | Number:
     # Python's integers have no minus zero.
     return Number(text) if text == "-0" else int(text)
+
+
+def _parse_object(pairs: list[tuple[str, Any]]) -> Object:
+    made = Object(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise TwiceError(f"the key {json.dumps(twice)} stands twice in an object")
+    return made
+
+
+_AS_IT_STANDS: dict[str, Any] = {
+    "parse_float": Number,
+    "parse_int": _parse_integer,
+    "parse_constant": lambda _: None,
+    "object_pairs_hook": _parse_object,
+}
 
 
 def as_text(value: Any) -> str | None:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -124,8 +126,26 @@ def readable(model: object, allowed: str) -> Iterator[None]:
         raise
     # The readers of configurations, weights and tokenizers raise what they like: KeyError, SafetensorError ...
     except Exception as error:
-        reason = one_line(" ".join(str(error).split()), _LONGEST_REASON) or type(error).__name__
-        raise ModelError("models", str(model), f"{allowed} ({reason})") from error
+        reason = _cure(model, error) or one_line(" ".join(str(error).split()), _LONGEST_REASON)
+        raise ModelError("models", str(model), f"{allowed} ({reason or type(error).__name__})") from error
+
+
+def _cure(model: object, error: Exception) -> str | None:
+    """What is wrong with a model, where what transformers advises cannot be done here; None if that is not known."""
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which is never run; name a model whose code is in transformers"
+    config: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads((Path(str(model)) / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        return None
+    if quantized := config.get("quantization_config"):
+        how = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        with_what = f", with {one_line(str(how))}" if how else ""
+        return f"its weights are quantized{with_what}; name the model that was quantized"
+    if isinstance(kind := config.get("model_type"), str) and kind not in CONFIG_MAPPING:
+        return f"transformers {version('transformers')} knows no model_type {one_line(kind)}; name another model"
+    return None
 
 
 def set_attention_dropout(model: PreTrainedModel, share: float) -> int:
@@ -310,13 +330,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     # Without any file of one, transformers makes up a tokenizer that knows no text.
     if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
         raise ModelError("models", f"{folder} has no tokenizer; name a folder with one")
+    for path in chat_templates(folder):
+        with readable(folder, f"a folder with a tokenizer whose {path.name} is UTF-8 text"):
+            path.read_text(encoding="utf-8")
     with readable(folder, "a folder with a tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
         # Some settings are looked at when it is used.
         tokenizer(["a b"])
-    if tokenizer.eos_token_id is None:
+    # A token of another text is the unknown one, in the place of none.
+    end = tokenizer.eos_token_id
+    if end is None or tokenizer.convert_ids_to_tokens(end) != tokenizer.eos_token:
         raise ModelError(
             "models", f"the tokenizer of {folder} has no end-of-sequence token; name a model whose has one"
         )

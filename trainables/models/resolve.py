@@ -64,6 +64,9 @@ def _check_weights(folder: Path, name: str) -> None:
         others = ", ".join(sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))[:3])
         given = f"{name}, which has no safetensors" + (f" but {others}" if others else "")
         raise ModelError("models", given, "a folder with weights as safetensors (save_pretrained writes them)")
+    if lost := next((path for path in _files(folder) if not path.is_file()), None):
+        what = "a folder" if lost.is_dir() else "a link to a file that is not there"
+        raise ModelError("models", f"{lost.name} of {name} is {what}; copy the file there, or remove it")
     if pointer := next(filter(is_lfs_pointer, _files(folder)), None):
         raise ModelError("models", f"{pointer.name} is a Git LFS pointer, not the file; run git lfs pull in {name}")
     try:
@@ -72,8 +75,10 @@ def _check_weights(folder: Path, name: str) -> None:
     except Exception as error:
         raise ModelError("models", name, f"a folder with weights that can be read ({error})") from None
     index = folder / "model.safetensors.index.json"
+    # As transformers does: an index beside all of the weights is left over.
+    is_used = index.is_file() and not (folder / "model.safetensors").is_file()
     try:
-        parts = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+        parts = json.loads(index.read_bytes())["weight_map"].values() if is_used else ()
         missing = sorted({part for part in parts if not (folder / part).is_file()})
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ModelError("models", f"{index.name} of {name} is damaged; copy it again") from None

@@ -62,7 +62,7 @@ def mask_token_of(
     Raises:
         DataError: there is no token with this text; or none at all, and one is needed; or none that has an embedding.
     """
-    found: int | None = tokenizer.mask_token_id if text is None else tokenizer.get_vocab().get(text)
+    found: int | None = tokenizer.get_vocab().get(tokenizer.mask_token if text is None else text)
     check_mask_token(found, text, needed, words)
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from trainables import parallel
 from trainables.data.packing import Packed
@@ -61,14 +62,20 @@ def score_batch(forward: nn.Module, batch: Packed, precision: torch.dtype = torc
     return entropy_BT.masked_fill(~labelled_BT, torch.inf), loss_BT
 
 
-def check_words(packed: Packed, words: int, model: object) -> None:
+def check_words(packed: Packed, words: int, model: object, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
     """Raises ModelError if rows have tokens that a model with embeddings of so many words does not know.
 
     Args:
         model: its name or its folder, for the error.
+        tokenizer: tells the text of such a token.
     """
     if int(packed.token_RT.max()) >= words:
-        allowed = f"a model with its own tokenizer: this one has tokens above the {words} of the embedding"
+        above = int(packed.token_RT.max())
+        text = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens(above)})"
+        allowed = (
+            f"a model with its own tokenizer: this one has a token {above}{text}, and its embedding (vocab_size in "
+            f"config.json) has {words} from 0 on"
+        )
         raise ModelError("models", str(model), allowed)
 
 

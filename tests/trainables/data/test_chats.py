@@ -19,6 +19,13 @@ HUMAN, GPT = {"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 
+def called(arguments: Any) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": arguments}}],
+    }
+
+
 def read(*records: dict[str, Any], **how: Any) -> list[Document]:
     placed = ((f"line {n} of a.jsonl", record) for n, record in enumerate(records, 1))
     return list(Chats(**how).documents(placed, "a.jsonl"))
@@ -273,6 +280,39 @@ def test_system_prompts_tools_and_their_calls_are_kept() -> None:
         ([{"messages": [ASKED, {**ANSWER, "content": "\ud83d"}]}], {}, "data.messages: given line 1 of a.jsonl; allow"),
         ([{"messages": [ASKED, {**ANSWER, "content": b"\xff"}]}], {}, "data.messages: given line 1 of a.jsonl; allowe"),
         ([{"messages": [ASKED, {**ANSWER, "content": "a\0b"}]}], {}, "data.messages: given line 1 of a.jsonl; allowed"),
+        *(
+            ([{"messages": [{**ASKED, **odd}, ANSWER]}], {}, f"data.messages: given line 1 of a.jsonl; allowed: {told}")
+            for character, told in (("\ud800", "text that is Unicode"), ("\0", "text without NUL characters; save"))
+            for odd in (
+                {"role": f"a{character}"},
+                {"name": f"a{character}"},
+                {f"a{character}": "x"},
+                {"annotations": [{"of": ["x", f"a{character}"]}]},
+            )
+        ),
+        (
+            [{"messages": [ASKED, ANSWER], "tools": [{"name": "a\ud800"}]}],
+            {},
+            "data.messages: given line 1 of a.jsonl; allowed: text that is Unicode",
+        ),
+        (
+            [{"messages": '[{"role": "user", "content": "a", "content": "b"}]'}],
+            {},
+            "data.messages: given line 1 of a.jsonl; allowed: a list of objects in the column 'messages', or JSON text "
+            'of one (the key "content" stands twice in an object)',
+        ),
+        (
+            [{"messages": [ASKED, called('{"a": 2, "a": 3}')]}],
+            {},
+            "data.messages: given the arguments of a call in message 2 of line 1 of a.jsonl; allowed: JSON of an object"
+            ' (the key "a" stands twice in an object)',
+        ),
+        (
+            [{"conversations": [HUMAN, {"from": "function_call", "value": '{"name": "a", "name": "b"}'}]}],
+            {},
+            "data.messages: given the function_call in message 2 of line 1 of a.jsonl; allowed: JSON of a call: an obje"
+            'ct with name and arguments (the key "name" stands twice in an object)',
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_the_record(records: list[Any], how: dict[str, Any], told: str) -> None:
@@ -285,3 +325,8 @@ def test_numbers_in_a_column_of_json_text_stay_as_they_stand() -> None:
     (document,) = read({"messages": '[{"role": "user", "content": 1.50}, {"role": "assistant", "content": 2.0}]'})
     assert document.chat is not None
     assert [message["content"] for message in document.chat.messages] == ["1.50", "2.0"]
+
+
+def test_a_number_that_is_none_is_null() -> None:
+    (document,) = read({"messages": [ASKED, called({"a": float("inf"), "b": float("nan")})]})
+    assert messages_of(document)[1]["tool_calls"][0]["function"]["arguments"] == {"a": None, "b": None}

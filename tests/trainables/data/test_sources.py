@@ -197,6 +197,7 @@ def test_a_text_file_is_read_by_line_paragraph_or_whole(tmp_path: Path, sample_b
 
 
 GOOD = '{"question": "a", "answer": "b"}\n'
+TWICE = '{"question": "a", "answer": "b", "answer": "c"}'
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,8 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.jsonl", '{"problem": "a", "answer": "b"}', "data.template", "the column 'question'", "problem, answer"),
         ("a.jsonl", '{"question": null, "answer": "b"}', "data.template", "line 1 of", "with a value (the column"),
         ("a.jsonl", GOOD * 5, "data.train", "splits of 12 + 6 + 5 documents", "at most 1 together"),
-        ("a.jsonl", b"\xff\xfe\x00", "data.path", "line 1 of a.jsonl, with the byte 0xff", "UTF-8"),
+        ("a.jsonl", b"\xff\xfe\x00", "data.path", "a.jsonl, which begins as UTF-16 and is cut or damaged", "UTF-8"),
+        ("a.csv", "q\nx\n".encode("utf-16")[:-1], "data.path", "a.csv, which begins as UTF-16 and is cut", "UTF-8"),
         ("a.csv", b"question\na\n\xe9\n", "data.path", "line 3 of a.csv, with the byte 0xe9", "UTF-8"),
         ("a.txt", b"\n\xc3", "data.path", "line 2 of a.txt, with the byte 0xc3", "UTF-8"),
         ("a.json", b'[{"a": "\xff"}]', "data.path", "line 1 of a.json, with the byte 0xff", "UTF-8"),
@@ -233,7 +235,18 @@ GOOD = '{"question": "a", "answer": "b"}\n'
         ("a.csv", "question,answer\na,b,c\n", "data.path", "line 2 of a.csv", "as many columns as the first line: 2"),
         ("a.csv", 'question,answer\n"a"b,c\n', "data.path", "what follows line 1 of a.csv", "CSV ("),
         ("a.csv", "Question;Answer\na;b\n", "data.template", "the column 'question'", "of a.csv: Question;Answer"),
-        ("a.parquet", "no", "data.path", "a.parquet", "a Parquet file ("),
+        ("a.parquet", "no", "data.path", "a.parquet holds no Parquet; give it the suffix of what it is", ""),
+        ("a.parquet", "PAR1", "data.path", "a.parquet", "a Parquet file ("),
+        ("a.json", "question,answer\n", "data.path", "a.json holds no JSON; give it the suffix of what it is", ""),
+        ("a.csv", "\n\nquestion,answer\na,b,c\n", "data.path", "line 4 of a.csv", "as the first line: 2"),
+        ("a.csv", '\n\nquestion,answer\n"a"b,c\n', "data.path", "what follows line 3 of a.csv", "CSV ("),
+        ("a.jsonl", GOOD + TWICE, "data.path", "line 2 of a.jsonl", '(the key "answer" stands twice in an object)'),
+        ("a.json", f"[{GOOD}, {TWICE}]", "data.path", "record 2 of a.json", '(the key "answer" stands twice'),
+        ("a.json", TWICE, "data.path", "record 1 of a.json", '(the key "answer" stands twice in an object)'),
+        ("a.json", GOOD + TWICE, "data.path", "line 2 of a.json", '(the key "answer" stands twice in an object)'),
+        ("a.json", f'{{"data": [{TWICE}]}}', "data.path", "record 1 of a.json", '(the key "answer" stands twice'),
+        ("a.jsonl", GOOD + f'{{"x": [{TWICE}]}}', "data.path", "line 2 of a.jsonl", "stands twice in an object)"),
+        ("a.jsonl", "{" + GOOD[1:].replace(" ", "\n") + '{\n"a" "b"\n}', "data.path", "record 2", "(Expecting ':'"),
         ("a.txt", "some text", "data.template", "the column 'question'", "the columns of a.txt: text"),
         ("a.bin", "some text", "data.path", "a.bin", "a file that ends in .jsonl, .ndjson, .json, .csv, .parquet"),
     ],
@@ -267,6 +280,17 @@ TABLE = "question,answer\n" + "".join(f"What is {n} + 1?,{n + 1}\n" for n in ran
         ("excel.csv", TABLE.encode("utf-16")),
         ("excel.tsv", TABLE.replace(",", "\t").encode("utf-16")),
         ("a.jsonl", TEXT.encode("utf-16")),
+        ("a.jsonl", TEXT.encode("utf-32")),
+        ("a.csv", TABLE.encode("utf-32-le")),
+        ("a.csv", TABLE.encode("utf-32-be")),
+        ("a.csv", f"\r\n \n{TABLE}".encode()),
+        ("list.csv", LIST.encode()),
+        ("list.csv", json.dumps(questions(30)).encode("utf-16")),
+        ("lines.parquet", TEXT.encode()),
+        ("list.parquet", LIST.encode()),
+        ("pretty.jsonl", "".join(json.dumps(one, indent=2) + "\n" for one in questions(30)).encode()),
+        ("pretty.json", "\n".join(json.dumps(one, indent=2) for one in questions(30)).encode()),
+        ("skipped.csv.zst", b"\x51*M\x18\x02\0\0\0ab" + pyarrow.compress(TABLE.encode(), "zstd", asbytes=True)),
         ("a.jsonl", TEXT.encode("utf-16-le")),
         ("a.csv", TABLE.encode("utf-16-be")),
         ("a.csv", TABLE.encode("utf-8-sig").replace(b"\n", b"\r\n")),
@@ -296,6 +320,15 @@ def test_a_line_of_spaces_parts_paragraphs(tmp_path: Path) -> None:
     ("name", "content", "told"),
     [
         ("a.csv", b"q;answer\na, b;1\n", "allowed: as many columns as the first line: 1 (they are parted by"),
+        ("a.csv", b'question;answer\n"q, 1";"a"\n', "(',' expected after '\"') (they are parted by ';': save"),
+        ("a.csv", b'"question"|"answer"\n"q"|"a"\n', "(they are parted by '|': save the table with commas, or as .tsv"),
+        ("a.csv", b'"question"\t"answer"\n"q"\t"a"\n', "(they are parted by '\\t': save the table with commas, or as"),
+        ("a.tsv", b'question,answer\n"q, 1","a"\n', "(they are parted by ',': name it .csv)"),
+        ("a.csv", b"PK\x03\x04\x14\0\x06\0[Content_Types].xml", "is a workbook (as of Excel); save its table as CSV"),
+        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a.csv is an Excel workbook; save its table as CSV"),
+        ("a.parquet", b"ARROW1\0\0", "a.parquet is an Arrow (Feather) file; write it as Parquet"),
+        ("a.parquet.gz", gzip.compress(b"PAR1 PAR1", mtime=0), "is a Parquet file that is compressed as a whole; "),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"q\na\n", mtime=0), mtime=0), "a.csv.gz is compressed twice; unpack"),
         ("a.csv", b"question;answer\na;b\n", "(they are parted by ';': save the table with commas, or as .tsv"),
         ("a.csv", b"question\tanswer\na\tb\n", "(they are parted by '\\t': save the table with commas, or as .tsv"),
         ("a.csv", b"question,answer,question\na,b,c\n", "the column 'question' stands twice in a.csv; rename one"),
@@ -356,8 +389,45 @@ def test_what_is_too_large_is_not_read_whole(
 )
 def test_a_parquet_value_that_python_cannot_hold_is_told(tmp_path: Path, column: pyarrow.Array, told: str) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=f"data.path: given a.parquet; allowed: a Parquet file .*{told}"):
+    with pytest.raises(DataError, match=f"column 'a' of record 1 of a.parquet; allowed: values that Python .*{told}"):
         files(tmp_path / "a.parquet", template="{a}").splits(seed=0)
+
+
+@pytest.mark.parametrize("write", ["file", "saved"])
+def test_the_column_and_the_record_of_such_a_value_are_told(tmp_path: Path, write: str) -> None:
+    import datasets
+
+    days = pyarrow.array([0] * 300 + [10**8], pyarrow.date32())
+    table = pyarrow.table({"a": [f"{n}" for n in range(301)], "day": days})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    source: Source = files(tmp_path / "a.parquet", template="{a}")
+    if write == "saved":
+        datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(tmp_path / "a")
+        source = hub(tmp_path / "a", reader=Templates("{a}"))
+    with pytest.raises(DataError, match=r"given the column 'day' of record 301 of .*; allowed: values that Python"):
+        source.splits(seed=0)
+
+
+def test_columns_of_a_parquet_file_that_stand_twice_are_told(tmp_path: Path) -> None:
+    table = pyarrow.table([pyarrow.array(["x"]), pyarrow.array(["y"])], names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"data.path: the column 'a' stands twice in a.parquet; rename one"):
+        files(tmp_path / "a.parquet", template="{a}").splits(seed=0)
+
+
+@pytest.mark.parametrize("beside", [[], [{"url": "u"}], [{}]])
+@pytest.mark.parametrize("names", [("question", "answer"), ("a", "b")])
+def test_a_record_may_hold_lists_of_objects(tmp_path: Path, beside: list[Any], names: tuple[str, str]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({names[0]: "q", names[1]: "x", "more": beside}))
+    source = files(tmp_path / "a.json", sizes=SplitSizes(1, 0, 0), template=f"{{{names[0]}}} {{{names[1]}}}")
+    assert [document.text for document in source.splits(seed=0).train] == ["q x"]
+
+
+@pytest.mark.parametrize("beside", [{}, {"version": "1.1"}, {"version": 2, "license": None, "tags": []}])
+def test_a_table_in_an_object_is_told(tmp_path: Path, beside: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({**beside, "data": questions(30)}))
+    with pytest.raises(DataError, match=r"the records of a.json are in the list 'data' of one object; write a fi"):
+        files(tmp_path / "a.json").splits(seed=0)
 
 
 def test_a_damaged_parquet_file_is_read_or_told(tmp_path: Path) -> None:
@@ -425,12 +495,12 @@ def test_json_lines_are_read_whatever_their_name(name: str, tmp_path: Path) -> N
 
 def test_numbers_of_16_and_32_bits_have_their_own_digits(tmp_path: Path) -> None:
     single, half = pyarrow.float32(), pyarrow.float16()
-    within = pyarrow.struct([("x", single), ("m", pyarrow.map_(pyarrow.string(), single))])
+    within = pyarrow.struct([("x", single), ("m", pyarrow.map_(single, single))])
     columns = {"l": pyarrow.list_(single), "o": within, "h": half, "s": single}
-    rows = [{"l": [0.1, None], "o": {"x": 0.1, "m": {"a": 0.3}}, "h": np.float16(0.3), "s": 0.1}]
+    rows = [{"l": [0.1, None], "o": {"x": 0.1, "m": {0.7: 0.3}}, "h": np.float16(0.3), "s": 0.1}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(columns)), tmp_path / "a.parquet")
     read = files(tmp_path / "a.parquet", sizes=SplitSizes("all", 0, 0), template="{l} {o} {h} {s}").splits(seed=0)
-    assert [d.text for d in read.train] == ['[0.1, null] {"x": 0.1, "m": {"a": 0.3}} 0.3 0.1']
+    assert [d.text for d in read.train] == ['[0.1, null] {"x": 0.1, "m": {"0.7": 0.3}} 0.3 0.1']
 
 
 @pytest.mark.parametrize("invisible", ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200d", "\u200e"])
@@ -439,6 +509,24 @@ def test_texts_that_differ_in_characters_without_width_are_one(invisible: str, t
     path = write_lines(tmp_path / "a.jsonl", [*questions(30), *twins])
     read = files(path, sizes=SplitSizes("all", 0.3, 0.3)).splits(seed=0)
     assert len(read.train) + len(read.validation) + len(read.test) == 30
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ([], ()),
+        (questions(1), ("1 of 31 documents in a.jsonl is left out, as it repeats another",)),
+        (
+            [*questions(3), {"question": "What is  0 + 1?", "answer": "1"}],
+            ("4 of 34 documents in a.jsonl are left out,",),
+        ),
+    ],
+)
+def test_repeated_documents_are_told(more: list[dict[str, str]], note: tuple[str, ...], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [*questions(30), *more])
+    notes = files(path).splits(seed=0).notes
+    assert len(notes) == len(note)
+    assert all(said.startswith(told) for said, told in zip(notes, note, strict=True))
 
 
 def test_documents_without_a_text_are_told(tmp_path: Path) -> None:
@@ -516,8 +604,11 @@ def test_data_sets_say_what_is_wrong(tmp_path: Path) -> None:
     write_lines(tmp_path / "set" / "train.jsonl", questions(30))
     with pytest.raises(DataError, match=r"data.name: given main; .*Available: \['default'\]"):
         hub(tmp_path / "set", name="main").splits(seed=0)
-    with pytest.raises(DataError, match=r"data.path: .*a data set that can be loaded"):
-        hub(tmp_path / "nowhere").splits(seed=0)
+    for lost in (str(tmp_path / "nowhere"), "./nowhere", "~/nowhere", "no/such/folder"):
+        with pytest.raises(DataError, match=r"data.path: given .*; allowed: a folder that exists, or owner/name of a"):
+            replace(hub(tmp_path), path=lost).splits(seed=0)
+    with pytest.raises(DataError, match=r"data.source: hub reads no file, and .*/train.jsonl is one; write source: fi"):
+        hub(tmp_path / "set" / "train.jsonl").splits(seed=0)
     with pytest.raises(DataError, match=r"data.template: given the column 'text'; .*: question, answer"):
         hub(tmp_path / "set", template="{text}").splits(seed=0)
     (tmp_path / "set" / "train.jsonl").write_text(GOOD + "{oops\n")
@@ -548,6 +639,10 @@ def test_folders_that_are_no_data_sets_are_told(tmp_path: Path) -> None:
     (tmp_path / "set" / "train.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(DataError, match=r"data.path: train.csv is a Git LFS pointer, not the data; run git lfs pull"):
         hub(tmp_path / "set").splits(seed=0)
+    write_lines(tmp_path / "pointers" / "state.json", [{}])
+    (tmp_path / "pointers" / "data.arrow").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(DataError, match=r"data.path: data.arrow is a Git LFS pointer, not the data; run git lfs pull"):
+        hub(tmp_path / "pointers").splits(seed=0)
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "state.json").write_text("{}")
     with pytest.raises(DataError, match=r"data.path: .*/saved; allowed: a data set that can be loaded from"):

@@ -199,3 +199,10 @@ def test_columns_of_several_types_are_read_as_they_stand(tmp_path: Path) -> None
         source = hub(tmp_path / "set", SplitSizes(4, 0, 0), reader=Templates(template))
         expected = {"1", "one", '{"a": [1.5, null]}', '[{"b": "x"}, "y"]'}
         assert {d.text for d in source.splits(seed=0).train} == expected
+
+
+@pytest.mark.parametrize(("kind", "key"), [(pyarrow.int64(), 3), (pyarrow.string(), "3"), (pyarrow.float32(), 0.1)])
+def test_maps_have_keys_of_any_type(tmp_path: Path, kind: pyarrow.DataType, key: Any) -> None:
+    column = pyarrow.array([[(key, "x")]], pyarrow.map_(kind, pyarrow.string()))
+    pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "a.parquet")
+    assert document(tmp_path / "a.parquet", f"{{a[{key}]}} {{a[4]?}}").text == "x "

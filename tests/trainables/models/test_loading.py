@@ -415,8 +415,16 @@ REMOTE = configured(model_type="mine", auto_map={"AutoConfig": "code.A", "AutoMo
             lambda folder: (folder / "adapter_config.json").write_text("{}"),
             "language model that transformers can read (",
         ),
-        (configured(model_type="frobnicate"), "transformers can read (The checkpoint"),
-        (REMOTE, "transformers can read (The repository"),
+        (configured(model_type="frobnicate"), "knows no model_type frobnicate; name another model)"),
+        (REMOTE, "(it needs code of its own, which is never run; name a model whose code is in transformers)"),
+        *(
+            (configured(quantization_config=how), f"(its weights are quantized{told}; name the model that was")
+            for how, told in (
+                ({"quant_method": "gptq", "bits": 4}, ", with gptq"),
+                ({"quant_method": "awq", "bits": 4}, ", with awq"),
+                ({"bits": 4}, ""),
+            )
+        ),
         (configured(attn_implementation="a/kernel"), 'which are code (config.json names "a/kernel")'),
         (configured(_attn_implementation={"": "a/kernel"}), "a model without attention kernels of the hub"),
         (configured(text_config={"attn_implementation": "a/b@v1"}), "a model without attention kernels of the hub"),
@@ -557,11 +565,13 @@ def a_pointer(folder: Path) -> None:
 
 
 def a_shard_that_is_missing(folder: Path) -> None:
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00002-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def a_damaged_index(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text("[]")
 
 
@@ -573,7 +583,19 @@ def no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
+def a_lost_link(folder: Path) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "generation_config.json").symlink_to("../../blobs/0123")
+
+
+def a_folder_for_a_file(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+
+
 LACKING = [
+    (a_lost_link, "is a link to a file that is not there; copy the file there, or remove it"),
+    (a_folder_for_a_file, "is a folder; copy the file there, or remove it"),
     (with_adapters, "has adapters beside or instead of a model's weights; merge them"),
     (adapters_alone, "has adapters beside or instead of a model's weights; merge them"),
     (a_pointer, "model.safetensors is a Git LFS pointer, not the file; run git lfs pull in "),
@@ -611,6 +633,33 @@ def test_a_long_path_hides_no_reason(
     shown = str(Problem(("models", 0), error.given, error.allowed, error.nearest))
     assert told in shown
     assert len(shown) < 600
+
+
+def test_an_index_beside_all_of_the_weights_is_left_over(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    load_model(model_folder(str(folder), tmp_path / "cache"), tiny.CPU)
+
+
+@pytest.mark.parametrize("end", [None, ""])
+def test_a_tokenizer_without_an_end_is_told(end: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": end}))
+    with pytest.raises(ModelError, match="has no end-of-sequence token; name a model whose has one"):
+        load_tokenizer(folder)
+
+
+def test_a_chat_template_that_is_no_text_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder("tiny", tmp_path), folder)
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(
+        ModelError, match=r"a folder with a tokenizer whose chat_template.jinja is UTF-8 text \('utf-8'"
+    ):
+        load_tokenizer(folder)
 
 
 def test_weights_that_lie_there_twice_are_counted_once(tmp_path: Path) -> None:

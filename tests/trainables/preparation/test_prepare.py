@@ -299,7 +299,7 @@ def test_a_tokenizer_of_a_larger_model_is_told(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with (
         mock.patch.object(module, "model_folder", return_value=folder),
-        pytest.raises(ModelError, match="tokens above the 58 of the embedding"),
+        pytest.raises(ModelError, match=r"and its embedding \(vocab_size in config.json\) has 58 from 0 on"),
     ):
         module.prepare("tiny", ["tiny"], tiny.preparation(tmp_path))
 
