@@ -20,12 +20,10 @@ from typing import Any
 
 from jinja2.exceptions import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from trainables.data.documents import Chat
 from trainables.data.text_tokens import special_ids
-from trainables.data.written_numbers import has_written, write_json
 from trainables.errors import DataError
 
 # Where characters begin and end.
@@ -289,11 +287,6 @@ class ChatTokenizer:
         names: dict[str, Any] = self._tokenizer.special_tokens_map
         template, marked = self._template(chat.tools), self._is_marked(chat.tools)
         try:
-            if has_written([messages, chat.tools]):
-                tools = list(chat.tools) or None
-                return _render_as_written(
-                    messages, template, marked, tools=tools, add_generation_prompt=prompt, **names
-                )
             rendered: Any = render_jinja_template(
                 [list(messages)],
                 tools=list(chat.tools) or None,
@@ -333,20 +326,6 @@ class ChatTokenizer:
         except (NotImplementedError, KeyError):
             problem = f"the tokenizer of {self._model} does not say where in a chat its tokens stand"
             raise DataError("data.messages", f"{problem}; name a model with a tokenizer.json") from None
-
-
-def _render_as_written(
-    messages: Sequence[dict[str, Any]], template: str, marked: bool, **how: Any
-) -> tuple[str, list[_Span]]:
-    """What render_jinja_template gives of one chat, with its numbers as they are written."""
-    made: Any = chat_template_utils
-    compiled = made._compile_jinja_template(template)
-    compiled.environment.filters["tojson"] = write_json
-    seen = {"messages": made._alias_reasoning_fields(messages), "documents": None, **how}
-    if marked:
-        text, marks = made._render_with_assistant_indices(compiled, **seen)
-        return text, marks
-    return compiled.render(**seen), []
 
 
 def _last_of_runs(tokens: _Tokens, special: Container[int]) -> set[int]:

@@ -22,7 +22,6 @@ from trainables.data.templates import (
     no_column,
     parse_json,
 )
-from trainables.data.written_numbers import Written, write_json
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -188,8 +187,7 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it. What is null in an object that is not of JSON is left out."""
     match value:
         case Number():
-            number = float(value)
-            return number if repr(number) == value else Written(value)
+            return json.loads(value)
         case float() if not math.isfinite(value):
             return None
         case Object():
@@ -244,13 +242,16 @@ def _document(chat: Chat, answer: str | None) -> Document:
     # Without a message of the user, what stands before the first answer.
     opening = roles.index("user") if "user" in roles else chat.learned.index(True) - 1
     written = [_text(message) for message in chat.messages]
-    tools = write_json(chat.tools, sort_keys=True) if chat.tools else ""
+    tools = json.dumps(chat.tools, ensure_ascii=False, sort_keys=True) if chat.tools else ""
     prompt, text = tools + "".join(written[: opening + 1]), "".join(written[opening + 1 :])
-    # A chat template may write any key.
-    for words in _words([chat.messages, chat.tools]):
-        words.encode()
-        if "\0" in words:
-            raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
+    # A chat template may write any of them.
+    for one in _leaves([chat.messages, chat.tools]):
+        if isinstance(one, float) and not math.isfinite(one):
+            raise DataError("data.messages", f"a number in {chat.place} that is too large", "numbers below 1.8e308")
+        if isinstance(one, str):
+            one.encode()
+            if "\0" in one:
+                raise DataError("data.messages", chat.place, "text without NUL characters; save it as UTF-8 text")
     asked = [str(message.get("content", "")) for message in chat.messages if message["role"] == "user"]
     count = next((n for n, words in enumerate(asked, 1) if not _GREETING.fullmatch(words)), len(asked))
     group = "\n".join(asked[:count]) or (written[opening] if opening >= 0 else text)
@@ -259,17 +260,17 @@ def _document(chat: Chat, answer: str | None) -> Document:
 
 def _text(message: Mapping[str, Any]) -> str:
     beside = {key: message[key] for key in ("reasoning_content", "tool_calls") if key in message}
-    own = write_json(beside, sort_keys=True) if beside else ""
+    own = json.dumps(beside, ensure_ascii=False, sort_keys=True) if beside else ""
     return f"{message['role']}: {message.get('content', '')}{own}\n"
 
 
-def _words(value: Any) -> Iterator[str]:
-    """The texts within a value, and the keys of its objects."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """The texts and numbers within a value, and the keys of its objects."""
     match value:
-        case str():
-            yield value
         case dict():
-            yield from _words([*value, *value.values()])
+            yield from _leaves([*value, *value.values()])
         case list() | tuple():
             for one in value:
-                yield from _words(one)
+                yield from _leaves(one)
+        case _:
+            yield value

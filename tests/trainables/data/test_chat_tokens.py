@@ -1,7 +1,5 @@
 """Tokens of conversations: six public chat templates times ten conversations, against transformers and by hand."""
 
-import json
-import pickle
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trainables.data.chat_tokens import ChatTokenizer
-from trainables.data.chats import Chats
-from trainables.data.documents import Chat, SplitSizes
-from trainables.data.files import Files
+from trainables.data.documents import Chat
 from trainables.errors import DataError
 
 ASSETS = Path(__file__).parents[2] / "assets" / "chat_templates"
@@ -495,20 +491,3 @@ def test_a_template_runs_in_a_sandbox(attack: str) -> None:
     template = f"{{% set found = {attack} %}}{{{{ found }}}}{tokenizer('smollm2').chat_template}"
     with pytest.raises(DataError, match=r"^data\.messages: given line 7 of a\.jsonl; allowed: chats that"):
         ChatTokenizer(tokenizer("smollm2"), template, "tiny").encode(chat(said("a", "b")), LONG)
-
-
-NUMBERS = '{"amount": 17, "x": 1.50, "big": 1e5, "huge": 1e400, "minus": -0, "all": [0.10, {"y": 2.0}], "s": "1.50"}'
-
-
-@pytest.mark.parametrize("as_text", [True, False])
-@pytest.mark.parametrize("name", ["qwen3", "qwen3_training"])
-def test_the_numbers_of_a_tool_call_are_learned_as_they_stand(name: str, as_text: bool, tmp_path: Path) -> None:
-    arguments = json.dumps(NUMBERS) if as_text else NUMBERS
-    call = f'{{"role": "assistant", "tool_calls": [{{"function": {{"name": "pay", "arguments": {arguments}}}}}]}}'
-    path = tmp_path / "a.jsonl"
-    path.write_text(f'{{"messages": [{{"role": "user", "content": "Pay."}}, {call}]}}\n')
-    (document,) = Chats().documents(Files((str(path),), Chats(), SplitSizes(1, 0, 0)).records(), "a.jsonl")
-    for one in (document, pickle.loads(pickle.dumps(document))):
-        assert one.chat is not None
-        ids, learned, _ = ChatTokenizer(tokenizer(name), None, "tiny").encode(one.chat, LONG)
-        assert NUMBERS in tokenizer(name).decode([token for token, on in zip(ids, learned, strict=True) if on])

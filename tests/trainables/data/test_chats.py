@@ -327,6 +327,19 @@ def test_numbers_in_a_column_of_json_text_stay_as_they_stand() -> None:
     assert [message["content"] for message in document.chat.messages] == ["1.50", "2.0"]
 
 
+def test_a_number_that_no_template_could_write_is_refused(tmp_path: Path) -> None:
+    for number, told in (("1.50", None), ("1e400", "a number in line 1 of a.jsonl that is too large")):
+        call = {"function": {"name": "pay", "arguments": f'{{"x": {number}}}'}}
+        path = write_lines(tmp_path / "a.jsonl", [{"messages": [ASKED, {"role": "assistant", "tool_calls": [call]}]}])
+        made = Chats().documents(Files((str(path),), Chats(), SplitSizes(1, 0, 0)).records(), "a.jsonl")
+        if told is not None:
+            with pytest.raises(DataError, match=told):
+                list(made)
+        else:
+            # As transformers has it.
+            assert messages_of(*made)[1]["tool_calls"][0]["function"]["arguments"] == {"x": 1.5}
+
+
 def test_a_number_that_is_none_is_null() -> None:
     (document,) = read({"messages": [ASKED, called({"a": float("inf"), "b": float("nan")})]})
     assert messages_of(document)[1]["tool_calls"][0]["function"]["arguments"] == {"a": None, "b": None}
