@@ -13,7 +13,12 @@ for (const place of document.querySelectorAll(".plot")) {
 // The trials: one selection and one set of filters, for the table and for the pictures beside it. `before` is the state
 // of the section that this one stands in for.
 function showTrials(section, before) {
-  const { trials, settings, losses, logarithmic, floors, styles } = JSON.parse(section.querySelector("script").textContent);
+  const { trials, settings, losses, logarithmic, floors, styles, epochs, strengths } = JSON.parse(section.querySelector("script").textContent);
+  const byName = (names, values) => Object.fromEntries(names.map((name, n) => [name, values[n]]).filter(([, value]) => value !== null));
+  for (const trial of trials) {
+    Object.assign(trial, { settings: byName(settings, trial.settings), losses: byName(losses, trial.losses),
+      epochs: epochs[trial.epochs], strengths: strengths[trial.strengths] });
+  }
   const rows = [...section.querySelectorAll("tbody tr")], body = section.querySelector("tbody");
   const controls = section.querySelector(".controls"), pictures = section.querySelector(".pictures");
   const chosen = new Set();
