@@ -176,8 +176,11 @@ def test_what_is_selected_in_one_is_selected_in_all(trials: Any) -> None:
     trials.locator(f"[data-picture=curves] [data-trial='{other}'] .point").dispatch_event("click")
     assert trials.locator(f"tbody tr[data-trial='{other}'] input").is_checked()
     assert "2 selected" in trials.get_by_role("status").text_content()
+    trials.get_by_role("checkbox", name="only selected ones").check()
+    assert len(marks(trials)["curves"]) == 2
     trials.get_by_role("button", name="Clear the selection").click()
     assert all(chosen == [] for chosen in marks(trials, ".chosen").values())
+    assert len(marks(trials)["curves"]) > 10
 
 
 @pytest.mark.integration
@@ -193,6 +196,76 @@ def test_a_drag_along_an_axis_selects(trials: Any) -> None:
     # All that have a loss.
     assert sorted(marks(trials, ".chosen")["curves"]) == sorted(marks(trials)["curves"])
     assert len(marks(trials)["curves"]) > 10
+
+
+@pytest.mark.integration
+def test_a_finger_along_an_axis_selects_and_does_not_scroll(written: Path, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(written.as_uri())
+    trials, touch = page.locator("#trials"), context.new_cdp_session(page)
+    axis = trials.locator("[data-picture=parallel] .brush").last
+    axis.evaluate("axis => axis.scrollIntoView({ block: 'center', inline: 'center' })")
+    box, scrolled = axis.bounding_box(), page.evaluate("scrollY")
+    x, low, high = box["x"] + box["width"] / 2, box["y"] + box["height"] - 1, box["y"] + 1
+
+    def send(kind: str, *places: float) -> None:
+        points = [{"x": x, "y": y} for y in places]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", low)
+    for n in range(1, 14):
+        send("touchMove", low + (high - low) * n / 13)
+    send("touchEnd")
+    chosen = marks(trials, ".chosen")["curves"]
+    assert sorted(chosen) == sorted(marks(trials)["curves"])
+    assert len(chosen) > 10
+    assert page.evaluate("scrollY") == scrolled
+    # What the browser takes for something else changes nothing.
+    send("touchStart", low)
+    send("touchMove", low - 20)
+    send("touchCancel")
+    assert marks(trials, ".chosen")["curves"] == chosen
+    assert trials.locator(".brushed").count() == 0
+    context.close()
+
+
+@pytest.mark.integration
+def test_a_line_joins_only_neighbouring_axes_on_which_its_trial_has_a_value(trials: Any) -> None:
+    picture = trials.locator("[data-picture=parallel]")
+    axes = picture.locator(".brush").evaluate_all("all => all.map(one => +one.getAttribute('x') + 7)")
+    names = picture.locator(".halo").evaluate_all("all => all.map(one => one.querySelector('text').textContent)")
+    of_trials = json.loads(trials.locator("script").text_content())
+    drawn = picture.locator(".mark").evaluate_all(
+        """all => all.map(mark => {
+            const paths = [...mark.querySelectorAll(".curve")].map(path => path.getAttribute("d"));
+            return [+mark.dataset.trial, paths.map(d => [...d.matchAll(/[ML]([^,]+)/g)].map(found => +found[1]))];
+        })"""
+    )
+    broken = 0
+    for index, paths in drawn:
+        values = dict(zip(of_trials["settings"], of_trials["trials"][index]["settings"], strict=True))
+        for path in paths:
+            places = [min(range(len(axes)), key=lambda n, x=x: abs(axes[n] - x)) for x in path]
+            assert places == list(range(places[0], places[-1] + 1))
+            assert all(values.get(names[place], 0) is not None for place in places)
+        broken += len(paths) > 1 or (len(paths) == 1 and len(paths[0]) < len(axes))
+    assert broken > 2
+
+
+@pytest.mark.integration
+def test_a_logarithmic_axis_has_two_ticks_at_least(tmp_path: Path, browser: Any) -> None:
+    decay = {"training": {"weight_decay": {"low": 11.0, "high": 19.0, "log": True}}}
+    search_in(tmp_path, space(arms=[ARMS[0], ARMS[2] | decay]), finished=False)
+    assert main([str(tmp_path)]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.get_by_role("combobox", name="arm", exact=True).select_option("weight-decay")
+    texts = page.locator("[data-picture=parallel] .halo").first.locator("text").all_text_contents()
+    assert texts[0] == "weight_decay"
+    assert len(texts) > 2
+    assert all(11 <= float(tick) <= 19 for tick in texts[1:])
+    page.close()
 
 
 @pytest.mark.integration
@@ -214,6 +287,7 @@ def test_headers_sort_by_number_and_what_is_missing_is_last(trials: Any) -> None
         header.get_by_role("button").focus()
         trials.page.keyboard.press("Enter")
         assert header.get_attribute("aria-sort") == order
+        assert header.get_by_role("button", name="mask_ratio", exact=True).count() == 1
         column = header.evaluate("header => header.cellIndex + 1")
         cells = trials.locator(f"tbody tr > :nth-child({column})")
         values = cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
@@ -227,9 +301,24 @@ def test_headers_sort_by_number_and_what_is_missing_is_last(trials: Any) -> None
 def test_losses_of_different_evaluation_sets_share_no_axis(trials: Any) -> None:
     above = "above the best without dropout (nats)"
     caption = trials.locator("figcaption", has_text="by epoch")
+    axis = trials.locator("[data-picture=parallel] .halo").last
     assert above in caption.text_content()
+    assert f"high-entropy loss at best{above}" in axis.text_content()
     trials.get_by_role("combobox", name="search", exact=True).select_option("two")
     assert above not in caption.text_content()
+    assert "high-entropy loss at best(nats)" in axis.text_content()
+
+
+@pytest.mark.integration
+def test_headers_stand_in_one_line(trials: Any) -> None:
+    bottoms = trials.locator("thead th").evaluate_all(
+        """headers => headers.map(header => {
+            const text = document.createRange();
+            text.selectNodeContents(header.querySelector("button") ?? header);
+            return Math.round(text.getBoundingClientRect().bottom);
+        })"""
+    )
+    assert len(set(bottoms)) == 1
 
 
 @pytest.mark.integration
@@ -241,6 +330,10 @@ def test_without_javascript_the_searchs_pictures_are_seen(tmp_path: Path, browse
     page.goto((tmp_path / "report.html").as_uri())
     (picture,) = page.get_by_role("img", name="Held-out high-entropy loss by tokens").all()
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [400, 300]
+    # A phone scrolls it.
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert picture.bounding_box()["width"] > 600
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.integration
@@ -310,6 +403,8 @@ def test_it_prints_in_black_on_white(written: Path, browser: Any) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#trials form").is_hidden()
+    breaks = page.locator("h2, h3").evaluate_all("all => all.map(heading => getComputedStyle(heading).breakAfter)")
+    assert set(breaks) == {"avoid"}
     assert page.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill") == "rgb(27, 31, 35)"
     page.close()
 

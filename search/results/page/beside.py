@@ -1,20 +1,21 @@
 """Several searches side by side: what each found, what differed in their spaces, what may be compared."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.preflight import find_changes
 from search.results.archive import LoadedSearch
 from search.results.model_result import verdict_of
 from search.results.page.plots import Plot, plot_curves_together, plot_verdicts_together
 from search.results.page.trials import comparable_by
-from search.space import EXACT, to_store
+from search.space import EXACT, Space, to_store
 from search.studies.comparison import POINTS
-from trainables.config.validation_messages import shown
 
 # Characters of a hash that tell two apart.
 _HASH = 8
+# In place of the value of a key that a search does not have.
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -120,25 +121,42 @@ def _tabulate_results(searches: Mapping[str, LoadedSearch]) -> Iterator[list[obj
 
 def _find_differences(searches: Mapping[str, LoadedSearch]) -> list[list[object]]:
     """The keys of the space in which any two searches differ, each with its value in all searches."""
-    spaces = [to_store(search.space) for search in searches.values()]
-    paths = dict.fromkeys(path for space in spaces[1:] for path, _, _ in find_changes(spaces[0], space))
-    return [[path, *(shown(_without_nulls(_look_up(space, path))) for space in spaces)] for path in paths]
+    return [[path, *map(_show, values)] for path, values in _differ("", [_by_key(s.space) for s in searches.values()])]
 
 
-def _without_nulls(value: Any) -> Any:
-    """A block, or a list of them, without what is not set."""
-    if isinstance(value, list):
-        return [_without_nulls(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    return value
+def _by_key(space: Space) -> dict[str, Any]:
+    """A space as YAML has it; the arms by their names, each with what it changes, and the curricula by their shapes."""
+    values = to_store(space)
+    del values["arms"]
+    if space.arms is not None:
+        # An arm's null is not what it inherits: `schedule: null` drops no tokens.
+        changes = {arm.name: arm.model_dump(mode="json", exclude_defaults=True) for arm in space.arms}
+        values["arms"] = {name: _without(arm, "name") for name, arm in changes.items()}
+    for block in (values, *values.get("arms", {}).values()):
+        if block.get("schedule") and isinstance(shapes := block["schedule"].get("curriculum"), list):
+            block["schedule"]["curriculum"] = {shape["shape"]: _without(shape, "shape") for shape in shapes}
+    return values
 
 
-def _look_up(space: Any, path: str) -> Any:
-    """The value at a dotted path; None if a block on the way is not there."""
-    for key in path.split("."):
-        if isinstance(space, list) and key.isdecimal() and int(key) < len(space):
-            space = space[int(key)]
-        else:
-            space = space.get(key) if isinstance(space, dict) else None
-    return space
+def _without(block: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in block.items() if key != name}
+
+
+def _differ(path: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Dotted paths below `path` of what differs, each with its values."""
+    if all(value == values[0] for value in values):
+        return
+    there = [value for value in values if value is not _ABSENT]
+    # What has nothing below it, as an arm that changes nothing, would not be seen.
+    if not all(isinstance(value, dict) and value for value in there):
+        yield path, values
+        return
+    for key in dict.fromkeys(key for block in there for key in block):
+        below = [_ABSENT if value is _ABSENT else value.get(key, _ABSENT) for value in values]
+        yield from _differ(f"{path}.{key}" if path else key, below)
+
+
+def _show(value: Any) -> str:
+    if value is _ABSENT:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -149,9 +149,11 @@ def plot_verdicts_together(searches: Mapping[str, LoadedSearch]) -> Plot | None:
     figure = _draw_differences(labelled, side)
     rows = [[label, model, arm, point, d.mean, d.low, d.high, d.verdict.words] for label, model, arm, point, d in found]
     columns = ["search", "model", "arm", "evaluation", "difference", "low", "high", "verdict"]
-    caption = "What each search says of its chosen setting, at the evaluation that its objective counts, in the order "
-    caption += "in which they began. "
-    caption += "Differences to no dropout may be set side by side, also where losses may not."
+    caption = (
+        "What each search says of its chosen setting, at the evaluation that its objective counts; the searches of a "
+        "model in the order in which they began. Differences to no dropout may be set side by side, also where losses "
+        "may not."
+    )
     return Plot("Verdicts side by side", caption, figure, columns, rows)
 
 
@@ -194,14 +196,16 @@ def plot_curves_together(model: str, searches: Mapping[str, LoadedSearch]) -> Pl
 
 
 def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
-    """How many of the predictable tokens the best setting of each model drops, by progress."""
+    """How many tokens the best setting of each model drops, by progress; an arm has its colour."""
     figure, rows, best_curricula = go.Figure(), [], []
-    # The first style is that of no dropout.
-    for (colour, dash, _), result in zip(cycle(STYLES[1:]), results, strict=False):
+    for model_dash, result in zip(cycle(DASHES), results, strict=False):
         if (best := _find_best_with_curriculum(result)) is None:
             continue
         parameters = result.searched.parameters(best)
         curriculum, ratio = curriculum_from(parameters["curriculum"]), parameters["mask_ratio"]
+        styles = dict(zip(result.searched.arms, cycle(STYLES), strict=False))
+        colour, arm_dash, _ = styles[best.user_attrs["arm"]]
+        dash = model_dash if len(results) > 1 else arm_dash
         is_step = parameters["curriculum"]["shape"] == "step"
         progress = sorted({n / (_POINTS - 1) for n in range(_POINTS)} | {parameters["curriculum"].get("at", 0.0)})
         shares = [ratio * curriculum(u) for u in progress]
@@ -212,13 +216,22 @@ def plot_curricula(results: Sequence[ModelResult]) -> Plot | None:
         kind, value = next(iter(threshold.items())) if isinstance(threshold, Mapping) else ("", threshold)
         threshold_text = f"{kind} {value:.3g}".strip()
         name = curriculum_name(best.user_attrs["arm"], parameters)
-        rows.append([result.model, f"trial {best.number}", name, ratio, threshold_text])
-        best_curricula.append(f"{label}, {name}, up to {ratio:.0%} of the tokens below {threshold_text}")
+        schedule = result.searched.space_of(best).schedule
+        assert schedule is not None
+        tokens = str(schedule.tokens)
+        rows.append([result.model, f"trial {best.number}", name, ratio, threshold_text, tokens])
+        below = f"the tokens below {threshold_text}"
+        dropped = {
+            "low_entropy": f"up to {ratio:.0%} of {below}",
+            "high_entropy": f"up to {ratio:.0%} of those of the highest entropies, as many as {below}",
+            "random": f"up to as many tokens of any entropy as are {ratio:.0%} of {below}",
+        }
+        best_curricula.append(f"{label}, {name}, {dropped[tokens]}")
     if not rows:
         return None
     figure.update_xaxes(title="progress of the run", range=[0, 1])
-    figure.update_yaxes(title="share of predictable tokens that is dropped", range=[0, 1])
-    columns = ["model", "trial", "curriculum", "mask ratio", "entropy threshold"]
+    figure.update_yaxes(title="dropped tokens per predictable token", range=[0, 1])
+    columns = ["model", "trial", "curriculum", "mask ratio", "entropy threshold", "tokens"]
     return Plot("The best curricula", f"{'; '.join(best_curricula)}.", figure, columns, rows)
 
 
@@ -355,9 +368,15 @@ def plot_slices(result: ModelResult) -> list[Plot]:
             as_plain_study(study, ranked), params=parameters, target_name=_unit(study)
         )
         figure.update_layout(title=None)
-        # Optuna would number anew the trials of an arm.
-        figure.update_traces(marker={"color": [t.number for t in ranked], "colorscale": "Viridis", "size": 8})
-        figure.for_each_xaxis(lambda axis, arm=arm: axis.update(title=_shorten(axis.title.text, arm)))
+        for trace in figure.data:
+            # Optuna numbers anew the trials of an arm, puts them in the order of the words, and quotes these.
+            numbers = [ranked[number].number for number in trace.marker.color]
+            places = [value.strip("'") if isinstance(value, str) else value for value in trace.x]
+            trace.update(x=places, marker={"color": numbers, "colorscale": "Viridis", "size": 8})
+        for axis in figure.select_xaxes():
+            axis.title = _escape(_shorten(axis.title.text, arm))
+            if axis.categoryarray is not None:
+                axis.categoryarray = [word.strip("'") for word in axis.categoryarray]
         figure.update_xaxes(exponentformat="e")
         rows = [[t.number, *(t.params[name] for name in parameters), study.values(t)[0]] for t in ranked]
         caption = f"The objective of {len(ranked)} trials by each setting that was searched; yellow ones came late."
@@ -386,9 +405,8 @@ def plot_rungs(summary: Mapping[str, Any]) -> Plot | None:
     caption = "Spearman's correlation of the trials' order at a rung with their order at the end: "
     caption += f"{correlations[0]:.2f} at the first, of {rungs[0]['trials']} trials that ran to the end."
     if audited := audit["audited"]:
-        caption += (
-            f" Of {audited} trials that ran on although they were to be stopped, {audit['wrong']} would have won."
-        )
+        trials = "trial that ran on although it was" if audited == 1 else "trials that ran on although they were"
+        caption += f" Of {audited} {trials} to be stopped, {audit['wrong']} would have won."
     rows = [[rung["tokens"], rung["trials"], rung["rank_correlation"]] for rung in rungs]
     columns = ["tokens", "trials", "rank correlation"]
     return Plot("Can stopping early be trusted?", caption, figure, columns, rows)

@@ -1,11 +1,14 @@
 """The templates of pages, and how values look in them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+# By so much of its height of 24 a sparkline may be off.
+_UNSEEN = 0.2
 
 
 def make_environment() -> Environment:
@@ -19,7 +22,10 @@ def make_environment() -> Environment:
     )
     environment.filters |= {
         "number": _format_number,
+        "loss": _format_loss,
+        "texts": _format_rows,
         "brief": _format_briefly,
+        "rounded": round_for_page,
         "polyline": _draw_polyline,
         "figure_json": _figure_json,
         "script_json": _script_json,
@@ -35,15 +41,52 @@ def _format_number(value: object) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
+def _format_loss(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _format_rows(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    """Rows of text, in which the numbers of a column have the same digits: 5.0000 beside 4.9000."""
+    fractions = [any(isinstance(v, float) and not v.is_integer() for v in column) for column in zip(*rows, strict=True)]
+    return [
+        [
+            _format_loss(cell) if fraction and isinstance(cell, float) and cell.is_integer() else _format_number(cell)
+            for cell, fraction in zip(row, fractions, strict=True)
+        ]
+        for row in rows
+    ]
+
+
 def _format_briefly(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _draw_polyline(values: Sequence[float], low: float, high: float) -> str:
-    """Points of an SVG polyline of 100 by 24."""
+    """Points of an SVG polyline of 100 by 24, no more than its shape needs."""
     height = (high - low) or 1.0
     across = 100 / (len(values) - 1)
-    return " ".join(f"{n * across:.1f},{23 - 22 * (value - low) / height:.1f}" for n, value in enumerate(values))
+    points = [(n * across, 23 - 22 * (value - low) / height) for n, value in enumerate(values)]
+    return " ".join(f"{x:.0f},{y:.3g}" for x, y in _simplify(points))
+
+
+def _simplify(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points without those that hardly leave the line between the ones that stay (Ramer, Douglas and Peucker)."""
+    (x, y), (right, bottom) = points[0], points[-1]
+    slope = (bottom - y) / (right - x)
+    off = [abs(here_y - y - slope * (here_x - x)) for here_x, here_y in points]
+    if max(off) <= _UNSEEN:
+        return [points[0], points[-1]]
+    farthest = off.index(max(off))
+    return _simplify(points[: farthest + 1])[:-1] + _simplify(points[farthest:])
+
+
+def round_for_page(value: Any) -> Any:
+    """A value, or all values within lists and mappings, with six digits: more than a picture can show."""
+    if isinstance(value, Mapping):
+        return {key: round_for_page(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_for_page(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _figure_json(figure: Any) -> Markup:

@@ -15,9 +15,13 @@ from search.output.folder import CURSOR
 from search.results.archive import LoadedSearch
 from search.results.costs import tabulate_trials
 from search.results.model_result import ModelResult, label_arm
+from search.results.page.rendering import round_for_page
 from search.results.page.styles import MEASURES, STYLES
 from search.studies.study import describe_reason, losses_of
 from trainables.errors import mask_secrets
+
+# Points of a curve that are drawn, at most.
+_POINTS = 50
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class TrialRow:
         losses: in nats, by the name of a measure and "at best" (its evaluation of least high-entropy loss) or "at
             last".
         best, last, end: high-entropy losses in nats, the least, the last, and the one at the end of the budget.
-        epochs, curve: high-entropy losses in nats by epoch.
+        epochs, curve: high-entropy losses in nats by epoch, so many of them as are drawn.
         strengths: of its curriculum over the run, each in [0, 1]; empty without one.
         link: to its run in MLflow; None if MLflow has no address for a browser.
     """
@@ -83,17 +87,33 @@ class TrialsTable:
         return list(dict.fromkeys(getattr(row, name) for row in self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        """What the pictures are drawn from."""
-        shown = ("search", "model", "arm", "state", "group", "settings", "losses", "epochs", "curve", "strengths")
-        trials = [{"name": row.name, **{key: getattr(row, key) for key in shown}} for row in self.rows]
-        return {
+        """What the pictures are drawn from: a trial has its settings and losses in the order of their names, and the
+        places of its epochs and of its strengths among those of all trials."""
+        shown = ("name", "search", "model", "arm", "state", "group", "curve")
+        epochs: dict[tuple[float, ...], int] = {}
+        strengths: dict[tuple[float, ...], int] = {}
+        trials = [
+            {key: getattr(row, key) for key in shown}
+            | {
+                "settings": [row.settings.get(name) for name in self.settings],
+                "losses": [row.losses.get(name) for name in self.losses],
+                "epochs": epochs.setdefault(tuple(row.epochs), len(epochs)),
+                "strengths": strengths.setdefault(row.strengths, len(strengths)),
+            }
+            for row in self.rows
+        ]
+        table = {
             "trials": trials,
             "settings": self.settings,
             "losses": self.losses,
             "logarithmic": self.logarithmic,
             "floors": self.floors,
             "styles": dict(zip(self.values("arm"), cycle(STYLES), strict=False)),
+            "epochs": list(epochs),
+            "strengths": list(strengths),
         }
+        rounded: dict[str, Any] = round_for_page(table)
+        return rounded
 
 
 def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
@@ -177,8 +197,8 @@ def _rows_of(
             best=min(losses, default=None),
             last=losses[-1] if losses else None,
             end=losses[-1] if losses and trial.state == TrialState.COMPLETE else None,
-            epochs=epochs,
-            curve=curve,
+            epochs=_thin(epochs),
+            curve=_thin(curve),
             strengths=curriculum_strengths(parameters),
             run_id=run_id,
             link=base + run_id if base is not None and run_id is not None else None,
@@ -194,6 +214,13 @@ def _losses_at(evaluations: Evaluations, study: str, trial: FrozenTrial, losses:
             found[f"{words} at best"] = values[losses.index(min(losses))]
             found[f"{words} at last"] = values[-1]
     return found
+
+
+def _thin(values: Sequence[float]) -> list[float]:
+    """The first, the last, and as many between them, evenly spaced, as are drawn."""
+    if len(values) <= _POINTS:
+        return list(values)
+    return [values[round(n * (len(values) - 1) / (_POINTS - 1))] for n in range(_POINTS)]
 
 
 def _shorten(name: str) -> str:

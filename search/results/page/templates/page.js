@@ -13,7 +13,12 @@ for (const place of document.querySelectorAll(".plot")) {
 // The trials: one selection and one set of filters, for the table and for the pictures beside it. `before` is the state
 // of the section that this one stands in for.
 function showTrials(section, before) {
-  const { trials, settings, losses, logarithmic, floors, styles } = JSON.parse(section.querySelector("script").textContent);
+  const { trials, settings, losses, logarithmic, floors, styles, epochs, strengths } = JSON.parse(section.querySelector("script").textContent);
+  const byName = (names, values) => Object.fromEntries(names.map((name, n) => [name, values[n]]).filter(([, value]) => value !== null));
+  for (const trial of trials) {
+    Object.assign(trial, { settings: byName(settings, trial.settings), losses: byName(losses, trial.losses),
+      epochs: epochs[trial.epochs], strengths: strengths[trial.strengths] });
+  }
   const rows = [...section.querySelectorAll("tbody tr")], body = section.querySelector("tbody");
   const controls = section.querySelector(".controls"), pictures = section.querySelector(".pictures");
   const chosen = new Set();
@@ -64,7 +69,9 @@ function showTrials(section, before) {
         ticks.push(...[1, 2, 5].map(digit => digit * 10 ** power).filter(value => value >= 0.999 * low && value <= 1.001 * high));
       }
       if (ticks.length > 6) ticks = ticks.filter(value => Number.isInteger(Math.round(bend(value) * 1e6) / 1e6));
-    } else {
+    }
+    if (ticks.length < 2) {
+      ticks = [];
       const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
       const step = [1, 2, 5, 10].map(digit => digit * power).find(value => value >= rough);
       for (let tick = Math.ceil(low / step); tick * step <= high + 1e-9 * step; tick += 1) ticks.push(tick * step);
@@ -161,29 +168,38 @@ function showTrials(section, before) {
   }
 
   function drawParallel(shifted) {
-    const place = pictures.querySelector("[data-picture=parallel]"), height = 320, loss = controls.elements.y.value;
+    const place = pictures.querySelector("[data-picture=parallel]"), height = 334, loss = controls.elements.y.value;
     place.replaceChildren();
-    const axes = [...settings.filter(name => new Set(visible.map(index => trials[index].settings[name])).size > 1), loss]
-      .map(name => ({ name, values: visible.map(index => valueOf(trials[index], name, shifted)) }))
-      .filter(axis => axis.values.some(value => value !== undefined));
+    const axisOf = name => ({ name, values: visible.map(index => valueOf(trials[index], name, shifted)) });
+    const missing = axis => axis.values.filter(value => value === undefined).length;
+    // A line breaks at an axis on which its trial has no value: the axes that most trials have are next to the loss.
+    const varied = settings.map(axisOf).filter(axis => new Set(axis.values).size > 1).sort((one, other) => missing(other) - missing(one));
+    const axes = [...varied, axisOf(loss)].filter(axis => missing(axis) < visible.length);
     place.style.minWidth = `${axes.length * 6.5}rem`;
     const width = Math.max(280, place.clientWidth);
     place.setAttribute("viewBox", `0 0 ${width} ${height}`);
     axes.forEach((axis, n) => {
-      axis.x = 60 + n * (width - 160) / Math.max(1, axes.length - 1);
-      Object.assign(axis, scaled(axis.values.filter(value => value !== undefined), height - 16, 40, axis.name));
+      axis.x = 60 + n * (width - 180) / Math.max(1, axes.length - 1);
+      Object.assign(axis, scaled(axis.values.filter(value => value !== undefined), height - 16, 54, axis.name));
     });
     visible.forEach((index, n) => {
-      const points = axes.filter(axis => axis.values[n] !== undefined).map(axis => [axis.x, axis.at(axis.values[n])]);
-      if (points.length > 1) place.append(mark(index, [points.at(-1)[0] + 8, points.at(-1)[1] + 4], ...curve(points)));
-      else if (points.length) place.append(mark(index, [points[0][0] + 8, points[0][1] + 4], point(trials[index], ...points[0])));
+      let parts = [[]];
+      for (const axis of axes) {
+        if (axis.values[n] === undefined) parts.push([]);
+        else parts.at(-1).push([axis.x, axis.at(axis.values[n])]);
+      }
+      parts = parts.filter(points => points.length);
+      if (!parts.length) return;
+      const [left, top] = parts.at(-1).at(-1), drawn = points => points.length > 1 ? curve(points) : point(trials[index], ...points[0]);
+      place.append(mark(index, [left + 8, top + 4], ...parts.flatMap(drawn)));
     });
     for (const axis of axes) {
       const over = svg("g", { class: "halo", "pointer-events": "none" });
-      over.append(svg("path", { class: "axis", d: `M${axis.x},36V${height - 12}` }));
-      over.append(svg("text", { x: axis.x, y: axis === axes.at(-1) ? 14 : 26, "text-anchor": "middle" }, axis.name));
+      over.append(svg("path", { class: "axis", d: `M${axis.x},50V${height - 12}` }));
+      const lines = axis.name === loss ? [[12, loss], [26, shifted.words]] : [[40, axis.name]];
+      for (const [y, words] of lines) over.append(svg("text", { x: axis.x, y, "text-anchor": "middle" }, words));
       for (const tick of axis.ticks) over.append(svg("text", { x: axis.x - 6, y: axis.at(tick) + 4, "text-anchor": "end" }, numberText(tick)));
-      const brush = svg("rect", { class: "brush", x: axis.x - 7, y: 32, width: 14, height: height - 40 });
+      const brush = svg("rect", { class: "brush", x: axis.x - 7, y: 46, width: 14, height: height - 54 });
       brush.addEventListener("pointerdown", event => brushAxis(place, axis, brush, event));
       place.append(over, brush);
     }
@@ -201,10 +217,14 @@ function showTrials(section, before) {
       shown.setAttribute("y", top);
       shown.setAttribute("height", bottom - top);
     };
-    brush.onpointerup = brush.onpointercancel = event => {
-      const [top, bottom] = range(event);
+    // The browser cancels what it takes for scrolling.
+    const end = brush.onpointercancel = () => {
       brush.onpointermove = brush.onpointerup = brush.onpointercancel = null;
       shown.remove();
+    };
+    brush.onpointerup = event => {
+      const [top, bottom] = range(event);
+      end();
       if (bottom - top < 4) return;
       chosen.clear();
       axis.values.forEach((value, n) => {
@@ -291,7 +311,11 @@ function showTrials(section, before) {
   }
   for (const name of ["x", "y"]) controls.elements[name].addEventListener("change", draw);
   for (const name of ["search", "model", "arm", "state", "only"]) controls.elements[name]?.addEventListener("change", filter);
-  controls.elements.clear.addEventListener("click", () => { chosen.clear(); filter(); });
+  controls.elements.clear.addEventListener("click", () => {
+    chosen.clear();
+    controls.elements.only.checked = false;
+    filter();
+  });
   body.addEventListener("change", event => toggle(+event.target.closest("tr").dataset.trial));
   section.addEventListener("click", event => {
     const target = event.target.closest("[data-trial]");

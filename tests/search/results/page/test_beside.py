@@ -8,7 +8,7 @@ import pytest
 
 from search.results.archive import load_search
 from search.results.page.beside import Beside, set_beside
-from tests.search.fed import EPOCHS, space
+from tests.search.fed import ARMS, EPOCHS, space
 from tests.search.test_report import search_in
 
 
@@ -31,7 +31,30 @@ def test_what_differed_is_told_by_key(tmp_path: Path) -> None:
 def test_what_differs_within_a_list_is_told_with_its_values(tmp_path: Path) -> None:
     curricula = [[{"shape": "linear"}, {"shape": "sigmoid", "midpoint": midpoint}] for midpoint in (0.2, 0.4)]
     one, two = ({"space": {"schedule": {"curriculum": curriculum}}} for curriculum in curricula)
-    assert beside(tmp_path, one=one, two=two).changes == [["schedule.curriculum.1.midpoint", "0.2", "0.4"]]
+    assert beside(tmp_path, one=one, two=two).changes == [["schedule.curriculum.sigmoid.midpoint", "0.2", "0.4"]]
+
+
+def test_what_differs_within_arms_is_told_by_their_names(tmp_path: Path) -> None:
+    decay = {"training": {"weight_decay": {"low": 0.01, "high": 3.0, "log": True}}}
+    linear = {"name": "random-tokens", "schedule": {"tokens": "random", "curriculum": {"shape": "linear"}}}
+    one, two = {"space": {"arms": ARMS}}, {"space": {"arms": [*ARMS[:2], ARMS[2] | decay, linear]}}
+    assert beside(tmp_path, one=one, two=two).changes == [
+        ["arms.weight-decay.training.weight_decay.high", "1.0", "3.0"],
+        ["arms.random-tokens.schedule.curriculum.linear", "not set", "{}"],
+    ]
+
+
+def test_an_arm_that_drops_no_tokens_is_told_from_one_that_changes_none(tmp_path: Path) -> None:
+    found = beside(tmp_path, one={"space": {"arms": ARMS}}, two={})
+    assert found.changes == [
+        ["arms.none.schedule", "null", "not set"],
+        ["arms.entrodrop", "{}", "not set"],
+        ["arms.weight-decay.schedule", "null", "not set"],
+        ["arms.weight-decay.training.weight_decay.low", "0.01", "not set"],
+        ["arms.weight-decay.training.weight_decay.high", "1.0", "not set"],
+        ["arms.weight-decay.training.weight_decay.log", "true", "not set"],
+        ["arms.random-tokens.schedule.tokens", "random", "not set"],
+    ]
 
 
 def test_a_row_for_each_search_with_its_verdict_and_intervals(tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 
 from search.results.figures import VERDICT_STYLES
-from search.results.page.plots import Plot, plot_front, plot_history, plot_rungs, plot_trend, plot_verdicts
+from search.results.page.plots import (
+    Plot,
+    plot_curricula,
+    plot_front,
+    plot_history,
+    plot_rungs,
+    plot_slices,
+    plot_trend,
+    plot_verdicts,
+)
+from search.results.page.styles import STYLES
 from search.results.size_trend import fit_size_trend
 from search.results.summary import summarize
 from search.studies.verdict import Verdict
@@ -71,6 +81,52 @@ def test_rungs_are_shown_with_their_correlation(tmp_path: Path) -> None:
     assert points(plot, "rank correlation") == [(200, pytest.approx(1.0)), (400, pytest.approx(1.0))]
     assert plot is not None
     assert "1.00 at the first, of 8 trials that ran to the end" in plot.caption
+
+
+def test_trials_that_ran_on_are_counted(tmp_path: Path) -> None:
+    asked = space(**NEVER_STOPPED)
+    result = fed(tmp_path, asked)
+    entry = summarize([result], asked, {result.model: None}, {}, lambda study, number: None)["models"][result.model]
+    for audited, words in ((1, "1 trial that ran on although it was"), (2, "2 trials that ran on although they were")):
+        plot = plot_rungs(entry | {"audit": entry["audit"] | {"audited": audited, "wrong": 0}})
+        assert plot is not None
+        assert f"Of {words} to be stopped, 0 would have won." in plot.caption
+
+
+def test_the_points_of_a_setting_have_the_colours_of_their_trials(tmp_path: Path) -> None:
+    asked = space(arms=ARMS, **NEVER_STOPPED)
+    # Every trial has a loss of its own.
+    result = fed(tmp_path, asked, losses=lambda candidate: [5.0 + candidate.number * 7 % 32 / 100] * 8)
+    plot = next(plot for plot in plot_slices(result) if plot.title == "Settings: entrodrop")
+    numbers = {row[-1]: row[0] for row in plot.rows}
+    assert len(numbers) == len(plot.rows) > 5
+    for trace in plot.figure.data:
+        assert list(trace.marker.color) == [numbers[y] for y in trace.y]
+    (shapes,) = [trace for trace in plot.figure.data if isinstance(trace.x[0], str)]
+    of_trials = {row[0]: row[plot.columns.index("shape")] for row in plot.rows}
+    assert [of_trials[number] for number in shapes.marker.color] == list(shapes.x)
+    (axis,) = [axis for axis in plot.figure.select_xaxes() if axis.categoryarray is not None]
+    assert set(shapes.x) <= set(axis.categoryarray)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ("low_entropy", "% of the tokens below quantile 0."),
+        ("high_entropy", "% of those of the highest entropies, as many as the tokens below quantile 0."),
+        ("random", "up to as many tokens of any entropy as are "),
+    ],
+)
+def test_the_best_curriculum_tells_which_tokens_are_dropped(tmp_path: Path, tokens: str, words: str) -> None:
+    asked = space(arms=[*ARMS[:2], {"name": "control", "schedule": {"tokens": tokens}}], **NEVER_STOPPED)
+    result = fed(tmp_path, asked, losses=lambda candidate: [5.0 - (candidate.arm == "control")] * 8)
+    plot = plot_curricula([result])
+    assert plot is not None
+    assert words in plot.caption
+    assert plot.rows[0][-1] == tokens
+    (line,) = plot.figure.data
+    # As the arm has it in all pictures.
+    assert (line.line.color, line.line.dash) == STYLES[2][:2]
 
 
 def test_the_lowest_trial_may_be_the_baseline(tmp_path: Path) -> None:

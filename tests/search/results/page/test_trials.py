@@ -8,7 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.results.archive import load_search
-from search.results.page.trials import TrialsTable, tabulate
+from search.results.page.rendering import make_environment
+from search.results.page.trials import TrialRow, TrialsTable, tabulate
 from search.studies.study import losses_of
 from tests.search.fed import ARMS, EPOCHS, space
 from tests.search.test_report import search_in
@@ -54,6 +55,49 @@ def test_losses_may_be_compared_within_one_evaluation_set(tmp_path: Path) -> Non
     search_in(tmp_path / "another", space(name="another"), finished=False)
     rows = table_of(tmp_path / "unfinished", tmp_path / "another").rows
     assert len({row.group for row in rows}) == 2
+
+
+def test_a_long_search_has_a_small_table() -> None:
+    def row(number: int) -> TrialRow:
+        losses = [5 + (number + n) / 7 for n in range(8)]
+        names = [f"{measure} at {point}" for measure in ("high", "low") for point in ("best", "last")]
+        return TrialRow(
+            search="long",
+            model="builtin/nano",
+            number=number,
+            arm="entrodrop",
+            state="complete",
+            reason="",
+            group=0,
+            settings={"quantile": number / 7, "mask_ratio": number / 900, "shape": "sigmoid", "steepness": number / 9},
+            tokens=27_660,
+            losses=dict.fromkeys(names, losses[-1]),
+            best=losses[0],
+            last=losses[-1],
+            end=losses[-1],
+            epochs=[n / 3 for n in range(8)],
+            curve=losses,
+            strengths=tuple(round((n / 64) ** (1 + number / 300), 3) for n in range(64)),
+            run_id=None,
+            link=None,
+        )
+
+    rows = [row(number) for number in range(300)]
+    table = TrialsTable(rows, list(rows[0].settings), list(rows[0].losses), [], [None], [(0.0, 1.0)])
+    parts = make_environment().get_template("parts.html.j2").module
+    # The rest of a report is 1.3 MB.
+    assert len(parts.trials_section(table)) < 560_000
+
+
+def test_a_long_curve_is_thinned_between_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.results.page.trials._POINTS", 4)
+    result = search_in(tmp_path / "one", space(), finished=False)
+    table = table_of(tmp_path / "one")
+    for row, trial in zip(table.rows, result.searched.trials(*TrialState), strict=True):
+        losses = losses_of(trial)
+        assert len(row.curve) == len(row.epochs) == min(4, len(losses))
+        assert (row.curve[0], row.curve[-1]) == (losses[0], losses[-1])
+        assert (row.epochs[0], row.epochs[-1]) == (1, len(losses))
 
 
 @pytest.mark.parametrize(
