@@ -239,7 +239,7 @@ class LivePage:
         began = time.monotonic()
         try:
             with load_search(self._folder, self._named) as search:
-                return self._table.render(table=tabulate({search.space.name: search}))
+                return self._table.render(table=tabulate({search.space.name: search}, running=False))
         except (ConfigError, OSError) as error:
             return self._table.render(error=error)
         finally:

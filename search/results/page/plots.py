@@ -80,14 +80,16 @@ def plot_rebound(result: ModelResult, evaluations: Evaluations) -> Plot | None:
             epoch = epochs[means.index(lowest)]
             rows.append([curve.label, MEASURES[measure], len(curve.runs), lowest, epoch, end])
             if column == 1:
-                lowest_points.append(f"{curve.label} {lowest:.4f} at epoch {epoch:g}, {end:.4f} at the end")
+                lowest_points.append(
+                    f"{curve.label} {lowest:.4f} at epoch {epoch:g}, {end:.4f} at epoch {epochs[-1]:g}"
+                )
     if not rows:
         return None
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="nats", col=1)
-    caption = f"Held-out high-entropy loss in nats, at its lowest and at the end: {'; '.join(lowest_points)}. "
+    caption = f"Held-out high-entropy loss in nats, at its lowest and at its last: {'; '.join(lowest_points)}. "
     caption += "Bands: all seeds."
-    columns = ["setting", "measure", "runs", "lowest (nats)", "at epoch", "at the end (nats)"]
+    columns = ["setting", "measure", "runs", "lowest (nats)", "at epoch", "last (nats)"]
     return Plot("Does it overfit?", caption, figure, columns, rows, panels=2)
 
 
@@ -188,7 +190,7 @@ def plot_curves_together(model: str, searches: Mapping[str, LoadedSearch]) -> Pl
         return None
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="nats")
-    columns = ["search", "setting", "runs", "lowest (nats)", "at epoch", "at the end (nats)"]
+    columns = ["search", "setting", "runs", "lowest (nats)", "at epoch", "last (nats)"]
     caption = (
         "Held-out high-entropy loss of each arm's chosen setting; colours are arms, dashes and points are searches."
     )

@@ -116,8 +116,12 @@ class TrialsTable:
         return rounded
 
 
-def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
-    """The trials of all models of some searches, by the searches' labels."""
+def tabulate(searches: Mapping[str, LoadedSearch], running: bool = True) -> TrialsTable:
+    """The trials of all models of some searches, by the searches' labels.
+
+    Args:
+        running: whether those that have not ended are among them.
+    """
     groups: dict[object, int] = {}
     rows: list[TrialRow] = []
     floors: dict[int, float | None] = {}
@@ -129,6 +133,7 @@ def tabulate(searches: Mapping[str, LoadedSearch]) -> TrialsTable:
             key = comparable_by(search, result.model) or (label, result.model)
             group = groups.setdefault(key, len(groups))
             found = list(_rows_of(label, result, search.evaluations, group, runs, base))
+            found = [row for row in found if running or row.state != "running"]
             rows += found
             logarithmic |= dict.fromkeys(_list_logarithmic(result))
             least = [row.best for row in found if row.arm == label_arm(BASELINE) and row.best is not None]
