@@ -212,6 +212,9 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
     assert source(HUB, "data.revision=v1", "data.files=python/*") == Hub(
         "openai/gsm8k", "main", "train", "v1", "python/*", Templates("{answer}"), sizes
     )
+    assert source(HUB, "data.path=~/a/set", "data.name=null") == Hub(
+        os.path.expanduser("~/a/set"), None, "train", None, None, Templates("{answer}"), sizes
+    )
     assert source(MINIMAL) == Builtin("word_problems", SplitSizes(24, 20, 20))
     assert source(GYM, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))
 
