@@ -106,7 +106,7 @@ WRONG_DATA = [
     (MINIMAL, "  test: 20\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
     (FILES, "path: my.jsonl", "path: ''", 4, "data.path: given ''; allowed: a file, or a pattern such as \""),
     (FILES, "path: my.jsonl", 'path: "a\\0"', 4, "data.path: given 'a\\x00'; allowed: a file, or a pattern such "),
-    (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: given '\\ud800'; allowed: a file, or a pattern such "),
+    (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: half of a character (U+D800); write the whole "),
     (FILES, "path: my.jsonl", "task: gsm_symbolic", 4, "'task' belongs to source builtin or reasoning_gym"),
     (
         FILES,
