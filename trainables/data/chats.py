@@ -22,7 +22,7 @@ from trainables.data.templates import (
     no_column,
     parse_json,
 )
-from trainables.data.written_numbers import Written, write_json
+from trainables.data.written_numbers import Written, has_written, write_json
 from trainables.errors import DataError
 
 # The columns that are found without being named.
@@ -258,7 +258,9 @@ def _document(chat: Chat, answer: str | None) -> Document:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    beside = {key: message[key] for key in ("reasoning_content", "tool_calls") if key in message}
+    told = ("reasoning_content", "tool_calls")
+    # Python takes 1.50 for 1.5, and a template may write it.
+    beside = {key: one for key, one in message.items() if key in told or has_written(one)}
     own = write_json(beside, sort_keys=True) if beside else ""
     return f"{message['role']}: {message.get('content', '')}{own}\n"
 

@@ -330,3 +330,12 @@ def test_numbers_in_a_column_of_json_text_stay_as_they_stand() -> None:
 def test_a_number_that_is_none_is_null() -> None:
     (document,) = read({"messages": [ASKED, called({"a": float("inf"), "b": float("nan")})]})
     assert messages_of(document)[1]["tool_calls"][0]["function"]["arguments"] == {"a": None, "b": None}
+
+
+def test_numbers_that_are_written_in_two_ways_are_two() -> None:
+    def text(number: str) -> str:
+        turn = f'[{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "b", "score": {number}}}]'
+        return read({"messages": turn})[0].text
+
+    assert text("1.50") != text("1.500")
+    assert text("1.5") == one({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}).text
