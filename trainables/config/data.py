@@ -120,7 +120,7 @@ class _Hub(_Templates):
 
     source: Literal["hub"]
     """Where the documents come from: hub, files, builtin, or reasoning_gym."""
-    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$")]
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*$"), AfterValidator(os.path.expanduser)]
     """The data set: owner/name, or the path of a folder, with a / in it."""
     name: Text | None = None
     """The configuration of the data set: a name; null for its default one."""

@@ -163,6 +163,10 @@ def _scalar(node: yaml.ScalarNode, place: Place, line: int) -> Any:
     with suppress(KeyError, ValueError):
         match node.tag.removeprefix(_TAG):
             case "str":
+                # YAML's escapes write a character above U+FFFF as one, unlike those of JSON.
+                if half := re.search("[\ud800-\udfff]", text):
+                    problem = f"half of a character (U+{ord(half[0]):04X}); write the whole one, as it is"
+                    raise YamlError(line, place, problem)
                 return text
             case "null":
                 return None

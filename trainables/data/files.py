@@ -245,7 +245,7 @@ def _json_lines(file: Path, reader: Reader) -> Records:
                 record = parse_json(line)
             # A ValueError that is no JSONDecodeError: Python refuses to convert thousands of digits.
             except (ValueError, RecursionError) as error:
-                if number == 1 and not line.lstrip("\ufeff \t").startswith(("{", "[")):
+                if first and not line.lstrip("\ufeff \t").startswith(("{", "[")):
                     raise _no_json(file) from None
                 if first and isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip()):
                     # An object goes on in the next line.
@@ -312,7 +312,9 @@ def _json(file: Path, reader: Reader, follow: bool = False) -> Records:
             # JSON lines have got the wrong name.
             yield from _json_values(content, 0, file) if follow else _json_lines(file, reader)
             return
-        if begin not in ("{", "[") and str(error).startswith("Expecting value: line 1 "):
+        if not begin:
+            return
+        if begin not in "{[":
             raise _no_json(file) from None
         raise DataError("data.path", file.name, f"a JSON list of objects with columns ({error})") from None
     if isinstance(records, dict):

@@ -106,7 +106,7 @@ WRONG_DATA = [
     (MINIMAL, "  test: 20\n", "", 2, "data.test: given nothing; allowed: an integer of at least 1"),
     (FILES, "path: my.jsonl", "path: ''", 4, "data.path: given ''; allowed: a file, or a pattern such as \""),
     (FILES, "path: my.jsonl", 'path: "a\\0"', 4, "data.path: given 'a\\x00'; allowed: a file, or a pattern such "),
-    (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: given '\\ud800'; allowed: a file, or a pattern such "),
+    (FILES, "path: my.jsonl", 'path: "\\uD800"', 4, "data.path: half of a character (U+D800); write the whole "),
     (FILES, "path: my.jsonl", "task: gsm_symbolic", 4, "'task' belongs to source builtin or reasoning_gym"),
     (
         FILES,
@@ -211,6 +211,9 @@ def test_sources_get_what_the_blocks_say(write: Any, tmp_path: Path) -> None:
     )
     assert source(HUB, "data.revision=v1", "data.files=python/*") == Hub(
         "openai/gsm8k", "main", "train", "v1", "python/*", Templates("{answer}"), sizes
+    )
+    assert source(HUB, "data.path=~/a/set", "data.name=null") == Hub(
+        os.path.expanduser("~/a/set"), None, "train", None, None, Templates("{answer}"), sizes
     )
     assert source(MINIMAL) == Builtin("word_problems", SplitSizes(24, 20, 20))
     assert source(GYM, "data.task=chain_sum") == ReasoningGym("chain_sum", SplitSizes(24, 20, 20))

@@ -156,6 +156,8 @@ WRONG_VALUES = [
     ("a: !mine 3", 8, "a: the tag !mine is not read; leave it out"),
     ("a: !!binary aGVsbG8=", 8, "a: the tag !!binary is not read; leave it out"),
     ("a: !!int 0x", 8, "a: the tag !!int is not read; leave it out"),
+    ('a: "\\uD83D\\uDE00"', 8, "a: half of a character (U+D83D); write the whole one, as it is"),
+    ('"\\uD83D": 3', 8, "half of a character (U+D83D)"),
     ("a: &a\n  - *a", 8, "a.0.0: more than 32 levels of nesting; write fewer"),
     ("a: " + "[" * 5000, 8, "more than 32 levels of nesting; write fewer"),
     (
