@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 # By so much of its height of 24 a sparkline may be off.
 _UNSEEN = 0.2
+# So many parts of a line can be seen in its width of 100.
+_MOST = 200
 
 
 def make_environment() -> Environment:
@@ -63,9 +65,9 @@ def _format_briefly(value: object) -> str:
 
 def _draw_polyline(values: Sequence[float], low: float, high: float) -> str:
     """Points of an SVG polyline of 100 by 24, no more than its shape needs."""
-    height = (high - low) or 1.0
-    across = 100 / (len(values) - 1)
-    points = [(n * across, 23 - 22 * (value - low) / height) for n, value in enumerate(values)]
+    height, last = (high - low) or 1.0, len(values) - 1
+    places = range(len(values)) if last < _MOST else [round(n * last / _MOST) for n in range(_MOST + 1)]
+    points = [(100 * n / last, 23 - 22 * (values[n] - low) / height) for n in places]
     return " ".join(f"{x:.0f},{y:.3g}" for x, y in _simplify(points))
 
 

@@ -20,6 +20,8 @@ def test_a_sparkline_has_the_points_at_which_it_turns() -> None:
     assert polyline([0.0] * 5 + [1.0] * 6, 0.0, 1.0) == "0,23 40,23 50,1 100,1"
     assert polyline([n / 10 for n in range(11)], 0.0, 1.0) == "0,23 100,1"
     assert polyline([2.0, 1.0], 1.0, 2.0) == "0,1 100,23"
+    # However many there are.
+    assert len(polyline([float(n % 2) for n in range(10_001)], 0.0, 1.0).split()) <= 201
 
 
 def test_numbers_are_rounded_wherever_they_are() -> None:
