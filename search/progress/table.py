@@ -17,8 +17,8 @@ from search.studies.study import describe_reason
 _WIDTH, _LOSS_WIDTH = 8, 12
 # Trials whose ends are shown.
 _ENDED = 5
-# A terminal of 80 columns has no room for the bars' full length.
-_NARROW = 100
+# A terminal of 80 columns has no room for the bars' full length; one of 160 has some for longer curves.
+_NARROW, _WIDE = 100, 160
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ProgressTable:
             ended = [*state.ended_trials][-_ENDED:]
             parts = [*(self._end(trial, event) for trial, event in ended), Text(""), *parts]
         if state.running:
-            parts = [self._table(options.max_width < _NARROW, options.ascii_only), Text(""), *parts]
+            parts = [self._table(options.max_width, options.ascii_only), Text(""), *parts]
         if state.phase or state.running or state.time_left():
             parts.append(Text(self._summary(), overflow="ellipsis", no_wrap=True))
         yield Group(*parts)
@@ -43,20 +43,25 @@ class ProgressTable:
         why = f" ({describe_reason(event.reason)})" if event.reason else ""
         study = self.state.studies[trial.study]
         end = objective_text(study, event.objective)
-        settings = "".join(f"; {name} {brief(value)}" for name, value in study.searched(trial.number).items())
+        settings = "".join(f"; {n.rpartition('.')[2]} {brief(v)}" for n, v in study.searched(trial.number).items())
         text = f"{trial.study} {trial.number} {trial.label}: {end}, {event.state}{why}{settings}"
         return Text(text, overflow="ellipsis", no_wrap=True, style="dim")
 
-    def _table(self, narrow: bool, ascii_only: bool) -> RenderableType:
+    def _table(self, width: int, ascii_only: bool) -> RenderableType:
+        narrow, times = width < _NARROW, 2 if width >= _WIDE else 1
         table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
-        table.add_column("model", no_wrap=True, ratio=4)
+        longest = max(len(trial.study) for trial in self.state.running)
+        if narrow:
+            table.add_column("model", no_wrap=True, ratio=4)
+        else:
+            table.add_column("model", no_wrap=True, width=min(longest, width // 4))
         table.add_column("trial", justify="right", no_wrap=True, min_width=5)
         table.add_column("curriculum", no_wrap=True, ratio=5)
-        table.add_column("", no_wrap=True, min_width=_WIDTH, style="cyan")
+        table.add_column("", no_wrap=True, min_width=times * _WIDTH, style="cyan")
         # Beside the bar there is no room for a word.
         table.add_column("" if narrow else "tokens", no_wrap=True, ratio=2 if narrow else 4, min_width=6)
         table.add_column("", justify="right", no_wrap=True, min_width=4)
-        table.add_column("high-entropy", no_wrap=True, min_width=_LOSS_WIDTH, style="yellow")
+        table.add_column("high-entropy", no_wrap=True, min_width=times * _LOSS_WIDTH, style="yellow")
         table.add_column("", justify="right", no_wrap=True, min_width=7)
         for trial in self.state.running:
             total, losses = trial.full_tokens or 1, trial.losses
@@ -64,12 +69,10 @@ class ProgressTable:
                 trial.study,
                 str(trial.number),
                 trial.label,
-                sparkline(trial.strengths, _WIDTH, 0.0, 1.0, ascii_only),
+                sparkline(trial.strengths, times * _WIDTH, 0.0, 1.0, ascii_only),
                 ProgressBar(total=total, completed=trial.tokens),
                 f"{min(1.0, trial.tokens / total):.0%}",
-                sparkline(
-                    trial.losses, _LOSS_WIDTH, min(trial.losses, default=0), max(trial.losses, default=0), ascii_only
-                ),
+                sparkline(losses, times * _LOSS_WIDTH, min(losses, default=0), max(losses, default=0), ascii_only),
                 loss_text(losses[-1] if losses else None),
             )
         return table
