@@ -31,7 +31,7 @@ from search.studies.pruners import PLATEAU
 from search.studies.study import STATES, Candidate, TrialStudy
 from search.tracking.delivery import Delivery
 from trainables.config.model_names import slug
-from trainables.errors import mask_secrets, one_line
+from trainables.errors import TEMPLATES, mask_secrets, one_line
 
 
 class Recorder:
@@ -211,7 +211,7 @@ def _mask(value: Any) -> Any:
         case str():
             return mask_secrets(value)
         case dict():
-            return {name: _mask(one) for name, one in value.items()}
+            return {name: one if name in TEMPLATES else _mask(one) for name, one in value.items()}
         case list():
             return [_mask(one) for one in value]
     return value

@@ -78,6 +78,10 @@ _ALONE = re.compile(r"://[^/\s@*{}]+@")
 _WITHOUT_SCHEME = re.compile(rf"(?<![\w./{{-])(?!hub:[\w.-]+/[\w.-]+@|\d+:)([\w.+-]+):(?!//)(?:(?!{_COLUMN})\S)+@")
 
 
+# Settings whose text is the user's own: what looks like a secret in it is trained on.
+TEMPLATES = ("template", "prompt", "answer", "chat_template")
+
+
 def mask_secrets(text: str) -> str:
     """`text` with the passwords and tokens in its URLs, and those given as key=value, masked."""
     text = _AFTER_USER.sub(r"\1:***@", text)

@@ -20,7 +20,7 @@ from search.output.events import (
 )
 from search.results.page.trial import TrialPage
 from search.space import HIGH
-from trainables.errors import mask_secrets
+from trainables.errors import TEMPLATES, mask_secrets
 
 SEARCH = ""  # the key of the parent run
 # Characters that MLflow allows.
@@ -234,7 +234,7 @@ class EntryMaker:
         """What a run trained on. What the data is called tells the model, whose own the tokens are."""
         source, digest = self._data[model].source, self._data[model].data_hash[:_LONGEST_DIGEST]
         name = f"{source.get('task') or source['source']}, {model}"
-        return Entry(key, Data(name, digest, mask_secrets(dumps(source))), once=f"{key}@data {name} {digest}")
+        return Entry(key, Data(name, digest, dumps(source)), once=f"{key}@data {name} {digest}")
 
 
 def _end(key: str, now: int, status: str, metrics: Mapping[str, float], values: Values) -> list[Entry]:
@@ -244,7 +244,11 @@ def _end(key: str, now: int, status: str, metrics: Mapping[str, float], values: 
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: mask_secrets(str(value))[:_LONGEST_VALUE] for name, value in values.items()}
+    return {name: _text(name, str(value))[:_LONGEST_VALUE] for name, value in values.items()}
+
+
+def _text(name: str, value: str) -> str:
+    return value if name.rpartition(".")[2] in TEMPLATES else mask_secrets(value)
 
 
 def groups(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 
 from search.output.events import Events, SearchStarted, SlotsChanged
 from search.recorder import Recorder
+from search.tracking.entries import EntryMaker, Values
 from tests.search.tracking.memory import Client, Search
 from tests.studies import search, space
 
@@ -35,6 +36,16 @@ def test_no_password_of_a_failure_or_a_setting_is_told_or_written(tmp_path: Path
         assert told.count("http://me:***@host") == 2
         assert told.count("https://me:***@mirror/a.jsonl") == 2
         assert "hunter2" not in told
+
+
+def test_a_template_that_looks_like_a_password_is_kept(tmp_path: Path) -> None:
+    template = "token=yes, says mailto:bob@x.org: {a}"
+    data = {"source": "files", "path": "a.jsonl", "template": template, "train": 4, "validation": 4, "test": 6}
+    Recorder(mock.Mock(), mock.Mock(), tmp_path / "events.jsonl").search_started(space(data=data), {}, "again")
+    (event,) = Events(tmp_path / "events.jsonl").new()
+    assert isinstance(event, SearchStarted)
+    values = [entry.content for entry in EntryMaker([]).make(event, 0) if isinstance(entry.content, Values)]
+    assert values[0].params["data.template"] == template
 
 
 def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from trainables.errors import ConfigError, mask_secrets
+from trainables.errors import TEMPLATES, ConfigError, mask_secrets
 
 
 def configured(parser: argparse.ArgumentParser, metavar: str, file: str, outputs: str) -> argparse.ArgumentParser:
@@ -60,7 +60,7 @@ def invocation(module: str) -> str:
     return f"python -m {module}"
 
 
-_TEMPLATE = re.compile(r"data\.(template|prompt|answer|chat_template)=")
+_TEMPLATE = re.compile(rf"data\.({'|'.join(TEMPLATES)})=")
 
 
 @dataclass(frozen=True)
