@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from trainables.data.arrow import arrow_records, date_columns
 from trainables.data.documents import Reader, Splits, SplitSizes, split
-from trainables.data.files import Files, Records, date_columns, kind_of, placed_records
+from trainables.data.files import Files, Records, kind_of
 from trainables.errors import DataError
 from trainables.hub import advice, is_lfs_pointer
 
@@ -134,7 +135,7 @@ class Hub:
         number, tables = 0, dataset.with_format("arrow")
         dates = date_columns(dataset.features.arrow_schema, lambda names: tables.select_columns(names)[:])
         for table in tables.iter(_ROWS):
-            yield from placed_records(table, dates, number, self.path)
+            yield from arrow_records(table, dates, number, self.path)
             number += len(table)
 
 
