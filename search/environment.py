@@ -71,11 +71,12 @@ def tracking_uri(uri: str | None, writes: bool = True) -> str:
     if "?" in str(path):
         problem = f"{one_line(str(path))} has a question mark, which no SQLite address can have"
         raise ConfigError(f"{setting}: {problem}; name a file in another folder")
-    there = next(place for place in (path, *path.parents) if place.exists())
+    # What os.path may not look at is not there: Path raises.
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
     wrong = "cannot be written" if writes and not os.access(there, os.W_OK) else None
-    if path.is_dir():
+    if os.path.isdir(path):
         wrong = "is a folder"
-    elif there != path and not there.is_dir():
+    elif there != path and not os.path.isdir(there):
         wrong = f"lies below {there.name}, which is no folder"
     if wrong:
         raise ConfigError(f"{setting}: the SQLite file {one_line(str(path))} {wrong}; name another one")

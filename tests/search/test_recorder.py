@@ -3,10 +3,12 @@
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from optuna.trial import TrialState
 
-from search.output.events import Events, SearchStarted, SlotsChanged
+from search.output.events import Events, ModelsAllotted, SearchStarted, SlotsChanged
 from search.recorder import Recorder
+from search.scheduling.allocation import Allocation
 from search.tracking.entries import EntryMaker, Values
 from tests.search.tracking.memory import Client, Search
 from tests.studies import search, space
@@ -46,6 +48,16 @@ def test_a_template_that_looks_like_a_password_is_kept(tmp_path: Path) -> None:
     assert isinstance(event, SearchStarted)
     values = [entry.content for entry in EntryMaker([]).make(event, 0) if isinstance(entry.content, Values)]
     assert values[0].params["data.template"] == template
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_slots_are_known_also_where_the_space_says_how_many(tmp_path: Path, chosen: bool) -> None:
+    progress = mock.Mock()
+    Recorder(progress, mock.Mock(), tmp_path / "events.jsonl").allotted(["m"], Allocation(1, 2), chosen)
+    assert [event.slots for event in Events(tmp_path / "events.jsonl").new() if isinstance(event, ModelsAllotted)] == [
+        2
+    ]
+    assert progress.note.called == chosen
 
 
 def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:

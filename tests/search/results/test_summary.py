@@ -224,7 +224,10 @@ def test_without_a_confirmation_nothing_is_called_confirmed(tmp_path: Path) -> N
     size = fed(tmp_path, asked)
     assert "confirmation" not in told(asked, size)["models"][MODEL]
     assert "# It has not been confirmed." in (format_best_schedule(size, asked) or "")
-    assert describe_result(size, asked).startswith("use trial 5, which looks better and is not confirmed (")
+    words = describe_result(size, asked)
+    assert words.startswith("use trial 5, which looks better and is not confirmed (")
+    # It was stopped: what it had then is no end.
+    assert words.count("when it was stopped; without dropout") == words.count(" at the end") == 1
     # The baseline does best: it is what is exported.
     (tmp_path / "worse").mkdir()
     worse = fed(tmp_path / "worse", asked, losses=lambda c: [x + 9.0 * (c.arm != BASELINE) for x in curve(c)])

@@ -91,7 +91,9 @@ def test_a_setting_has_the_digits_that_matter(
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_guess_is_taken(name: str) -> None:
     sampled = sampling(name, nested)
-    assert sampled.suggest(0, {"shape": "step", "at": 0.3, "x": 0.01}).params == {"shape": "step", "at": 0.3, "x": 0.01}
+    # With all its digits: a search of before is gone on with as it was.
+    guess = {"shape": "step", "at": 0.3123456789, "x": 0.0123456789}
+    assert sampled.suggest(0, guess).params == guess
     # What it leaves open is suggested.
     partly = sampled.suggest(1, {"shape": "step"}).params
     assert partly["shape"] == "step"

@@ -578,10 +578,7 @@ def test_a_store_that_mlflow_has_given_up_is_refused(monkeypatch: pytest.MonkeyP
     [
         ("folder", "folder is a folder; name another one"),
         ("file/mlflow.db", "mlflow.db lies below file, which is no folder; name another one"),
-        (
-            "q? a/mlflow.db",
-            "which no SQLite address can have; name a file in another folder",
-        ),
+        ("q? a/mlflow.db", "which no SQLite address can have; name a file in another folder"),
     ],
 )
 def test_a_file_that_cannot_be_a_database_is_told_at_once(tmp_path: Path, name: str, told: str) -> None:
@@ -591,6 +588,11 @@ def test_a_file_that_cannot_be_a_database_is_told_at_once(tmp_path: Path, name: 
         tracking_uri(f"sqlite:///{tmp_path}/{name}")
     assert str(caught.value).startswith("tracking.uri: ")
     assert str(caught.value).endswith(told)
+
+
+def test_a_path_that_cannot_be_looked_at_is_told_by_whoever_opens_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/{'n' * 300}/mlflow.db"
+    assert tracking_uri(uri) == uri
 
 
 @pytest.mark.faults

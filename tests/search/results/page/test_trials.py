@@ -44,6 +44,19 @@ def test_each_trial_has_its_losses_and_settings(tmp_path: Path) -> None:
     assert table.floors == [min(row.best for row in table.rows if row.arm == "no dropout" and row.best is not None)]
 
 
+def test_trials_that_have_not_ended_may_be_left_out(tmp_path: Path) -> None:
+    search_in(tmp_path, space(confirmation=None), finished=False)
+    journal = tmp_path / "study.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    # Optuna's code of the end of a trial.
+    ends = [n for n, line in enumerate(lines) if json.loads(line)["op_code"] == 6]
+    journal.write_text("".join(lines[: ends[-1]]))
+    with load_search(tmp_path) as search:
+        both = [[row.state for row in tabulate({"one": search}, running).rows] for running in (True, False)]
+    assert [states.count("running") for states in both] == [1, 0]
+    assert len(both[0]) == len(both[1]) + 1
+
+
 def test_losses_may_be_compared_within_one_evaluation_set(tmp_path: Path) -> None:
     for name, evaluation_hash in (("one", "a" * 64), ("two", "b" * 64), ("three", "a" * 64)):
         search_in(tmp_path / name, space(name=name), evaluation_hash=evaluation_hash)
